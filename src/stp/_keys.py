@@ -1,0 +1,28 @@
+"""The names of every slot that stp writes or reads: one place for all of them."""
+
+TABLE = "table"
+SPATIAL = "spatial"
+
+TOKENS = "stp_tokens"
+GENES = "X_stp_genes"
+IMAGES = "X_stp_images"
+FUSED = "X_stp_fused"
+EXPRESSION = "stp_expression"
+
+STORE = "stp_store"  # attribute of a training store
+STORE_VERSION = 1
+
+
+def aligned(key: str) -> str:
+    """Name the unit vectors after projection that stand beside the features of `key`."""
+    return f"{key}_aligned"
+
+
+def inside(key: str) -> str:
+    """Name the `obs` column that tells whether a spot's patch lies wholly inside the image."""
+    return f"{key}_inside"
+
+
+def n_tokens(key: str) -> str:
+    """Name the `obs` column that counts a spot's tokens."""
+    return f"{key}_n"
