@@ -1,0 +1,70 @@
+"""Where um per pixel comes from: the lattice of the spots, the scale factors, and the check that sources agree."""
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+
+VISIUM_PITCH = 100.0  # um between neighboring spots; 10x, hexagonal
+ST_PITCH = 200.0  # um; Spatial Transcriptomics, square
+SPOT_DIAMETER = 65.0  # um for which 10x writes `spot_diameter_fullres`, though a spot measures 55
+TOLERANCE = 0.05  # two sources that differ by more contradict each other
+
+
+def lattice_um_per_unit(array_row: np.ndarray, array_col: np.ndarray, centers: np.ndarray) -> float | None:
+    """Fit the lattice of the spots by least squares and return um per unit of `centers`.
+
+    Visium is told from Spatial Transcriptomics by the parity of row + column, which is constant on its hexagonal
+    lattice. A fit, because nearest-neighbor medians are biased where spots are jittered (method.md section 4).
+
+    Parameters
+    ----------
+    array_row, array_col
+        Lattice indices, each (n,).
+    centers
+        Spot centers (n, 2) in any unit.
+
+    Returns
+    -------
+    um per unit, or None where the lattice does not fill two dimensions.
+    """
+    design = np.column_stack([array_row, array_col, np.ones(len(array_row))]).astype(float)
+    if len(design) < 4 or np.linalg.matrix_rank(design) < 3:
+        return None
+    steps = np.linalg.lstsq(design, np.asarray(centers, dtype=float), rcond=None)[0][:2]  # one row, one column
+    per_row, per_col = np.linalg.norm(steps, axis=1)
+    hexagonal = len(np.unique((np.asarray(array_row) + np.asarray(array_col)) % 2)) == 1
+    um = (VISIUM_PITCH * np.sqrt(3) / 2, VISIUM_PITCH / 2) if hexagonal else (ST_PITCH, ST_PITCH)
+    return float((um[0] / per_row * um[1] / per_col) ** 0.5)
+
+
+def resolve(sources: Mapping[str, float | None], spot_diameter: float | None = None) -> tuple[float, str]:
+    """Return the first known um per unit and its name; sources that contradict each other are an error.
+
+    Parameters
+    ----------
+    sources
+        Name to um per unit, in the order of trust.
+    spot_diameter
+        `spot_diameter_fullres` in the same unit: the last resort, with a warning.
+    """
+    known = {name: value for name, value in sources.items() if value}
+    if not known and spot_diameter:
+        warnings.warn(
+            f"um per pixel taken from the spot diameter ({SPOT_DIAMETER:g} um): pass um_per_px= if you know it",
+            stacklevel=2,
+        )
+        return SPOT_DIAMETER / spot_diameter, "spot diameter"
+    if not known:
+        raise ValueError(
+            "no physical scale: pass um_per_px= (um per pixel of the full-resolution image), or give the table "
+            "microns_per_pixel in its scalefactors or array_row and array_col in obs"
+        )
+    first, value = next(iter(known.items()))
+    for name, other in known.items():
+        if abs(np.log(other / value)) > np.log1p(TOLERANCE):
+            raise ValueError(
+                f"sources of the physical scale contradict each other: {first} gives {value:.4g} um per pixel, "
+                f"{name} gives {other:.4g}; pass the right one as um_per_px= after removing the wrong one"
+            )
+    return value, first

@@ -1,0 +1,57 @@
+"""Scores of predictions, retrieval and clusters; arrays in, numbers out."""
+
+import numpy as np
+
+
+def gene_pearson(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Correlate each gene over the spots of one slide.
+
+    Parameters
+    ----------
+    measured, predicted
+        (n_spots, n_genes) on the same scale, e.g. log1p of counts per 10,000.
+
+    Returns
+    -------
+    (n_genes,) Pearson correlations; 0 where either side is constant.
+    """
+    a, b = (np.asarray(x, dtype=np.float64) for x in (measured, predicted))
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    # Rounding leaves a constant column a norm near 0, not exactly 0.
+    scale = np.finfo(np.float64).eps * len(a) * (np.abs(measured).max() + np.abs(predicted).max() + 1e-300) ** 2
+    return np.divide((a * b).sum(axis=0), norm, out=np.zeros(a.shape[1]), where=norm > scale)
+
+
+def recall_at_k(queries: np.ndarray, references: np.ndarray, ks: tuple[int, ...] = (1, 5, 10)) -> dict[int, float]:
+    """Share of queries whose own reference (same row) is among the k of highest inner product.
+
+    Parameters
+    ----------
+    queries, references
+        (n, d) unit vectors of the same spots. Chance is k / n.
+    ks
+        Depths.
+
+    Returns
+    -------
+    k to recall in [0, 1]. References that tie with the query's own one count as ranked before it.
+    """
+    scores = np.asarray(queries) @ np.asarray(references).T
+    own = np.diagonal(scores)[:, None]
+    rank = (scores >= own).sum(axis=1) - 1
+    return {k: float((rank < k).mean()) for k in ks}
+
+
+def clustering_scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
+    """Compare clusters with labels: adjusted Rand index (`ari`) and normalized mutual information (`nmi`).
+
+    Parameters
+    ----------
+    labels, clusters
+        (n,) one label per spot each.
+    """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    scores = {"ari": adjusted_rand_score, "nmi": normalized_mutual_info_score}
+    return {name: float(score(labels, clusters)) for name, score in scores.items()}
