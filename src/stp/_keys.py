@@ -26,3 +26,8 @@ def inside(key: str) -> str:
 def n_tokens(key: str) -> str:
     """Name the `obs` column that counts a spot's tokens."""
     return f"{key}_n"
+
+
+def uniform(key: str) -> str:
+    """Name the `obs` column that tells whether a prediction had to weigh its references equally."""
+    return f"{key}_uniform"

@@ -2,8 +2,12 @@
 
 import warnings
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VISIUM_PITCH = 100.0  # um between neighboring spots; 10x, hexagonal
 ST_PITCH = 200.0  # um; Spatial Transcriptomics, square
@@ -11,7 +15,7 @@ SPOT_DIAMETER = 65.0  # um for which 10x writes `spot_diameter_fullres`, though 
 TOLERANCE = 0.05  # two sources that differ by more contradict each other
 
 
-def lattice_um_per_unit(array_row: np.ndarray, array_col: np.ndarray, centers: np.ndarray) -> float | None:
+def lattice_um_per_unit(obs: "pd.DataFrame", centers: np.ndarray) -> float | None:
     """Fit the lattice of the spots by least squares and return um per unit of `centers`.
 
     Visium is told from Spatial Transcriptomics by the parity of row + column, which is constant on its hexagonal
@@ -19,21 +23,24 @@ def lattice_um_per_unit(array_row: np.ndarray, array_col: np.ndarray, centers: n
 
     Parameters
     ----------
-    array_row, array_col
-        Lattice indices, each (n,).
+    obs
+        Holds the lattice indices `array_row` and `array_col`.
     centers
         Spot centers (n, 2) in any unit.
 
     Returns
     -------
-    um per unit, or None where the lattice does not fill two dimensions.
+    um per unit, or None where there are no indices or they do not span two dimensions.
     """
-    design = np.column_stack([array_row, array_col, np.ones(len(array_row))]).astype(float)
-    if len(design) < 4 or np.linalg.matrix_rank(design) < 3:
+    if not {"array_row", "array_col"} <= set(obs):
+        return None
+    index = obs[["array_row", "array_col"]].to_numpy(dtype=float)
+    design = np.column_stack([index, np.ones(len(index))])
+    if np.linalg.matrix_rank(design) < 3:
         return None
     steps = np.linalg.lstsq(design, np.asarray(centers, dtype=float), rcond=None)[0][:2]  # one row, one column
     per_row, per_col = np.linalg.norm(steps, axis=1)
-    hexagonal = len(np.unique((np.asarray(array_row) + np.asarray(array_col)) % 2)) == 1
+    hexagonal = len(np.unique(index.sum(axis=1) % 2)) == 1
     um = (VISIUM_PITCH * np.sqrt(3) / 2, VISIUM_PITCH / 2) if hexagonal else (ST_PITCH, ST_PITCH)
     return float((um[0] / per_row * um[1] / per_col) ** 0.5)
 

@@ -89,6 +89,14 @@ def count_blocks(adata: "AnnData", layer: str | None = None, block_rows: int = B
         yield block
 
 
+def log_normalized_blocks(adata: "AnnData", layer: str | None = None) -> Iterator["csr_matrix"]:
+    """Yield log1p of counts per 10,000 of each spot, block by block; spots without counts stay zero."""
+    for block in count_blocks(adata, layer):
+        total = np.asarray(block.sum(axis=1), dtype=float).ravel()
+        block.data = block.data * np.repeat(1e4 / np.where(total > 0, total, 1), np.diff(block.indptr))
+        yield block.log1p()
+
+
 def _to_csr(block: Any) -> "csr_matrix":
     from scipy.sparse import csr_matrix
 

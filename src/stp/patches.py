@@ -74,8 +74,12 @@ class ImagePyramid:
         to_systems = get_transformation(element, get_all=True)
         system = coordinate_system or _only(to_systems)
         if system not in to_systems:
-            raise KeyError(f"image {image_key!r} is not in {system!r}; pass coordinate_system= one of {sorted(to_systems)}")
-        pixels_to = {name: to_systems[name].to_affine_matrix(("x", "y"), ("x", "y")) for name in {system, "um"} & {*to_systems}}
+            raise KeyError(
+                f"image {image_key!r} is not in {system!r}; pass coordinate_system= one of {sorted(to_systems)}"
+            )
+        pixels_to = {
+            name: to_systems[name].to_affine_matrix(("x", "y"), ("x", "y")) for name in {system, "um"} & {*to_systems}
+        }
         stated = linear_scale(pixels_to["um"]) if "um" in pixels_to else None
         value, source = resolve({"um_per_px": um_per_px, "the coordinate system um": stated})
         return cls(element_levels(element), value, np.linalg.inv(pixels_to[system]), source)
@@ -96,9 +100,7 @@ class ImagePyramid:
         slack = NATIVE
         return ((corners - half >= -slack) & (corners + half <= np.array([width, height]) + slack)).all(axis=1)
 
-    def read(
-        self, centers: np.ndarray, *, size: int, um_per_px: float, allow_upsampling: bool = False
-    ) -> np.ndarray:
+    def read(self, centers: np.ndarray, *, size: int, um_per_px: float, allow_upsampling: bool = False) -> np.ndarray:
         """Cut square patches, white where they leave the picture.
 
         A patch at the scale of a level is the plain slice whose corner is nearest; at another scale it is the
@@ -135,13 +137,14 @@ class ImagePyramid:
     def _check_scale(self, um_per_px: float, allow_upsampling: bool) -> None:
         if self.um_per_px > UPSAMPLING_LIMIT * um_per_px and not allow_upsampling:
             raise ValueError(
-                f"the image has {self.um_per_px:.3g} um per pixel, the model wants {um_per_px:.3g}: give the "
-                "full-resolution slide (a hires or lowres picture is not one), or pass allow_upsampling=True"
+                f"the image has {self.um_per_px:.3g} um per pixel, patches of {um_per_px:.3g} are wanted: give the "
+                "full-resolution slide (a hires or lowres picture is not one), ask for coarser patches, or pass "
+                "allow_upsampling=True where they are read"
             )
 
     def _level_for(self, um_per_px: float) -> tuple[Level, float]:
         """Return the coarsest level that needs no upsampling, and its factor to the finest level."""
-        factors = [self.levels[0].shape[0] / level.shape[0] for level in self.levels]
+        factors = [_factor(self.levels[0].shape[0], level.shape[0]) for level in self.levels]
         fine_enough = [f for f in factors if f * self.um_per_px <= um_per_px * 1.001]
         factor = max(fine_enough, default=1.0)
         return self.levels[factors.index(factor)], factor
@@ -168,6 +171,12 @@ def _only(systems: Any) -> str:
     if "um" in systems or len(systems) == 1:
         return "um" if "um" in systems else next(iter(systems))
     raise ValueError(f"the image is in several coordinate systems; pass coordinate_system= one of {sorted(systems)}")
+
+
+def _factor(full: int, reduced: int) -> float:
+    """Return the factor between two levels: the whole number that explains both heights, trimmed or padded."""
+    whole = round(full / reduced)
+    return float(whole) if reduced in (full // whole, -(-full // whole)) else full / reduced
 
 
 def _bands(corners: np.ndarray, side: float, width: int) -> Iterator[np.ndarray]:

@@ -17,44 +17,43 @@ from stp._table import count_blocks, gene_names, get_table
 if TYPE_CHECKING:
     from anndata import AnnData
 
-# The only definition of the token ids (method.md section 1): on disk 0 pads; in the model 0 masks and 1 pads.
+# The one definition of token ids (method.md section 1).
 N_SPECIAL = 30  # special ids before the genes: token = vocabulary index + N_SPECIAL
 PAD = 0  # padding on disk
 MASK_ID = 0  # a masked gene in the model
 PAD_ID = 1  # padding in the model
-MAX_GENES = np.iinfo(np.uint16).max - N_SPECIAL  # tokens are uint16 on disk
+MAX_GENES = 2**16 - 1 - N_SPECIAL  # tokens are uint16
 
+_DTYPES = {"gene_ids": object, "symbols": object, "means": np.float64, "n_detected": np.int64}
 _VERSIONED = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
 _METADATA = b"stp_vocabulary"
-_HUMAN = Path(__file__).with_name("human_genes.parquet")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Vocabulary:
-    """The ordered genes of a model, with their names and mean counts; arrays are read-only.
+    """The ordered genes of a model, with their names and mean counts. Arrays are read-only.
 
     Attributes
     ----------
     gene_ids
-        Ensembl ids without version suffix, shape (n_genes,), unique; the position is the vocabulary index.
+        Unique Ensembl ids without version suffix, shape (n_genes,); the position is the vocabulary index.
     symbols
         Current gene symbols, shape (n_genes,); "" where unknown.
     means
-        Mean raw count over the spots that detect the gene, float64, shape (n_genes,); NaN where no spot does.
-        `None` until :meth:`fit`.
+        Mean raw count over the spots that detect the gene, float64, shape (n_genes,); NaN where none does.
     n_detected
         Number of spots that detect the gene, int64, shape (n_genes,).
     aliases
         Alternate name -> ids of the genes it may mean, in vocabulary order; ambiguous where there are several.
     round_means
-        Whether counts are divided by means rounded half up, as the released STAMP weights need.
+        Whether :meth:`divisors` rounds the means, as the released STAMP weights need.
     corpus
-        What the means were computed on: one label per table.
+        What the means were computed on, a label per table.
 
     Raises
     ------
     ValueError
-        If gene ids repeat, are more than uint16 tokens can number (65,505), or shapes disagree.
+        If gene ids repeat, there are more than 65,505 (tokens are uint16), or shapes disagree.
     """
 
     gene_ids: np.ndarray
@@ -66,20 +65,26 @@ class Vocabulary:
     corpus: tuple[str, ...] = ()
 
     def __post_init__(self):
-        for name, dtype in {"gene_ids": object, "symbols": object, "means": np.float64, "n_detected": np.int64}.items():
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _read_only(getattr(self, name), dtype))
-                if getattr(self, name).shape != (len(self),):
-                    raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected ({len(self)},)")
-        _check_genes(self.gene_ids)
-        if unknown := set().union(*self.aliases.values()).difference(self.gene_ids):
-            raise ValueError(f"aliases name genes outside the vocabulary: {_some(unknown)}")
+        for name, dtype in _DTYPES.items():
+            if (values := getattr(self, name)) is not None:
+                # Frozen copies: the digest must stay true.
+                array = np.array(values, dtype)
+                array.flags.writeable = False
+                object.__setattr__(self, name, array)
+                if array.shape != (len(self),):
+                    raise ValueError(f"{name} has shape {array.shape}, expected ({len(self)},)")
+        if len(self) > MAX_GENES:
+            raise ValueError(f"{len(self)} genes are more than uint16 tokens can number ({MAX_GENES})")
+        if repeated := [gene for gene, count in Counter(self.gene_ids).items() if count > 1]:
+            raise ValueError(f"gene ids must be unique, these repeat: {_some(repeated)}")
+        if strangers := set().union(*self.aliases.values()).difference(self.gene_ids):
+            raise ValueError(f"aliases of genes outside the vocabulary: {_some(strangers)}")
 
     def __len__(self) -> int:
         return len(self.gene_ids)
 
     def __repr__(self) -> str:
-        means = "no means" if self.means is None else f"means of {', '.join(self.corpus) or 'an unnamed corpus'}"
+        means = "no means" if self.means is None else f"means of {_some(self.corpus) or 'unknown origin'}"
         return f"Vocabulary({len(self)} genes, {means}, digest {self.digest[:12]})"
 
     @property
@@ -94,15 +99,15 @@ class Vocabulary:
 
     @property
     def n_tokens(self) -> int:
-        """Number of token ids: the special ones and the genes."""
+        """Number of token ids, special ones and genes."""
         return len(self) + N_SPECIAL
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256, in hexadecimal, of all that decides tokens: gene ids, means and their rounding."""
+        """SHA-256 (hexadecimal) of all that decides tokens: gene ids, means and their rounding."""
         digest = hashlib.sha256("\n".join(self.gene_ids).encode())
         if self.means is not None:
-            # One bit pattern for every NaN: the sign of an invalid division differs between CPUs.
+            # One bit pattern for every NaN: 0/0 has another sign on another CPU.
             digest.update(b"\0means" + np.where(np.isnan(self.means), np.nan, self.means).astype("<f8").tobytes())
         digest.update(b"\0rounded" if self.round_means else b"\0exact")
         return digest.hexdigest()
@@ -117,14 +122,13 @@ class Vocabulary:
         Raises
         ------
         ValueError
-            If the vocabulary has no means.
+            If there are no means.
         """
         if self.means is None:
             raise ValueError("this vocabulary has no means to rank genes by; Vocabulary.fit(data) computes them")
-        means = np.nan_to_num(self.means, nan=0.0)
+        means = np.nan_to_num(self.means)
         if self.round_means:
-            # floor(x + 0.5) would round the largest number below one half up.
-            means = np.floor(means) + (means - np.floor(means) >= 0.5)
+            means = np.floor(means + 0.5)
         return np.where(means > 0, means, 1.0)
 
     def encode(self, names: Iterable[str]) -> np.ndarray:
@@ -133,46 +137,43 @@ class Vocabulary:
         Parameters
         ----------
         names
-            Ensembl ids (a version suffix is ignored), symbols or aliases, also mixed. A current symbol beats an alias.
+            Ensembl ids (a version suffix is ignored), current symbols or aliases, also mixed; case matters.
+            A current symbol beats an alias.
 
         Returns
         -------
         int64, shape (n_names,): the vocabulary index; -1 for a name that is unknown or ambiguous.
         """
-        index = self._index
-        return np.array([index.get(name, index.get(_unversioned(name), -1)) for name in map(str, names)], np.int64)
+        known = self._known
+        return np.array([known.get(name, known.get(_unversioned(name), -1)) for name in map(str, names)], np.int64)
 
     @cached_property
-    def _index(self) -> dict[str, int]:
-        """Every known name -> vocabulary index, or -1 where ambiguous; ids beat symbols, symbols beat aliases."""
-        ids = {gene: position for position, gene in enumerate(self.gene_ids)}
-        index = {name: ids[genes[0]] if len(genes) == 1 else -1 for name, genes in self.aliases.items()}
-        symbols: dict[str, int] = {}
-        for position, symbol in enumerate(self.symbols):
-            symbols[symbol] = -1 if symbol in symbols else position
-        symbols.pop("", None)
-        return index | symbols | ids
+    def _known(self) -> dict[str, int]:
+        """Name -> vocabulary index, -1 where ambiguous; ids beat symbols, symbols beat aliases."""
+        ids = {gene: index for index, gene in enumerate(self.gene_ids)}
+        counts = Counter(self.symbols)
+        symbols = {symbol: i if counts[symbol] == 1 else -1 for i, symbol in enumerate(self.symbols) if symbol}
+        aliases = {name: ids[genes[0]] if len(genes) == 1 else -1 for name, genes in self.aliases.items()}
+        return aliases | symbols | ids
 
     @classmethod
     def default(cls) -> "Vocabulary":
-        """Return the packaged vocabulary, without means: human protein-coding and mitochondrial protein genes."""
-        return cls.load(_HUMAN)
+        """Return the packaged vocabulary, without means: human protein-coding genes, mitochondrial ones included.
+
+        Source: Bioconductor's org.Hs.eg.db 3.16 (NCBI Gene, September 2022).
+        """
+        return cls.load(Path(__file__).with_name("human_genes.parquet"))
 
     @classmethod
     def from_genes(cls, gene_ids: Iterable[str], symbols: Iterable[str] | None = None) -> "Vocabulary":
-        """Make a vocabulary of any species from a list of genes, in the order given.
+        """Make a vocabulary of genes of any species, in the order given.
 
         Parameters
         ----------
         gene_ids
-            Unique gene ids, at most 65,505; the version suffix of Ensembl ids is removed.
+            Unique ids, at most 65,505; Ensembl ids lose their version suffix.
         symbols
-            One symbol per id, "" where unknown.
-
-        Raises
-        ------
-        ValueError
-            If an id repeats, or there are too many, or `symbols` is of another length.
+            A symbol per id, "" where unknown.
         """
         ids = [_unversioned(str(gene)) for gene in gene_ids]
         return cls(ids, [""] * len(ids) if symbols is None else [str(symbol) for symbol in symbols])
@@ -180,13 +181,13 @@ class Vocabulary:
     def fit(
         self, data: Any, *, table_key: str = "table", layer: str | None = None, gene_ids_key: str | None = None
     ) -> "Vocabulary":
-        """Compute the mean count of every gene over the spots that detect it.
+        """Compute each gene's mean count over the spots that detect it.
 
         Parameters
         ----------
         data
-            AnnData, SpatialData or path of a SpatialData zarr store, or a sequence of these. Read in blocks of rows;
-            columns of one gene are summed first.
+            AnnData, SpatialData or path of a SpatialData zarr store, or a sequence of these; read in blocks of rows.
+            Columns that name the same gene are summed first.
         table_key
             Table of a SpatialData.
         layer
@@ -196,45 +197,41 @@ class Vocabulary:
 
         Returns
         -------
-        A new vocabulary with `means`, `n_detected` and `corpus`; the rest is this one's.
+        A new vocabulary: this one with `means`, `n_detected` and `corpus`.
 
         Raises
         ------
         ValueError
-            If there is no data, counts are not raw, or no gene of a table is in the vocabulary.
+            If there is no data, a table knows none of the genes, or holds anything but raw counts.
         """
-        total, detected = np.zeros(len(self), np.int64), np.zeros(len(self), np.int64)
-        corpus = []
+        total, detected, corpus = np.zeros(len(self), np.int64), np.zeros(len(self), np.int64), []
         for item in _as_list(data):
             adata = get_table(item, table_key)
-            self._add_counts(adata, layer, gene_ids_key, total, detected)
+            for genes in self._gene_blocks(adata, layer, gene_ids_key):
+                # Integers: the partition into blocks cannot change the sums.
+                total += np.asarray(genes.sum(axis=0)).ravel()
+                detected += genes.getnnz(axis=0)
             corpus.append(_label(item, adata))
         if not corpus:
-            raise ValueError("no data to fit the means on")
-        means = np.full(len(self), np.nan)
-        np.divide(total, detected, out=means, where=detected > 0)
+            raise ValueError("no data to compute means on")
+        means = np.divide(total, detected, out=np.full(len(self), np.nan), where=detected > 0)
         return replace(self, means=means, n_detected=detected, corpus=tuple(corpus))
 
-    def _add_counts(
-        self, adata: "AnnData", layer: str | None, gene_ids_key: str | None, total: np.ndarray, detected: np.ndarray
-    ) -> None:
-        """Add a table's counts and detecting spots per gene; integers, so that the blocks cannot matter."""
+    def _gene_blocks(self, adata: "AnnData", layer: str | None, gene_ids_key: str | None):
+        """Yield row blocks of counts as int64 CSR, shape (n_rows, n_genes), columns in vocabulary order."""
         from scipy.sparse import csr_matrix
 
-        index = self.encode(gene_names(adata, gene_ids_key))
+        names = gene_names(adata, gene_ids_key)
+        index = self.encode(names)
         columns = np.flatnonzero(index >= 0)
         if not len(columns):
-            raise ValueError(
-                f"none of {_some(gene_names(adata, gene_ids_key))} is in the vocabulary; pass gene_ids_key="
-            )
+            raise ValueError(f"no gene of the table is in the vocabulary: {_some(names)}; pass gene_ids_key=")
         merge = csr_matrix((np.ones(len(columns), np.int64), (columns, index[columns])), (len(index), len(self)))
         for block in count_blocks(adata, layer):
-            genes = block.astype(np.int64) @ merge
-            total += np.asarray(genes.sum(axis=0)).ravel()
-            detected += genes.getnnz(axis=0)
+            yield block.astype(np.int64) @ merge
 
     def save(self, path: str | Path) -> None:
-        """Write the vocabulary as one parquet file: a row per gene, the rest in the file's metadata."""
+        """Write one parquet file: a row per gene, the rest in its metadata."""
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -242,63 +239,40 @@ class Vocabulary:
         for name, genes in self.aliases.items():
             for gene in genes:
                 names[gene].append(name)
-        columns = {"gene_id": pa.array(self.gene_ids, pa.string()), "symbol": pa.array(self.symbols, pa.string())}
-        columns |= {} if self.means is None else {"mean": pa.array(self.means)}
-        columns |= {} if self.n_detected is None else {"n_detected": pa.array(self.n_detected)}
-        columns["aliases"] = pa.array(names.values(), pa.list_(pa.string()))
+        columns = {name: getattr(self, name).tolist() for name in _DTYPES if getattr(self, name) is not None}
         about = {"round_means": self.round_means, "corpus": self.corpus, "digest": self.digest}
-        table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(about)})
+        table = pa.table(columns | {"aliases": pa.array(map(sorted, names.values()), pa.list_(pa.string()))})
+        table = table.replace_schema_metadata({_METADATA: json.dumps(about)})
         parquet.write_table(table, path, compression="zstd")
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Read a vocabulary that :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises
         ------
         ValueError
-            If the file is no vocabulary, or its content is not what was saved.
+            If the file is no vocabulary, or not the one that was saved.
         """
-        import pyarrow as pa
         from pyarrow import parquet
 
         try:
             table = parquet.ParquetFile(path).read()
             about = json.loads(table.schema.metadata[_METADATA])
-        except (pa.ArrowInvalid, IsADirectoryError, KeyError, TypeError) as error:
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no vocabulary; Vocabulary.save writes one") from error
-        ids, symbols, means, n_detected = (
-            table[name].to_numpy() if name in table.column_names else None
-            for name in ("gene_id", "symbol", "mean", "n_detected")
-        )
-        aliases = _genes_of(zip(ids, table["aliases"].to_pylist(), strict=True))
-        vocabulary = cls(ids, symbols, means, n_detected, aliases, about["round_means"], tuple(about["corpus"]))
-        if vocabulary.digest != about["digest"]:
-            raise ValueError(f"{path} does not hold the vocabulary that was saved: its digest differs")
+        columns = table.to_pydict()
+        aliases: dict[str, tuple[str, ...]] = {}
+        for gene, names in zip(columns["gene_ids"], columns.pop("aliases"), strict=True):
+            for name in names:
+                aliases[name] = (*aliases.get(name, ()), gene)
+        digest = about.pop("digest")
+        vocabulary = cls(**columns, aliases=aliases, round_means=about["round_means"], corpus=tuple(about["corpus"]))
+        if vocabulary.digest != digest:
+            raise ValueError(f"{path} is damaged: its genes and means are not those that were saved")
         return vocabulary
-
-
-def _genes_of(names_of: Iterable[tuple[str, Iterable[str]]]) -> dict[str, tuple[str, ...]]:
-    """Turn (gene, names) pairs into name -> genes."""
-    genes: dict[str, tuple[str, ...]] = {}
-    for gene, names in names_of:
-        for name in names:
-            genes[name] = (*genes.get(name, ()), gene)
-    return genes
-
-
-def _read_only(values: Iterable, dtype: type) -> np.ndarray:
-    """Copy into an array that refuses writing: the digest of a vocabulary must stay true."""
-    array = np.array(values, dtype)
-    array.flags.writeable = False
-    return array
-
-
-def _check_genes(gene_ids: np.ndarray) -> None:
-    if len(gene_ids) > MAX_GENES:
-        raise ValueError(f"{len(gene_ids)} genes are more than uint16 tokens can number ({MAX_GENES})")
-    if repeated := [gene for gene, count in Counter(gene_ids).items() if count > 1]:
-        raise ValueError(f"gene ids must be unique, these repeat: {_some(repeated)}")
 
 
 def _unversioned(name: str) -> str:
@@ -307,7 +281,7 @@ def _unversioned(name: str) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    """Name the first few of many."""
+    """List the first few of many names."""
     names = list(names)
     return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
@@ -318,6 +292,6 @@ def _as_list(data: Any) -> list:
 
 
 def _label(data: Any, adata: "AnnData") -> str:
-    """Name a table of the corpus: by its file if it has one, by its shape otherwise."""
+    """Name a table by its file if it has one, by its shape otherwise."""
     path = data if isinstance(data, str | Path) else getattr(data, "path", None) or adata.filename
     return Path(path).name if path else f"{adata.n_obs} spots x {adata.n_vars} genes"

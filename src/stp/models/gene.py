@@ -93,7 +93,7 @@ class GeneEncoder(Pretrained, nn.Module):
         return self.pool(self.hidden(ids), ids != PAD_ID)
 
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return the outputs (n, length, width) of the last block for model ids (n, length); padding is not attended."""
+        """Return the last block's outputs (n, length, width) for model ids (n, length); padding is not attended."""
         real = ids != PAD_ID
         positions = torch.arange(ids.shape[1], device=ids.device)
         x = self.embeddings(ids) + self.positional_embedding(positions)
@@ -162,7 +162,9 @@ class SelfAttention(nn.Module):
         """Map (n, length, width) to the same shape."""
         n, length, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv.view(n, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)  # each (n, heads, length, width / heads)
+        q, k, v = qkv.view(n, length, 3, self.n_heads, -1).permute(
+            2, 0, 3, 1, 4
+        )  # each (n, heads, length, width / heads)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out_proj(attended.transpose(1, 2).reshape(n, length, width))
 

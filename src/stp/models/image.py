@@ -78,7 +78,9 @@ class ImageEncoder(Pretrained, nn.Module):
             **config.backbone_args,
         )
         if getattr(self.backbone, "cls_token", None) is None:
-            raise ValueError(f"backbone {config.backbone!r} has no class token; choose a vision transformer that has one")
+            raise ValueError(
+                f"backbone {config.backbone!r} has no class token; choose a vision transformer that has one"
+            )
         self.prompt = nn.Parameter(torch.randn(1, 1, self.width) * 0.02)
         self.reference_projection = nn.Linear(self.width, self.width)
         shape = (1, 3, 1, 1)

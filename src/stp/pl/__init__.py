@@ -1,1 +1,7 @@
-"""Placeholder."""
+"""Pictures: what the model sees, what it predicts, how it learned."""
+
+from stp.pl._curves import training
+from stp.pl._patches import patches
+from stp.pl._spots import expression, spots
+
+__all__ = ["expression", "patches", "spots", "training"]

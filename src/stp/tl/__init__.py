@@ -1,1 +1,7 @@
-"""Placeholder."""
+"""Tokens, embeddings and predictions of the spots of an AnnData or SpatialData."""
+
+from stp.tl._embed import embed_genes, embed_images, fuse
+from stp.tl._expression import predict_expression
+from stp.tl._tokenize import tokenize
+
+__all__ = ["embed_genes", "embed_images", "fuse", "predict_expression", "tokenize"]

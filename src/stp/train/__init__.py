@@ -1,1 +1,6 @@
-"""Placeholder."""
+"""Train STAMP on a list of stores: pretrain the gene encoder, then align it with images."""
+
+from stp.train.config import AlignConfig, Phase, PretrainConfig
+from stp.train.stages import align, pretrain
+
+__all__ = ["AlignConfig", "Phase", "PretrainConfig", "align", "pretrain"]

@@ -1,0 +1,206 @@
+"""Training stores as torch datasets: tokens to mask, and pairs of tokens and pictures."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from stp._keys import STORE, STORE_VERSION
+from stp._levels import open_array
+from stp.patches import ImagePyramid
+from stp.tokens import mask_tokens, rank_genes, to_vocabulary
+from stp.vocabulary import MASK_ID, PAD_ID, Vocabulary
+
+BLOCK_ROWS = 4096  # spots ranked at a time
+CELLS = 3  # regions are 3 x 3 patches
+
+
+class SpotStore:
+    """One store written by `stp.io.write_store`, read lazily and with zarr alone.
+
+    Parameters
+    ----------
+    path
+        The zarr folder.
+    table_key
+        Its table.
+
+    Raises
+    ------
+    ValueError
+        The folder is no training store of this version, or has no such table.
+    """
+
+    def __init__(self, path: str | Path, table_key: str = "table") -> None:
+        import zarr
+
+        self.path = Path(path)
+        try:
+            self._group = zarr.open_group(self.path, mode="r")
+            attrs = self._group.attrs.get(STORE, {})
+        except FileNotFoundError:
+            attrs = {}
+        if attrs.get("version") != STORE_VERSION or f"tables/{table_key}" not in self._group:
+            raise ValueError(f"{path} is not a training store with a table {table_key!r}; stp.io.write_store makes one")
+        self.name, self._um_per_px = attrs["name"], attrs["patch_um_per_px"]
+        self._table = self._group[f"tables/{table_key}"]
+        self._indptr = self._table["X/indptr"][:]
+
+    def __len__(self) -> int:
+        return len(self._indptr) - 1
+
+    @cached_property
+    def gene_names(self) -> np.ndarray:
+        """Names of the genes (n_genes,): Ensembl ids where known."""
+        var = self._table["var"]
+        return np.asarray(var[var.attrs["_index"]][:], dtype=object)
+
+    @cached_property
+    def coordinates(self) -> np.ndarray | None:
+        """Spot centers (n, 2) as x, y, in um where the scale is known; None where there are none."""
+        return self._table["obsm/spatial"][:] if "obsm/spatial" in self._table else None
+
+    @cached_property
+    def pyramid(self) -> ImagePyramid | None:
+        """The image, in um, with levels of moderate size in memory; None where there is none."""
+        if "images/image" not in self._group:
+            return None
+        image = self._group["images/image"]
+        paths = [level["path"] for level in image.attrs["ome"]["multiscales"][0]["datasets"]]
+        levels = tuple(open_array(image[path]) for path in paths)
+        to_pixels = np.diag([1 / self._um_per_px, 1 / self._um_per_px, 1])
+        return ImagePyramid(levels, self._um_per_px, to_pixels, "store").in_memory()
+
+    def trainable(self, min_genes: int) -> np.ndarray:
+        """Return the rows of spots in tissue that detect at least `min_genes` genes."""
+        enough = np.diff(self._indptr) >= min_genes
+        if "in_tissue" in self._table["obs"] and hasattr(self._table["obs/in_tissue"], "shape"):
+            enough &= self._table["obs/in_tissue"][:].astype(bool)
+        return np.flatnonzero(enough)
+
+    def tokens(self, vocabulary: Vocabulary, context_length: int) -> np.ndarray:
+        """Rank all spots, block by block: (n, context_length) uint16, padded with 0."""
+        index, divisors = vocabulary.encode(self.gene_names), vocabulary.divisors()
+        blocks = [
+            rank_genes(
+                to_vocabulary(self._counts(start, min(start + BLOCK_ROWS, len(self))), index, len(vocabulary)),
+                divisors,
+                context_length=context_length,
+                n_special=vocabulary.n_special,
+            )
+            for start in range(0, len(self), BLOCK_ROWS)
+        ]
+        return np.concatenate(blocks)
+
+    def _counts(self, start: int, stop: int):
+        from scipy.sparse import csr_matrix
+
+        low, high = self._indptr[start], self._indptr[stop]
+        X = self._table["X"]
+        parts = (X["data"][low:high], X["indices"][low:high], self._indptr[start : stop + 1] - low)
+        return csr_matrix(parts, shape=(stop - start, len(self.gene_names)))
+
+
+class Picks(NamedTuple):
+    """Which spots make a batch: what samplers yield and datasets read."""
+
+    epoch: int
+    spots: np.ndarray  # (m, 2): store, row
+
+
+class TokenDataset(Dataset):
+    """Batches of masked tokens for pretraining; masks depend on seed, store, spot and epoch alone."""
+
+    def __init__(
+        self, stores: Sequence[SpotStore], vocabulary: Vocabulary, *, context_length: int, fraction: float, seed: int
+    ) -> None:
+        self.stores, self.vocabulary, self.fraction, self.seed = stores, vocabulary, fraction, seed
+        self.tokens = [store.tokens(vocabulary, context_length) for store in stores]
+
+    def __getitem__(self, picks: Picks) -> dict[str, torch.Tensor]:
+        """Return ids to read, ids to predict and which to predict, each (m, longest); padded with the model's 1."""
+        rows = [self._masked(store, row, picks.epoch) for store, row in picks.spots]
+        inputs, targets, chosen = (
+            _stack(part, fill) for part, fill in zip(zip(*rows, strict=True), (PAD_ID, PAD_ID, 0), strict=True)
+        )
+        return {"inputs": inputs.long(), "targets": targets.long(), "chosen": chosen.bool()}
+
+    def _masked(self, store: int, row: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        tokens = self.tokens[store][row].astype(np.int64)
+        tokens = tokens[tokens > 0]
+        rng = np.random.default_rng((self.seed, store, row, epoch))
+        genes = (self.vocabulary.n_special, self.vocabulary.n_tokens)
+        inputs, chosen = mask_tokens(tokens, rng, fraction=self.fraction, mask_id=MASK_ID, gene_ids=genes)
+        return inputs, tokens, chosen
+
+    def log_frequency(self, rows: Sequence[np.ndarray]) -> torch.Tensor:
+        """Return the log share of each token (n_tokens,) over these rows of each store, smoothed by one."""
+        counts = np.ones(self.vocabulary.n_tokens)
+        for tokens, chosen in zip(self.tokens, rows, strict=True):
+            counts += np.bincount(tokens[chosen].ravel(), minlength=len(counts))
+        counts[: self.vocabulary.n_special] = 1  # padding is never predicted
+        return torch.from_numpy(np.log(counts / counts.sum())).float()
+
+
+class PairDataset(Dataset):
+    """Batches of tokens, patches and regions for alignment; the region's cell is drawn anew each epoch."""
+
+    def __init__(
+        self,
+        stores: Sequence[SpotStore],
+        vocabulary: Vocabulary,
+        *,
+        context_length: int,
+        image_size: int,
+        um_per_px: float,
+        seed: int,
+    ) -> None:
+        self.stores, self.image_size, self.um_per_px, self.seed = stores, image_size, um_per_px, seed
+        self.tokens = [store.tokens(vocabulary, context_length) for store in stores]
+
+    def __getitem__(self, picks: Picks) -> dict[str, torch.Tensor]:
+        """Return tokens (m, context_length), patches and regions (m, size, size, 3) uint8, and cells (m,)."""
+        cells = np.array([self._cell(store, row, picks.epoch) for store, row in picks.spots])
+        patches, regions = self._images(picks.spots, cells)
+        tokens = np.stack([self.tokens[store][row] for store, row in picks.spots]).astype(np.int64)
+        arrays = {"tokens": tokens, "patches": patches, "regions": regions, "cells": cells}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _cell(self, store: int, row: int, epoch: int) -> int:
+        return int(np.random.default_rng((self.seed, store, row, epoch)).integers(CELLS * CELLS))
+
+    def _images(self, spots: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shape = (len(spots), self.image_size, self.image_size, 3)
+        patches, regions = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+        for store in np.unique(spots[:, 0]):
+            mine = np.flatnonzero(spots[:, 0] == store)
+            rows = spots[mine, 1]
+            patches[mine] = self.patches(store, rows)
+            around = region_centers(self.stores[store].coordinates[rows], cells[mine], self.image_size * self.um_per_px)
+            read = self.stores[store].pyramid.read
+            regions[mine] = read(around, size=self.image_size, um_per_px=self.um_per_px * CELLS)
+        return patches, regions
+
+    def patches(self, store: int, rows: np.ndarray) -> np.ndarray:
+        """Read the patches of these spots of a store: (n, size, size, 3) uint8."""
+        centers = self.stores[store].coordinates[rows]
+        return self.stores[store].pyramid.read(centers, size=self.image_size, um_per_px=self.um_per_px)
+
+
+def region_centers(centers: np.ndarray, cells: np.ndarray, patch_um: float) -> np.ndarray:
+    """Place regions so that each patch fills its cell: centers (n, 2) of regions in um; cells in row-major order."""
+    row, column = np.divmod(cells, CELLS)
+    middle = CELLS // 2
+    return centers + np.column_stack([middle - column, middle - row]) * patch_um
+
+
+def _stack(rows: Sequence[np.ndarray], fill: int) -> torch.Tensor:
+    """Pad rows to the longest and stack them (m, longest)."""
+    stacked = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int64)
+    for row, values in zip(stacked, rows, strict=True):
+        row[: len(values)] = values
+    return torch.from_numpy(stacked)

@@ -1,0 +1,71 @@
+"""Which spots make each batch: pure functions of seed and epoch, which never touch data."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stp.neighborhoods import neighborhoods
+
+
+class SpotSampler:
+    """Shuffle the spots of all stores and cut them into full batches.
+
+    Parameters
+    ----------
+    rows
+        The rows to draw from, per store.
+    batch_size
+        Spots per batch; fewer spots than that make one batch.
+    seed
+        The order depends on it and on the epoch.
+    """
+
+    def __init__(self, rows: Sequence[np.ndarray], batch_size: int, seed: int) -> None:
+        self.spots = np.concatenate([np.column_stack([np.full(len(r), store), r]) for store, r in enumerate(rows)])
+        self.batch_size, self.seed = min(batch_size, len(self.spots)), seed
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Return the batches of one epoch, each (batch_size, 2) as store and row; the rest sits out."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.spots))
+        whole = len(order) // self.batch_size * self.batch_size
+        return list(self.spots[order[:whole]].reshape(-1, self.batch_size, 2))
+
+
+class GroupSampler:
+    """Draw neighborhoods on every slide anew each epoch and shuffle them into batches (paper, Algorithm 2).
+
+    Parameters
+    ----------
+    coordinates, rows
+        Per store, spot centers (n, 2) and the rows to draw from.
+    batch_size
+        Spots per batch, a multiple of `group_size`.
+    seed
+        Groups depend on seed, store and epoch.
+    group_size
+        Spots per neighborhood, the center included.
+    """
+
+    def __init__(
+        self,
+        coordinates: Sequence[np.ndarray],
+        rows: Sequence[np.ndarray],
+        batch_size: int,
+        seed: int,
+        group_size: int = 9,
+    ) -> None:
+        self.coordinates, self.rows, self.seed, self.group_size = coordinates, rows, seed, group_size
+        self.groups_per_batch = max(1, batch_size // group_size)
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Return the batches of one epoch, each (groups * group_size, 2) as store and row; groups stand together."""
+        groups = np.concatenate([self._groups(store, epoch) for store in range(len(self.rows))])
+        groups = groups[np.random.default_rng((self.seed, epoch)).permutation(len(groups))]
+        per_batch = max(1, min(self.groups_per_batch, len(groups)))
+        whole = len(groups) // per_batch * per_batch
+        return list(groups[:whole].reshape(-1, per_batch * self.group_size, 2))
+
+    def _groups(self, store: int, epoch: int) -> np.ndarray:
+        rows, rng = self.rows[store], np.random.default_rng((self.seed, store, epoch))
+        chosen = rows[neighborhoods(self.coordinates[store][rows], rng, size=self.group_size)]
+        return np.stack([np.full_like(chosen, store), chosen], axis=-1)  # (groups, group_size, 2)

@@ -1,0 +1,174 @@
+"""Find in any SpatialData the spots of a table, the image under them, and its physical scale."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stp._scale import lattice_um_per_unit, resolve
+from stp.patches import ImagePyramid, linear_scale
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+@dataclass(frozen=True)
+class Slide:
+    """The spots of one region of a table and the picture that they lie on."""
+
+    region: str
+    rows: np.ndarray  # (n,) positions of the spots in the table
+    centers: np.ndarray  # (n, 2) x, y in the coordinate system
+    coordinate_system: str
+    image_key: str
+    pyramid: ImagePyramid
+
+
+def find_slides(
+    sdata: "SpatialData",
+    table: "AnnData",
+    *,
+    image_key: str | Mapping[str, str] | None = None,
+    shapes_key: str | None = None,
+    coordinate_system: str | None = None,
+    um_per_px: float | None = None,
+) -> list[Slide]:
+    """Resolve what is left unsaid: the table's regions, the image that each shares a coordinate system with, its scale.
+
+    Raises
+    ------
+    KeyError
+        The table annotates nothing, or a named element is missing.
+    ValueError
+        Several readings are possible (they are listed), or the physical scale is unknown or contradicted.
+    """
+    if not hasattr(sdata, "images"):
+        raise TypeError(
+            "images are needed: pass a SpatialData; stp.io.from_anndata makes one of an AnnData and an image"
+        )
+    slides = []
+    for region, rows, instances in _regions(table):
+        image = image_key.get(region) if isinstance(image_key, Mapping) else image_key
+        slides.append(
+            _find_slide(
+                sdata, table, region, rows, instances, image, shapes_key or region, coordinate_system, um_per_px
+            )
+        )
+    return slides
+
+
+def _regions(table: "AnnData") -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """List region, rows and instance ids of a table that annotates elements."""
+    attrs = table.uns.get("spatialdata_attrs")
+    if not attrs:
+        raise KeyError(
+            "the table annotates no spots (uns['spatialdata_attrs']); stp.io.from_anndata makes one that does"
+        )
+    names, instances = (
+        table.obs[attrs["region_key"]].astype(str).to_numpy(),
+        table.obs[attrs["instance_key"]].to_numpy(),
+    )
+    rows = {name: np.flatnonzero(names == name) for name in dict.fromkeys(names)}
+    return [(name, index, instances[index]) for name, index in rows.items()]
+
+
+def _find_slide(sdata, table, region, rows, instances, image_key, shapes_key, coordinate_system, um_per_px) -> Slide:
+    spots = _element(sdata, shapes_key)
+    image_key, system = _image_of(sdata, spots, image_key, coordinate_system)
+    centers = _centers(spots, instances, system, shapes_key)
+    value, source = _scale(sdata, table.obs.iloc[rows], table.uns, region, spots, centers, image_key, system, um_per_px)
+    pyramid = ImagePyramid.from_spatialdata(sdata, image_key, coordinate_system=system, um_per_px=value)
+    return Slide(region, rows, centers, system, image_key, replace(pyramid, scale_source=source))
+
+
+def _element(sdata: "SpatialData", key: str) -> Any:
+    for elements in (sdata.shapes, sdata.labels):
+        if key in elements:
+            return elements[key]
+    raise KeyError(f"no shapes or labels {key!r}; pass shapes_key= one of {sorted([*sdata.shapes, *sdata.labels])}")
+
+
+def _systems(element: Any) -> dict[str, Any]:
+    from spatialdata.transformations import get_transformation
+
+    return get_transformation(element, get_all=True)
+
+
+def _image_of(sdata, spots, image_key: str | None, system: str | None) -> tuple[str, str]:
+    """Choose the finest RGB image that shares a coordinate system with the spots, and that system."""
+    if not sdata.images:
+        raise KeyError("the SpatialData has no image; stp.io.from_anndata(adata, image) adds one")
+    if image_key is not None and image_key not in sdata.images:
+        raise KeyError(f"no image {image_key!r}; pass image_key= one of {sorted(sdata.images)}")
+    candidates = [image_key] if image_key else [key for key in sdata.images if _is_rgb(sdata.images[key])]
+    shared = {key: _shared(spots, sdata.images[key], system) for key in candidates}
+    resolution = {key: _pixels_per_unit(sdata.images[key], name) for key, name in shared.items() if name}
+    if not resolution:
+        where = f"in {system!r}" if system else "in any coordinate system of the spots"
+        raise ValueError(
+            f"no RGB image {where}; images are {sorted(sdata.images)}, spots are in {sorted(_systems(spots))}"
+        )
+    finest = max(resolution.values())
+    best = [key for key, value in resolution.items() if value > 0.99 * finest]
+    if len(best) > 1:
+        raise ValueError(f"several images fit the spots; pass image_key= one of {best}")
+    return best[0], shared[best[0]]
+
+
+def _shared(spots: Any, image: Any, wanted: str | None) -> str | None:
+    """Name the coordinate system in which spots and image meet: the wanted one, else um, global, or the only one."""
+    both = [name for name in _systems(spots) if name in _systems(image)]
+    if wanted is not None:
+        return wanted if wanted in both else None
+    for name in ("um", "global"):
+        if name in both:
+            return name
+    if len(both) > 1:
+        raise ValueError(f"spots and image share several coordinate systems; pass coordinate_system= one of {both}")
+    return both[0] if both else None
+
+
+def _is_rgb(image: Any) -> bool:
+    from spatialdata.models import get_channel_names
+
+    return len(get_channel_names(image)) in (3, 4)
+
+
+def _to_system(element: Any, system: str) -> np.ndarray:
+    return _systems(element)[system].to_affine_matrix(("x", "y"), ("x", "y"))
+
+
+def _pixels_per_unit(image: Any, system: str) -> float:
+    return 1 / linear_scale(_to_system(image, system))
+
+
+def _centers(spots: Any, instances: np.ndarray, system: str, name: str) -> np.ndarray:
+    """Look up the centers of these instances (n, 2), by id and never by order."""
+    from spatialdata import get_centroids
+
+    centroids = get_centroids(spots, coordinate_system=system).compute()
+    missing = ~np.isin(instances, centroids.index)
+    if missing.any():
+        raise ValueError(f"{missing.sum()} rows of the table have no spot in {name!r}, e.g. {instances[missing][0]!r}")
+    return centroids.loc[instances, ["x", "y"]].to_numpy(dtype=float)
+
+
+def _scale(sdata, obs, uns, region, spots, centers, image_key, system, um_per_px) -> tuple[float, str]:
+    """Resolve um per pixel of the image from every source there is (method.md section 4)."""
+    image = sdata.images[image_key]
+    units_per_pixel = 1 / _pixels_per_unit(image, system)
+    spot_units = linear_scale(_to_system(spots, system))  # per unit of the spots, which 10x gives in full pixels
+    factors = uns.get("spatial", {}).get(region, {}).get("scalefactors", {})
+    per_unit = {
+        "microns_per_pixel of the scalefactors": factors.get("microns_per_pixel", 0) / spot_units,
+        "the spot lattice": lattice_um_per_unit(obs, centers),
+    }
+    sources = {
+        "um_per_px": um_per_px,
+        "the coordinate system um": linear_scale(_to_system(image, "um")) if "um" in _systems(image) else None,
+        **{name: value * units_per_pixel if value else None for name, value in per_unit.items()},
+    }
+    diameter = factors.get("spot_diameter_fullres", 0) * spot_units / units_per_pixel
+    return resolve(sources, diameter)

@@ -1,0 +1,41 @@
+"""Results as tables of their own."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stp import _keys
+from stp._table import require
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def expression(adata: "AnnData", *, key: str = _keys.EXPRESSION) -> "AnnData":
+    """Return predicted expression as an AnnData, for plots and tools of scanpy and squidpy.
+
+    Parameters
+    ----------
+    adata
+        Table annotated by :func:`stp.tl.predict_expression`.
+    key
+        Name of the prediction.
+
+    Returns
+    -------
+    AnnData of all spots and the predicted genes: X holds log1p of counts per 10,000; `obs` and the coordinates in
+    `obsm["spatial"]` are those of `adata`.
+
+    Raises
+    ------
+    KeyError
+        There is no such prediction.
+    """
+    import anndata
+    import pandas as pd
+
+    X = require(adata, "obsm", key, "stp.tl.predict_expression(adata, reference)")
+    details = require(adata, "uns", key, "stp.tl.predict_expression(adata, reference)")
+    genes = pd.DataFrame(index=pd.Index(np.asarray(details["genes"]).astype(str)))
+    kept = {name: adata.obsm[name] for name in (_keys.SPATIAL,) if name in adata.obsm}
+    return anndata.AnnData(np.asarray(X), obs=adata.obs.copy(), var=genes, obsm=kept, uns={"units": details["units"]})

@@ -1,0 +1,7 @@
+"""Read slides, write training stores, add results to a store on disk."""
+
+from stp.io._read import from_anndata, read_visium, read_wsi
+from stp.io._results import write_results
+from stp.io._store import write_store
+
+__all__ = ["from_anndata", "read_visium", "read_wsi", "write_results", "write_store"]

@@ -1,0 +1,235 @@
+"""Make a SpatialData of an AnnData and an image, of a Space Ranger folder, or of a whole-slide image."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stp._levels import Level, open_array, open_file
+from stp._scale import lattice_um_per_unit, resolve
+from stp._table import require
+from stp.patches import ImagePyramid
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+VISIUM_SPOT_UM = 55.0
+CHUNK = 512  # pixels per side of the chunks of an image held in memory
+THUMBNAIL_UM = 16.0  # um per pixel at which tissue is looked for
+TISSUE_SHARE = 0.5  # of a tile that must be tissue
+
+
+def from_anndata(
+    adata: "AnnData",
+    image: Any,
+    *,
+    um_per_px: float | None = None,
+    spatial_key: str = "spatial",
+    spot_diameter_um: float | None = None,
+    name: str = "slide",
+) -> "SpatialData":
+    """Join an AnnData and its H&E image in a SpatialData.
+
+    Parameters
+    ----------
+    adata
+        Spots with their centers in `obsm[spatial_key]`, as x, y pixels of the full-resolution image.
+    image
+        Path of a TIFF, SVS, OME-TIFF, JPEG or PNG file (opened lazily), an RGB array (y, x, 3) or (3, y, x), or
+        None for counts without an image.
+    um_per_px
+        um per pixel of the image. Left out, it is taken from the file, the scale factors or the spot lattice;
+        sources that differ by more than 5 % are an error.
+    spatial_key
+        Where the centers are.
+    spot_diameter_um
+        Diameter of a spot in um, 55 unless given; it is drawn, never computed with.
+    name
+        Name of the slide: its spots are shapes `name`, its image is `f"{name}_full_image"`.
+
+    Returns
+    -------
+    SpatialData with the coordinate systems "global" (pixels) and "um".
+
+    Raises
+    ------
+    KeyError
+        `obsm[spatial_key]` is missing.
+    ValueError
+        The physical scale is unknown or contradicted, or the image is not 8-bit RGB.
+    """
+    require(adata, "obsm", spatial_key, "nothing of stp: give the spot centers in pixels as this key, or spatial_key=")
+    centers = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
+    level, tagged = _open(image)
+    scale, _ = resolve(
+        {
+            "um_per_px": um_per_px,
+            "the file's metadata": tagged,
+            "microns_per_pixel of the scalefactors": _scale_factor(adata, "microns_per_pixel"),
+            "the spot lattice": lattice_um_per_unit(adata.obs, centers),
+        },
+        _scale_factor(adata, "spot_diameter_fullres"),
+    )
+    radius = (spot_diameter_um or VISIUM_SPOT_UM) / scale / 2
+    return _assemble(adata.copy(), centers, radius, level, scale, name)
+
+
+def _open(image: Any) -> tuple[Level | None, float | None]:
+    if image is None:
+        return None, None
+    if isinstance(image, str | Path):
+        levels, tagged = open_file(image)
+        return levels[0], tagged
+    return open_array(image), None
+
+
+def _scale_factor(adata: "AnnData", key: str) -> float | None:
+    """Return a scale factor of 10x where the table holds those of exactly one library."""
+    libraries = adata.uns.get("spatial", {})
+    libraries = list(libraries.values()) if isinstance(libraries, dict) else []
+    return libraries[0].get("scalefactors", {}).get(key) if len(libraries) == 1 else None
+
+
+def _assemble(adata, centers, radius, level, scale, name) -> "SpatialData":
+    """Build shapes, table and image, each in pixels and um."""
+    import spatialdata
+    from spatialdata.models import ShapesModel, TableModel
+
+    systems = _systems(scale)
+    shapes = ShapesModel.parse(centers, geometry=0, radius=radius, transformations=systems)
+    adata.obs["region"], adata.obs["spot_id"] = name, np.arange(adata.n_obs)
+    adata.obs["region"] = adata.obs["region"].astype("category")
+    adata.uns.pop("spatialdata_attrs", None)
+    table = TableModel.parse(adata, region=name, region_key="region", instance_key="spot_id")
+    images = {} if level is None else {f"{name}_full_image": _image(level, systems)}
+    return spatialdata.SpatialData(images=images, shapes={name: shapes}, tables={"table": table})
+
+
+def _systems(scale: float) -> dict:
+    from spatialdata.transformations import Identity, Scale
+
+    return {"global": Identity(), "um": Scale([scale, scale], axes=("x", "y"))}
+
+
+def _image(level: Level, transformations: dict) -> Any:
+    import dask.array
+    from spatialdata.models import Image2DModel
+
+    array = level.array
+    if not isinstance(array, dask.array.Array):
+        chunks = getattr(array, "chunks", None) or tuple(min(CHUNK, n) if n > 4 else n for n in array.shape)
+        array = dask.array.from_array(array, chunks=chunks)
+    array = array[:3] if level.channels_first else array[..., :3]
+    dims = ("c", "y", "x") if level.channels_first else ("y", "x", "c")
+    return Image2DModel.parse(array, dims=dims, c_coords=["r", "g", "b"], transformations=transformations)
+
+
+def read_visium(
+    path: str | Path, *, image: str | Path | None = None, um_per_px: float | None = None, name: str | None = None
+) -> "SpatialData":
+    """Read a Space Ranger folder through spatialdata-io, with its full-resolution slide and its scale in um.
+
+    Parameters
+    ----------
+    path
+        The `outs` folder.
+    image
+        The full-resolution image given to Space Ranger; without it there is only a hires picture, on which no
+        patches can be cut.
+    um_per_px
+        um per pixel of the full-resolution image; left out, it is fitted to the spot lattice.
+    name
+        Name of the slide, by default the folder's.
+
+    Returns
+    -------
+    SpatialData with the coordinate systems of spatialdata-io and "um".
+    """
+    import spatialdata_io
+
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"no Space Ranger folder at {path}")
+    name = name or path.resolve().name
+    sdata = spatialdata_io.visium(path, dataset_id=name, fullres_image_file=None if image is None else Path(image))
+    table = sdata.tables["table"]
+    table.var_names_make_unique()
+    centers = np.asarray(table.obsm["spatial"], dtype=float)
+    scale, _ = resolve({"um_per_px": um_per_px, "the spot lattice": lattice_um_per_unit(table.obs, centers)})
+    _add_um(sdata, name, scale)
+    return sdata
+
+
+def _add_um(sdata: "SpatialData", name: str, scale: float) -> None:
+    """Put spots and images in um: `scale` um per unit of the spots' own coordinates."""
+    from spatialdata.transformations import Scale, Sequence, get_transformation, set_transformation
+
+    to_um = Scale([scale, scale], axes=("x", "y"))
+    spots = get_transformation(sdata.shapes[name], get_all=True)
+    set_transformation(sdata.shapes[name], to_um, "um")
+    for image in sdata.images.values():
+        system = next((s for s in get_transformation(image, get_all=True) if s in spots), None)
+        if system is not None:
+            steps = [get_transformation(image, system), spots[system].inverse(), to_um]
+            set_transformation(image, Sequence(steps), "um")
+
+
+def read_wsi(
+    path: str | Path, *, um_per_px: float | None = None, tile_um: float | None = None, name: str = "wsi"
+) -> "SpatialData":
+    """Open a whole-slide image lazily, with a grid of tiles on tissue as spots without counts.
+
+    Parameters
+    ----------
+    path
+        A TIFF, SVS, OME-TIFF, JPEG or PNG file.
+    um_per_px
+        um per pixel of the finest level; left out, it is read from the file.
+    tile_um
+        Side of a tile in um; without it there are no tiles and no table, only the image.
+    name
+        Name of the slide.
+
+    Returns
+    -------
+    SpatialData whose table has a row per tile and no genes; `stp.tl.embed_images` embeds a patch at each center.
+
+    Raises
+    ------
+    ValueError
+        The scale is unknown or contradicted, or no tile lies on tissue.
+    """
+    import anndata
+    import spatialdata
+
+    pyramid = ImagePyramid.from_path(path, um_per_px=um_per_px)
+    level, scale = pyramid.levels[0], pyramid.um_per_px
+    if tile_um is None:
+        return spatialdata.SpatialData(images={f"{name}_full_image": _image(level, _systems(scale))})
+    centers, side = _tiles(pyramid, tile_um)
+    adata = anndata.AnnData(np.empty((len(centers), 0), dtype=np.float32), obsm={"spatial": centers})
+    adata.obs_names = [f"{name}_{int(x)}_{int(y)}" for x, y in centers]
+    return _assemble(adata, centers, side / 2, level, scale, name)
+
+
+def _tiles(pyramid: ImagePyramid, tile_um: float) -> tuple[np.ndarray, float]:
+    """Lay a grid of tiles and keep those on tissue: centers (n, 2) in pixels, and the side of a tile."""
+    height, width = pyramid.levels[0].shape
+    side = tile_um / pyramid.um_per_px
+    x, y = np.arange(side / 2, width, side), np.arange(side / 2, height, side)
+    centers = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    size = max(4, round(tile_um / THUMBNAIL_UM))
+    small = pyramid.read(centers, size=size, um_per_px=tile_um / size, allow_upsampling=True)
+    on_tissue = (_is_tissue(small).mean(axis=(1, 2)) >= TISSUE_SHARE) & pyramid.inside(
+        centers, size=1, um_per_px=tile_um
+    )
+    if not on_tissue.any():
+        raise ValueError("no tile lies on tissue; check the image, or choose a smaller tile_um")
+    return centers[on_tissue], side
+
+
+def _is_tissue(rgb: np.ndarray) -> np.ndarray:
+    """Tell stained pixels from the white or gray of glass by their saturation."""
+    high, low = rgb.max(axis=-1).astype(int), rgb.min(axis=-1).astype(int)
+    return (high - low > 0.07 * np.maximum(high, 1)) & (low < 230)

@@ -1,0 +1,99 @@
+"""Add results to a SpatialData store on disk without rewriting its counts."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stp._table import get_table
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+SLOTS = ("obsm", "obs", "uns")
+
+
+def write_results(sdata: "SpatialData", *, table_key: str = "table", keys: Sequence[str] | None = None) -> None:
+    """Write new `obsm`, `obs` and `uns` entries of a table into the store that the SpatialData was read from.
+
+    Each entry is written beside the store and moved into place whole, so the store stays readable when the process
+    is killed; counts and images are not touched.
+
+    Parameters
+    ----------
+    sdata
+        A SpatialData read from, or written to, a zarr store.
+    table_key
+        The table whose entries are written.
+    keys
+        Names of entries; those on disk are replaced. By default all that are not on disk yet.
+
+    Raises
+    ------
+    ValueError
+        The SpatialData is not on disk, or the rows on disk are not those in memory.
+    KeyError
+        A key is in none of the three slots.
+    """
+    import zarr
+
+    adata = get_table(sdata, table_key)
+    if sdata.path is None:
+        raise ValueError("the SpatialData is not on disk; call sdata.write(path) or stp.io.write_store first")
+    folder = Path(sdata.path) / "tables" / table_key
+    on_disk = zarr.open_group(folder, mode="r", use_consolidated=False)
+    _check_rows(adata, on_disk)
+    entries = list(_entries(adata, on_disk, keys))
+    beside = folder.parents[1].with_name(f".{folder.parents[1].name}.results")
+    try:
+        _write(entries, beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    if sdata.has_consolidated_metadata():
+        sdata.write_consolidated_metadata()
+
+
+def _check_rows(adata: "AnnData", on_disk: Any) -> None:
+    obs = on_disk["obs"]
+    names = np.asarray(obs[obs.attrs["_index"]][:]).astype(str)
+    if not np.array_equal(names, adata.obs_names.to_numpy().astype(str)):
+        raise ValueError("the rows of the table are not those of the store; write the subset to a store of its own")
+
+
+def _entries(adata: "AnnData", on_disk: Any, keys: Sequence[str] | None) -> Iterator[tuple[str, str, Any]]:
+    """List slot, key and value of what is to be written."""
+    found = {slot: getattr(adata, slot) for slot in SLOTS}
+    if unknown := [key for key in keys or () if not any(key in values for values in found.values())]:
+        raise KeyError(f"{unknown} are in none of obsm, obs and uns; check keys=")
+    for slot, values in found.items():
+        for key in values:
+            if key in keys if keys is not None else key not in on_disk.get(slot, ()):
+                yield slot, key, values[key].array if slot == "obs" else values[key]
+
+
+def _write(entries: list[tuple[str, str, Any]], beside: Path, folder: Path) -> None:
+    import anndata
+    import zarr
+
+    new = zarr.open_group(beside, mode="w")
+    for slot, key, value in entries:
+        anndata.io.write_elem(new.require_group(slot), key, np.asarray(value) if _is_numpy_backed(value) else value)
+    for slot, key, _ in entries:
+        _move(beside / slot / key, folder / slot / key)
+    columns = [key for slot, key, _ in entries if slot == "obs"]
+    if columns:
+        obs = zarr.open_group(folder / "obs", mode="r+", use_consolidated=False)
+        obs.attrs["column-order"] = list(dict.fromkeys([*obs.attrs["column-order"], *columns]))
+
+
+def _is_numpy_backed(value: Any) -> bool:
+    return type(value).__name__ == "NumpyExtensionArray"
+
+
+def _move(source: Path, target: Path) -> None:
+    if target.exists():
+        shutil.rmtree(target)
+    source.rename(target)

@@ -1,0 +1,199 @@
+"""Rewrite a slide as a store made for training: counts by Ensembl id, spots in um, the image at two scales."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stp._keys import STORE, STORE_VERSION
+from stp._scale import lattice_um_per_unit
+from stp._table import count_blocks, gene_names, get_table
+from stp.data.slides import Slide, find_slides
+from stp.patches import ImagePyramid
+from stp.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+CHUNK = 256  # pixels per side: a patch touches few chunks
+SPOT_RADIUS_UM = 27.5
+
+
+def write_store(
+    sdata: "SpatialData",
+    path: str | Path,
+    *,
+    table_key: str = "table",
+    layer: str | None = None,
+    gene_ids_key: str | None = None,
+    image_key: str | None = None,
+    shapes_key: str | None = None,
+    coordinate_system: str | None = None,
+    um_per_px: float | None = None,
+    patch_um_per_px: float = 0.5,
+    region_scale: int = 3,
+    overwrite: bool = False,
+) -> None:
+    """Write one slide as a store for `stp.train`.
+
+    Parameters
+    ----------
+    sdata
+        A SpatialData with one slide, or an AnnData: counts without an image.
+    path
+        The new store, a SpatialData zarr folder; it appears whole or not at all.
+    table_key, layer, gene_ids_key
+        The table, the layer of raw counts (default X), the column of `var` with gene names (default `var_names`).
+    image_key, shapes_key, coordinate_system
+        Which image, spots and common coordinate system; left out, they are resolved from the table.
+    um_per_px
+        um per pixel of the image; left out, it is resolved and cross-checked.
+    patch_um_per_px
+        Scale of the finer level, at which patches are cut.
+    region_scale
+        The coarser level, for regions, has `patch_um_per_px * region_scale` um per pixel.
+    overwrite
+        Replace an existing store.
+
+    Notes
+    -----
+    Genes that the human vocabulary knows are renamed to Ensembl ids, columns of one gene are summed; other genes
+    keep their names. Spot centers stand in `obsm["spatial"]`, in um where the scale is known.
+
+    Raises
+    ------
+    FileExistsError
+        There is something at `path` and `overwrite` is False.
+    ValueError
+        No raw counts, several slides in one table, or an image that is too coarse.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+    table = get_table(sdata, table_key)
+    slide = _slide(sdata, table, image_key, shapes_key, coordinate_system, um_per_px)
+    if slide is None:
+        centers, unit = _centers(table, um_per_px)
+        image = {}
+    else:
+        centers, unit = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px, "um"
+        image = {"image": _image(slide.pyramid, patch_um_per_px, region_scale)}
+    store = _assemble(_counts(table, layer, gene_ids_key), centers, unit, image)
+    store.attrs[STORE] = {
+        "version": STORE_VERSION,
+        "name": path.name.removesuffix(".zarr"),
+        "unit": unit,
+        "patch_um_per_px": patch_um_per_px if slide else None,
+        "scale_source": slide.pyramid.scale_source if slide else None,
+    }
+    _write(store, path)
+
+
+def _slide(sdata: Any, table: "AnnData", image_key, shapes_key, coordinate_system, um_per_px) -> Slide | None:
+    """Resolve the slide, or None where there is no image."""
+    if not getattr(sdata, "images", None):
+        return None
+    slides = find_slides(
+        sdata,
+        table,
+        image_key=image_key,
+        shapes_key=shapes_key,
+        coordinate_system=coordinate_system,
+        um_per_px=um_per_px,
+    )
+    if len(slides) != 1:
+        regions = [slide.region for slide in slides]
+        raise ValueError(
+            f"a store holds one slide, the table covers {regions}; write one subset of the table per store"
+        )
+    return slides[0]
+
+
+def _centers(table: "AnnData", um_per_px: float | None) -> tuple[np.ndarray | None, str]:
+    """Return the spot centers where there is no image, in um where the scale is known."""
+    if "spatial" not in table.obsm:
+        return None, ""
+    centers = np.asarray(table.obsm["spatial"], dtype=float)[:, :2]
+    um = um_per_px or lattice_um_per_unit(table.obs, centers)
+    return (centers * um, "um") if um else (centers, "")
+
+
+def _image(pyramid: ImagePyramid, um_per_px: float, region_scale: int) -> Any:
+    """Resample the slide lazily, chunk by chunk, to an image of two levels whose sides the region scale divides."""
+    import dask.array
+    from spatialdata.models import Image2DModel
+    from spatialdata.transformations import Scale
+
+    source = replace(pyramid, affine=np.eye(3)).in_memory()
+    source._check_scale(um_per_px, allow_upsampling=False)
+    block = CHUNK * region_scale
+    factor = um_per_px / pyramid.um_per_px
+    height, width = (int(np.ceil(n / factor / region_scale)) * region_scale for n in pyramid.levels[0].shape)
+
+    def tile(block_info: dict | None = None) -> np.ndarray:
+        (_, _), (top, bottom), (left, right) = block_info[None]["array-location"]
+        center = (np.array([left, top]) + block / 2) * factor
+        whole = source.read(center[None], size=block, um_per_px=um_per_px)[0]
+        return np.moveaxis(whole[: bottom - top, : right - left], -1, 0)
+
+    chunks = ((3,), *(dask.array.core.normalize_chunks(block, (n,))[0] for n in (height, width)))
+    pixels = dask.array.map_blocks(tile, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
+    return Image2DModel.parse(
+        pixels,
+        dims=("c", "y", "x"),
+        c_coords=["r", "g", "b"],
+        transformations={"um": Scale([um_per_px, um_per_px], axes=("x", "y"))},
+        scale_factors=[region_scale],
+        chunks=(3, CHUNK, CHUNK),
+    )
+
+
+def _counts(table: "AnnData", layer: str | None, gene_ids_key: str | None) -> "AnnData":
+    """Copy the table with raw counts in X and Ensembl ids as names; columns of one gene are summed."""
+    import anndata
+    import pandas as pd
+    import scipy.sparse
+
+    vocabulary = Vocabulary.default()
+    names = gene_names(table, gene_ids_key).astype(str)
+    index = vocabulary.encode(names)
+    ids = np.where(index >= 0, vocabulary.gene_ids[index].astype(str), names)
+    unique, column = np.unique(ids, return_inverse=True)
+    to_gene = scipy.sparse.csr_matrix((np.ones(len(ids), np.float32), (np.arange(len(ids)), column)))
+    X = scipy.sparse.vstack([block.astype(np.float32) @ to_gene for block in count_blocks(table, layer)], format="csr")
+    first = pd.Series(names).groupby(column).first()
+    var = pd.DataFrame({"symbol": first.to_numpy()}, index=pd.Index(unique, name="gene_id"))
+    obs = table.obs.drop(columns=["region", "spot_id"], errors="ignore").copy()
+    return anndata.AnnData(X, obs=obs, var=var)
+
+
+def _assemble(adata: "AnnData", centers: np.ndarray | None, unit: str, images: dict[str, Any]) -> "SpatialData":
+    import spatialdata
+    from spatialdata.models import ShapesModel, TableModel
+    from spatialdata.transformations import Identity
+
+    if centers is None:
+        return spatialdata.SpatialData(tables={"table": TableModel.parse(adata)})
+    adata.obsm["spatial"] = centers
+    adata.obs["region"], adata.obs["spot_id"] = "spots", np.arange(adata.n_obs)
+    adata.obs["region"] = adata.obs["region"].astype("category")
+    table = TableModel.parse(adata, region="spots", region_key="region", instance_key="spot_id")
+    spots = ShapesModel.parse(
+        centers, geometry=0, radius=SPOT_RADIUS_UM, transformations={unit or "global": Identity()}
+    )
+    return spatialdata.SpatialData(images=images, shapes={"spots": spots}, tables={"table": table})
+
+
+def _write(store: "SpatialData", path: Path) -> None:
+    """Write beside, then rename; an old store goes only when the new one is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
+    shutil.rmtree(beside, ignore_errors=True)
+    store.write(beside)
+    if path.exists():
+        path.rename(old)
+    beside.rename(path)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,32 @@
+"""Where, and in which precision, models compute."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """Return the device asked for, or a GPU if there is one."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Compute in bf16 where asked, or with "auto" on a GPU; on CPUs fp32 is faster."""
+    if precision not in ("auto", "bf16", "fp32"):
+        raise ValueError(f"precision must be 'auto', 'bf16' or 'fp32', not {precision!r}")
+    enabled = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+@contextmanager
+def inference(model: nn.Module, device: str | torch.device | None, precision: str) -> Iterator[torch.device]:
+    """Evaluate a model on a device without gradients, and put it back as it was."""
+    chosen, home, training = choose_device(device), next(model.parameters()).device, model.training
+    try:
+        model.to(chosen).eval()
+        with torch.inference_mode(), autocast(chosen, precision):
+            yield chosen
+    finally:
+        model.to(home).train(training)

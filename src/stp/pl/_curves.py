@@ -1,0 +1,70 @@
+"""How a training run went."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NOT_CURVES = {"phase", "epoch", "step", "split", "score", "learning_rate", "spots_per_second"}
+
+
+def training(run_dir: str | Path) -> "Figure":
+    """Draw the metrics of a training run: a panel per quantity, training as lines, validation as dots.
+
+    Parameters
+    ----------
+    run_dir
+        The `output_dir` of :func:`stp.train.pretrain` or :func:`stp.train.align`.
+
+    Returns
+    -------
+    The figure; phases follow each other, divided by dashed lines.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder has no metrics.jsonl.
+    """
+    import matplotlib.pyplot as plt
+
+    lines, ends = _read(Path(run_dir))
+    names = sorted({name for line in lines for name in line} - NOT_CURVES, key=lambda name: (name != "loss", name))
+    names = [name for name in names if not name.startswith("chance")]
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.6 * columns, 2.8 * rows), layout="constrained", squeeze=False, sharex=True
+    )
+    for ax, name in zip(axes.flat, names, strict=False):
+        for split, style in {"train": "-", "validation": "o-"}.items():
+            points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
+            if points:
+                ax.plot(*zip(*points, strict=True), style, markersize=4, label=split)
+        chance = [(line["step"], line[f"chance{name[6:]}"]) for line in lines if f"chance{name[6:]}" in line]
+        if name.startswith("recall") and chance:
+            ax.plot(*zip(*chance, strict=True), ":", color="gray", label="chance")
+        for end in ends[:-1]:
+            ax.axvline(end, color="gray", linestyle="--", linewidth=0.8)
+        ax.set(title=name, xlabel="step")
+        ax.legend(frameon=False)
+    for ax in axes.flat[len(names) :]:
+        ax.set_axis_off()
+    return figure
+
+
+def _read(run_dir: Path) -> tuple[list[dict], list[int]]:
+    """Read metrics with steps counted on through all phases; return them and the last step of each phase."""
+    file = run_dir / "metrics.jsonl"
+    if not file.is_file():
+        raise FileNotFoundError(f"{run_dir} has no metrics.jsonl; give the output_dir of stp.train.pretrain or align")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    ends, before = [], 0
+    for phase in sorted({line["phase"] for line in lines}):
+        of_phase = [line for line in lines if line["phase"] == phase]
+        for line in of_phase:
+            line["step"] += before
+        before = max(line["step"] for line in of_phase)
+        ends.append(before)
+    return lines, ends

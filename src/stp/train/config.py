@@ -1,0 +1,152 @@
+"""What a training run is told: small frozen dataclasses with the paper's values (tables 3 and 4)."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """What both stages share.
+
+    Parameters
+    ----------
+    learning_rate, min_learning_rate, warmup_steps
+        Linear warm-up, then a cosine from the first to the second. Warm-up is at most a tenth of all steps.
+    weight_decay
+        Of AdamW, on matrices only.
+    clip_norm
+        Largest norm of the gradient.
+    min_genes
+        Spots that detect fewer genes are not trained on.
+    precision
+        "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
+    device
+        A torch device; by default a GPU if there is one.
+    n_workers
+        Processes that read batches ahead.
+    log_every, checkpoint_every
+        Steps between lines of metrics.jsonl and between checkpoints; an epoch ends with both.
+    seed
+        Of weights, order, masks, neighborhoods and region cells.
+    """
+
+    learning_rate: float = 1e-4
+    min_learning_rate: float = 1e-5
+    warmup_steps: int = 5000
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    min_genes: int = 100
+    precision: str = "auto"
+    device: str | None = None
+    n_workers: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise ValueError(f"precision must be 'auto', 'bf16' or 'fp32', not {self.precision!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One pass of pretraining: `masked` genes alone, or `neighborhood` training besides.
+
+    Parameters
+    ----------
+    objective
+        "masked" or "neighborhood".
+    epochs, batch_size, accumulate
+        Passes over the spots, spots per batch, batches per step. A neighborhood batch holds groups of nine.
+    """
+
+    objective: str = "masked"
+    epochs: int = 1
+    batch_size: int = 256
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.objective not in ("masked", "neighborhood"):
+            raise ValueError(f"objective must be 'masked' or 'neighborhood', not {self.objective!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(LoopConfig):
+    """Stage one (paper, table 3).
+
+    Parameters
+    ----------
+    phases
+        Run in turn, each with its own schedule.
+    mask_fraction
+        Share of a spot's tokens to predict.
+    context
+        "pooled" (paper, eq. 5) or "positionwise" (the reference): what a neighborhood is averaged to.
+    targets
+        "masked" (paper) or "all" (the reference): which genes of the center are predicted from it.
+    """
+
+    phases: tuple[Phase, ...] = (Phase(), Phase(objective="neighborhood", batch_size=216))
+    mask_fraction: float = 0.15
+    context: str = "pooled"
+    targets: str = "masked"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.context not in ("pooled", "positionwise") or self.targets not in ("masked", "all"):
+            raise ValueError("context must be 'pooled' or 'positionwise', targets 'masked' or 'all'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig(LoopConfig):
+    """Stage two (paper, table 4).
+
+    Parameters
+    ----------
+    epochs, batch_size, accumulate
+        Passes over the spots, pairs per batch, batches per step. Negatives come from the batch.
+    projection_width
+        Width of the space in which genes and images meet.
+    """
+
+    epochs: int = 30
+    batch_size: int = 256
+    accumulate: int = 2
+    projection_width: int = 512
+    warmup_steps: int = 500
+    weight_decay: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one phase walks through its data, after it was fitted to the data's size."""
+
+    epochs: int
+    batch_size: int
+    accumulate: int
+    notes: list[str] = field(default_factory=list, compare=False)
+
+
+MIN_STEPS = 10  # an epoch has at least so many (method.md section 3)
+
+
+def fit_plan(n_spots: int, *, epochs: int, batch_size: int, accumulate: int, multiple: int = 1) -> Plan:
+    """Shrink accumulation, then batches, so that an epoch over `n_spots` has at least ten steps.
+
+    Parameters
+    ----------
+    n_spots
+        Spots to train on.
+    epochs, batch_size, accumulate
+        As configured.
+    multiple
+        The batch stays a multiple of it: the size of a group.
+    """
+    fitted = max(1, min(accumulate, n_spots // (MIN_STEPS * batch_size)))
+    size = min(batch_size, max(multiple, n_spots // MIN_STEPS // multiple * multiple))
+    notes = []
+    if (fitted, size) != (accumulate, batch_size):
+        notes.append(
+            f"{n_spots} spots are few: batches of {size} instead of {batch_size}, "
+            f"{fitted} instead of {accumulate} per step, for {MIN_STEPS} steps an epoch"
+        )
+    return Plan(epochs, size, fitted, notes)

@@ -1,0 +1,183 @@
+"""The training loop: steps, schedule, checkpoints and validation; it knows neither losses nor data."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from stp.data.dataset import Picks
+from stp.models.device import autocast, choose_device
+from stp.train.config import LoopConfig, Plan
+from stp.train.run import Run
+
+Batch = dict[str, torch.Tensor]
+
+
+def fit(
+    task: nn.Module,
+    dataset: Dataset,
+    sampler: Any,
+    plan: Plan,
+    config: LoopConfig,
+    run: Run,
+    *,
+    phase: int = 0,
+    validate: Callable[[], dict[str, float]] | None = None,
+    keep: Callable[[], None],
+) -> None:
+    """Train one phase to its end, from wherever the run directory stands.
+
+    Parameters
+    ----------
+    task
+        Batch to losses; see `stp.train.tasks`.
+    dataset, sampler
+        The sampler's `batches(epoch)` are what the dataset reads.
+    plan, config
+        Epochs and batches; everything else.
+    run
+        Where metrics, checkpoints and the state to resume from are.
+    phase
+        Number of this phase in the run.
+    validate
+        Called after each epoch; its "score", the higher the better, decides which weights are kept.
+    keep
+        Writes the weights that users get; without `validate`, called once at the end.
+    """
+    device = choose_device(config.device)
+    task.to(device).train()
+    optimizer = make_optimizer(task, config)
+    steps_in = [len(sampler.batches(epoch)) // plan.accumulate for epoch in range(plan.epochs)]
+    step, best = _restore(task, optimizer, run, phase)
+    with tqdm(total=sum(steps_in), initial=step, desc=type(task).__name__, unit="step", disable=None) as bar:
+        for epoch, first in _unfinished(steps_in, step):
+            started, seen = time.perf_counter(), 0
+            for batches in _batches(dataset, sampler, epoch, first, steps_in[epoch], plan.accumulate, config):
+                rate = _set_rate(optimizer, step, sum(steps_in), config)
+                losses = training_step(task, optimizer, batches, device, config)
+                step, seen = step + 1, seen + sum(len(next(iter(batch.values()))) for batch in batches)
+                bar.update()
+                bar.set_postfix(loss=f"{losses['loss']:.3f}")
+                last = step == sum(steps_in[: epoch + 1])
+                if step % config.log_every == 0 or last:
+                    speed = seen / (time.perf_counter() - started)
+                    where = {"phase": phase, "epoch": epoch, "step": step}
+                    run.log(**where, split="train", **losses, learning_rate=rate, spots_per_second=round(speed, 1))
+                if step % config.checkpoint_every == 0 and not last:
+                    _checkpoint(task, optimizer, run, phase, step, best)
+            best = _end_epoch(task, run, phase, epoch, step, best, validate, keep)
+            _checkpoint(task, optimizer, run, phase, step, best)
+    if validate is None:
+        keep()
+    run.checkpoint(phase=phase + 1, step=0, best=None, task=task.state_dict(), optimizer=None)
+
+
+def make_optimizer(task: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
+    """AdamW that decays matrices and leaves biases, norms and the logit scale alone."""
+    parameters = [p for p in task.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def learning_rate(step: int, total: int, config: LoopConfig) -> float:
+    """Linear warm-up, then a cosine down to the minimum, which stays."""
+    warmup = min(config.warmup_steps, total // 10)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    span = config.learning_rate - config.min_learning_rate
+    return config.min_learning_rate + span * (1 + math.cos(math.pi * progress)) / 2
+
+
+def training_step(
+    task: nn.Module, optimizer: torch.optim.Optimizer, batches: list[Batch], device: torch.device, config: LoopConfig
+) -> dict[str, float]:
+    """Take one optimizer step over some batches; every loss is a mean over all of their items.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss is not finite; weights are as before.
+    """
+    counts = [task.counts(batch) for batch in batches]
+    totals = {name: sum(count[name] for count in counts) for name in counts[0]}
+    sums: dict[str, float] = {}
+    optimizer.zero_grad(set_to_none=True)
+    for batch, count in zip(batches, counts, strict=True):
+        with autocast(device, config.precision):
+            losses = task({name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()})
+        share = {name: count[name] / totals[name] for name in totals}
+        loss = sum(losses[name] * share[name] for name in totals)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at these losses: { {k: v.item() for k, v in losses.items()} }"
+            )
+        loss.backward()
+        for name, value in {**losses, "loss": loss * len(batches)}.items():
+            sums[name] = sums.get(name, 0.0) + value.item() * share.get(name, 1 / len(batches))
+    nn.utils.clip_grad_norm_(task.parameters(), config.clip_norm)
+    optimizer.step()
+    return sums
+
+
+def _restore(task: nn.Module, optimizer: torch.optim.Optimizer, run: Run, phase: int) -> tuple[int, float | None]:
+    state = run.state
+    if state["task"] is not None:
+        task.load_state_dict(state["task"])
+    if state["phase"] != phase:
+        return 0, None
+    if state["optimizer"] is not None:
+        optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["best"]
+
+
+def _unfinished(steps_in: list[int], step: int) -> Iterator[tuple[int, int]]:
+    """Yield the epochs that are not done, each with the number of its first step to take."""
+    for epoch, n_steps in enumerate(steps_in):
+        first = max(0, step - sum(steps_in[:epoch]))
+        if first < n_steps:
+            yield epoch, first
+
+
+def _batches(
+    dataset: Dataset, sampler: Any, epoch: int, first: int, n_steps: int, accumulate: int, config: LoopConfig
+) -> Iterator[list[Batch]]:
+    """Yield the batches of each step from `first` on."""
+    picks = [Picks(epoch, spots) for spots in sampler.batches(epoch)[first * accumulate : n_steps * accumulate]]
+    workers = {"num_workers": config.n_workers, "multiprocessing_context": "spawn" if config.n_workers else None}
+    loader = iter(DataLoader(dataset, batch_size=None, sampler=picks, pin_memory=torch.cuda.is_available(), **workers))
+    for _ in range(first, n_steps):
+        yield [next(loader) for _ in range(accumulate)]
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, step: int, total: int, config: LoopConfig) -> float:
+    rate = learning_rate(step, total, config)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _end_epoch(task, run, phase, epoch, step, best, validate, keep) -> float | None:
+    """Validate, and keep the weights if they are the best so far; return the best score."""
+    if validate is None:
+        return None
+    task.eval()
+    scores = validate()
+    task.train()
+    run.log(phase=phase, epoch=epoch, step=step, split="validation", **scores)
+    if best is None or scores["score"] > best:
+        keep()
+        return scores["score"]
+    return best
+
+
+def _checkpoint(task: nn.Module, optimizer: torch.optim.Optimizer, run: Run, phase: int, step: int, best) -> None:
+    run.checkpoint(phase=phase, step=step, best=best, task=task.state_dict(), optimizer=optimizer.state_dict())

@@ -1,0 +1,100 @@
+"""What is learned: a module that turns a batch into named losses, each a mean over a count of its own."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from stp.losses import contrast, grid_pool, localization_logits, pooled_context, symmetric_contrast
+from stp.models.gene import GeneEncoder
+from stp.models.stamp import Stamp
+from stp.vocabulary import PAD_ID
+
+Batch = dict[str, torch.Tensor]
+
+
+class MaskedGenes(nn.Module):
+    """Predict the masked genes of each spot from the others (paper, eq. 4: IGR)."""
+
+    def __init__(self, model: GeneEncoder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Return the mean over masked tokens as "masked", and "loss"."""
+        masked = self.masked_loss(self.model.hidden(batch["inputs"]), batch)
+        return {"masked": masked, "loss": masked}
+
+    def masked_loss(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Cross-entropy at the chosen positions only; the head runs on no others."""
+        chosen = batch["chosen"]
+        return F.cross_entropy(self.model.predict(hidden[chosen]), batch["targets"][chosen])
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Say over how many items each loss is a mean."""
+        return {"masked": int(batch["chosen"].sum())}
+
+
+class NeighborhoodGenes(MaskedGenes):
+    """Predict masked genes from the spot, and those of each center from its eight neighbors (eq. 5 and 6: CGR)."""
+
+    def __init__(self, model: GeneEncoder, *, context: str, targets: str, group_size: int = 9) -> None:
+        super().__init__(model)
+        self.context, self.targets, self.group_size = context, targets, group_size
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Return "masked", "neighborhood" and their sum "loss"."""
+        hidden = self.model.hidden(batch["inputs"])  # (groups * size, length, width)
+        masked, neighborhood = self.masked_loss(hidden, batch), self._neighborhood_loss(hidden, batch)
+        return {"masked": masked, "neighborhood": neighborhood, "loss": masked + neighborhood}
+
+    def _neighborhood_loss(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+        grouped = hidden.unflatten(0, (-1, self.group_size))
+        wanted, targets = self._wanted(batch), batch["targets"][:: self.group_size]
+        if self.context == "positionwise":
+            context = grouped[:, 1:].mean(1)  # (groups, length, width)
+            return F.cross_entropy(self.model.predict_from_context(context[wanted]), targets[wanted])
+        real = (batch["targets"] != PAD_ID).unflatten(0, (-1, self.group_size))
+        # One prediction per group serves all its targets.
+        logp = self.model.predict_from_context(pooled_context(grouped, real)).log_softmax(-1)
+        group = wanted.nonzero()[:, 0]
+        return -logp[group, targets[wanted]].mean()
+
+    def _wanted(self, batch: Batch) -> torch.Tensor:
+        """Which tokens (groups, length) of the centers are predicted."""
+        if self.targets == "all":
+            return batch["targets"][:: self.group_size] != PAD_ID
+        return batch["chosen"][:: self.group_size]
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Say over how many items each loss is a mean."""
+        return {**super().counts(batch), "neighborhood": int(self._wanted(batch).sum())}
+
+
+class Alignment(nn.Module):
+    """Align patches, regions and genes, and find the patch in its region (paper, eq. 7 to 11)."""
+
+    def __init__(self, model: Stamp) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Return the four losses by name, the share of patches found as "localized", and "loss"."""
+        model, scale = self.model, self.model.scale
+        _, genes = model.encode_genes(batch["tokens"])
+        _, patches = model.encode_images(batch["patches"])
+        region = model.image_encoder.encode(batch["regions"], references=batch["patches"])
+        regions = F.normalize(model.region_projection(region.features), dim=-1)
+        cells = model.localization_projection(grid_pool(region.tokens))
+        logits = localization_logits(cells, model.localization_projection(region.reference), scale)
+        losses = {
+            "patch_gene": symmetric_contrast(patches, genes, scale),
+            "region_gene": symmetric_contrast(regions, genes, scale),
+            "patch_region": contrast(patches, regions, scale),
+            "localization": F.cross_entropy(logits, batch["cells"]),
+        }
+        localized = (logits.argmax(1) == batch["cells"]).float().mean()
+        return {**losses, "localized": localized.detach(), "loss": sum(losses.values())}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Say over how many items each loss is a mean."""
+        return dict.fromkeys(("patch_gene", "region_gene", "patch_region", "localization"), len(batch["tokens"]))

@@ -1,0 +1,59 @@
+"""How good a model is on slides that it is not trained on: what chooses the weights that are kept."""
+
+import numpy as np
+import torch
+
+from stp.data.dataset import PairDataset, Picks, TokenDataset
+from stp.metrics import recall_at_k
+from stp.models.device import autocast
+from stp.models.gene import GeneEncoder
+from stp.models.stamp import Stamp
+from stp.train.config import LoopConfig
+from stp.train.tasks import MaskedGenes
+
+BATCH = 256
+RECALL_AT = (1, 5, 10)
+
+
+@torch.inference_mode()
+def masked_loss(
+    encoder: GeneEncoder, dataset: TokenDataset, rows: list[np.ndarray], config: LoopConfig
+) -> dict[str, float]:
+    """Return the masked gene loss over all spots, with masks that never change; its negative is the score."""
+    task, device = MaskedGenes(encoder), encoder.embeddings.weight.device
+    total, count = 0.0, 0
+    for store, chosen in enumerate(rows):
+        for part in _parts(chosen):
+            spots = np.column_stack([np.full(len(part), store), part])
+            batch = {name: tensor.to(device) for name, tensor in dataset[Picks(0, spots)].items()}
+            with autocast(device, config.precision):
+                mean, n = task(batch)["masked"], task.counts(batch)["masked"]
+            total, count = total + mean.item() * n, count + n
+    return {"masked": total / count, "score": -total / count}
+
+
+@torch.inference_mode()
+def recall(stamp: Stamp, dataset: PairDataset, rows: list[np.ndarray], config: LoopConfig) -> dict[str, float]:
+    """Return recall@1, 5 and 10 from patch to genes within each slide, averaged over slides, and chance; score: @5."""
+    found, chance = [], []
+    for store, chosen in enumerate(rows):
+        found.append(recall_at_k(*_embed(stamp, dataset, store, chosen, config), RECALL_AT))
+        chance.append(len(chosen))
+    scores = {f"recall@{k}": float(np.mean([one[k] for one in found])) for k in RECALL_AT}
+    return {**scores, "chance@5": float(np.mean([5 / n for n in chance])), "score": scores["recall@5"]}
+
+
+def _embed(stamp: Stamp, dataset: PairDataset, store: int, rows: np.ndarray, config: LoopConfig):
+    device = stamp.logit_scale.device
+    images, genes = [], []
+    for part in _parts(rows):
+        tokens = torch.from_numpy(dataset.tokens[store][part].astype(np.int64)).to(device)
+        patches = torch.from_numpy(dataset.patches(store, part)).to(device)
+        with autocast(device, config.precision):
+            images.append(stamp.encode_images(patches)[1].float().cpu().numpy())
+            genes.append(stamp.encode_genes(tokens)[1].float().cpu().numpy())
+    return np.concatenate(images), np.concatenate(genes)
+
+
+def _parts(rows: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(rows, max(1, -(-len(rows) // BATCH)))

@@ -1,0 +1,115 @@
+"""One synthetic slide whose color follows expression, its store, and a tiny Stamp trained on nothing."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import anndata
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+
+matplotlib.use("Agg")
+
+SHARED = Path(__file__).parents[2] / "shared"
+GENES = ["EPCAM", "KRT8", "KRT18", "ERBB2", "COL1A1", "COL1A2", "DCN", "LUM", "PTPRC", "CD3D", "CD3E", "MS4A1"]
+FILLERS = [f"RPL{i}" for i in (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 18, 19, 21, 22, 23, 24, 26)]
+PITCH, MARGIN = 100.0, 200.0  # um
+
+
+def needs(*parts: str) -> pytest.MarkDecorator:
+    """Skip where real data are absent."""
+    path = SHARED.joinpath(*parts)
+    return pytest.mark.skipif(not path.exists(), reason=f"{path} is absent")
+
+
+def make_slide(seed: int = 0, n_rows: int = 10, n_cols: int = 10) -> tuple[anndata.AnnData, np.ndarray]:
+    """Make hexagonal spots with counts, and an image at 1 um per pixel whose color follows the same gradient."""
+    rng = np.random.default_rng(seed)
+    row, col = (x.ravel() for x in np.meshgrid(np.arange(n_rows), np.arange(n_cols), indexing="ij"))
+    array_col = 2 * col + row % 2
+    xy = np.column_stack([array_col * PITCH / 2, row * PITCH * np.sqrt(3) / 2]) + MARGIN
+    height, width = (int(v) for v in xy.max(axis=0)[::-1] + MARGIN)
+    y, x = np.mgrid[:height, :width]
+    phase = rng.random(2) * 2 * np.pi
+    field = np.stack([np.sin(x / 150 + phase[0]), np.cos(y / 130 + phase[1])], axis=-1)  # (y, x, 2)
+    at_spots = field[xy[:, 1].astype(int), xy[:, 0].astype(int)]
+    image = np.empty((height, width, 3), dtype=np.uint8)
+    image[..., :2] = 150 + 80 * field
+    image[..., 2] = 140 + rng.integers(-15, 15, size=(height, width))
+    program = np.repeat(np.eye(3, 2), 4, axis=0)  # the third program follows nothing
+    rate = np.exp(1.5 + at_spots @ program.T * 1.2)
+    counts = np.hstack([rng.poisson(rate), rng.poisson(4.0, size=(len(xy), len(FILLERS)))])
+    obs = pd.DataFrame({"array_row": row, "array_col": array_col}, index=[f"spot{i}" for i in range(len(xy))])
+    X = scipy.sparse.csr_matrix(counts.astype(np.float32))
+    adata = anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=GENES + FILLERS), obsm={"spatial": xy})
+    return adata, image
+
+
+@pytest.fixture(scope="session")
+def _slide():
+    return make_slide()
+
+
+@pytest.fixture
+def adata(_slide) -> anndata.AnnData:
+    return _slide[0].copy()
+
+
+@pytest.fixture
+def image(_slide) -> np.ndarray:
+    return _slide[1]
+
+
+@pytest.fixture
+def sdata(adata, image):
+    from stp.io import from_anndata
+
+    return from_anndata(adata, image, um_per_px=1.0)
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory) -> list[Path]:
+    """Three stores at 4 um per pixel: two to train on, one to validate."""
+    from stp.io import from_anndata, write_store
+
+    folder = tmp_path_factory.mktemp("stores")
+    paths = [folder / f"slide{seed}.zarr" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        adata, image = make_slide(seed)
+        write_store(from_anndata(adata, image, um_per_px=1.0), path, patch_um_per_px=4.0)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def vocabulary(stores):
+    from stp import Vocabulary
+
+    default = Vocabulary.default()
+    index = default.encode(GENES + FILLERS)
+    return Vocabulary.from_genes(default.gene_ids[index], default.symbols[index]).fit(stores)
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """The smallest Stamp that still has every part: 32 px patches of 8 px tokens at 4 um per pixel."""
+    from stp.models import GeneEncoderConfig, ImageEncoderConfig, StampConfig
+
+    gene = GeneEncoderConfig(context_length=32, width=32, depth=2, n_heads=2, ffn_width=64)
+    backbone = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    image = ImageEncoderConfig("vit_tiny_patch16_224", backbone, image_size=32, um_per_px=4.0)
+    return StampConfig(gene, image, projection_width=32)
+
+
+@pytest.fixture
+def stamp(tiny_config, vocabulary):
+    import torch
+
+    from stp.models import Stamp
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Stamp(tiny_config, vocabulary).eval()
