@@ -152,8 +152,8 @@ class ImagePyramid:
 
 def element_levels(element: Any) -> tuple[Level, ...]:
     """Return the levels of a SpatialData image, single or multiscale."""
-    if hasattr(element, "dims"):
-        return (_element_level(element),) if element.dims else ()
+    if not hasattr(element, "children"):
+        return (_element_level(element),)
     return tuple(_element_level(next(iter(element[name].data_vars.values()))) for name in element.children)
 
 

@@ -1,4 +1,4 @@
-"""Training stores as torch datasets: tokens to mask, and pairs of tokens and pictures."""
+"""Training stores, and the batches of masked tokens that pretraining reads from them."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,7 +16,6 @@ from stp.tokens import mask_tokens, rank_genes, to_vocabulary
 from stp.vocabulary import MASK_ID, PAD_ID, Vocabulary
 
 BLOCK_ROWS = 4096  # spots ranked at a time
-CELLS = 3  # regions are 3 x 3 patches
 
 
 class SpotStore:
@@ -42,7 +41,7 @@ class SpotStore:
         try:
             self._group = zarr.open_group(self.path, mode="r")
             attrs = self._group.attrs.get(STORE, {})
-        except FileNotFoundError:
+        except (FileNotFoundError, zarr.errors.ContainsArrayError):
             attrs = {}
         if attrs.get("version") != STORE_VERSION or f"tables/{table_key}" not in self._group:
             raise ValueError(f"{path} is not a training store with a table {table_key!r}; stp.io.write_store makes one")
@@ -144,58 +143,6 @@ class TokenDataset(Dataset):
             counts += np.bincount(tokens[chosen].ravel(), minlength=len(counts))
         counts[: self.vocabulary.n_special] = 1  # padding is never predicted
         return torch.from_numpy(np.log(counts / counts.sum())).float()
-
-
-class PairDataset(Dataset):
-    """Batches of tokens, patches and regions for alignment; the region's cell is drawn anew each epoch."""
-
-    def __init__(
-        self,
-        stores: Sequence[SpotStore],
-        vocabulary: Vocabulary,
-        *,
-        context_length: int,
-        image_size: int,
-        um_per_px: float,
-        seed: int,
-    ) -> None:
-        self.stores, self.image_size, self.um_per_px, self.seed = stores, image_size, um_per_px, seed
-        self.tokens = [store.tokens(vocabulary, context_length) for store in stores]
-
-    def __getitem__(self, picks: Picks) -> dict[str, torch.Tensor]:
-        """Return tokens (m, context_length), patches and regions (m, size, size, 3) uint8, and cells (m,)."""
-        cells = np.array([self._cell(store, row, picks.epoch) for store, row in picks.spots])
-        patches, regions = self._images(picks.spots, cells)
-        tokens = np.stack([self.tokens[store][row] for store, row in picks.spots]).astype(np.int64)
-        arrays = {"tokens": tokens, "patches": patches, "regions": regions, "cells": cells}
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-    def _cell(self, store: int, row: int, epoch: int) -> int:
-        return int(np.random.default_rng((self.seed, store, row, epoch)).integers(CELLS * CELLS))
-
-    def _images(self, spots: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        shape = (len(spots), self.image_size, self.image_size, 3)
-        patches, regions = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
-        for store in np.unique(spots[:, 0]):
-            mine = np.flatnonzero(spots[:, 0] == store)
-            rows = spots[mine, 1]
-            patches[mine] = self.patches(store, rows)
-            around = region_centers(self.stores[store].coordinates[rows], cells[mine], self.image_size * self.um_per_px)
-            read = self.stores[store].pyramid.read
-            regions[mine] = read(around, size=self.image_size, um_per_px=self.um_per_px * CELLS)
-        return patches, regions
-
-    def patches(self, store: int, rows: np.ndarray) -> np.ndarray:
-        """Read the patches of these spots of a store: (n, size, size, 3) uint8."""
-        centers = self.stores[store].coordinates[rows]
-        return self.stores[store].pyramid.read(centers, size=self.image_size, um_per_px=self.um_per_px)
-
-
-def region_centers(centers: np.ndarray, cells: np.ndarray, patch_um: float) -> np.ndarray:
-    """Place regions so that each patch fills its cell: centers (n, 2) of regions in um; cells in row-major order."""
-    row, column = np.divmod(cells, CELLS)
-    middle = CELLS // 2
-    return centers + np.column_stack([middle - column, middle - row]) * patch_um
 
 
 def _stack(rows: Sequence[np.ndarray], fill: int) -> torch.Tensor:

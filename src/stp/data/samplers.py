@@ -18,17 +18,27 @@ class SpotSampler:
         Spots per batch; fewer spots than that make one batch.
     seed
         The order depends on it and on the epoch.
+    spots_per_slide
+        Spots of one slide that enter a batch together, so that a slide's stain does not tell pairs apart.
     """
 
-    def __init__(self, rows: Sequence[np.ndarray], batch_size: int, seed: int) -> None:
-        self.spots = np.concatenate([np.column_stack([np.full(len(r), store), r]) for store, r in enumerate(rows)])
-        self.batch_size, self.seed = min(batch_size, len(self.spots)), seed
+    def __init__(self, rows: Sequence[np.ndarray], batch_size: int, seed: int, spots_per_slide: int = 1) -> None:
+        self.rows, self.seed, self.spots_per_slide = rows, seed, spots_per_slide
+        together = sum(len(of_store) // spots_per_slide for of_store in rows) * spots_per_slide
+        self.batch_size = min(batch_size // spots_per_slide * spots_per_slide, together)
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Return the batches of one epoch, each (batch_size, 2) as store and row; the rest sits out."""
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.spots))
-        whole = len(order) // self.batch_size * self.batch_size
-        return list(self.spots[order[:whole]].reshape(-1, self.batch_size, 2))
+        rng = np.random.default_rng((self.seed, epoch))
+        sets = np.concatenate([self._sets(store, rng) for store in range(len(self.rows))])
+        spots = rng.permutation(sets).reshape(-1, 2)
+        whole = len(spots) // self.batch_size * self.batch_size
+        return list(spots[:whole].reshape(-1, self.batch_size, 2))
+
+    def _sets(self, store: int, rng: np.random.Generator) -> np.ndarray:
+        rows = rng.permutation(self.rows[store])
+        rows = rows[: len(rows) // self.spots_per_slide * self.spots_per_slide].reshape(-1, self.spots_per_slide)
+        return np.stack([np.full_like(rows, store), rows], axis=-1)  # (sets, spots_per_slide, 2)
 
 
 class GroupSampler:

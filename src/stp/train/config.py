@@ -3,6 +3,12 @@
 from dataclasses import dataclass, field
 
 
+def _positive(config: object, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} must be positive, not {getattr(config, name)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
     """What both stages share.
@@ -43,6 +49,7 @@ class LoopConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _positive(self, "learning_rate", "clip_norm", "log_every", "checkpoint_every")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise ValueError(f"precision must be 'auto', 'bf16' or 'fp32', not {self.precision!r}")
 
@@ -65,6 +72,7 @@ class Phase:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
+        _positive(self, "epochs", "batch_size", "accumulate")
         if self.objective not in ("masked", "neighborhood"):
             raise ValueError(f"objective must be 'masked' or 'neighborhood', not {self.objective!r}")
 
@@ -92,6 +100,8 @@ class PretrainConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.phases or not 0 < self.mask_fraction <= 1:
+            raise ValueError("phases must not be empty, mask_fraction must be above 0 and at most 1")
         if self.context not in ("pooled", "positionwise") or self.targets not in ("masked", "all"):
             raise ValueError("context must be 'pooled' or 'positionwise', targets 'masked' or 'all'")
 
@@ -104,6 +114,12 @@ class AlignConfig(LoopConfig):
     ----------
     epochs, batch_size, accumulate
         Passes over the spots, pairs per batch, batches per step. Negatives come from the batch.
+    spots_per_slide
+        Spots of one slide that enter a batch together; 2 as in the reference. More make negatives harder.
+    turn
+        Flip and turn patch and region by quarters, alike, and the region cell with them. Not in the paper.
+    stain_jitter
+        Standard deviation of the log factor on each channel's optical density. Not in the paper.
     projection_width
         Width of the space in which genes and images meet.
     """
@@ -111,9 +127,16 @@ class AlignConfig(LoopConfig):
     epochs: int = 30
     batch_size: int = 256
     accumulate: int = 2
+    spots_per_slide: int = 1
+    turn: bool = False
+    stain_jitter: float = 0.0
     projection_width: int = 512
     warmup_steps: int = 500
     weight_decay: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "epochs", "batch_size", "accumulate", "spots_per_slide", "projection_width")
 
 
 @dataclass(frozen=True)

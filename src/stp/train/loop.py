@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -53,12 +54,16 @@ def fit(
     task.to(device).train()
     optimizer = make_optimizer(task, config)
     steps_in = [len(sampler.batches(epoch)) // plan.accumulate for epoch in range(plan.epochs)]
+    if not all(steps_in):
+        raise ValueError("an epoch has no full batch: too few spots, or none with enough neighbors; add stores")
     step, best = _restore(task, optimizer, run, phase)
-    with tqdm(total=sum(steps_in), initial=step, desc=type(task).__name__, unit="step", disable=None) as bar:
+    bar = tqdm(total=sum(steps_in), initial=step, desc=type(task).__name__, unit="step", disable=None)
+    with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch, first in _unfinished(steps_in, step):
             started, seen = time.perf_counter(), 0
             for batches in _batches(dataset, sampler, epoch, first, steps_in[epoch], plan.accumulate, config):
                 rate = _set_rate(optimizer, step, sum(steps_in), config)
+                _seed(config.seed, phase, step)
                 losses = training_step(task, optimizer, batches, device, config)
                 step, seen = step + 1, seen + sum(len(next(iter(batch.values()))) for batch in batches)
                 bar.update()
@@ -105,7 +110,7 @@ def training_step(
     Raises
     ------
     FloatingPointError
-        The loss is not finite; weights are as before.
+        The loss or its gradient is not finite; weights are as before.
     """
     counts = [task.counts(batch) for batch in batches]
     totals = {name: sum(count[name] for count in counts) for name in counts[0]}
@@ -123,7 +128,8 @@ def training_step(
         loss.backward()
         for name, value in {**losses, "loss": loss * len(batches)}.items():
             sums[name] = sums.get(name, 0.0) + value.item() * share.get(name, 1 / len(batches))
-    nn.utils.clip_grad_norm_(task.parameters(), config.clip_norm)
+    if not torch.isfinite(nn.utils.clip_grad_norm_(task.parameters(), config.clip_norm)):
+        raise FloatingPointError(f"the gradient is not finite at these losses: {sums}")
     optimizer.step()
     return sums
 
@@ -156,6 +162,11 @@ def _batches(
     loader = iter(DataLoader(dataset, batch_size=None, sampler=picks, pin_memory=torch.cuda.is_available(), **workers))
     for _ in range(first, n_steps):
         yield [next(loader) for _ in range(accumulate)]
+
+
+def _seed(*parts: int) -> None:
+    """Make what a backbone draws at random (drop path) depend on the step, never on the state of a process."""
+    torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, step: int, total: int, config: LoopConfig) -> float:

@@ -33,7 +33,7 @@ class Run:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
         settings = json.loads(json.dumps(settings))
-        if resume and (self.path / SETTINGS).exists():
+        if resume and (self.path / STATE).exists():
             self._check(json.loads((self.path / SETTINGS).read_text()), settings)
         else:
             for name in (STATE, METRICS):

@@ -1,6 +1,7 @@
 """The two stages of STAMP, from stores on disk to a model: pretrain and align."""
 
 import dataclasses
+import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from stp.data.dataset import PairDataset, SpotStore, TokenDataset
+from stp.data.dataset import SpotStore, TokenDataset
+from stp.data.pairs import PairDataset
 from stp.data.samplers import GroupSampler, SpotSampler
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.models.image import ImageEncoderConfig
@@ -82,10 +84,14 @@ def pretrain(
         fraction=config.mask_fraction,
         seed=config.seed,
     )
-    dataset, rows = read(train), _trainable(train, config)
+    dataset = read(train)
+    rows = _trainable(dataset, config)
     encoder = _seeded(config.seed, lambda: GeneEncoder(model, vocabulary))
     encoder.start_heads(dataset.log_frequency(rows))
-    validate = partial(masked_loss, encoder, read(held_out), _trainable(held_out, config), config) if held_out else None
+    validate = None
+    if held_out:
+        validated = read(held_out)
+        validate = partial(masked_loss, encoder, validated, _trainable(validated, config), config)
     for number in range(run.state["phase"], len(config.phases)):
         task, sampler, plan = _phase(config.phases[number], config, encoder, train, rows)
         keep = partial(encoder.save_pretrained, output_dir)
@@ -99,9 +105,9 @@ def _phase(
 ) -> tuple[nn.Module, SpotSampler | GroupSampler, Plan]:
     """Return what one phase learns, in which batches."""
     if phase.objective == "masked":
-        plan = _plan(rows, phase)
+        plan = _plan(rows, phase, stacklevel=4)
         return MaskedGenes(encoder), SpotSampler(rows, plan.batch_size, config.seed), plan
-    plan = _plan(rows, phase, multiple=GROUP)
+    plan = _plan(rows, phase, multiple=GROUP, stacklevel=4)
     task = NeighborhoodGenes(encoder, context=config.context, targets=config.targets, group_size=GROUP)
     coordinates = [store.coordinates for store in stores]
     return task, GroupSampler(coordinates, rows, plan.batch_size, config.seed, GROUP), plan
@@ -151,8 +157,10 @@ def align(
     genes = gene_encoder if isinstance(gene_encoder, GeneEncoder) else GeneEncoder.from_pretrained(gene_encoder)
     train, held_out = _open(stores, table_key), _open(validation, table_key)
     _require([*train, *held_out], "pyramid", "alignment")
+    genes.vocabulary.divisors()
     model = StampConfig(genes.config, image_encoder, config.projection_width)
-    run = Run(output_dir, _settings("align", train, held_out, genes.vocabulary, config, model), resume=resume)
+    settings = _settings("align", train, held_out, genes.vocabulary, config, model)
+    run = Run(output_dir, {**settings, "gene_encoder": _digest(genes)}, resume=resume)
     if run.state["phase"] >= 1:
         return Stamp.from_pretrained(output_dir)
     stamp = _seeded(config.seed, lambda: Stamp(model, genes.vocabulary))
@@ -165,12 +173,16 @@ def align(
         um_per_px=image_encoder.um_per_px,
         seed=config.seed,
     )
-    rows = _trainable(train, config)
-    plan = _plan(rows, config)
-    sampler = SpotSampler(rows, plan.batch_size, config.seed)
-    validate = partial(recall, stamp, read(held_out), _trainable(held_out, config), config) if held_out else None
+    dataset = read(train, turn=config.turn, stain_jitter=config.stain_jitter)
+    rows = _trainable(dataset, config)
+    plan = _plan(rows, config, multiple=config.spots_per_slide)
+    sampler = SpotSampler(rows, plan.batch_size, config.seed, config.spots_per_slide)
+    validate = None
+    if held_out:
+        validated = read(held_out)
+        validate = partial(recall, stamp, validated, _trainable(validated, config), config)
     keep = partial(stamp.save_pretrained, output_dir)
-    fit(Alignment(stamp), read(train), sampler, plan, config, run, validate=validate, keep=keep)
+    fit(Alignment(stamp), dataset, sampler, plan, config, run, validate=validate, keep=keep)
     run.finish(1)
     return Stamp.from_pretrained(output_dir)
 
@@ -190,19 +202,23 @@ def _require(stores: Sequence[SpotStore], part: str, purpose: str) -> None:
         )
 
 
-def _trainable(stores: Sequence[SpotStore], config: LoopConfig) -> list[np.ndarray]:
-    rows = [store.trainable(config.min_genes) for store in stores]
+def _trainable(dataset: TokenDataset | PairDataset, config: LoopConfig) -> list[np.ndarray]:
+    """Return the rows of each store that detect enough genes and have tokens."""
+    rows = [store.trainable(config.min_genes) for store in dataset.stores]
     if not sum(map(len, rows)):
-        raise ValueError(f"no spot of {len(stores)} stores detects {config.min_genes} genes; lower min_genes")
+        raise ValueError(f"no spot of {len(rows)} stores detects {config.min_genes} genes; lower min_genes")
+    rows = [mine[tokens[mine, 0] > 0] for mine, tokens in zip(rows, dataset.tokens, strict=True)]
+    if not sum(map(len, rows)):
+        raise ValueError("no gene of the stores is in the vocabulary; fit one of their species to them")
     return rows
 
 
-def _plan(rows: list[np.ndarray], wanted: Phase | AlignConfig, multiple: int = 1) -> Plan:
+def _plan(rows: list[np.ndarray], wanted: Phase | AlignConfig, multiple: int = 1, stacklevel: int = 3) -> Plan:
     n_spots = sum(map(len, rows))
     sizes = {"batch_size": wanted.batch_size, "accumulate": wanted.accumulate, "multiple": multiple}
     plan = fit_plan(n_spots, epochs=wanted.epochs, **sizes)
     for note in plan.notes:
-        warnings.warn(note, stacklevel=3)
+        warnings.warn(note, stacklevel=stacklevel)
     return plan
 
 
@@ -219,8 +235,16 @@ def _settings(stage: str, train, held_out, vocabulary: Vocabulary, config: LoopC
     }
 
 
+def _digest(model: nn.Module) -> str:
+    """Tell weights from others."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _seeded(seed: int, build: Callable[[], Any]) -> Any:
     """Build a module from a seed, leaving the global random state as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         return build()

@@ -80,9 +80,10 @@ class Alignment(nn.Module):
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Return the four losses by name, the share of patches found as "localized", and "loss"."""
         model, scale = self.model, self.model.scale
+        images = stained(batch["patches"], batch["stains"])
         _, genes = model.encode_genes(batch["tokens"])
-        _, patches = model.encode_images(batch["patches"])
-        region = model.image_encoder.encode(batch["regions"], references=batch["patches"])
+        _, patches = model.encode_images(images)
+        region = model.image_encoder.encode(stained(batch["regions"], batch["stains"]), references=images)
         regions = F.normalize(model.region_projection(region.features), dim=-1)
         cells = model.localization_projection(grid_pool(region.tokens))
         logits = localization_logits(cells, model.localization_projection(region.reference), scale)
@@ -98,3 +99,8 @@ class Alignment(nn.Module):
     def counts(self, batch: Batch) -> dict[str, int]:
         """Say over how many items each loss is a mean."""
         return dict.fromkeys(("patch_gene", "region_gene", "patch_region", "localization"), len(batch["tokens"]))
+
+
+def stained(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Multiply the optical density of each channel (n, 3): a darker or paler stain; images (n, y, x, 3) of 0 to 255."""
+    return 255 * (images.float() / 255) ** factors[:, None, None]

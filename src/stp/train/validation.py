@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from stp.data.dataset import PairDataset, Picks, TokenDataset
+from stp.data.dataset import Picks, TokenDataset
+from stp.data.pairs import PairDataset
 from stp.metrics import recall_at_k
 from stp.models.device import autocast
 from stp.models.gene import GeneEncoder
@@ -37,6 +38,8 @@ def recall(stamp: Stamp, dataset: PairDataset, rows: list[np.ndarray], config: L
     """Return recall@1, 5 and 10 from patch to genes within each slide, averaged over slides, and chance; score: @5."""
     found, chance = [], []
     for store, chosen in enumerate(rows):
+        if not len(chosen):
+            continue
         found.append(recall_at_k(*_embed(stamp, dataset, store, chosen, config), RECALL_AT))
         chance.append(len(chosen))
     scores = {f"recall@{k}": float(np.mean([one[k] for one in found])) for k in RECALL_AT}
@@ -56,4 +59,4 @@ def _embed(stamp: Stamp, dataset: PairDataset, store: int, rows: np.ndarray, con
 
 
 def _parts(rows: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(rows, max(1, -(-len(rows) // BATCH)))
+    return np.array_split(rows, -(-len(rows) // BATCH)) if len(rows) else []
