@@ -35,7 +35,7 @@ MARKERS = ["ERBB2", "COL1A1", "CD74", "GNAS"]
 class Settings:
     """Sizes of the run; `short` is a smoke test of the same path."""
 
-    gene: GeneEncoderConfig = GeneEncoderConfig(context_length=256, width=128, depth=4, n_heads=4, ffn_width=256)
+    gene: GeneEncoderConfig = GeneEncoderConfig(context_length=192, width=96, depth=3, n_heads=4, ffn_width=192)
     image: ImageEncoderConfig = ImageEncoderConfig(
         "vit_tiny_patch16_224",
         {"patch_size": 16, "embed_dim": 192, "depth": 4, "num_heads": 6},
@@ -49,7 +49,7 @@ class Settings:
     )
     align: AlignConfig = AlignConfig(
         epochs=60,
-        batch_size=64,
+        batch_size=48,
         accumulate=1,
         learning_rate=5e-4,
         min_learning_rate=2e-5,
@@ -253,10 +253,8 @@ def draw(slide: spatialdata.SpatialData, table: anndata.AnnData, out: Path) -> N
     slide.tables["table"] = table
     figures = {
         "patches": stp.pl.patches(slide),
-        "clusters": stp.pl.spots(slide, ["leiden_genes", "leiden_images", "leiden_fused"], size=30),
-        "expression": stp.pl.expression(
-            table, [g for g in MARKERS if g in table.uns["stp_expression"]["genes"]], size=30
-        ),
+        "clusters": stp.pl.spots(slide, ["leiden_genes", "leiden_images", "leiden_fused"]),
+        "expression": stp.pl.expression(table, [g for g in MARKERS if g in table.uns["stp_expression"]["genes"]]),
     }
     for name, figure in figures.items():
         figure.savefig(out / f"{name}.png", dpi=110)

@@ -26,6 +26,8 @@ def training(run_dir: str | Path) -> "Figure":
     ------
     FileNotFoundError
         The folder has no metrics.jsonl.
+    ValueError
+        It has no line yet.
     """
     import matplotlib.pyplot as plt
 
@@ -59,7 +61,10 @@ def _read(run_dir: Path) -> tuple[list[dict], list[int]]:
     file = run_dir / "metrics.jsonl"
     if not file.is_file():
         raise FileNotFoundError(f"{run_dir} has no metrics.jsonl; give the output_dir of stp.train.pretrain or align")
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    # A run that is under way may stand within its last line.
+    lines = [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    if not lines:
+        raise ValueError(f"{file} has no line yet; wait for the first step")
     ends, before = [], 0
     for phase in sorted({line["phase"] for line in lines}):
         of_phase = [line for line in lines if line["phase"] == phase]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-PICTURE_PX = 800  # longer side of the tissue under the spots
+PICTURE_PX = 1600  # longer side of the picture of the whole slide
+MARGIN = 0.06  # around the spots, of their extent
 CATEGORIES = "tab10"
 
 
@@ -27,7 +28,7 @@ def spots(
     image_key: str | None = None,
     um_per_px: float | None = None,
     table_key: str = "table",
-    size: float = 12.0,
+    size: float | None = None,
 ) -> "Figure":
     """Color spots by columns of `obs` beside the tissue they lie on.
 
@@ -42,7 +43,7 @@ def spots(
     table_key
         Table of the SpatialData.
     size
-        Area of a spot's marker in points squared.
+        Area of a spot's marker in points squared; by default it suits the number of spots.
 
     Returns
     -------
@@ -57,17 +58,26 @@ def spots(
     figure, axes = plt.subplots(
         1, 1 + len(columns), figsize=(4.6 * (1 + len(columns)), 4.2), layout="constrained", squeeze=False
     )
-    extent = draw_tissue(axes[0, 0], slide)
-    axes[0, 0].set_title("H&E")
     xy = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
+    draw_tissue(axes[0, 0], slide)
+    axes[0, 0].set_title("H&E")
     for ax, name, column in zip(axes[0, 1:], columns, values, strict=True):
         _scatter(ax, xy, column.iloc[slide.rows], size)
-        ax.set(title=name, xlim=extent[:2], ylim=extent[2:], xlabel="um", aspect="equal")
+        ax.set(title=name, xlabel="um", aspect="equal")
+    for ax in axes.flat:
+        _frame(ax, xy)
     return figure
 
 
-def draw_tissue(ax: "Axes", slide: Slide) -> tuple[float, float, float, float]:
-    """Draw a small picture of the whole slide in um; return its extent: left, right, bottom, top."""
+def _frame(ax: "Axes", xy: np.ndarray) -> None:
+    """Show the spots with a margin; y points down, as in the image."""
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    margin = MARGIN * (high - low).max()
+    ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
+
+
+def draw_tissue(ax: "Axes", slide: Slide) -> None:
+    """Draw a small picture of the whole slide, in um."""
     height, width = slide.pyramid.levels[0].shape
     um = slide.pyramid.um_per_px
     scale = max(height, width) / PICTURE_PX
@@ -76,17 +86,21 @@ def draw_tissue(ax: "Axes", slide: Slide) -> tuple[float, float, float, float]:
     in_pixels = type(slide.pyramid)(slide.pyramid.levels, um)
     picture = in_pixels.read(center, size=size, um_per_px=um * scale, allow_upsampling=True)[0]
     picture = picture[: int(np.ceil(height / scale)), : int(np.ceil(width / scale))]
-    extent = (0.0, width * um, height * um, 0.0)
-    ax.imshow(picture, extent=extent)
+    ax.imshow(picture, extent=(0.0, width * um, height * um, 0.0))
     ax.set(xlabel="um", ylabel="um")
-    return extent
 
 
-def _scatter(ax: "Axes", xy: np.ndarray, values: Any, size: float) -> None:
+def _size(n_spots: int) -> float:
+    """Return the marker area at which this many spots neither touch nor vanish."""
+    return float(np.clip(6000 / max(n_spots, 1), 2, 40))
+
+
+def _scatter(ax: "Axes", xy: np.ndarray, values: Any, size: float | None) -> None:
     """Draw spots by category, with a legend, or by number, with a color bar."""
     import matplotlib.pyplot as plt
     import pandas as pd
 
+    size = size or _size(len(xy))
     if pd.api.types.is_numeric_dtype(values):
         points = ax.scatter(*xy.T, c=values, s=size, linewidths=0)
         ax.figure.colorbar(points, ax=ax, shrink=0.7)
@@ -106,7 +120,7 @@ def expression(
     key: str = _keys.EXPRESSION,
     layer: str | None = None,
     spatial_key: str = "spatial",
-    size: float = 12.0,
+    size: float | None = None,
 ) -> "Figure":
     """Draw measured above predicted expression of some genes.
 
@@ -123,7 +137,7 @@ def expression(
     spatial_key
         Coordinates in `obsm`.
     size
-        Area of a spot's marker in points squared.
+        Area of a spot's marker in points squared; by default it suits the number of spots.
 
     Returns
     -------
@@ -147,11 +161,11 @@ def expression(
     for row, (name, values) in enumerate({"measured": measured, "predicted": predicted}.items()):
         for column, gene in enumerate(genes):
             ax = axes[row, column]
-            points = ax.scatter(*xy.T, c=values[:, column], s=size, linewidths=0, cmap="magma")
+            points = ax.scatter(*xy.T, c=values[:, column], s=size or _size(len(xy)), linewidths=0, cmap="magma")
             figure.colorbar(points, ax=ax, shrink=0.7, label="log1p(counts per 10,000)")
             ax.set(title=f"{gene}, {name}" + (f" (r = {r[column]:.2f})" if row else ""), aspect="equal")
             ax.set(xticks=[], yticks=[])
-            ax.invert_yaxis()
+            _frame(ax, xy)
     return figure
 
 
