@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from stp._extras import extra
 from stp.metrics import gene_pearson
 
 N_VARIABLE, N_SCORED = 5000, 100
@@ -29,6 +30,7 @@ class Targets:
     @classmethod
     def choose(cls, train: Sequence[anndata.AnnData], everywhere: Sequence[str]) -> "Targets":
         """Choose highly variable genes (seurat_v3 on raw counts) among those that every slide measures."""
+        extra("skmisc")  # seurat_v3 needs it
         counts = anndata.concat(train, index_unique="-")[:, list(everywhere)].copy()
         n_genes = min(N_VARIABLE, counts.n_vars)
         sc.pp.highly_variable_genes(counts, n_top_genes=n_genes, flavor="seurat_v3")

@@ -113,3 +113,40 @@ def stamp(tiny_config, vocabulary):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Stamp(tiny_config, vocabulary).eval()
+
+
+@pytest.fixture(scope="session")
+def real():
+    """Find a file of the real data; skip where it is absent."""
+
+    def find(*parts: str) -> Path:
+        path = SHARED.joinpath("data", *parts)
+        if not path.exists():
+            pytest.skip(f"{path} is absent")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Find the values computed with the authors' code; skip where they are absent."""
+    path = SHARED / "reference" / "golden"
+    if not path.exists():
+        pytest.skip(f"{path} is absent")
+    return path
+
+
+@pytest.fixture
+def embedded(sdata, stamp):
+    """Annotate the slide with tokens and both embeddings of the tiny Stamp."""
+    from stp import tl
+
+    tl.tokenize(sdata, stamp, context_length=32)
+    tl.embed_genes(sdata, stamp)
+    tl.embed_images(sdata, stamp)
+    return sdata
+
+
+# Threads of torch that wait must not spin: beside other processes on the same cores a step takes fifty times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -10,6 +10,8 @@ import numpy as np
 
 TIFF_ENDINGS = {".tif", ".tiff", ".svs", ".btf", ".ndpi", ".scn"}
 MAX_TAG_UM = 5.0  # a resolution tag coarser than this is a screen's, not a microscope's
+LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # a decoder paints what a cut file lacks in gray
+TAIL = 65_536  # bytes at the end of a file among which they stand
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,20 @@ def _open_tiff(path: Path) -> tuple[list[Level], float | None]:
 
     try:
         with tifffile.TiffFile(path) as tiff:
+            if not len(tiff.pages):
+                raise tifffile.TiffFileError("no picture in it")
             series, page = tiff.series[0], tiff.pages[0]
+            if any(_end_of(level.keyframe) > tiff.filehandle.size for level in series.levels):
+                raise tifffile.TiffFileError("it ends before its pixels do")
             arrays = [zarr.open(series.aszarr(level=i), mode="r") for i in range(len(series.levels))]
             return [open_array(array) for array in arrays], _tagged_um(tiff, page)
     except tifffile.TiffFileError as error:
         raise ValueError(f"{path} cannot be read as a TIFF ({error}); is the file complete?") from error
+
+
+def _end_of(page: Any) -> int:
+    """Return the position of the byte after the last pixel."""
+    return max((sum(place) for place in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
 
 
 def _tagged_um(tiff: Any, page: Any) -> float | None:
@@ -90,7 +101,7 @@ def _resolution_um(page: Any) -> float | None:
 
 
 def _open_plain(path: Path) -> Level:
-    """Open a JPEG or PNG, which decodes only as a whole: once, at the first window read from it."""
+    """Open a JPEG or PNG, which decodes only as a whole: anew for each window, and not before the first."""
     import dask
     import dask.array
 
@@ -106,6 +117,7 @@ def _plain_shape(path: Path) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path) as image:
+                _check_end(path, LAST_BYTES.get(image.format, b""))
                 return image.size[::-1]
     except PIL.Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large for a JPEG or PNG, which decode whole; make it a tiled TIFF") from error
@@ -113,8 +125,18 @@ def _plain_shape(path: Path) -> tuple[int, int]:
         raise ValueError(f"{path} is no image that can be read; give a TIFF, SVS, JPEG or PNG file") from error
 
 
+def _check_end(path: Path, last_bytes: bytes) -> None:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        if last_bytes not in file.read():
+            raise ValueError(f"{path} ends before its pixels do; is the file complete?")
+
+
 def _decode(path: str) -> np.ndarray:
     import imagecodecs
 
     array = imagecodecs.imread(path)
-    return np.ascontiguousarray(np.stack([array] * 3, axis=-1) if array.ndim == 2 else array[..., :3])
+    if array.dtype != np.uint8:
+        raise ValueError(f"{path} has {array.dtype} pixels; convert it to 8 bits per channel first")
+    array = array[..., None] if array.ndim == 2 else array
+    return np.ascontiguousarray(array[..., [0, 0, 0]] if array.shape[-1] < 3 else array[..., :3])

@@ -55,7 +55,9 @@ def resolve(sources: Mapping[str, float | None], spot_diameter: float | None = N
     spot_diameter
         `spot_diameter_fullres` in the same unit: the last resort, with a warning.
     """
-    known = {name: value for name, value in sources.items() if value}
+    known = {name: value for name, value in sources.items() if value is not None}
+    if wrong := [name for name, value in known.items() if not 0 < value < np.inf]:
+        raise ValueError(f"{wrong[0]} gives {known[wrong[0]]:g} um per pixel, which is no scale")
     if not known and spot_diameter:
         warnings.warn(
             f"um per pixel taken from the spot diameter ({SPOT_DIAMETER:g} um): pass um_per_px= if you know it",

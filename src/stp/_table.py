@@ -32,13 +32,20 @@ def _open_table(path: Path, table_key: str) -> "AnnData":
 
     try:
         group = zarr.open_group(path, mode="r")[f"tables/{table_key}"]
-    except (FileNotFoundError, KeyError) as error:
+    except (FileNotFoundError, KeyError, zarr.errors.ContainsArrayError) as error:
         raise ValueError(
             f"{path} is not a SpatialData store with a table {table_key!r}; stp.io.write_store makes one"
         ) from error
     X = group["X"]
     X = anndata.io.sparse_dataset(X) if isinstance(X, zarr.Group) else X[:]
     return anndata.AnnData(X=X, obs=anndata.io.read_elem(group["obs"]), var=anndata.io.read_elem(group["var"]))
+
+
+def names_on_disk(frame: Any) -> np.ndarray:
+    """Read the index of a dataframe from its zarr group: stored as an array, or as values beside a mask."""
+    index = frame[frame.attrs["_index"]]
+    values = index if hasattr(index, "shape") else index["values"]
+    return np.asarray(values[:], dtype=object)
 
 
 def begin(data: Any, table_key: str, copy: bool) -> "AnnData":

@@ -36,6 +36,6 @@ def expression(adata: "AnnData", *, key: str = _keys.EXPRESSION) -> "AnnData":
 
     X = require(adata, "obsm", key, "stp.tl.predict_expression(adata, reference)")
     details = require(adata, "uns", key, "stp.tl.predict_expression(adata, reference)")
-    genes = pd.DataFrame(index=pd.Index(np.asarray(details["genes"]).astype(str)))
-    kept = {name: adata.obsm[name] for name in (_keys.SPATIAL,) if name in adata.obsm}
-    return anndata.AnnData(np.asarray(X), obs=adata.obs.copy(), var=genes, obsm=kept, uns={"units": details["units"]})
+    genes = pd.DataFrame(index=pd.Index([str(name) for name in details["genes"]]))
+    kept = {name: adata.obsm[name].copy() for name in (_keys.SPATIAL,) if name in adata.obsm}
+    return anndata.AnnData(np.array(X), obs=adata.obs.copy(), var=genes, obsm=kept, uns={"units": details["units"]})

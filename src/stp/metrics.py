@@ -13,14 +13,15 @@ def gene_pearson(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    (n_genes,) Pearson correlations; 0 where either side is constant.
+    (n_genes,) Pearson correlations; 0 where either side is constant, NaN where a value is.
     """
     a, b = (np.asarray(x, dtype=np.float64) for x in (measured, predicted))
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
     # Rounding leaves a constant column a norm near 0, not exactly 0.
-    scale = np.finfo(np.float64).eps * len(a) * (np.abs(measured).max() + np.abs(predicted).max() + 1e-300) ** 2
-    return np.divide((a * b).sum(axis=0), norm, out=np.zeros(a.shape[1]), where=norm > scale)
+    largest = np.abs(measured).max(axis=0) + np.abs(predicted).max(axis=0) + 1e-300
+    constant = norm <= np.finfo(np.float64).eps * len(a) * largest**2
+    return np.divide((a * b).sum(axis=0), norm, out=np.zeros(a.shape[1]), where=~constant)
 
 
 def recall_at_k(queries: np.ndarray, references: np.ndarray, ks: tuple[int, ...] = (1, 5, 10)) -> dict[int, float]:
@@ -39,7 +40,7 @@ def recall_at_k(queries: np.ndarray, references: np.ndarray, ks: tuple[int, ...]
     """
     scores = np.asarray(queries) @ np.asarray(references).T
     own = np.diagonal(scores)[:, None]
-    rank = (scores >= own).sum(axis=1) - 1
+    rank = (~(scores < own)).sum(axis=1) - 1  # so that a query of NaN comes last
     return {k: float((rank < k).mean()) for k in ks}
 
 

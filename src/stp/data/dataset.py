@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from stp._keys import STORE, STORE_VERSION
 from stp._levels import open_array
+from stp._table import names_on_disk
 from stp.patches import ImagePyramid
 from stp.tokens import mask_tokens, rank_genes, to_vocabulary
 from stp.vocabulary import MASK_ID, PAD_ID, Vocabulary
@@ -55,8 +56,7 @@ class SpotStore:
     @cached_property
     def gene_names(self) -> np.ndarray:
         """Names of the genes (n_genes,): Ensembl ids where known."""
-        var = self._table["var"]
-        return np.asarray(var[var.attrs["_index"]][:], dtype=object)
+        return names_on_disk(self._table["var"])
 
     @cached_property
     def coordinates(self) -> np.ndarray | None:

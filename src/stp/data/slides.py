@@ -151,7 +151,7 @@ def _centers(spots: Any, instances: np.ndarray, system: str, name: str) -> np.nd
     centroids = get_centroids(spots, coordinate_system=system).compute()
     missing = ~np.isin(instances, centroids.index)
     if missing.any():
-        raise ValueError(f"{missing.sum()} rows of the table have no spot in {name!r}, e.g. {instances[missing][0]!r}")
+        raise ValueError(f"{missing.sum()} rows of the table have no spot in {name!r}, e.g. {instances[missing][0]}")
     return centroids.loc[instances, ["x", "y"]].to_numpy(dtype=float)
 
 

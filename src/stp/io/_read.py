@@ -151,6 +151,8 @@ def read_visium(
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"no Space Ranger folder at {path}")
+    if image is not None and not Path(image).is_file():
+        raise FileNotFoundError(f"no image at {image}")
     name = name or path.resolve().name
     sdata = spatialdata_io.visium(path, dataset_id=name, fullres_image_file=None if image is None else Path(image))
     table = sdata.tables["table"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._table import get_table
+from stp._table import get_table, names_on_disk
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -58,8 +58,7 @@ def write_results(sdata: "SpatialData", *, table_key: str = "table", keys: Seque
 
 def _check_rows(adata: "AnnData", on_disk: Any) -> None:
     obs = on_disk["obs"]
-    names = np.asarray(obs[obs.attrs["_index"]][:]).astype(str)
-    if not np.array_equal(names, adata.obs_names.to_numpy().astype(str)):
+    if list(map(str, names_on_disk(obs))) != list(map(str, adata.obs_names)):
         raise ValueError("the rows of the table are not those of the store; write the subset to a store of its own")
 
 
@@ -69,8 +68,9 @@ def _entries(adata: "AnnData", on_disk: Any, keys: Sequence[str] | None) -> Iter
     if unknown := [key for key in keys or () if not any(key in values for values in found.values())]:
         raise KeyError(f"{unknown} are in none of obsm, obs and uns; check keys=")
     for slot, values in found.items():
+        written = _columns(on_disk["obs"]) if slot == "obs" else on_disk.get(slot, ())
         for key in values:
-            if key in keys if keys is not None else key not in on_disk.get(slot, ()):
+            if key in keys if keys is not None else key not in written:
                 yield slot, key, values[key].array if slot == "obs" else values[key]
 
 
@@ -81,12 +81,18 @@ def _write(entries: list[tuple[str, str, Any]], beside: Path, folder: Path) -> N
     new = zarr.open_group(beside, mode="w")
     for slot, key, value in entries:
         anndata.io.write_elem(new.require_group(slot), key, np.asarray(value) if _is_numpy_backed(value) else value)
+    obs = zarr.open_group(folder / "obs", mode="r+", use_consolidated=False)
+    before, columns = _columns(obs), [key for slot, key, _ in entries if slot == "obs"]
+    if columns:  # a column that is listed must be there at any moment
+        obs.attrs["column-order"] = [name for name in before if name not in columns]
     for slot, key, _ in entries:
         _move(beside / slot / key, folder / slot / key)
-    columns = [key for slot, key, _ in entries if slot == "obs"]
     if columns:
-        obs = zarr.open_group(folder / "obs", mode="r+", use_consolidated=False)
-        obs.attrs["column-order"] = list(dict.fromkeys([*obs.attrs["column-order"], *columns]))
+        obs.attrs["column-order"] = list(dict.fromkeys([*before, *columns]))
+
+
+def _columns(obs: Any) -> list[str]:
+    return list(obs.attrs["column-order"])
 
 
 def _is_numpy_backed(value: Any) -> bool:

@@ -66,13 +66,12 @@ def write_store(
     Raises
     ------
     FileExistsError
-        There is something at `path` and `overwrite` is False.
+        There is something at `path`, and `overwrite` is False or it is no store.
     ValueError
         No raw counts, several slides in one table, or an image that is too coarse.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+    _check_free(path, overwrite)
     table = get_table(sdata, table_key)
     slide = _slide(sdata, table, image_key, shapes_key, coordinate_system, um_per_px)
     if slide is None:
@@ -90,6 +89,13 @@ def write_store(
         "scale_source": slide.pyramid.scale_source if slide else None,
     }
     _write(store, path)
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+    if path.exists() and not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
+        raise FileExistsError(f"{path} exists and is no store, so it is not replaced; choose another path")
 
 
 def _slide(sdata: Any, table: "AnnData", image_key, shapes_key, coordinate_system, um_per_px) -> Slide | None:

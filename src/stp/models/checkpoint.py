@@ -20,6 +20,7 @@ class Pretrained:
     """Gives a module that is built from one config `save_pretrained` and `from_pretrained`."""
 
     config_class: ClassVar[type]
+    reads_genes: ClassVar[bool] = True  # then a vocabulary belongs to it
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write weights, config and, for models that read genes, the vocabulary into the folder `path`.
@@ -31,8 +32,8 @@ class Pretrained:
         description = {"class": type(self).__name__, "config": dataclasses.asdict(self.config)}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         replace(path / CONFIG, lambda file: file.write_text(json.dumps(description, indent=2)))
-        if (vocabulary := getattr(self, "vocabulary", None)) is not None:
-            replace(path / VOCABULARY, vocabulary.save)
+        if self.reads_genes:
+            replace(path / VOCABULARY, self.vocabulary.save)
         replace(path / WEIGHTS, lambda file: save_file(tensors, file))
 
     @classmethod
@@ -47,14 +48,14 @@ class Pretrained:
             The folder holds another kind of model, or its weights are truncated or of another size.
         """
         path = Path(path)
-        for name in (CONFIG, WEIGHTS):
+        for name in (CONFIG, WEIGHTS, *([VOCABULARY] if cls.reads_genes else [])):
             if not (path / name).is_file():
                 raise FileNotFoundError(f"{path} has no {name}; give a folder written by save_pretrained or stp.train")
         description = json.loads((path / CONFIG).read_text())
         if description.get("class") != cls.__name__:
             raise ValueError(f"{path} holds a {description.get('class')}; load it with that class, not {cls.__name__}")
         config = from_dict(cls.config_class, description["config"])
-        vocabulary = [Vocabulary.load(path / VOCABULARY)] if (path / VOCABULARY).is_file() else []
+        vocabulary = [Vocabulary.load(path / VOCABULARY)] if cls.reads_genes else []
         module = cls(config, *vocabulary)
         _fill(module, path / WEIGHTS)
         return module.eval()
@@ -80,7 +81,10 @@ def from_dict(config_class: type, values: dict[str, Any]) -> Any:
 def _value(hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value)
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, list):
+        inner = next(iter(typing.get_args(hint)), None)  # Phase of tuple[Phase, ...]
+        return tuple(_value(inner, one) for one in value)
+    return value
 
 
 def replace(path: Path, write: typing.Callable[[Path], Any]) -> None:

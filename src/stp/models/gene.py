@@ -90,6 +90,8 @@ class GeneEncoder(Pretrained, nn.Module):
         ids = to_model_ids(tokens[:, : self.config.context_length])
         if self.config.pooling == "mean":
             ids = ids[:, : max(1, int((ids != PAD_ID).sum(1).max()))]  # (n, longest)
+        else:  # padding counts
+            ids = F.pad(ids, (0, self.config.context_length - ids.shape[1]), value=PAD_ID)
         return self.pool(self.hidden(ids), ids != PAD_ID)
 
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:

@@ -63,24 +63,13 @@ class ImageEncoder(Pretrained, nn.Module):
     """
 
     config_class = ImageEncoderConfig
+    reads_genes = False
 
     def __init__(self, config: ImageEncoderConfig) -> None:
         super().__init__()
-        import timm
-
         # What is saved must rebuild the module without fetching the start weights again.
         self.config = replace(config, pretrained=False)
-        self.backbone = timm.create_model(
-            config.backbone,
-            pretrained=config.pretrained,
-            num_classes=0,
-            img_size=config.image_size,
-            **config.backbone_args,
-        )
-        if getattr(self.backbone, "cls_token", None) is None:
-            raise ValueError(
-                f"backbone {config.backbone!r} has no class token; choose a vision transformer that has one"
-            )
+        self.backbone = _create_backbone(config)
         self.prompt = nn.Parameter(torch.randn(1, 1, self.width) * 0.02)
         self.reference_projection = nn.Linear(self.width, self.width)
         shape = (1, 3, 1, 1)
@@ -125,3 +114,20 @@ class ImageEncoder(Pretrained, nn.Module):
         small = F.interpolate(self._channels(patches), size=tuple(size), mode="bilinear", antialias=True)
         token = self.backbone.patch_embed.proj((small / 255 - self.mean) / self.std)  # (n, width, 1, 1)
         return self.backbone.patch_embed.norm(token.flatten(2).transpose(1, 2))
+
+
+def _create_backbone(config: ImageEncoderConfig) -> nn.Module:
+    """Build the backbone; of timm's models only a `VisionTransformer` can take a prompt token."""
+    import timm
+    from timm.models import VisionTransformer
+
+    sizes = {"num_classes": 0, "img_size": config.image_size, **config.backbone_args}
+    try:
+        backbone = timm.create_model(config.backbone, pretrained=config.pretrained, **sizes)
+    except TypeError as error:
+        raise ValueError(f"timm builds no {config.backbone!r} with {sizes}: {error}") from error
+    if not isinstance(backbone, VisionTransformer) or backbone.cls_token is None:
+        raise ValueError(
+            f"backbone {config.backbone!r} is no VisionTransformer of timm with a class token; choose one that is"
+        )
+    return backbone

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NOT_CURVES = {"phase", "epoch", "step", "split", "score", "learning_rate", "spots_per_second"}
+CHANCE = "chance"
 
 
 def training(run_dir: str | Path) -> "Figure":
@@ -32,28 +34,34 @@ def training(run_dir: str | Path) -> "Figure":
     import matplotlib.pyplot as plt
 
     lines, ends = _read(Path(run_dir))
-    names = sorted({name for line in lines for name in line} - NOT_CURVES, key=lambda name: (name != "loss", name))
-    names = [name for name in names if not name.startswith("chance")]
+    names = {name for line in lines for name in line if not name.startswith(CHANCE)} - NOT_CURVES
+    names = sorted(names, key=lambda name: (name != "loss", len(name), name))
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.6 * columns, 2.8 * rows), layout="constrained", squeeze=False, sharex=True
-    )
-    for ax, name in zip(axes.flat, names, strict=False):
-        for split, style in {"train": "-", "validation": "o-"}.items():
-            points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
-            if points:
-                ax.plot(*zip(*points, strict=True), style, markersize=4, label=split)
-        chance = [(line["step"], line[f"chance{name[6:]}"]) for line in lines if f"chance{name[6:]}" in line]
-        if name.startswith("recall") and chance:
-            ax.plot(*zip(*chance, strict=True), ":", color="gray", label="chance")
-        for end in ends[:-1]:
-            ax.axvline(end, color="gray", linestyle="--", linewidth=0.8)
-        ax.set(title=name, xlabel="step")
-        ax.legend(frameon=False)
+    size = (3.6 * columns, 2.8 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for ax in axes.flat[len(names) :]:
         ax.set_axis_off()
+    for ax, name in zip(axes.flat, names, strict=False):
+        _draw(ax, lines, name)
+        for end in ends[:-1]:
+            ax.axvline(end, color="gray", linestyle="--", linewidth=0.8)
     return figure
+
+
+def _draw(ax: "Axes", lines: list[dict], name: str) -> None:
+    """Draw one quantity of both splits, and chance where it was logged."""
+    curves = {
+        "train": ("train", name, {"linestyle": "-"}),
+        "validation": ("validation", name, {"marker": "o", "markersize": 4}),
+        "chance": ("validation", name.replace("recall", CHANCE), {"linestyle": ":", "color": "gray"}),
+    }
+    for label, (split, column, style) in curves.items():
+        points = [(line["step"], line[column]) for line in lines if line["split"] == split and column in line]
+        if points and (label != "chance" or column != name):
+            ax.plot(*zip(*points, strict=True), label=label, **style)
+    ax.set(title=name, xlabel="step")
+    ax.legend(frameon=False)
 
 
 def _read(run_dir: Path) -> tuple[list[dict], list[int]]:

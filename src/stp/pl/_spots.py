@@ -92,7 +92,7 @@ def draw_tissue(ax: "Axes", slide: Slide) -> None:
 
 def _size(n_spots: int) -> float:
     """Return the marker area at which this many spots neither touch nor vanish."""
-    return float(np.clip(6000 / max(n_spots, 1), 2, 40))
+    return float(np.clip(12_000 / max(n_spots, 1), 2, 40))
 
 
 def _scatter(ax: "Axes", xy: np.ndarray, values: Any, size: float | None) -> None:
@@ -171,7 +171,7 @@ def expression(
 
 def _predicted(adata: "AnnData", key: str, genes: list[str]) -> np.ndarray:
     values = require(adata, "obsm", key, "stp.tl.predict_expression(adata, reference)")
-    names = list(np.asarray(adata.uns[key]["genes"]).astype(str))
+    names = [str(name) for name in adata.uns[key]["genes"]]
     if missing := [gene for gene in genes if gene not in names]:
         raise KeyError(f"{missing} were not predicted; choose from adata.uns[{key!r}]['genes']")
     return np.asarray(values)[:, [names.index(gene) for gene in genes]]

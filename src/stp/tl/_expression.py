@@ -72,13 +72,15 @@ def predict_expression(
     KeyError
         An embedding or a gene is missing.
     ValueError
-        There are fewer references than `n_neighbors`, or the reference's counts are not raw.
+        No spot has an embedding, there are fewer references than `n_neighbors`, or their counts are not raw.
     """
     adata, reference = begin(adata, table_key, copy), get_table(reference, table_key)
     queries = np.asarray(require(adata, "obsm", use_rep, "stp.tl.embed_images(sdata, model)"))
     references = np.asarray(require(reference, "obsm", reference_rep, "stp.tl.embed_genes(reference, model)"))
     profiles, names = _profiles(reference, layer, genes)
     known, usable = (np.isfinite(x).all(axis=1) for x in (queries, references))
+    if not known.any():
+        raise ValueError(f"no spot has an embedding in obsm[{use_rep!r}], all are NaN")
     found = nearest(queries[known], references[usable], n_neighbors)
     weight, uniform = weights(found.similarity)
     predicted = np.full((adata.n_obs, len(names)), np.nan, dtype=np.float32)

@@ -67,6 +67,8 @@ def tokenize(
     ValueError
         The vocabulary has no means, the counts are not raw, no gene is known, or less than half of the UMIs are.
     """
+    if context_length < 1:
+        raise ValueError(f"context_length must be positive, not {context_length}")
     adata = begin(adata, table_key, copy)
     vocabulary = _vocabulary(vocabulary)
     divisors, index = vocabulary.divisors(), _index(adata, vocabulary, gene_ids_key)

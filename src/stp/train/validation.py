@@ -43,7 +43,8 @@ def recall(stamp: Stamp, dataset: PairDataset, rows: list[np.ndarray], config: L
         found.append(recall_at_k(*_embed(stamp, dataset, store, chosen, config), RECALL_AT))
         chance.append(len(chosen))
     scores = {f"recall@{k}": float(np.mean([one[k] for one in found])) for k in RECALL_AT}
-    return {**scores, "chance@5": float(np.mean([5 / n for n in chance])), "score": scores["recall@5"]}
+    scores |= {f"chance@{k}": float(np.mean([min(1.0, k / n) for n in chance])) for k in RECALL_AT}
+    return {**scores, "score": scores["recall@5"]}
 
 
 def _embed(stamp: Stamp, dataset: PairDataset, store: int, rows: np.ndarray, config: LoopConfig):

@@ -1,0 +1,147 @@
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from stp.data.dataset import Picks, SpotStore
+from stp.data.pairs import PairDataset, region_centers, turned, turned_cell
+from stp.io import from_anndata, write_store
+
+SIZE, UM = 48, 4.0  # the patch is 16 px wide in its region
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store whose image is different everywhere: 9 cells of any region are told apart."""
+    from anndata import AnnData
+
+    rng = np.random.default_rng(0)
+    noise = PIL.Image.fromarray(rng.integers(0, 256, (50, 60, 3)).astype(np.uint8))
+    image = np.asarray(noise.resize((1200, 1000), PIL.Image.Resampling.BICUBIC))
+    counts = AnnData(rng.poisson(3, (30, 12)).astype(np.float32))
+    counts.var_names = [
+        "EPCAM",
+        "KRT8",
+        "KRT18",
+        "ERBB2",
+        "COL1A1",
+        "DCN",
+        "LUM",
+        "PTPRC",
+        "CD3D",
+        "CD3E",
+        "VIM",
+        "ACTB",
+    ]
+    counts.obsm["spatial"] = rng.uniform([300, 300], [900, 700], (30, 2))
+    path = tmp_path_factory.mktemp("pairs") / "noise.zarr"
+    write_store(from_anndata(counts, image, um_per_px=2.0), path, patch_um_per_px=UM)
+    return SpotStore(path)
+
+
+@pytest.fixture
+def pairs(store, vocabulary):
+    def make(seed=0, **how):
+        window = {"image_size": SIZE, "um_per_px": UM}
+        return PairDataset([store], vocabulary, context_length=8, seed=seed, **window, **how)
+
+    return make
+
+
+def picks(*rows, epoch=0):
+    return Picks(epoch, np.array([(0, row) for row in rows]))
+
+
+def distances(region, patch):
+    """Mean difference of the shrunk patch to each of the nine cells of a region."""
+    small = np.asarray(PIL.Image.fromarray(patch).resize((16, 16), PIL.Image.Resampling.BILINEAR), dtype=int)
+    cells = region.reshape(3, 16, 3, 16, 3).swapaxes(1, 2).reshape(9, 16, 16, 3)
+    return np.abs(cells - small).mean(axis=(1, 2, 3))
+
+
+def test_region_centers_by_hand():
+    centers = np.full((9, 2), 1000.0)
+    placed = region_centers(centers, np.arange(9), 100.0)
+    # The patch in the upper left cell has its region to the lower right, and so on.
+    assert placed.tolist() == [[x, y] for y in (1100, 1000, 900) for x in (1100, 1000, 900)]
+
+
+@pytest.mark.parametrize("cell", range(9))
+def test_the_patch_fills_the_named_cell_of_its_region(cell, store):
+    rows = np.arange(10)
+    patches = store.pyramid.read(store.coordinates[rows], size=SIZE, um_per_px=UM)
+    around = region_centers(store.coordinates[rows], np.full(10, cell), SIZE * UM)
+    regions = store.pyramid.read(around, size=SIZE, um_per_px=3 * UM)
+    for region, patch in zip(regions, patches, strict=True):
+        found = distances(region, patch)
+        assert found.argmin() == cell
+        assert found[cell] < 0.35 * np.delete(found, cell).min()
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_cells_of_a_batch_say_where_its_patches_are(turn, pairs):
+    dataset = pairs(turn=turn)
+    for epoch in range(3):
+        batch = dataset[picks(*range(30), epoch=epoch)]
+        images = zip(batch["regions"].numpy(), batch["patches"].numpy(), strict=True)
+        assert [distances(*pair).argmin() for pair in images] == batch["cells"].tolist()
+        assert len(set(batch["cells"].tolist())) > 5
+
+
+def test_a_batch_of_pairs(pairs, store, vocabulary):
+    batch = pairs()[picks(4, 2, 9)]
+    assert {name: (tuple(values.shape), values.dtype) for name, values in batch.items()} == {
+        "tokens": ((3, 8), torch.int64),
+        "patches": ((3, SIZE, SIZE, 3), torch.uint8),
+        "regions": ((3, SIZE, SIZE, 3), torch.uint8),
+        "cells": ((3,), torch.int64),
+        "stains": ((3, 3), torch.float32),
+    }
+    expected = store.pyramid.read(store.coordinates[[4, 2, 9]], size=SIZE, um_per_px=UM)
+    np.testing.assert_array_equal(batch["patches"], expected)
+    np.testing.assert_array_equal(batch["tokens"], store.tokens(vocabulary, 8)[[4, 2, 9]])
+    assert (batch["stains"] == 1).all()
+
+
+def test_pairs_of_several_stores_keep_their_order(stores, vocabulary):
+    opened = [SpotStore(path) for path in stores[:2]]
+    dataset = PairDataset(opened, vocabulary, context_length=8, image_size=16, um_per_px=4.0, seed=0)
+    spots = [(1, 5), (0, 3), (1, 2), (0, 9)]
+    batch = dataset[Picks(0, np.array(spots))]
+    for index, (store, row) in enumerate(spots):
+        np.testing.assert_array_equal(batch["patches"][index], dataset.patches(store, np.array([row]))[0])
+        np.testing.assert_array_equal(batch["tokens"][index], dataset.tokens[store][row])
+
+
+def test_draws_depend_on_seed_spot_and_epoch_alone(pairs):
+    how = {"turn": True, "stain_jitter": 0.1}
+    first, again = pairs(**how)[picks(4, 2, 9)], pairs(**how)[picks(7, 4)]
+    for name in first:
+        assert torch.equal(first[name][0], again[name][1])
+    cells = [pairs(**how)[picks(*range(30))]["cells"].tolist()]
+    cells += [pairs(seed=1, **how)[picks(*range(30))]["cells"].tolist()]
+    cells += [pairs(**how)[picks(*range(30), epoch=1)]["cells"].tolist()]
+    assert len(set(map(tuple, cells))) == 3
+
+
+def test_cells_are_uniform(pairs):
+    dataset = pairs()
+    drawn = [dataset._draw(0, row, epoch)[0] for row in range(300) for epoch in range(10)]
+    np.testing.assert_allclose(np.bincount(drawn, minlength=9) / 3000, 1 / 9, atol=0.02)
+
+
+def test_stains_vary_about_one(pairs):
+    stains = torch.cat([pairs(stain_jitter=0.2)[picks(*range(30), epoch=epoch)]["stains"] for epoch in range(5)])
+    logs = stains.log()
+    assert logs.mean().abs() < 0.04
+    assert logs.std() == pytest.approx(0.2, rel=0.15)
+
+
+def test_the_eight_turns():
+    image = np.arange(9).reshape(3, 3)
+    images = [turned(image, turn) for turn in range(8)]
+    assert len({tuple(one.ravel()) for one in images}) == 8
+    assert turned(image, 1).tolist() == [[2, 5, 8], [1, 4, 7], [0, 3, 6]]
+    assert turned(image, 4).tolist() == [[2, 1, 0], [5, 4, 3], [8, 7, 6]]
+    for turn, one in enumerate(images):
+        assert [one.ravel()[turned_cell(cell, turn)] for cell in range(9)] == list(range(9))

@@ -1,0 +1,283 @@
+import json
+
+import anndata
+import dask.array
+import h5py
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+import spatialdata
+import tifffile
+from spatialdata.transformations import get_transformation
+
+import stp._levels
+from stp.data.slides import find_slides
+from stp.io import from_anndata, read_visium, read_wsi
+
+
+def pixels(sdata, key="slide_full_image"):
+    return np.moveaxis(np.asarray(sdata[key].data), 0, -1)
+
+
+def to_um(element):
+    return get_transformation(element, "um").to_affine_matrix(("x", "y"), ("x", "y"))
+
+
+@pytest.fixture
+def bare(adata):
+    """Spots that say nothing of their scale."""
+    adata.obs = adata.obs[[]]
+    return adata
+
+
+def test_from_anndata(adata, image):
+    sdata = from_anndata(adata, image, um_per_px=1.0, name="mine")
+    assert (list(sdata.images), list(sdata.shapes), list(sdata.tables)) == (["mine_full_image"], ["mine"], ["table"])
+    np.testing.assert_array_equal(pixels(sdata, "mine_full_image"), image)
+    table = sdata["table"]
+    assert table.uns["spatialdata_attrs"] == {"region": "mine", "region_key": "region", "instance_key": "spot_id"}
+    assert (table.X != adata.X).nnz == 0
+    assert "region" not in adata.obs
+    centers = np.column_stack([sdata["mine"].geometry.x, sdata["mine"].geometry.y])
+    np.testing.assert_allclose(centers, adata.obsm["spatial"])
+
+
+@pytest.mark.parametrize("um_per_px", [0.5, 2.0])
+def test_both_coordinate_systems(bare, image, um_per_px):
+    sdata = from_anndata(bare, image, um_per_px=um_per_px)
+    for element in (sdata["slide_full_image"], sdata["slide"]):
+        assert set(get_transformation(element, get_all=True)) == {"global", "um"}
+        np.testing.assert_allclose(to_um(element), np.diag([um_per_px, um_per_px, 1]))
+    assert sdata["slide"]["radius"].unique() * um_per_px == pytest.approx(27.5)
+    wide = from_anndata(bare, image, um_per_px=um_per_px, spot_diameter_um=100)
+    assert wide["slide"]["radius"].unique() * um_per_px == pytest.approx(50)
+    (found,) = find_slides(sdata, sdata["table"])
+    np.testing.assert_allclose(found.pyramid.to_pixels(found.centers), bare.obsm["spatial"])
+
+
+@pytest.mark.parametrize("kind", ["cyx", "rgba", "tiled tiff", "png"])
+def test_from_anndata_takes_images_of_any_kind(kind, adata, image, tmp_path):
+    if kind == "cyx":
+        given = np.ascontiguousarray(np.moveaxis(image, -1, 0))
+    elif kind == "rgba":
+        given = np.concatenate([image, image[..., :1]], axis=-1)
+    elif kind == "png":
+        given = tmp_path / "a.png"
+        PIL.Image.fromarray(image).save(given)
+    else:
+        given = str(tmp_path / "a.tif")
+        tifffile.imwrite(given, image, tile=(256, 256), photometric="rgb")
+    sdata = from_anndata(adata, given, um_per_px=1.0)
+    assert isinstance(sdata["slide_full_image"].data, dask.array.Array)
+    assert sdata["slide_full_image"].shape == (3, *image.shape[:2])
+    np.testing.assert_array_equal(pixels(sdata), image)
+
+
+def test_a_real_section_is_opened_and_not_decoded(real, monkeypatch):
+    decoded, decode = [], stp._levels._decode
+    monkeypatch.setattr(stp._levels, "_decode", lambda path: decoded.append(path) or decode(path))
+    adata = anndata.read_h5ad(real("her2st", "C6.h5ad"))
+    sdata = from_anndata(adata, real("her2st", "C6.jpg"), um_per_px=adata.uns["um_per_px"])
+    (found,) = find_slides(sdata, sdata["table"])
+    assert decoded == []
+    patches = found.pyramid.read(found.centers[::20], size=64, um_per_px=1.75)
+    assert decoded
+    means = patches.mean(axis=(1, 2))
+    assert (means.max(axis=1) < 235).all()  # spots are on tissue, not on glass
+    assert (means[:, 0] > means[:, 1]).all()  # which is pink
+
+
+def test_from_anndata_without_an_image(adata):
+    sdata = from_anndata(adata, None)  # the scale is that of the lattice
+    assert list(sdata.images) == []
+    np.testing.assert_allclose(to_um(sdata["slide"]), np.eye(3), atol=1e-9)
+
+
+def test_from_anndata_survives_the_disk(adata, image, tmp_path):
+    from_anndata(adata, image, um_per_px=1.0).write(tmp_path / "a.zarr")
+    back = spatialdata.read_zarr(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(pixels(back), image)
+    (found,) = find_slides(back, back["table"])
+    np.testing.assert_allclose(found.centers, adata.obsm["spatial"])
+
+
+def test_other_coordinates(adata, image):
+    adata.obsm["pixels"] = np.column_stack([adata.obsm.pop("spatial"), np.zeros(100)])
+    with pytest.raises(KeyError, match=r"adata\.obsm\['spatial'\] is missing.*spatial_key="):
+        from_anndata(adata, image, um_per_px=1.0)
+    sdata = from_anndata(adata, image, um_per_px=1.0, spatial_key="pixels")
+    assert sdata["slide"].geometry.x.to_list() == adata.obsm["pixels"][:, 0].tolist()
+
+
+def test_the_scale_comes_from_the_file_or_the_scale_factors(bare, image, tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, image, photometric="rgb", description="Aperio|MPP = 0.5", metadata=None)
+    assert to_um(from_anndata(bare, path)["slide"])[0, 0] == 0.5
+    bare.uns["spatial"] = {"lib": {"scalefactors": {"microns_per_pixel": 0.7}}}
+    assert to_um(from_anndata(bare, image)["slide"])[0, 0] == 0.7
+    with pytest.raises(ValueError, match=r"the file's metadata gives 0\.5 .* scalefactors gives 0\.7"):
+        from_anndata(bare, path)
+    bare.uns["spatial"]["second"] = {"scalefactors": {"microns_per_pixel": 0.5}}
+    with pytest.raises(ValueError, match="no physical scale"):  # which library is meant?
+        from_anndata(bare, image)
+
+
+def test_scale_errors(adata, bare, image):
+    with pytest.raises(ValueError, match="no physical scale: pass um_per_px="):
+        from_anndata(bare, image)
+    bare.uns["spatial"] = {"lib": {"scalefactors": {"spot_diameter_fullres": 65.0}}}
+    with pytest.warns(UserWarning, match="spot diameter"):
+        assert to_um(from_anndata(bare, image)["slide"])[0, 0] == 1.0
+
+
+def test_the_lattice_contradicts(adata, image):
+    with pytest.raises(ValueError, match=r"um_per_px gives 0\.5 um per pixel, the spot lattice gives 1;"):
+        from_anndata(adata, image, um_per_px=0.5)
+    assert to_um(from_anndata(adata, image, um_per_px=1.04)["slide"])[0, 0] == 1.04
+
+
+def test_what_is_no_rgb_image_is_refused(adata, image):
+    with pytest.raises(ValueError, match="convert the image to uint8"):
+        from_anndata(adata, image.astype(np.uint16))
+    with pytest.raises(ValueError, match="expected an RGB image"):
+        from_anndata(adata, image[..., 0])
+    with pytest.raises(FileNotFoundError, match=r"no image at nothing\.jpg"):
+        from_anndata(adata, "nothing.jpg")
+
+
+def write_counts(path, adata):
+    """Write counts as Cell Ranger 3 and later do: genes x barcodes in CSC."""
+    strings = {
+        "id": [f"ENSG{index:011d}" for index in range(adata.n_vars)],
+        "name": adata.var_names,
+        "feature_type": ["Gene Expression"] * adata.n_vars,
+        "genome": ["GRCh38"] * adata.n_vars,
+        "_all_tag_keys": ["genome"],
+    }
+    with h5py.File(path, "w") as file:
+        matrix = file.create_group("matrix")
+        matrix["barcodes"] = np.array(adata.obs_names, "S")
+        matrix["data"] = adata.X.data.astype(np.int32)
+        matrix["indices"] = adata.X.indices.astype(np.int64)
+        matrix["indptr"] = adata.X.indptr.astype(np.int64)
+        matrix["shape"] = np.array(adata.shape[::-1], np.int32)
+        features = matrix.create_group("features")
+        for key, values in strings.items():
+            features[key] = np.array(values, "S")
+        file.attrs.update({"chemistry_description": "Spatial 3' v1", "filetype": "matrix", "version": 2})
+
+
+@pytest.fixture
+def space_ranger(adata, image, tmp_path):
+    """A Space Ranger folder with rows of positions in another order than barcodes, and its full-resolution slide."""
+    folder = tmp_path / "sample"
+    (folder / "spatial").mkdir(parents=True)
+    write_counts(folder / "filtered_feature_bc_matrix.h5", adata)
+    positions = pd.DataFrame({"barcode": adata.obs_names, "in_tissue": 1})
+    positions[["array_row", "array_col"]] = adata.obs[["array_row", "array_col"]].to_numpy()
+    positions[["pxl_row_in_fullres", "pxl_col_in_fullres"]] = adata.obsm["spatial"][:, ::-1]
+    positions.sample(frac=1, random_state=0).to_csv(folder / "spatial" / "tissue_positions.csv", index=False)
+    scales = {"tissue_hires_scalef": 0.5, "tissue_lowres_scalef": 0.1}
+    factors = {"spot_diameter_fullres": 65.0, "fiducial_diameter_fullres": 100.0, **scales}
+    (folder / "spatial" / "scalefactors_json.json").write_text(json.dumps(factors))
+    for name, factor in (("hires", 0.5), ("lowres", 0.1)):
+        small = PIL.Image.fromarray(image).resize([int(n * factor) for n in image.shape[1::-1]])
+        small.save(folder / "spatial" / f"tissue_{name}_image.png")
+    tifffile.imwrite(tmp_path / "full.tif", image, tile=(256, 256), photometric="rgb")
+    return folder
+
+
+def test_read_visium(space_ranger, adata, image):
+    sdata = read_visium(space_ranger, image=space_ranger.parent / "full.tif")
+    table = sdata["table"]
+    assert table.obs_names.tolist() == adata.obs_names.tolist()
+    assert (table.X != adata.X).nnz == 0
+    assert table.var["gene_ids"].iloc[3] == "ENSG00000000003"
+    (found,) = find_slides(sdata, table)
+    assert (found.region, found.image_key, found.coordinate_system) == ("sample", "sample_full_image", "um")
+    assert found.pyramid.um_per_px == pytest.approx(1.0)
+    np.testing.assert_allclose(found.centers, adata.obsm["spatial"], rtol=1e-6)
+    patches = found.pyramid.read(found.centers, size=32, um_per_px=1.0)
+    for patch, (x, y) in zip(patches, np.floor(adata.obsm["spatial"] - 15.5).astype(int), strict=True):
+        np.testing.assert_array_equal(patch, image[y : y + 32, x : x + 32])
+    for key, factor in (("sample_hires_image", 2), ("sample_lowres_image", 10)):
+        np.testing.assert_allclose(to_um(sdata[key]), np.diag([factor, factor, 1]), rtol=0.01)
+
+
+def test_read_visium_without_the_slide(space_ranger):
+    sdata = read_visium(str(space_ranger), name="mine")
+    assert sorted(sdata.images) == ["mine_hires_image", "mine_lowres_image"]
+    (found,) = find_slides(sdata, sdata["table"])
+    assert (found.image_key, found.pyramid.um_per_px) == ("mine_hires_image", pytest.approx(2.0))
+    with pytest.raises(ValueError, match="give the full-resolution slide"):
+        found.pyramid.read(found.centers, size=32, um_per_px=0.5)
+
+
+def test_read_visium_errors(space_ranger, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no Space Ranger folder"):
+        read_visium(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="no image at"):
+        read_visium(space_ranger, image=tmp_path / "nothing.tif")
+    with pytest.raises(ValueError, match=r"um_per_px gives 0\.5 .* the spot lattice gives 1;"):
+        read_visium(space_ranger, um_per_px=0.5)
+
+
+SLIDES = {
+    "CMU-1-Small-Region.svs": (0.499, (2967, 2220)),
+    "TCGA-CR-7395-01A-01-TS1.svs": (None, (3567, 4443)),
+    "kidney-48-5.tif": (None, (901, 1493)),
+}
+
+
+@pytest.mark.parametrize("name", SLIDES)
+def test_read_wsi_of_real_slides(name, real):
+    stated, shape = SLIDES[name]
+    path = real("wsi", name)
+    if stated is None:
+        with pytest.raises(ValueError, match="no physical scale: pass um_per_px="):
+            read_wsi(path)
+    sdata = read_wsi(path, um_per_px=stated or 0.25)
+    assert (list(sdata.images), list(sdata.shapes), list(sdata.tables)) == (["wsi_full_image"], [], [])
+    element = sdata["wsi_full_image"]
+    assert element.shape == (3, *shape)
+    np.testing.assert_allclose(to_um(element), np.diag([stated or 0.25] * 2 + [1]))
+    window = element[:, 300:400, 500:620].to_numpy()
+    np.testing.assert_array_equal(np.moveaxis(window, 0, -1), tifffile.imread(path, series=0)[300:400, 500:620])
+
+
+@pytest.mark.parametrize(("name", "n_tiles"), [("CMU-1-Small-Region.svs", 48), ("TCGA-CR-7395-01A-01-TS1.svs", 47)])
+def test_tiles_of_real_slides_are_on_tissue(name, n_tiles, real):
+    um_per_px = SLIDES[name][0] or 0.25
+    sdata = read_wsi(real("wsi", name), um_per_px=um_per_px, tile_um=112, name="case")
+    table = sdata["table"]
+    assert table.shape == (n_tiles, 0)  # counted on the picture
+    (found,) = find_slides(sdata, table)
+    assert (found.region, found.image_key) == ("case", "case_full_image")
+    assert found.pyramid.inside(found.centers, size=224, um_per_px=0.5).all()
+    steps = found.centers / 112 - 0.5
+    np.testing.assert_allclose(steps, steps.round(), atol=1e-6)
+    patches = found.pyramid.read(found.centers, size=56, um_per_px=2.0, allow_upsampling=True).astype(int)
+    stained = np.ptp(patches, axis=-1) > 20
+    assert stained.mean(axis=(1, 2)).min() > 0.35
+    assert stained.mean() > 0.7
+
+
+def test_a_real_slide_of_glass_has_no_tiles(real):
+    with pytest.raises(ValueError, match="no tile lies on tissue"):
+        read_wsi(real("wsi", "kidney-48-5.tif"), um_per_px=0.5, tile_um=112)
+
+
+def test_tiles_by_hand(tmp_path):
+    slide = np.full((500, 700, 3), 240, np.uint8)  # glass
+    slide[100:400, 200:500] = (200, 120, 180)  # tissue
+    slide[100:200, 200:275] = 235  # a tile of which a quarter is tissue
+    slide[0:100, 600:700] = 20  # black ink is gray
+    PIL.Image.fromarray(slide).save(tmp_path / "a.png")
+    sdata = read_wsi(tmp_path / "a.png", um_per_px=0.5, tile_um=50)
+    expected = [[x + 50, y + 50] for y in (100, 200, 300) for x in (200, 300, 400)][1:]
+    assert sdata["table"].obsm["spatial"].tolist() == expected
+    assert sdata["table"].obs_names[0] == "wsi_350_150"
+    assert (sdata["wsi"]["radius"] == 50).all()
+    sdata.write(tmp_path / "a.zarr")
+    assert spatialdata.read_zarr(tmp_path / "a.zarr")["table"].shape == (8, 0)

@@ -1,0 +1,248 @@
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+import spatialdata
+import zarr
+from spatialdata.models import TableModel
+from spatialdata.transformations import get_transformation
+
+import stp.io._store
+from stp import Vocabulary
+from stp.data.dataset import SpotStore
+from stp.data.slides import find_slides
+from stp.io import from_anndata, write_store
+from stp.patches import ImagePyramid
+
+ERBB2, ACTB = "ENSG00000141736", "ENSG00000075624"
+
+
+def table(counts, names, **more):
+    adata = anndata.AnnData(scipy.sparse.csr_matrix(np.asarray(counts, np.float32)), **more)
+    adata.var_names = names
+    return adata
+
+
+def test_a_store_opens_in_spatialdata(stores, adata):
+    sdata = spatialdata.read_zarr(stores[0])
+    assert (list(sdata.images), list(sdata.shapes), list(sdata.tables)) == (["image"], ["spots"], ["table"])
+    default = Vocabulary.default()
+    ids = default.gene_ids[default.encode(adata.var_names)]
+    written = sdata["table"]
+    np.testing.assert_array_equal(written[:, ids].X.toarray(), adata.X.toarray())
+    assert written.var.loc[ids, "symbol"].tolist() == adata.var_names.tolist()
+    assert written.obs_names.tolist() == adata.obs_names.tolist()
+    pd.testing.assert_frame_equal(written.obs[["array_row", "array_col"]], adata.obs)
+    (found,) = find_slides(sdata, written)
+    assert (found.region, found.image_key, found.coordinate_system) == ("spots", "image", "um")
+    np.testing.assert_allclose(found.centers, written.obsm["spatial"])
+
+
+def test_counts_are_by_ensembl_id_and_those_of_one_gene_are_summed(tmp_path):
+    # HER2 is an alias of ERBB2; a version suffix is ignored; what the vocabulary does not know keeps its name.
+    names = ["HER2", "XIST", "ERBB2", "ACTB", f"{ERBB2}.14", "my gene"]
+    write_store(table([[1, 2, 3, 4, 5, 6], [0, 0, 0, 7, 0, 0]], names), tmp_path / "a.zarr")
+    written = spatialdata.read_zarr(tmp_path / "a.zarr")["table"]
+    found = written.to_df().to_dict("list")
+    assert found == {ERBB2: [9, 0], ACTB: [4, 7], "XIST": [2, 0], "my gene": [6, 0]}
+    assert written.var["symbol"].to_dict() == {ERBB2: "HER2", ACTB: "ACTB", "XIST": "XIST", "my gene": "my gene"}
+    assert scipy.sparse.isspmatrix_csr(written.X)
+
+
+def test_layers_and_columns_of_names(tmp_path):
+    adata = table(np.log1p([[1, 2]]), ["a", "b"], layers={"counts": np.array([[3, 4]])})
+    adata.var["ids"] = [ACTB, ERBB2]
+    write_store(adata, tmp_path / "a.zarr", layer="counts", gene_ids_key="ids")
+    assert spatialdata.read_zarr(tmp_path / "a.zarr")["table"].to_df().iloc[0].to_dict() == {ACTB: 3, ERBB2: 4}
+
+
+def test_log_counts_are_refused_and_nothing_is_written(sdata, tmp_path):
+    sdata["table"].layers["counts"] = sdata["table"].X.copy()
+    sdata["table"].X = np.log1p(sdata["table"].X)
+    with pytest.raises(ValueError, match="no raw count.*pass layer='counts'"):
+        write_store(sdata, tmp_path / "a.zarr", patch_um_per_px=4.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def shot(bare_slide):
+    """A slide at 0.7 um per pixel: spots and an image where a bright square of 4 x 4 px marks each."""
+    adata, centers = bare_slide
+    image = np.full((901, 1102, 3), 40, np.uint8)
+    for x, y in centers:
+        image[y - 2 : y + 2, x - 2 : x + 2] = (250, 150, 50)
+    return from_anndata(adata, image, um_per_px=0.7)
+
+
+@pytest.fixture
+def bare_slide():
+    rng = np.random.default_rng(0)
+    centers = np.stack(np.meshgrid(np.arange(100, 1050, 150), np.arange(100, 850, 150)), axis=-1).reshape(-1, 2)
+    centers = centers + rng.integers(-30, 30, centers.shape)
+    adata = table(rng.poisson(3, (len(centers), 2)), ["ACTB", "ERBB2"])
+    adata.obsm["spatial"] = centers.astype(float)
+    return adata, centers
+
+
+@pytest.mark.parametrize(("patch_um_per_px", "region_scale"), [(0.7, 3), (1.4, 2), (1.0, 3)])
+def test_the_image_has_the_wanted_scales(shot, bare_slide, tmp_path, patch_um_per_px, region_scale):
+    how = {"patch_um_per_px": patch_um_per_px, "region_scale": region_scale}
+    write_store(shot, tmp_path / "a.zarr", **how)
+    sdata = spatialdata.read_zarr(tmp_path / "a.zarr")
+    pyramid = ImagePyramid.from_spatialdata(sdata, "image")
+    assert pyramid.um_per_px == pytest.approx(patch_um_per_px)
+    (height, width), (small_height, small_width) = (level.shape for level in pyramid.levels)
+    assert (height, width) == (small_height * region_scale, small_width * region_scale)
+    assert 901 * 0.7 <= height * patch_um_per_px < 901 * 0.7 + region_scale * patch_um_per_px
+    assert 1102 * 0.7 <= width * patch_um_per_px < 1102 * 0.7 + region_scale * patch_um_per_px
+    to_um = get_transformation(sdata["image"], "um").to_affine_matrix(("x", "y"), ("x", "y"))
+    np.testing.assert_allclose(to_um, np.diag([patch_um_per_px, patch_um_per_px, 1]))
+    assert sdata.attrs["stp_store"] == {
+        "version": 1,
+        "name": "a",
+        "unit": "um",
+        "patch_um_per_px": patch_um_per_px,
+        "scale_source": "the coordinate system um",
+    }
+
+
+@pytest.mark.parametrize("patch_um_per_px", [0.7, 1.0, 1.4])
+@pytest.mark.parametrize("chunk", [64, 256])
+def test_spots_are_on_their_pixels(shot, bare_slide, tmp_path, monkeypatch, patch_um_per_px, chunk):
+    monkeypatch.setattr(stp.io._store, "CHUNK", chunk)
+    write_store(shot, tmp_path / "a.zarr", patch_um_per_px=patch_um_per_px)
+    store = SpotStore(tmp_path / "a.zarr")
+    np.testing.assert_allclose(store.coordinates, bare_slide[1] * 0.7)
+    for level, shape in zip(store.pyramid.levels, (1, 3), strict=True):
+        scale = patch_um_per_px * shape
+        picture = level.read(0, level.shape[0], 0, level.shape[1]).astype(float) - 40
+        tall, wide = (int(n * 0.7 / scale) for n in (901, 1102))
+        picture = picture[:tall, :wide].clip(0)  # less the white beyond the border
+        y, x = (np.arange(n) + 0.5 for n in picture.shape[:2])
+        for center in store.coordinates / scale:
+            near = np.ix_(np.abs(y - center[1]) < 20 / scale, np.abs(x - center[0]) < 20 / scale)
+            weight = picture[near][..., 0]
+            found = [(weight * x[near[1]]).sum(), (weight * y[near[0]]).sum()] / weight.sum()
+            np.testing.assert_allclose(found, center, atol=0.25)
+        red, green, blue = picture.reshape(-1, 3).sum(axis=0)
+        assert red > green > blue  # RGB
+
+
+@pytest.mark.parametrize(("um_per_px", "tolerance"), [(4.0, 2.0), (12.0, 2.0)], ids=["patches", "regions"])
+def test_patches_of_the_store_are_those_of_the_source(sdata, stores, um_per_px, tolerance):
+    source = ImagePyramid.from_spatialdata(sdata, "slide_full_image")
+    store = SpotStore(stores[0])
+    # Centers on whole pixels of the level, where no rounding comes between.
+    centers = np.floor(store.coordinates / um_per_px) * um_per_px
+    window = {"size": 16, "um_per_px": um_per_px}
+    inside = source.inside(centers, **window)
+    assert inside.sum() >= 50
+    wanted, found = source.read(centers[inside], **window), store.pyramid.read(centers[inside], **window)
+    assert np.abs(wanted.astype(int) - found).mean() < tolerance
+    shifted = source.read(centers[inside] + um_per_px, **window)
+    assert np.abs(shifted.astype(int) - found)[..., :2].mean() > 2 * np.abs(wanted.astype(int) - found)[..., :2].mean()
+
+
+def test_a_store_has_small_chunks(stores):
+    image = zarr.open_group(stores[0], mode="r")["images/image"]
+    for level in image.attrs["ome"]["multiscales"][0]["datasets"]:
+        array = image[level["path"]]
+        assert array.chunks == tuple(map(min, (3, 256, 256), array.shape))
+
+
+def test_too_coarse_an_image_is_refused(shot, tmp_path):
+    with pytest.raises(ValueError, match=r"has 0\.7 um per pixel, patches of 0\.5 are wanted"):
+        write_store(shot, tmp_path / "a.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_spots_without_an_image(adata, tmp_path):
+    write_store(adata, tmp_path / "lattice.zarr")  # the lattice tells um
+    np.testing.assert_allclose(SpotStore(tmp_path / "lattice.zarr").coordinates, adata.obsm["spatial"])
+    adata.obs = adata.obs[[]]
+    write_store(adata, tmp_path / "given.zarr", um_per_px=0.5)
+    np.testing.assert_allclose(SpotStore(tmp_path / "given.zarr").coordinates, adata.obsm["spatial"] / 2)
+    write_store(adata, tmp_path / "unknown.zarr")
+    unknown = spatialdata.read_zarr(tmp_path / "unknown.zarr")
+    assert unknown.attrs["stp_store"]["unit"] == ""
+    assert set(get_transformation(unknown["spots"], get_all=True)) == {"global"}
+
+
+def test_rows_of_a_shuffled_table_keep_their_spots(sdata, adata, tmp_path):
+    order = np.random.default_rng(0).permutation(adata.n_obs)[:40]
+    sdata.tables["table"] = sdata["table"][order].copy()
+    write_store(sdata, tmp_path / "a.zarr", patch_um_per_px=4.0)
+    np.testing.assert_allclose(SpotStore(tmp_path / "a.zarr").coordinates, adata.obsm["spatial"][order])
+
+
+def test_several_regions_are_refused(sdata, tmp_path):
+    second = sdata["table"].copy()
+    second.obs["region"] = pd.Categorical(["slide"] * 50 + ["other"] * 50)
+    del second.uns["spatialdata_attrs"]
+    sdata.shapes["other"] = sdata["slide"]
+    sdata.tables["table"] = TableModel.parse(
+        second, region=["slide", "other"], region_key="region", instance_key="spot_id"
+    )
+    with pytest.raises(ValueError, match=r"a store holds one slide, the table covers \['slide', 'other'\]"):
+        write_store(sdata, tmp_path / "a.zarr", patch_um_per_px=4.0)
+
+
+def test_an_existing_path_is_kept_unless_overwritten(tmp_path):
+    path = tmp_path / "a.zarr"
+    write_store(table([[1]], ["ACTB"]), path)
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
+        write_store(table([[2]], ["ACTB"]), path)
+    assert spatialdata.read_zarr(path)["table"].X.sum() == 1
+    write_store(table([[2]], ["ACTB"]), path, overwrite=True)
+    assert spatialdata.read_zarr(path)["table"].X.sum() == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_store_may_be_written_over_its_own_source(stores, tmp_path):
+    path = tmp_path / "a.zarr"
+    spatialdata.read_zarr(stores[0]).write(path)
+    write_store(spatialdata.read_zarr(path), path, patch_um_per_px=8.0, overwrite=True)
+    store = SpotStore(path)
+    assert store.pyramid.um_per_px == 8.0
+    np.testing.assert_allclose(store.coordinates, SpotStore(stores[0]).coordinates)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_no_store_is_never_overwritten(kind, tmp_path):
+    path = tmp_path / "thesis"
+    if kind == "folder":
+        path.mkdir()
+        (path / "chapter.txt").write_text("long work")
+    else:
+        path.write_text("long work")
+    with pytest.raises(FileExistsError, match="is no store, so it is not replaced"):
+        write_store(table([[1]], ["ACTB"]), path, overwrite=True)
+    assert (path / "chapter.txt" if kind == "folder" else path).read_text() == "long work"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_killed_half_way_leaves_the_path_as_it_was(shot, overwrite, tmp_path, monkeypatch):
+    path = tmp_path / "a.zarr"
+    if overwrite:
+        write_store(table([[7]], ["ACTB"]), path)
+    read, calls = ImagePyramid.read, []
+
+    def fail(self, *args, **how):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return read(self, *args, **how)
+
+    monkeypatch.setattr(stp.io._store, "CHUNK", 64)
+    monkeypatch.setattr(ImagePyramid, "read", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_store(shot, path, patch_um_per_px=0.7, overwrite=overwrite)
+    assert path.exists() == overwrite
+    assert any(tmp_path.glob(".*")), "the failure came after writing had begun"
+    if overwrite:
+        assert spatialdata.read_zarr(path)["table"].X.sum() == 7
+    monkeypatch.undo()
+    write_store(shot, path, patch_um_per_px=0.7, overwrite=overwrite)
+    assert len(SpotStore(path)) == shot["table"].n_obs
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,176 @@
+"""Values computed with the authors' code on section C4; see shared/reference/README.md."""
+
+import json
+import runpy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stp import Vocabulary
+from stp.losses import contrast, grid_pool, localization_logits, symmetric_contrast
+from stp.models import GeneEncoder, GeneEncoderConfig, Stamp, StampConfig
+from stp.models.image import IMAGENET_MEAN, IMAGENET_STD
+from stp.train.tasks import MaskedGenes, NeighborhoodGenes
+
+N_GENES = 20310
+NAMES = {
+    "gene_encoder.": "spot_backbone.",
+    "gene_projection.": "spot_projection.",
+    "image_encoder.backbone.": "visual_backbone.base_model.",
+    "image_encoder.prompt": "visual_backbone.p_visual",
+    "image_encoder.reference_projection.": "visual_backbone.ref_pos_embed.",
+    "localization_projection.": "positioning_projection.",
+}
+STAGE_ONE_ONLY = "spatial_classifier_head"
+UNUSED = "spot_backbone.encoder_layer."  # the layer that the authors' blocks are copies of
+pytestmark = pytest.mark.slow
+
+
+def released_name(name):
+    return next((theirs + name[len(ours) :] for ours, theirs in NAMES.items() if name.startswith(ours)), name)
+
+
+def fill(module, golden, prefix=""):
+    """Give a module that was built without memory the weights made from the released names."""
+    weight = runpy.run_path(str(golden / "weights.py"))["weight"]
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    made = {name: weight(released_name(prefix + name), shape) for name, shape in shapes.items()}
+    module.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in made.items()}, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def genes():
+    return Vocabulary.from_genes([f"g{i}" for i in range(N_GENES)])
+
+
+@pytest.fixture(scope="module")
+def stamp(golden, genes):
+    with torch.device("meta"):
+        model = Stamp(StampConfig(gene=GeneEncoderConfig(tie_heads=False)), genes)
+    for name, values in {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}.items():  # not among the weights
+        setattr(model.image_encoder, name, torch.tensor(values).view(1, 3, 1, 1))
+    return fill(model, golden)
+
+
+@pytest.fixture(scope="module")
+def values(golden):
+    return dict(np.load(golden / "align_C4.npz"))
+
+
+@pytest.fixture(scope="module")
+def computed(stamp, values):
+    """Run the model once on all that the golden values need."""
+    tokens = torch.from_numpy(values["tokens"].astype(np.int64))
+    ids = torch.where(tokens == 0, 1, tokens)
+    hidden = stamp.gene_encoder.hidden(ids)
+    patches, regions = (torch.from_numpy(values[name]).permute(0, 2, 3, 1) for name in ("patches", "regions"))
+    image_features, images_aligned = stamp.encode_images(patches)
+    encoder = stamp.image_encoder
+    references = encoder.backbone.patch_embed.proj(torch.from_numpy(values["reference_images"]))
+    prompt = encoder.reference_projection(references.flatten(2).transpose(1, 2))
+    region = encoder.encode_with(encoder._normalized(regions), prompt)
+    return SimpleNamespace(
+        ids=ids,
+        hidden=hidden,
+        patches=patches,
+        image_features=image_features,
+        images_aligned=images_aligned,
+        references=references,
+        region=region,
+    )
+
+
+def assert_close(ours, golden, relative=1e-4):
+    """Compare as a whole: the norm of the difference over that of the golden value."""
+    ours, golden = np.asarray(ours, dtype=float), np.asarray(golden, dtype=float)
+    assert ours.shape == golden.shape
+    assert np.linalg.norm(ours - golden) <= relative * np.linalg.norm(golden)
+
+
+def test_every_weight_of_the_release_has_its_place(stamp, golden):
+    released = json.loads((golden / "state_dict_shapes.json").read_text())
+    ours = {released_name(name): list(tensor.shape) for name, tensor in stamp.state_dict().items()}
+    expected = {name: shape for name, shape in released.items() if UNUSED not in name}
+    assert {name: shape for name, shape in ours.items() if STAGE_ONE_ONLY not in name} == expected
+
+
+@pytest.mark.parametrize(
+    ("pooling", "name"), [("mean", "gene_features_masked_mean"), ("reference", "gene_features_reference_pooling")]
+)
+def test_gene_features(genes, computed, values, pooling, name):
+    with torch.device("meta"):  # pooling has no weights
+        encoder = GeneEncoder(GeneEncoderConfig(pooling=pooling), genes)
+    assert_close(encoder.pool(computed.hidden, computed.ids != 1), values[name])
+
+
+def test_genes_aligned(stamp, values):
+    features = torch.from_numpy(values["gene_features_reference_pooling"])
+    assert_close(F.normalize(stamp.gene_projection(features), dim=-1), values["genes_aligned_reference_pooling"])
+
+
+def test_image_features(computed, values):
+    assert_close(computed.image_features, values["image_features"])
+    assert_close(computed.images_aligned, values["images_aligned"])
+
+
+def test_region_features_reference_token_and_tokens(stamp, computed, values):
+    assert_close(computed.region.features, values["region_features"])
+    assert_close(F.normalize(stamp.region_projection(computed.region.features), dim=-1), values["regions_aligned"])
+    assert_close(computed.region.reference, values["reference_token"])
+    assert_close(computed.region.tokens[0], values["region_tokens_first"])
+
+
+def test_our_shrinking_of_the_patch_is_near_that_of_pillow(stamp, computed, values):
+    shrunk = stamp.image_encoder._shrunk(computed.patches)
+    theirs = computed.references.flatten(2).transpose(1, 2)
+    assert_close(shrunk, theirs, relative=0.01)  # Pillow rounds to 8 bits
+
+
+def test_contrastive_losses(stamp, values):
+    genes, patches, regions = (
+        torch.from_numpy(values[name])
+        for name in ("genes_aligned_reference_pooling", "images_aligned", "regions_aligned")
+    )
+    assert_close(symmetric_contrast(patches, genes, stamp.scale), values["patch_gene_loss"])
+    assert_close(symmetric_contrast(regions, genes, stamp.scale), values["region_gene_loss"])
+    assert_close(contrast(patches, regions, stamp.scale), values["patch_region_loss"])
+
+
+def test_localization(stamp, computed, values):
+    project = stamp.localization_projection
+    cells = project(grid_pool(computed.region.tokens))
+    logits = localization_logits(cells, project(computed.region.reference), stamp.scale)
+    assert_close(logits, values["localization_logits"])
+    assert_close(F.cross_entropy(logits, torch.from_numpy(values["region_cell"])), values["localization_loss"])
+
+
+READINGS = [(context, targets) for context in ("positionwise", "pooled") for targets in ("all", "masked")]
+
+
+@pytest.fixture(scope="module", params=["pretrain_C4.npz", "pretrain_C4_padded.npz"])
+def group(golden, genes, request):
+    """A group of nine spots as the dataset would read it, and the outputs of the stage-one model."""
+    values = dict(np.load(golden / request.param))
+    arrays = {"inputs": values["inputs"], "targets": values["tokens"], "chosen": values["mask"]}
+    batch = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
+    batch["chosen"] = batch["chosen"].bool()
+    with torch.device("meta"):
+        encoder = GeneEncoder(GeneEncoderConfig(tie_heads=False), genes)
+    encoder = fill(encoder, golden, prefix="gene_encoder.")
+    return SimpleNamespace(values=values, batch=batch, encoder=encoder, hidden=encoder.hidden(batch["inputs"]))
+
+
+def test_masked_gene_loss(group):
+    loss = MaskedGenes(group.encoder).masked_loss(group.hidden, group.batch)
+    assert_close(loss, group.values["masked_gene_loss"], relative=1e-5)
+
+
+@pytest.mark.parametrize(("context", "targets"), READINGS)
+def test_neighborhood_loss(group, context, targets):
+    task = NeighborhoodGenes(group.encoder, context=context, targets=targets)
+    loss = task._neighborhood_loss(group.hidden, group.batch)
+    assert_close(loss, group.values[f"neighborhood_loss_{context}_{targets}"], relative=1e-5)

@@ -1,0 +1,60 @@
+import anndata
+import numpy as np
+import pytest
+import scanpy as sc
+
+from stp import get
+
+
+@pytest.fixture
+def predicted(adata):
+    """A table with two predictions."""
+    rng = np.random.default_rng(0)
+    for key, genes in {"stp_expression": ["LUM", "ERBB2", "NEW"], "mine": ["CD3E"]}.items():
+        adata.obsm[key] = rng.random((100, len(genes))).astype(np.float32)
+        adata.uns[key] = {"params": {}, "genes": np.array(genes, dtype=object), "units": f"units of {key}"}
+    adata.obs["domain"] = "a"
+    return adata
+
+
+def test_expression_is_a_table_of_all_spots_and_predicted_genes(predicted):
+    table = get.expression(predicted)
+    assert isinstance(table, anndata.AnnData)
+    np.testing.assert_array_equal(table.X, predicted.obsm["stp_expression"])
+    assert table.X.dtype == np.float32
+    assert list(table.var_names) == ["LUM", "ERBB2", "NEW"]
+    assert table.obs.equals(predicted.obs)
+    assert set(table.obsm) == {"spatial"}
+    np.testing.assert_array_equal(table.obsm["spatial"], predicted.obsm["spatial"])
+    assert table.uns == {"units": "units of stp_expression"}
+
+
+def test_key_chooses_the_prediction(predicted):
+    table = get.expression(predicted, key="mine")
+    assert list(table.var_names) == ["CD3E"]
+    assert table.uns["units"] == "units of mine"
+
+
+def test_coordinates_may_be_absent(predicted):
+    del predicted.obsm["spatial"]
+    assert not get.expression(predicted).obsm
+
+
+def test_the_table_is_its_own(predicted):
+    """Tools of scanpy change X in place; the results they came from must stay."""
+    before = predicted.copy()
+    table = get.expression(predicted)
+    sc.pp.scale(table)
+    table.obsm["spatial"] += 1
+    table.obs["domain"] = "b"
+    np.testing.assert_array_equal(predicted.obsm["stp_expression"], before.obsm["stp_expression"])
+    np.testing.assert_array_equal(predicted.obsm["spatial"], before.obsm["spatial"])
+    assert predicted.obs.equals(before.obs)
+
+
+@pytest.mark.parametrize("slot", ["obsm", "uns"])
+def test_a_missing_prediction_names_the_call(predicted, slot):
+    del getattr(predicted, slot)["stp_expression"]
+    message = rf"{slot}\['stp_expression'\] is missing; run stp\.tl\.predict_expression\(adata, reference\) first"
+    with pytest.raises(KeyError, match=message):
+        get.expression(predicted)

@@ -1,0 +1,148 @@
+import anndata
+import numpy as np
+import pytest
+from scipy import sparse
+
+from stp.tokens import mask_tokens, rank_genes, to_vocabulary
+
+N_SPECIAL = 30
+GENES = (30, 1030)
+
+
+def oracle(counts, divisors, context_length):
+    """Rank one spot after the other, gene by gene, as Algorithm 1 is written."""
+    tokens = np.zeros((len(counts), context_length), int)
+    for row, spot in enumerate(counts):
+        keys = [
+            (-count / divisor, gene) for gene, (count, divisor) in enumerate(zip(spot, divisors, strict=True)) if count
+        ]
+        ranked = [N_SPECIAL + gene for _, gene in sorted(keys)][:context_length]
+        tokens[row, : len(ranked)] = ranked
+    return tokens
+
+
+def rank(counts, divisors, context_length):
+    return rank_genes(
+        sparse.csr_matrix(counts), np.asarray(divisors, float), context_length=context_length, n_special=N_SPECIAL
+    )
+
+
+@pytest.mark.parametrize("context_length", [1, 5, 40, 60])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("means", ["real", "whole"])
+def test_ranks_equal_those_of_a_slow_oracle(seed, context_length, means):
+    rng = np.random.default_rng(seed)
+    counts = rng.negative_binomial(1, 0.3, (50, 40)) * (rng.random((50, 40)) < rng.random((50, 1)))
+    counts[7] = 0
+    divisors = rng.lognormal(0, 1, 40) if means == "real" else rng.integers(1, 4, 40).astype(float)  # ties abound
+    tokens = rank(counts.astype(np.float32), divisors, context_length)
+    assert tokens.dtype == np.uint16
+    np.testing.assert_array_equal(tokens, oracle(counts, divisors, context_length))
+
+
+def test_by_hand():
+    # keys: 2 / 1, 4 / 4, none, 3 / 3, 9 / 3
+    assert rank([[2, 4, 0, 3, 9]], [1, 4, 1, 3, 3], 6).tolist() == [[34, 30, 31, 33, 0, 0]]
+    assert rank([[2, 4, 0, 3, 9]], [1, 4, 1, 3, 3], 3).tolist() == [[34, 30, 31]]
+
+
+def test_ties_are_broken_by_ascending_index():
+    assert rank([[3, 3, 6, 3]], [1, 1, 2, 1], 4).tolist() == [[30, 31, 32, 33]]
+
+
+def test_scaling_a_spot_changes_nothing():
+    counts = np.random.default_rng(0).poisson(2, (20, 30))
+    divisors = np.random.default_rng(1).lognormal(0, 1, 30)
+    np.testing.assert_array_equal(rank(counts, divisors, 30), rank(counts * 1024, divisors, 30))
+
+
+def test_a_correctly_rounded_quotient_decides_not_a_product():
+    # 5 / 5 and 49 / 49 tie at 1, so the index decides; 49 * (1 / 49) is below 1.
+    assert 49 * (1 / 49) < 1
+    assert rank([[49, 5]], [49, 5], 2).tolist() == [[30, 31]]
+
+
+def test_empty_spots_are_padding():
+    assert rank(np.zeros((2, 3)), [1, 1, 1], 4).tolist() == [[0] * 4] * 2
+    assert rank(np.zeros((0, 3)), [1, 1, 1], 4).shape == (0, 4)
+
+
+def test_the_largest_token_fits():
+    n_genes = 65_505
+    counts = sparse.csr_matrix(([1.0], [n_genes - 1], [0, 1]), shape=(1, n_genes))
+    assert rank_genes(counts, np.ones(n_genes), context_length=1, n_special=N_SPECIAL).tolist() == [[65_534]]
+
+
+def test_ranks_of_a_real_section(real):
+    adata = anndata.read_h5ad(real("her2st", "C4.h5ad"))[:20]
+    divisors = np.random.default_rng(0).lognormal(0, 1, adata.n_vars)
+    np.testing.assert_array_equal(rank(adata.X, divisors, 1500), oracle(adata.X.toarray(), divisors, 1500))
+
+
+def test_columns_come_into_the_order_of_the_vocabulary():
+    # Columns: gene 2, unmapped, gene 0, gene 2 again, gene 4
+    counts = np.array([[1, 9, 2, 3, 0], [0, 9, 0, 4, 5], [0, 9, 0, 0, 0]], np.float32)
+    stored = sparse.csr_matrix(np.ones_like(counts))
+    stored.data[:] = counts.ravel()  # zeros are stored too
+    mapped = to_vocabulary(stored, np.array([2, -1, 0, 2, 4]), 6)
+    assert mapped.toarray().tolist() == [[2, 0, 4, 0, 0, 0], [0, 0, 4, 0, 5, 0], [0] * 6]
+    assert mapped.format == "csr"
+    assert mapped.has_sorted_indices
+    assert mapped.nnz == 4
+    assert mapped.dtype == np.float32
+
+
+def test_nothing_is_mapped():
+    mapped = to_vocabulary(sparse.csr_matrix(np.ones((2, 3))), np.array([-1, -1, -1]), 4)
+    assert (mapped.shape, mapped.nnz) == ((2, 4), 0)
+
+
+def test_mapped_counts_are_what_rank_genes_expects():
+    rng = np.random.default_rng(0)
+    counts, index = rng.poisson(1, (30, 50)), rng.integers(-1, 20, 50)
+    summed = np.stack([counts[:, index == gene].sum(axis=1) for gene in range(20)], axis=1)
+    mapped = to_vocabulary(sparse.csr_matrix(counts), index, 20)
+    np.testing.assert_array_equal(mapped.toarray(), summed)
+    tokens = rank_genes(mapped, np.ones(20), context_length=20, n_special=N_SPECIAL)
+    np.testing.assert_array_equal(tokens, oracle(summed, np.ones(20), 20))
+
+
+def mask(tokens, seed=0, fraction=0.15):
+    rng = np.random.default_rng(seed)
+    return mask_tokens(tokens, rng, fraction=fraction, mask_id=0, gene_ids=GENES)
+
+
+def test_shares_of_masked_random_and_kept():
+    tokens = np.arange(100_000) % 1000 + 30
+    before = tokens.copy()
+    inputs, chosen = mask(tokens)
+    np.testing.assert_array_equal(tokens, before)
+    assert chosen.dtype == bool
+    assert chosen.sum() == 15_000
+    np.testing.assert_array_equal(inputs[~chosen], tokens[~chosen])
+    masked, kept = (inputs == 0)[chosen], (inputs == tokens)[chosen]
+    replaced = inputs[chosen][~masked & ~kept]
+    shares = np.array([masked.mean(), len(replaced) / 15_000, kept.mean()])
+    np.testing.assert_allclose(shares, [0.8, 0.1, 0.1], atol=0.015)
+    assert replaced.min() >= 30
+    assert replaced.max() < 1030
+    assert len(np.unique(replaced)) > 700  # any gene, whatever stood there
+
+
+def test_chosen_positions_are_uniform():
+    hits = sum(mask(np.full(20, 50), seed)[1].astype(int) for seed in range(4000))
+    np.testing.assert_allclose(hits / 4000, 0.15, atol=0.025)
+
+
+@pytest.mark.parametrize(("length", "chosen"), [(0, 0), (1, 1), (3, 1), (10, 2), (20, 3), (1500, 225)])
+def test_at_least_one_is_chosen(length, chosen):
+    inputs, where = mask(np.full(length, 50))
+    assert len(inputs) == len(where) == length
+    assert where.sum() == chosen
+
+
+def test_masks_depend_on_the_generator_alone():
+    tokens = np.arange(30, 330)
+    first, again, other = mask(tokens, 1), mask(tokens, 1), mask(tokens, 2)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[1], other[1])

@@ -1,0 +1,190 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import spatialdata
+import torch
+from spatialdata.transformations import remove_transformation
+
+from stp import io, tl
+from stp.models import ImageEncoder
+
+KEYS = ("X_stp_images", "X_stp_images_aligned")
+
+
+@pytest.fixture
+def native(tiny_config):
+    """An encoder whose patches are plain slices of the slide: 32 px at 1 um per pixel."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ImageEncoder(dataclasses.replace(tiny_config.image, um_per_px=1.0)).eval()
+
+
+def table_of(sdata):
+    return sdata.tables["table"]
+
+
+def test_each_spot_gets_the_patch_around_it(sdata, image, native):
+    assert tl.embed_images(sdata, native) is None
+    centers = table_of(sdata).obsm["spatial"]
+    corners = np.floor(centers - 16 + 0.5).astype(int)
+    patches = np.stack([image[y : y + 32, x : x + 32] for x, y in corners])
+    with torch.no_grad():
+        expected = native(torch.from_numpy(patches)).numpy()
+    found = table_of(sdata).obsm["X_stp_images"]
+    assert (found.dtype, found.shape) == (np.float32, (100, 32))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert np.ptp(expected, axis=0).max() > 0.1, "patches must differ for this to test anything"
+
+
+def test_stamp_gives_features_and_aligned_unit_vectors(sdata, stamp):
+    tl.embed_images(sdata, stamp)
+    features, aligned = (table_of(sdata).obsm[key] for key in KEYS)
+    assert features.dtype == aligned.dtype == np.float32
+    assert features.shape == aligned.shape == (100, 32)
+    np.testing.assert_allclose(np.linalg.norm(aligned, axis=1), 1, rtol=1e-5)
+    tl.embed_images(sdata, stamp.image_encoder, key_added="encoder")
+    np.testing.assert_array_equal(table_of(sdata).obsm["encoder"], features)
+    assert "encoder_aligned" not in table_of(sdata).obsm
+
+
+def test_parameters_and_origin_are_recorded(sdata, stamp):
+    tl.embed_images(sdata, stamp)
+    origin = {"image_key": "slide_full_image", "coordinate_system": "um", "um_per_px": 1.0}
+    assert table_of(sdata).uns["X_stp_images"]["params"] == {
+        "allow_upsampling": False,
+        "precision": "auto",
+        "size": 32,
+        "um_per_px": 4.0,
+        "model": "Stamp",
+        "regions": {"slide": origin | {"scale_source": "the coordinate system um"}},
+    }
+
+
+@pytest.mark.parametrize("batch_size", [1, 33, 600])
+def test_batch_size_does_not_change_results(sdata, stamp, batch_size):
+    tl.embed_images(sdata, stamp)
+    tl.embed_images(sdata, stamp, batch_size=batch_size, key_added="other")
+    obsm = table_of(sdata).obsm
+    np.testing.assert_allclose(obsm["other"], obsm["X_stp_images"], rtol=1e-4, atol=1e-5)
+
+
+def test_more_spots_than_are_read_at_once(sdata, stamp, monkeypatch):
+    tl.embed_images(sdata, stamp)
+    monkeypatch.setattr("stp.tl._embed.READ_AHEAD", 30)
+    tl.embed_images(sdata, stamp, batch_size=20, key_added="other")
+    obsm = table_of(sdata).obsm
+    np.testing.assert_allclose(obsm["other"], obsm["X_stp_images"], rtol=1e-4, atol=1e-5)
+
+
+def test_rows_are_joined_by_instance_and_follow_the_table(sdata, stamp):
+    tl.embed_images(sdata, stamp)
+    expected = table_of(sdata).obsm["X_stp_images"]
+    rows = np.random.default_rng(0).permutation(100)[:60]
+    sdata.tables["table"] = table_of(sdata)[rows].copy()
+    tl.embed_images(sdata, stamp)
+    np.testing.assert_allclose(table_of(sdata).obsm["X_stp_images"], expected[rows], rtol=1e-4, atol=1e-5)
+
+
+def test_spots_at_the_border_are_flagged_and_padded_with_white(adata, image, native):
+    adata.obsm["spatial"][0] = [10, 300]  # the patch reaches 6 px to the left
+    sdata = io.from_anndata(adata, image, um_per_px=1.0)
+    tl.embed_images(sdata, native)
+    inside = table_of(sdata).obs["X_stp_images_inside"]
+    assert inside.dtype == bool
+    assert np.flatnonzero(~inside).tolist() == [0]
+    patch = np.full((1, 32, 32, 3), 255, np.uint8)
+    patch[0, :, 6:] = image[284:316, :26]
+    with torch.no_grad():
+        expected = native(torch.from_numpy(patch))[0].numpy()
+    np.testing.assert_allclose(table_of(sdata).obsm["X_stp_images"][0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_table_over_two_slides_is_embedded_slide_by_slide(adata, image, stamp):
+    pictures = {"one": image, "two": 255 - image}
+    one, two = (io.from_anndata(adata, pixels, um_per_px=1.0, name=name) for name, pixels in pictures.items())
+    for single in (one, two):
+        tl.embed_images(single, stamp)
+    expected = np.concatenate([table_of(single).obsm["X_stp_images"] for single in (one, two)])
+    for name, single in {"one": one, "two": two}.items():
+        table_of(single).obs_names = [f"{name}_{spot}" for spot in table_of(single).obs_names]
+    both = spatialdata.concatenate([one, two], concatenate_tables=True)
+    both.tables["table"] = table_of(both)[::-1].copy()
+    with pytest.raises(ValueError, match=r"several images fit .* one of \['one_full_image', 'two_full_image'\]"):
+        tl.embed_images(both, stamp)
+    keys = {"one": "one_full_image", "two": "two_full_image"}
+    tl.embed_images(both, stamp, image_key=keys)
+    np.testing.assert_allclose(table_of(both).obsm["X_stp_images"], expected[::-1], rtol=1e-4, atol=1e-5)
+    regions = table_of(both).uns["X_stp_images"]["params"]["regions"]
+    assert {region: origin["image_key"] for region, origin in regions.items()} == keys
+
+
+def test_copy_returns_the_table_and_leaves_the_original(sdata, stamp):
+    result = tl.embed_images(sdata, stamp, copy=True, key_added="mine")
+    assert {"mine", "mine_aligned"} <= set(result.obsm) and "mine_inside" in result.obs and "mine" in result.uns
+    original = table_of(sdata)
+    assert not {"mine", "mine_aligned", "mine_inside"} & {*original.obsm, *original.obs, *original.uns}
+
+
+def test_another_table_is_annotated(sdata, stamp):
+    sdata.tables["few"] = table_of(sdata)[:7].copy()
+    tl.embed_images(sdata, stamp, table_key="few")
+    assert sdata.tables["few"].obsm["X_stp_images"].shape == (7, 32)
+    assert "X_stp_images" not in table_of(sdata).obsm
+
+
+# ---- bad input: one clear error each
+
+
+def test_an_anndata_is_refused_with_the_remedy(adata, stamp):
+    with pytest.raises(TypeError, match=r"pass a SpatialData; stp\.io\.from_anndata"):
+        tl.embed_images(adata, stamp)
+
+
+def test_a_missing_image_is_refused(sdata, stamp):
+    del sdata.images["slide_full_image"]
+    with pytest.raises(KeyError, match=r"has no image; stp\.io\.from_anndata\(adata, image\) adds one"):
+        tl.embed_images(sdata, stamp)
+
+
+def test_an_image_of_another_name_is_refused(sdata, stamp):
+    with pytest.raises(KeyError, match=r"no image 'hires'; pass image_key= one of \['slide_full_image'\]"):
+        tl.embed_images(sdata, stamp, image_key="hires")
+
+
+def test_several_images_are_listed(sdata, stamp):
+    sdata.images["second"] = sdata.images["slide_full_image"]
+    with pytest.raises(ValueError, match=r"several images fit .* one of \['slide_full_image', 'second'\]"):
+        tl.embed_images(sdata, stamp)
+    tl.embed_images(sdata, stamp, image_key="second")
+    assert table_of(sdata).uns["X_stp_images"]["params"]["regions"]["slide"]["image_key"] == "second"
+
+
+@pytest.fixture
+def unscaled(sdata):
+    """A slide that says nothing of its scale."""
+    for element in (sdata.images["slide_full_image"], sdata.shapes["slide"]):
+        remove_transformation(element, "um")
+    table_of(sdata).obs = table_of(sdata).obs.drop(columns=["array_row", "array_col"])
+    return sdata
+
+
+def test_no_physical_scale_is_refused_unless_given(unscaled, sdata, stamp):
+    with pytest.raises(ValueError, match="no physical scale: pass um_per_px="):
+        tl.embed_images(unscaled, stamp)
+    tl.embed_images(unscaled, stamp, um_per_px=1.0)
+    assert table_of(unscaled).uns["X_stp_images"]["params"]["regions"]["slide"]["scale_source"] == "um_per_px"
+
+
+def test_scales_that_contradict_each_other_are_refused(sdata, stamp):
+    with pytest.raises(ValueError, match="contradict each other: um_per_px gives 2 .* gives 1"):
+        tl.embed_images(sdata, stamp, um_per_px=2.0)
+
+
+def test_an_image_too_coarse_is_refused_unless_allowed_and_recorded(sdata, tiny_config):
+    fine = ImageEncoder(dataclasses.replace(tiny_config.image, um_per_px=0.5))
+    with pytest.raises(ValueError, match="the image has 1 um per pixel, patches of 0.5 are wanted"):
+        tl.embed_images(sdata, fine)
+    assert "X_stp_images" not in table_of(sdata).obsm
+    tl.embed_images(sdata, fine, allow_upsampling=True)
+    assert table_of(sdata).uns["X_stp_images"]["params"]["allow_upsampling"] is True

@@ -1,0 +1,82 @@
+import dataclasses
+
+import pytest
+
+from stp.train import AlignConfig, Phase, PretrainConfig
+from stp.train.config import fit_plan
+
+
+@pytest.mark.parametrize(
+    ("n_spots", "batch_size", "accumulate", "multiple", "expected"),
+    [
+        (100_000, 256, 2, 1, (256, 2)),
+        (5_120, 256, 2, 1, (256, 2)),  # ten steps exactly
+        (5_119, 256, 2, 1, (256, 1)),
+        (2_560, 256, 2, 1, (256, 1)),
+        (2_559, 256, 2, 1, (255, 1)),
+        (1_000, 256, 4, 1, (100, 1)),
+        (25, 256, 2, 1, (2, 1)),
+        (3, 256, 2, 1, (1, 1)),
+        (100_000, 216, 1, 9, (216, 1)),
+        (1_000, 216, 1, 9, (99, 1)),  # eleven groups
+        (50, 216, 1, 9, (9, 1)),
+        (100, 64, 1, 2, (10, 1)),
+        (115, 64, 1, 2, (10, 1)),
+    ],
+)
+def test_plan_shrinks_to_ten_steps(n_spots, batch_size, accumulate, multiple, expected):
+    plan = fit_plan(n_spots, epochs=3, batch_size=batch_size, accumulate=accumulate, multiple=multiple)
+    assert (plan.batch_size, plan.accumulate) == expected
+    assert plan.epochs == 3
+    if n_spots >= 10 * multiple:
+        assert n_spots // (plan.batch_size * plan.accumulate) >= 10
+
+
+def test_plan_says_what_it_shrank():
+    (note,) = fit_plan(1_000, epochs=1, batch_size=256, accumulate=4).notes
+    assert note == ("1000 spots are few: batches of 100 instead of 256, 1 instead of 4 per step, for 10 steps an epoch")
+    assert fit_plan(100_000, epochs=1, batch_size=256, accumulate=4).notes == []
+
+
+def test_defaults_are_those_of_the_paper():
+    masked, neighborhood = PretrainConfig().phases
+    assert (masked.objective, masked.epochs, masked.batch_size) == ("masked", 1, 256)
+    assert (neighborhood.objective, neighborhood.epochs, neighborhood.batch_size) == ("neighborhood", 1, 24 * 9)
+    schedule = ("learning_rate", "min_learning_rate", "warmup_steps", "weight_decay")
+    assert [getattr(PretrainConfig(), name) for name in schedule] == [1e-4, 1e-5, 5000, 0.1]
+    assert [getattr(AlignConfig(), name) for name in schedule] == [1e-4, 1e-5, 500, 1e-3]
+    assert (AlignConfig().epochs, AlignConfig().batch_size, AlignConfig().accumulate) == (30, 256, 2)
+    assert (PretrainConfig().min_genes, PretrainConfig().mask_fraction) == (100, 0.15)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (PretrainConfig, {"precision": "fp16"}, "precision must be 'auto', 'bf16' or 'fp32', not 'fp16'"),
+        (AlignConfig, {"precision": "half"}, "precision must be"),
+        (PretrainConfig, {"context": "mean"}, "context must be 'pooled' or 'positionwise'"),
+        (PretrainConfig, {"targets": "some"}, "targets 'masked' or 'all'"),
+        (PretrainConfig, {"phases": ()}, "phases must not be empty"),
+        (PretrainConfig, {"mask_fraction": 0}, "mask_fraction must be above 0 and at most 1"),
+        (PretrainConfig, {"mask_fraction": 15}, "mask_fraction must be above 0 and at most 1"),
+        (Phase, {"objective": "both"}, "objective must be 'masked' or 'neighborhood', not 'both'"),
+        (Phase, {"epochs": 0}, "epochs must be positive, not 0"),
+        (Phase, {"batch_size": 0}, "batch_size must be positive"),
+        (AlignConfig, {"epochs": 0}, "epochs must be positive"),
+        (AlignConfig, {"accumulate": -1}, "accumulate must be positive, not -1"),
+        (AlignConfig, {"learning_rate": 0.0}, "learning_rate must be positive"),
+        (AlignConfig, {"learning_rate": float("nan")}, "learning_rate must be positive"),
+        (AlignConfig, {"log_every": 0}, "log_every must be positive"),
+        (AlignConfig, {"checkpoint_every": 0}, "checkpoint_every must be positive"),
+    ],
+    ids=str,
+)
+def test_wrong_values_are_refused(kind, values, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**values)
+
+
+@pytest.mark.parametrize("config", [PretrainConfig(), AlignConfig(), Phase()], ids=lambda config: type(config).__name__)
+def test_configs_are_frozen(config):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.epochs = 3
