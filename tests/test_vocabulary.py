@@ -14,7 +14,8 @@ from pyarrow import parquet
 from scipy import sparse
 
 import stp.vocabulary
-from stp.vocabulary import MASK_ID, N_SPECIAL, PAD, PAD_ID, Vocabulary
+from stp._keys import MASK_ID, N_SPECIAL, PAD, PAD_ID
+from stp.vocabulary import Vocabulary
 
 SHARED = Path(__file__).parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")

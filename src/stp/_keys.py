@@ -1,4 +1,4 @@
-"""The names of every slot that stp writes or reads: one place for all of them."""
+"""The names of every slot that stp writes or reads, and the ids of its tokens: one place for all of them."""
 
 TABLE = "table"
 SPATIAL = "spatial"
@@ -11,6 +11,11 @@ EXPRESSION = "stp_expression"
 
 STORE = "stp_store"  # attribute of a training store
 STORE_VERSION = 1
+
+N_SPECIAL = 30  # token ids before the genes: token = vocabulary index + N_SPECIAL
+PAD = 0  # padding on disk
+MASK_ID = 0  # a masked gene in the model
+PAD_ID = 1  # padding in the model
 
 
 def aligned(key: str) -> str:

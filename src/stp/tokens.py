@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp._keys import PAD
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
-
-PAD = 0  # on disk; vocabulary.py defines the ids of the model
 
 
 def to_vocabulary(counts: "csr_matrix", index: np.ndarray, n_genes: int) -> "csr_matrix":

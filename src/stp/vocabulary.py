@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stp._keys import N_SPECIAL
 from stp._table import count_blocks, gene_names, get_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-# The one definition of token ids (method.md section 1).
-N_SPECIAL = 30  # special ids before the genes: token = vocabulary index + N_SPECIAL
-PAD = 0  # padding on disk
-MASK_ID = 0  # a masked gene in the model
-PAD_ID = 1  # padding in the model
 MAX_GENES = 2**16 - 1 - N_SPECIAL  # tokens are uint16
 
 _DTYPES = {"gene_ids": object, "symbols": object, "means": np.float64, "n_detected": np.int64}

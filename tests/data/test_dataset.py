@@ -10,10 +10,10 @@ import torch
 import zarr
 
 from stp import Vocabulary
+from stp._keys import MASK_ID, PAD_ID
 from stp.data.dataset import Picks, SpotStore, TokenDataset
 from stp.io import write_store
 from stp.tokens import rank_genes, to_vocabulary
-from stp.vocabulary import MASK_ID, PAD_ID
 
 
 @pytest.fixture

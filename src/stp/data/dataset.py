@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from stp._keys import STORE, STORE_VERSION
+from stp._keys import MASK_ID, PAD_ID, STORE, STORE_VERSION
 from stp._levels import open_array
 from stp._table import names_on_disk
 from stp.patches import ImagePyramid
 from stp.tokens import mask_tokens, rank_genes, to_vocabulary
-from stp.vocabulary import MASK_ID, PAD_ID, Vocabulary
+from stp.vocabulary import Vocabulary
 
 BLOCK_ROWS = 4096  # spots ranked at a time
 

@@ -1,11 +1,13 @@
 """Rewrite a slide as a store made for training: counts by Ensembl id, spots in um, the image at two scales."""
 
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm.dask import TqdmCallback
 
 from stp._keys import STORE, STORE_VERSION
 from stp._scale import lattice_um_per_unit
@@ -198,7 +200,10 @@ def _write(store: "SpatialData", path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
     shutil.rmtree(beside, ignore_errors=True)
-    store.write(beside)
+    with TqdmCallback(desc=f"write {path.name}", disable=None), warnings.catch_warnings():
+        # Shards are for stores on object storage; here they would only announce themselves.
+        warnings.filterwarnings("ignore", message="zarr v3 autosharding")
+        store.write(beside)
     if path.exists():
         path.rename(old)
     beside.rename(path)

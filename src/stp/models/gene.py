@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from stp._keys import PAD, PAD_ID
 from stp.models.checkpoint import Pretrained
-from stp.vocabulary import PAD, PAD_ID, Vocabulary
+from stp.vocabulary import Vocabulary
 
 UNUSED_ROWS = 5  # the released embedding has five rows more than there are tokens
 

@@ -79,7 +79,7 @@ def patches(
 def _choose(slide: Slide, names: Sequence[str], spots: Sequence[str] | None) -> np.ndarray:
     if spots is None:
         order = np.argsort(slide.centers[:, 1], kind="stable")
-        return order[np.linspace(0, len(order) - 1, min(8, len(order))).astype(int)[1:-1]]
+        return order if len(order) <= 6 else order[np.linspace(0, len(order) - 1, 8).astype(int)[1:-1]]
     index = {name: i for i, name in enumerate(names)}
     if missing := [name for name in spots if name not in index]:
         raise KeyError(f"no spots {missing}; choose from the table's obs_names")

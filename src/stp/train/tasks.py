@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from stp._keys import PAD_ID
 from stp.losses import contrast, grid_pool, localization_logits, pooled_context, symmetric_contrast
 from stp.models.gene import GeneEncoder
 from stp.models.stamp import Stamp
-from stp.vocabulary import PAD_ID
 
 Batch = dict[str, torch.Tensor]
 

@@ -1,0 +1,260 @@
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from stp import io, pl
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def titles(figure):
+    return [ax.get_title() for ax in figure.axes]
+
+
+def rectangles(ax):
+    return [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+
+
+# ---- patches
+
+
+def test_patches_shows_tissue_patches_and_regions(sdata, image):
+    figure = pl.patches(sdata)
+    assert isinstance(figure, Figure)
+    overview, *pictures = figure.axes
+    assert overview.get_title() == "slide_full_image, 100 spots"
+    assert (overview.get_xlabel(), overview.get_ylabel()) == ("um", "um")
+    height, width = image.shape[:2]
+    assert overview.images[0].get_extent() == [0, width, height, 0]
+    assert len(pictures) == 12  # six spots, from top to bottom
+    patches, regions = pictures[:6], pictures[6:]
+    names = [ax.get_title() for ax in patches]
+    y = sdata.tables["table"][names].obsm["spatial"][:, 1]
+    assert len(set(names)) == 6 and (np.diff(y) >= 0).all()
+    assert [ax.get_title() for ax in regions] == [""] * 6
+
+
+def test_patches_are_what_lies_around_the_spots(sdata, image):
+    spot = "spot33"
+    _, patch, region = pl.patches(sdata, spots=[spot], patch_um=224.0).axes
+    x, y = np.floor(sdata.tables["table"][spot].obsm["spatial"][0] - 112 + 0.5).astype(int)
+    np.testing.assert_array_equal(patch.images[0].get_array(), image[y : y + 224, x : x + 224])
+    assert patch.images[0].get_extent() == [0, 224, 224, 0]
+    assert region.images[0].get_extent() == [0, 672, 672, 0]
+    inner = region.images[0].get_array()[75:149, 75:149].astype(float)  # the patch, three times smaller
+    small = image[y : y + 222, x : x + 222].reshape(74, 3, 74, 3, 3).mean(axis=(1, 3))
+    assert np.abs(inner - small).mean() < 4
+
+
+def test_patches_outlines_the_patch_in_its_region_and_on_the_tissue(sdata):
+    overview, patch, region = pl.patches(sdata, spots=["spot33"], patch_um=100.0).axes
+    (outline,) = rectangles(region)
+    assert (outline.get_xy(), outline.get_width(), outline.get_height()) == ((100, 100), 100, 100)
+    assert not rectangles(patch)
+    (marked,) = rectangles(overview)
+    center = np.add(marked.get_xy(), 50)
+    np.testing.assert_allclose(center, sdata.tables["table"]["spot33"].obsm["spatial"][0])
+    np.testing.assert_allclose(overview.collections[0].get_offsets(), sdata.tables["table"].obsm["spatial"])
+
+
+def test_patches_have_scale_bars_of_true_length(sdata):
+    _, patch, region = pl.patches(sdata, spots=["spot33"]).axes
+    for ax, length in ((patch, 50), (region, 100)):
+        (bar,) = ax.lines
+        assert np.ptp(bar.get_xdata()) == length
+        assert [text.get_text() for text in ax.texts] == [f"{length} um"]
+
+
+def test_patches_and_overview_are_in_um_whatever_the_pixel(adata, image):
+    adata.obsm["spatial"] = adata.obsm["spatial"] / 2  # 2 um per pixel
+    sdata = io.from_anndata(adata, image[::2, ::2], um_per_px=2.0)
+    overview, patch, _ = pl.patches(sdata, spots=["spot0"], patch_um=100.0).axes
+    np.testing.assert_allclose(overview.collections[0].get_offsets()[0], [200, 200])
+    assert patch.images[0].get_extent() == [0, 100, 100, 0]
+    assert overview.images[0].get_extent() == pytest.approx([0, image.shape[1], image.shape[0], 0], abs=2)
+
+
+def test_patches_of_few_spots_shows_them_all(sdata):
+    sdata.tables["table"] = sdata.tables["table"][:2].copy()
+    assert titles(pl.patches(sdata))[1:3] == ["spot0", "spot1"]
+
+
+def test_patches_refuses_unknown_spots(sdata):
+    with pytest.raises(KeyError, match=r"no spots \['nowhere'\]; choose from the table's obs_names"):
+        pl.patches(sdata, spots=["spot0", "nowhere"])
+
+
+# ---- spots
+
+
+@pytest.fixture
+def colored(sdata):
+    obs = sdata.tables["table"].obs
+    obs["domain"] = pd.Categorical(np.repeat(["tumor", "stroma"], 50))
+    obs["depth"] = np.arange(100.0)
+    return sdata
+
+
+def test_spots_draws_categories_with_a_legend(colored):
+    tissue, ax = pl.spots(colored, "domain").axes
+    assert (tissue.get_title(), ax.get_title(), ax.get_xlabel()) == ("H&E", "domain", "um")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["stroma", "tumor"]
+    xy = colored.tables["table"].obsm["spatial"]
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), xy[50:])
+    np.testing.assert_allclose(ax.collections[1].get_offsets(), xy[:50])
+    assert not np.array_equal(*(points.get_facecolors()[0] for points in ax.collections))
+    assert ax.get_ylim()[0] > ax.get_ylim()[1], "y points down, as in the image"
+    assert ax.get_xlim() == tissue.get_xlim() and ax.get_ylim() == tissue.get_ylim()
+
+
+def test_spots_draws_numbers_with_a_color_bar(colored):
+    tissue, ax, bar = pl.spots(colored, "depth").axes
+    np.testing.assert_array_equal(ax.collections[0].get_array(), np.arange(100.0))
+    assert ax.get_legend() is None
+    assert bar.get_ylim() == (0, 99)
+
+
+def test_spots_draws_a_panel_per_column(colored):
+    assert titles(pl.spots(colored, ["domain", "depth"]))[:3] == ["H&E", "domain", "depth"]
+
+
+def test_spots_refuses_unknown_columns(colored):
+    with pytest.raises(KeyError, match=r"obs\['leiden'\] is missing"):
+        pl.spots(colored, ["domain", "leiden"])
+
+
+# ---- expression
+
+
+@pytest.fixture
+def predicted(adata):
+    """ERBB2 predicted perfectly, LUM the wrong way round, both but for one spot."""
+    counts = adata.X.toarray()
+    profiles = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+    columns = adata.var_names.get_indexer(["LUM", "ERBB2"])
+    adata.obsm["stp_expression"] = profiles[:, columns] * [-0.1, 0.1] + [9, 0]
+    adata.obsm["stp_expression"][7] = np.nan
+    adata.uns["stp_expression"] = {"genes": np.array(["LUM", "ERBB2"], dtype=object), "params": {}}
+    adata.uns["truth"] = profiles[:, columns]
+    return adata
+
+
+def test_expression_draws_measured_above_predicted(predicted):
+    figure = pl.expression(predicted, ["ERBB2", "LUM"])
+    panels, bars = figure.axes[:4], figure.axes[4:]
+    assert [ax.get_title() for ax in panels] == [
+        "ERBB2, measured",
+        "LUM, measured",
+        "ERBB2, predicted (r = 1.00)",
+        "LUM, predicted (r = -1.00)",
+    ]
+    drawn = [ax.collections[0] for ax in panels]
+    for points, column in zip(drawn[:2], (1, 0), strict=True):
+        np.testing.assert_allclose(points.get_array(), predicted.uns["truth"][:, column], rtol=1e-5)
+    for points, column in zip(drawn[2:], (1, 0), strict=True):
+        np.testing.assert_allclose(points.get_array().filled(np.nan), predicted.obsm["stp_expression"][:, column])
+    for ax in panels:
+        np.testing.assert_allclose(ax.collections[0].get_offsets(), predicted.obsm["spatial"])
+        assert ax.yaxis_inverted() and ax.get_aspect() == 1
+    assert [bar.get_ylabel() for bar in bars] == ["log1p(counts per 10,000)"] * 4
+
+
+def test_expression_takes_one_gene_a_layer_and_other_keys(predicted):
+    predicted.layers["counts"], predicted.X = predicted.X.copy(), None
+    predicted.obsm["xy"], predicted.obsm["mine"] = predicted.obsm.pop("spatial"), predicted.obsm["stp_expression"]
+    predicted.uns["mine"] = {"genes": ["A", "LUM"]}
+    figure = pl.expression(predicted, "LUM", key="mine", layer="counts", spatial_key="xy")
+    assert len(figure.axes) == 4
+    points = figure.axes[1].collections[0].get_array()
+    np.testing.assert_allclose(points.filled(np.nan), predicted.obsm["stp_expression"][:, 1])
+
+
+@pytest.mark.parametrize(
+    ("change", "genes", "message"),
+    [
+        (lambda a: a.obsm.pop("stp_expression"), "LUM", r"run stp\.tl\.predict_expression\(adata, reference\) first"),
+        (lambda a: a.obsm.pop("spatial"), "LUM", r"obsm\['spatial'\] is missing"),
+        (lambda a: None, ["LUM", "CD3E"], r"\['CD3E'\] were not predicted; choose from adata\.uns\['stp_expression'\]"),
+        (lambda a: a.uns["stp_expression"].update(genes=["NEW", "X"]), "NEW", "are not all measured"),
+    ],
+    ids=["prediction", "coordinates", "not predicted", "not measured"],
+)
+def test_expression_refuses(predicted, change, genes, message):
+    change(predicted)
+    with pytest.raises(KeyError, match=message):
+        pl.expression(predicted, genes)
+
+
+# ---- training
+
+
+def line(phase, step, split="train", **values):
+    return {"phase": phase, "epoch": 0, "step": step, "split": split, **values}
+
+
+LINES = [
+    line(0, 10, masked=3.0, loss=3.0, learning_rate=1e-4, spots_per_second=9.0),
+    line(0, 20, masked=2.0, loss=2.0, learning_rate=1e-4, spots_per_second=9.0),
+    line(0, 20, "validation", masked=2.5, score=-2.5),
+    line(1, 5, masked=2.0, neighborhood=4.0, loss=6.0, learning_rate=1e-4, spots_per_second=9.0),
+    line(1, 15, masked=1.0, neighborhood=3.0, loss=4.0, learning_rate=1e-4, spots_per_second=9.0),
+]
+
+
+def write(folder, lines, end=""):
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines) + end)
+
+
+def curves(ax):
+    return {
+        curve.get_label(): (list(curve.get_xdata()), list(curve.get_ydata()))
+        for curve in ax.lines
+        if not curve.get_label().startswith("_")
+    }
+
+
+@pytest.mark.parametrize("end", ["", '{"phase": 1, "st'], ids=["whole", "being written"])
+def test_training_draws_a_panel_per_quantity_through_all_phases(tmp_path, end):
+    write(tmp_path, LINES, end)
+    figure = pl.training(tmp_path)
+    loss, masked, neighborhood = figure.axes
+    assert titles(figure) == ["loss", "masked", "neighborhood"]
+    assert curves(loss) == {"train": ([10, 20, 25, 35], [3, 2, 6, 4])}
+    assert curves(masked) == {"train": ([10, 20, 25, 35], [3, 2, 2, 1]), "validation": ([20], [2.5])}
+    assert curves(neighborhood) == {"train": ([25, 35], [4, 3])}
+    for ax in figure.axes:
+        assert ax.get_xlabel() == "step"
+        (end_of_phase,) = [curve for curve in ax.lines if curve.get_linestyle() == "--"]
+        assert list(end_of_phase.get_xdata()) == [20, 20]
+
+
+def test_training_draws_chance_beside_recall(tmp_path):
+    scores = {"recall@1": 0.1, "recall@5": 0.3, "chance@5": 0.05, "score": 0.3}
+    write(tmp_path, [line(0, 10, loss=1.0), line(0, 10, "validation", **scores)])
+    figure = pl.training(str(tmp_path))
+    assert titles(figure)[:3] == ["loss", "recall@1", "recall@5"]
+    assert set(curves(figure.axes[1])) == {"validation"}
+    assert curves(figure.axes[2]) == {"validation": ([10], [0.3]), "chance": ([10], [0.05])}
+
+
+def test_training_hides_panels_that_hold_nothing(tmp_path):
+    write(tmp_path, [line(0, 10, **dict.fromkeys(["loss", "a", "b", "c", "d"], 1.0))])
+    axes = pl.training(tmp_path).axes
+    assert [ax.axison for ax in axes] == [True] * 5 + [False] * 3
+
+
+def test_training_refuses_what_is_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no metrics\.jsonl; give the output_dir of stp\.train\.pretrain"):
+        pl.training(tmp_path)
+    write(tmp_path, [])
+    with pytest.raises(ValueError, match="has no line yet"):
+        pl.training(tmp_path)
