@@ -3,6 +3,9 @@
 import os
 from importlib.metadata import version as version_of
 
+from stp.models import GeneEncoderConfig, ImageEncoderConfig
+from stp.train import AlignConfig, PretrainConfig
+
 project = "stp"
 author = "stp developers"
 copyright = author
@@ -15,10 +18,10 @@ extensions = [
     "sphinx_autodoc_typehints",
     "scanpydoc.elegant_typehints",
 ]
-exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
 default_role = "literal"
 
-# Names of other projects become links, unless nothing can be fetched: a missing inventory is a warning, and an error here.
+# Names of other projects become links, unless nothing can be fetched: a missing inventory is a warning,
+# and a warning is an error here.
 intersphinx_mapping = {}
 if not os.environ.get("STP_DOCS_OFFLINE"):
     extensions.append("sphinx.ext.intersphinx")
@@ -38,12 +41,15 @@ napoleon_google_docstring = False
 napoleon_use_rtype = True
 autodoc_member_order = "bysource"
 typehints_defaults = "braces"
+# As defaults, configs are shown by name: their fields have an entry of their own.
+for config in (AlignConfig, GeneEncoderConfig, ImageEncoderConfig, PretrainConfig):
+    config.__repr__ = lambda self: f"{type(self).__name__}()"
 always_use_bars_union = True
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 # The tutorial's tensors are so small that threads would mostly wait for each other, above all on a busy machine.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True

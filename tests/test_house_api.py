@@ -1,5 +1,6 @@
-"""The conventions of the public interface, as scanpy tests its own."""
+"""The conventions of the public interface, as scanpy tests its own, and what the documentation says of it."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -10,7 +11,9 @@ import pytest
 
 import stp
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "tutorials").glob("*.md"))]
 DATA = {
     "tl": {"adata", "sdata"},
     "pl": {"adata", "sdata", "run_dir"},
@@ -118,3 +121,57 @@ def test_every_public_name_is_in_the_reference() -> None:
     for name in described - public:  # what public classes build on
         module, attribute = name.rsplit(".", 1)
         assert hasattr(importlib.import_module(module), attribute), name
+
+
+def code(page: str) -> ast.Module:
+    """Join the Python blocks of a page."""
+    blocks = re.findall(r"^```(?:python|\{code-(?:block|cell)\} python)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    return ast.parse("\n".join(blocks))
+
+
+def strangers(tree: ast.Module) -> list[str]:
+    """List what a page takes from stp though it is not there, or calls as it cannot be called."""
+    named = {"stp": stp}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "stp":
+            module = importlib.import_module(node.module)
+            named |= {alias.name: getattr(module, alias.name) for alias in node.names}
+
+    def find(node: ast.expr) -> object:
+        if isinstance(node, ast.Attribute) and (owner := find(node.value)) is not None:
+            return getattr(owner, node.attr)
+        return named.get(node.id) if isinstance(node, ast.Name) else None
+
+    wrong = []
+    for node in ast.walk(tree):
+        try:
+            if isinstance(node, ast.Attribute):
+                find(node)
+            elif isinstance(node, ast.Call) and (called := find(node.func)) is not None:
+                inspect.signature(called).bind(*node.args, **{word.arg: word.value for word in node.keywords})
+        except (AttributeError, TypeError) as error:
+            wrong.append(f"{ast.unparse(node)}: {error}")
+    return wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_call_what_there_is(page: Path) -> None:
+    assert not strangers(code(page.read_text()))
+
+
+def test_the_check_of_pages_itself() -> None:
+    page = """
+```python
+from stp.train import Phase
+stp.tl.tokenize(adata, vocabulary, layers="counts")
+stp.tl.tokenise(adata)
+Phase(epoch=3)
+stp.Vocabulary.default().fit(stores)
+```
+"""
+    assert {line.split(":")[0] for line in strangers(code(page))} == {
+        "stp.tl.tokenize(adata, vocabulary, layers='counts')",
+        "stp.tl.tokenise(adata)",
+        "stp.tl.tokenise",
+        "Phase(epoch=3)",
+    }

@@ -16,6 +16,10 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Identity, Scale
 
+from stp._programs import FAMILIES, HOUSEKEEPING, MARKERS
+
+__all__ = ["synthetic_visium"]
+
 _PITCH, _RADIUS, _MARGIN = 100.0, 27.5, 100.0  # um: distance of spots, radius of a spot, glass around the lattice
 _CELL = 2.0  # um: the tissue is laid out on a grid this fine whatever the resolution of the scan
 
@@ -31,32 +35,6 @@ _LOOK_TABLE = """
     necrosis  0.50 0.07   0.1   0.35   0.1   2600    1.7   1.20 0.95   0.00 0.6"""
 _LOOK = pd.read_csv(StringIO(_LOOK_TABLE), sep=r"\s+", index_col="domain")
 _DOMAINS = list(_LOOK.index)
-
-# One marker program for each domain, and one for the activity that varies within all of them.
-_MARKERS = {
-    "tumor": "EPCAM KRT7 KRT8 KRT18 KRT19 ERBB2 GRB7 MUC1 CDH1 ESR1 GATA3 FOXA1 XBP1 TFF1 TFF3 AGR2 CLDN3 CLDN4 ELF3",
-    "stroma": "COL1A1 COL1A2 COL3A1 COL5A1 COL6A3 DCN LUM POSTN FN1 SPARC FBLN1 MMP2 THY1 PDGFRB VCAN TAGLN BGN FAP",
-    "immune": "PTPRC CD3D CD3E CD2 CD4 CD8A IL7R CCR7 CXCR4 TRAC MS4A1 CD79A CD19 BANK1 CCL19 CCL21 LTB CXCL13 NKG7",
-    "adipose": "ADIPOQ PLIN1 PLIN4 FABP4 LEP LPL CIDEC CD36 GPD1 LIPE ADIRF G0S2 PCK1 AQP7 CFD RBP4 THRSP DGAT2 ADH1B",
-    "necrosis": "CA9 VEGFA NDRG1 ADM SLC2A1 ANGPTL4 BNIP3 PGK1 LDHA ENO1 HK2 PFKFB3 EGLN3 P4HA1 S100A8 S100A9 CXCL8",
-    "activity": "MKI67 TOP2A PCNA MCM2 MCM3 MCM5 CCNB1 CCNB2 CDK1 CDC20 TYMS RRM2 UBE2C BIRC5 CENPF STMN1 TPX2 AURKA",
-}
-_HOUSEKEEPING = """
-    ACTB ACTG1 GAPDH B2M TMSB4X TMSB10 EEF1A1 EEF2 TPT1 FTL FTH1 UBC UBB PPIA PPIB PFN1 CFL1 HSP90AA1 HSP90AB1 HSPA8
-    MYL6 CALM1 CALM2 PKM ALDOA TPI1 VIM LGALS1 S100A6 S100A11 CD63 CD81 HLA-A HLA-B HLA-C CTSB CTSD PSAP APP ITM2B
-    MT-CO1 MT-CO2 MT-CO3 MT-ATP6 MT-ND1 MT-ND2 MT-ND4 MT-CYB"""
-_FAMILIES = {  # stem: endings
-    "RPL": "3 4 5 6 7 7A 8 9 10 10A 11 12 13 13A 14 15 18 18A 19 21 22 23 23A 24 26 27 27A 28 29 30 31 32 34 35 36 37",
-    "RPS": "2 3 3A 5 6 7 8 9 10 11 12 13 14 15 15A 16 17 18 19 20 21 23 24 25 26 27 27A 28 29",
-    "NDUF": "A1 A2 A3 A4 A5 A6 A8 A9 A10 A11 A12 A13 B1 B2 B3 B4 B5 B6 B7 B8 B9 B10 B11 C1 C2 S1 S2 S3 S5 S7 V1 V2",
-    "PSM": "A1 A2 A3 A4 A5 A6 A7 B1 B2 B3 B4 B5 B6 B7 C1 C2 C3 C4 C5 C6 D1 D2 D3 D4 D6 D7 D8 D11 D12 D13 D14 E1 E2",
-    "EIF": "1 1AX 2A 2S1 2S2 2S3 3A 3B 3C 3D 3E 3F 3G 3H 3I 3J 3K 3L 3M 4A1 4A2 4A3 4B 4E 4G1 4G2 4H 5 5A 5B 6",
-    "HNRNP": "A0 A1 A2B1 A3 AB C D DL F H1 H2 H3 K L M R U UL1 UL2",
-    "RAB": "1A 1B 2A 4A 5A 5B 5C 6A 7A 8A 8B 9A 10 11A 11B 13 14 18 21 22A 25 31 35",
-    "UBE2": "A B D1 D2 D3 E1 E3 G1 G2 H I J1 K L3 M N R2 V1 V2 Z",
-    "VPS": "4A 4B 11 16 18 25 26A 28 29 33A 35 36 37A 39 41 45 51 52 53",
-    "SEC": "11A 13 16A 22B 23A 23B 24A 24B 24C 31A 61A1 61B 61G 62 63",
-}
 
 
 def synthetic_visium(
@@ -265,10 +243,10 @@ def _cover(spots: pd.DataFrame, tissue: SimpleNamespace) -> pd.DataFrame:
 def _law() -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return genes, base rates (genes,) and log folds (programs, genes): the same for every seed."""
     rng = np.random.default_rng(0)
-    background = [stem + end for stem, ends in _FAMILIES.items() for end in ends.split()]
-    groups = [*(genes.split() for genes in _MARKERS.values()), _HOUSEKEEPING.split(), background]
+    background = [stem + end for stem, ends in FAMILIES.items() for end in ends.split()]
+    groups = [*(genes.split() for genes in MARKERS.values()), HOUSEKEEPING.split(), background]
     genes, group = np.concatenate(groups), np.repeat(np.arange(len(groups)), [len(g) for g in groups])
-    fold = np.log(rng.uniform(3, 8, len(genes))) * (group == np.arange(len(_MARKERS))[:, None])
+    fold = np.log(rng.uniform(3, 8, len(genes))) * (group == np.arange(len(MARKERS))[:, None])
     level = 2.0 * np.isin(genes, groups[-2]) + 1.5 * np.char.startswith(genes, "RP")
     return list(genes), np.exp(level + 0.7 * rng.standard_normal(len(genes))), fold
 

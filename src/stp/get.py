@@ -10,6 +10,8 @@ from stp._table import require
 if TYPE_CHECKING:
     from anndata import AnnData
 
+__all__ = ["expression"]
+
 
 def expression(adata: "AnnData", *, key: str = _keys.EXPRESSION) -> "AnnData":
     """Return predicted expression as an AnnData, for plots and tools of scanpy and squidpy.

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+__all__ = ["clustering_scores", "gene_pearson", "recall_at_k"]
+
 
 def gene_pearson(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Correlate each gene over the spots of one slide.
@@ -45,12 +47,16 @@ def recall_at_k(queries: np.ndarray, references: np.ndarray, ks: tuple[int, ...]
 
 
 def clustering_scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
-    """Compare clusters with labels: adjusted Rand index (`ari`) and normalized mutual information (`nmi`).
+    """Compare clusters with labels.
 
     Parameters
     ----------
     labels, clusters
         (n,) one label per spot each.
+
+    Returns
+    -------
+    The adjusted Rand index as "ari" and the normalized mutual information as "nmi".
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 

@@ -11,6 +11,8 @@ import PIL.Image
 from stp._levels import Level, open_array, open_file
 from stp._scale import resolve
 
+__all__ = ["ImagePyramid"]
+
 WHITE = 255
 UPSAMPLING_LIMIT = 1.25  # the finest level may be this much coarser than asked for (method.md section 4)
 NATIVE = 0.5  # a window that differs from the patch by less than this many pixels is a plain slice

@@ -235,6 +235,19 @@ def test_the_scale_from_the_spot_diameter_comes_last(sdata):
         assert slide(sdata).pyramid.um_per_px == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    "factors", [{"microns_per_pixel": 0.5}, {"spot_diameter_fullres": 130.0}], ids=lambda f: [*f][0]
+)
+@pytest.mark.filterwarnings("ignore:um per pixel taken from the spot diameter")
+def test_scale_factors_are_in_full_pixels_whatever_the_coordinate_system(sdata, factors):
+    # Spots in full-resolution pixels of 0.5 um, an image of half of them, and a system in whose unit they meet.
+    set_transformation(sdata["slide"], {"aligned": scaled(0.1)}, set_all=True)
+    set_transformation(sdata["slide_full_image"], {"aligned": scaled(0.2)}, set_all=True)
+    sdata["table"].obs = sdata["table"].obs.drop(columns=["array_row", "array_col"])
+    scalefactors(sdata, **factors)
+    assert slide(sdata).pyramid.um_per_px == pytest.approx(1.0)
+
+
 def test_no_scale(sdata):
     only_global(sdata)
     sdata["table"].obs = sdata["table"].obs.drop(columns=["array_row", "array_col"])

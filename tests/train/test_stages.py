@@ -20,6 +20,7 @@ PRETRAIN = PretrainConfig(
     learning_rate=3e-3,
     min_genes=5,
 )
+SMALL = dataclasses.replace(PRETRAIN, phases=(Phase(batch_size=10),))
 ALIGN = AlignConfig(epochs=12, batch_size=20, accumulate=1, learning_rate=2e-3, min_genes=5, projection_width=32)
 
 
@@ -171,9 +172,20 @@ def test_neighborhood_training_refuses_stores_without_coordinates_by_name(stores
 
 
 def test_masked_training_needs_counts_alone(lacking, settings, tmp_path):
-    with pytest.warns(UserWarning, match="100 spots are few: batches of 10 instead of 20"):
-        pretrain(lacking[1:], tmp_path / "out", **settings[pretrain])
+    pretrain(lacking[1:], tmp_path / "out", **settings[pretrain] | {"config": SMALL})
     assert metrics(tmp_path / "out", "train")[-1]["step"] == 10
+
+
+@pytest.mark.parametrize("stage", ["masked", "neighborhood", "align"])
+def test_shrunk_batches_are_said_aloud_to_the_caller(stage, stores, settings, tmp_path):
+    with pytest.warns(UserWarning, match="100 spots are few: batches of .* for 10 steps an epoch") as caught:
+        if stage == "align":
+            large = dataclasses.replace(ALIGN, epochs=1, batch_size=64)
+            align(stores[:1], tmp_path / "out", **settings[align] | {"config": large})
+        else:
+            large = dataclasses.replace(PRETRAIN, phases=(Phase(objective=stage, batch_size=90),))
+            pretrain(stores[:1], tmp_path / "out", **settings[pretrain] | {"config": large})
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 @both
