@@ -48,7 +48,7 @@ class Settings:
         min_learning_rate=5e-5,
     )
     align: AlignConfig = AlignConfig(
-        epochs=60,
+        epochs=30,
         batch_size=48,
         accumulate=1,
         learning_rate=5e-4,

@@ -1,6 +1,7 @@
 """How the documentation is built: `python -m sphinx -W docs docs/_build/html`."""
 
 import os
+import warnings
 from importlib.metadata import version as version_of
 
 from stp.models import GeneEncoderConfig, ImageEncoderConfig
@@ -10,6 +11,8 @@ project = "stp"
 author = "stp developers"
 copyright = author
 version = release = version_of("stp-spatial")
+
+warnings.filterwarnings("ignore", module="sphinx_autodoc_typehints")  # it calls what Sphinx 10 will remove
 
 extensions = [
     "myst_nb",

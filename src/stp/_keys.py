@@ -9,6 +9,7 @@ IMAGES = "X_stp_images"
 FUSED = "X_stp_fused"
 EXPRESSION = "stp_expression"
 
+REGION, SPOT = "stp_region", "stp_spot"  # columns that tie a row to its shape; no user's column has these names
 STORE = "stp_store"  # attribute of a training store
 STORE_VERSION = 1
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 VISIUM_PITCH = 100.0  # um between neighboring spots; 10x, hexagonal
 ST_PITCH = 200.0  # um; Spatial Transcriptomics, square
+ST_LATTICE = 64  # its arrays have fewer rows and columns; larger square grids are of another technology
 SPOT_DIAMETER = 65.0  # um for which 10x writes `spot_diameter_fullres`, though a spot measures 55
 TOLERANCE = 0.05  # two sources that differ by more contradict each other
 
@@ -30,7 +31,7 @@ def lattice_um_per_unit(obs: "pd.DataFrame", centers: np.ndarray) -> float | Non
 
     Returns
     -------
-    um per unit, or None where there are no indices or they do not span two dimensions.
+    um per unit, or None where there are no indices, they do not span two dimensions, or the pitch is unknown.
     """
     if not {"array_row", "array_col"} <= set(obs):
         return None
@@ -41,6 +42,8 @@ def lattice_um_per_unit(obs: "pd.DataFrame", centers: np.ndarray) -> float | Non
     steps = np.linalg.lstsq(design, np.asarray(centers, dtype=float), rcond=None)[0][:2]  # one row, one column
     per_row, per_col = np.linalg.norm(steps, axis=1)
     hexagonal = len(np.unique(index.sum(axis=1) % 2)) == 1
+    if not hexagonal and index.max() >= ST_LATTICE:
+        return None  # bins of Visium HD, or another square grid of unknown pitch
     um = (VISIUM_PITCH * np.sqrt(3) / 2, VISIUM_PITCH / 2) if hexagonal else (ST_PITCH, ST_PITCH)
     return float((um[0] / per_row * um[1] / per_col) ** 0.5)
 

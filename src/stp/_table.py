@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stp._keys import REGION, SPOT
+
 if TYPE_CHECKING:
     from anndata import AnnData
     from scipy.sparse import csr_matrix
@@ -39,6 +41,17 @@ def _open_table(path: Path, table_key: str) -> "AnnData":
     X = group["X"]
     X = anndata.io.sparse_dataset(X) if isinstance(X, zarr.Group) else X[:]
     return anndata.AnnData(X=X, obs=anndata.io.read_elem(group["obs"]), var=anndata.io.read_elem(group["var"]))
+
+
+def tie(adata: "AnnData", region: str) -> "AnnData":
+    """Make a table annotate the shapes `region`, row by row."""
+    from spatialdata.models import TableModel
+
+    adata.obs[REGION] = region
+    adata.obs[REGION] = adata.obs[REGION].astype("category")
+    adata.obs[SPOT] = np.arange(adata.n_obs)
+    adata.uns.pop("spatialdata_attrs", None)
+    return TableModel.parse(adata, region=region, region_key=REGION, instance_key=SPOT)
 
 
 def names_on_disk(frame: Any) -> np.ndarray:

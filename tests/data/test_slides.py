@@ -53,8 +53,8 @@ def test_rows_are_joined_by_instance_and_never_by_order(sdata, adata):
 def test_instances_may_be_names(sdata, adata):
     shapes = ShapesModel.parse(sdata["slide"].set_index(adata.obs_names))
     table = adata[::-1].copy()
-    table.obs["region"], table.obs["spot"] = pd.Categorical(["slide"] * 100), table.obs_names
-    table = TableModel.parse(table, region="slide", region_key="region", instance_key="spot")
+    table.obs["stp_region"], table.obs["spot"] = pd.Categorical(["slide"] * 100), table.obs_names
+    table = TableModel.parse(table, region="slide", region_key="stp_region", instance_key="spot")
     named = spatialdata.SpatialData(images=dict(sdata.images), shapes={"slide": shapes}, tables={"table": table})
     np.testing.assert_allclose(slide(named).centers, adata.obsm["spatial"][::-1])
 
@@ -72,9 +72,9 @@ def test_labels_may_be_the_region(sdata, adata):
         labels[y - 6 : y + 6, x - 6 : x + 6] = 7 + index
     systems = get_transformation(sdata["slide_full_image"], get_all=True)
     table = adata[::2].copy()
-    table.obs["region"] = pd.Categorical(["cells"] * table.n_obs)
+    table.obs["stp_region"] = pd.Categorical(["cells"] * table.n_obs)
     table.obs["cell"] = 7 + np.arange(0, 100, 2)
-    table = TableModel.parse(table, region="cells", region_key="region", instance_key="cell")
+    table = TableModel.parse(table, region="cells", region_key="stp_region", instance_key="cell")
     cells = Labels2DModel.parse(labels, dims=("y", "x"), transformations=systems)
     found = slide(spatialdata.SpatialData(images=dict(sdata.images), labels={"cells": cells}, tables={"table": table}))
     assert found.region == "cells"
@@ -88,8 +88,8 @@ def two_regions(adata, image):
     obs = pd.concat([table.obs for table in tables]).set_axis([f"s{i}" for i in range(200)])
     order = np.random.default_rng(0).permutation(200)
     table = type(adata)(np.zeros((200, 1), np.float32), obs=obs)[order].copy()
-    table.obs["region"] = table.obs["region"].astype("category")
-    table = TableModel.parse(table, region=["one", "two"], region_key="region", instance_key="spot_id")
+    table.obs["stp_region"] = table.obs["stp_region"].astype("category")
+    table = TableModel.parse(table, region=["one", "two"], region_key="stp_region", instance_key="stp_spot")
     images = {key: part[key] for part in parts for key in part.images}
     shapes = {key: part[key] for part in parts for key in part.shapes}
     # Slides of their own: nothing is shared between them.
@@ -107,8 +107,8 @@ def test_each_region_has_its_own_image(adata, image):
     assert sorted(np.concatenate([s.rows for s in slides])) == list(range(200))
     obs = sdata["table"].obs
     for found in slides:
-        assert set(obs["region"].iloc[found.rows]) == {found.region}
-        np.testing.assert_allclose(found.centers, adata.obsm["spatial"][obs["spot_id"].iloc[found.rows]])
+        assert set(obs["stp_region"].iloc[found.rows]) == {found.region}
+        np.testing.assert_allclose(found.centers, adata.obsm["spatial"][obs["stp_spot"].iloc[found.rows]])
 
 
 def test_a_mapping_names_the_image_of_each_region(sdata, adata, image):

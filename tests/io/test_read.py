@@ -36,9 +36,9 @@ def test_from_anndata(adata, image):
     assert (list(sdata.images), list(sdata.shapes), list(sdata.tables)) == (["mine_full_image"], ["mine"], ["table"])
     np.testing.assert_array_equal(pixels(sdata, "mine_full_image"), image)
     table = sdata["table"]
-    assert table.uns["spatialdata_attrs"] == {"region": "mine", "region_key": "region", "instance_key": "spot_id"}
+    assert table.uns["spatialdata_attrs"] == {"region": "mine", "region_key": "stp_region", "instance_key": "stp_spot"}
     assert (table.X != adata.X).nnz == 0
-    assert "region" not in adata.obs
+    assert "stp_region" not in adata.obs
     centers = np.column_stack([sdata["mine"].geometry.x, sdata["mine"].geometry.y])
     np.testing.assert_allclose(centers, adata.obsm["spatial"])
 

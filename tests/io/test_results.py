@@ -102,7 +102,7 @@ def test_only_named_keys_are_written_and_those_are_replaced(on_disk):
     assert "X_stp" in found.obsm
     assert "X_stp" in found.uns
     assert "tokens" not in found.obsm
-    assert list(found.obs.columns[-2:]) == ["spot_id", "leiden"]
+    assert list(found.obs.columns[-2:]) == ["stp_spot", "leiden"]
     on_disk["table"].obsm["X_stp"] = np.full((100, 7), 2.0, np.float32)
     on_disk["table"].obs["leiden"] = pd.Categorical(["c"] * 100)
     write_results(on_disk, keys=["X_stp", "leiden"])

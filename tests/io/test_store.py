@@ -178,11 +178,11 @@ def test_rows_of_a_shuffled_table_keep_their_spots(sdata, adata, tmp_path):
 
 def test_several_regions_are_refused(sdata, tmp_path):
     second = sdata["table"].copy()
-    second.obs["region"] = pd.Categorical(["slide"] * 50 + ["other"] * 50)
+    second.obs["stp_region"] = pd.Categorical(["slide"] * 50 + ["other"] * 50)
     del second.uns["spatialdata_attrs"]
     sdata.shapes["other"] = sdata["slide"]
     sdata.tables["table"] = TableModel.parse(
-        second, region=["slide", "other"], region_key="region", instance_key="spot_id"
+        second, region=["slide", "other"], region_key="stp_region", instance_key="stp_spot"
     )
     with pytest.raises(ValueError, match=r"a store holds one slide, the table covers \['slide', 'other'\]"):
         write_store(sdata, tmp_path / "a.zarr", patch_um_per_px=4.0)

@@ -101,6 +101,13 @@ def test_storage_and_order_of_counts_do_not_matter(adata, vocabulary, kind):
     np.testing.assert_array_equal(other.obsm["stp_tokens"], adata.obsm["expected"])
 
 
+def test_more_spots_than_are_read_at_once(adata, vocabulary):
+    tl.tokenize(adata, vocabulary, context_length=32)
+    many = anndata.AnnData(scipy.sparse.vstack([adata.X] * 50, format="csr"), var=adata.var)
+    tl.tokenize(many, vocabulary, context_length=32)
+    np.testing.assert_array_equal(many.obsm["stp_tokens"], np.tile(adata.obsm["stp_tokens"], (50, 1)))
+
+
 def test_layer_and_gene_ids_key_are_read(adata, vocabulary):
     tl.tokenize(adata, vocabulary, key_added="expected")
     index = vocabulary.encode(adata.var_names)

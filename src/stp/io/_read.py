@@ -7,7 +7,7 @@ import numpy as np
 
 from stp._levels import Level, open_array, open_file
 from stp._scale import lattice_um_per_unit, resolve
-from stp._table import require
+from stp._table import require, tie
 from stp.patches import ImagePyramid
 
 if TYPE_CHECKING:
@@ -94,16 +94,12 @@ def _scale_factor(adata: "AnnData", key: str) -> float | None:
 def _assemble(adata, centers, radius, level, scale, name) -> "SpatialData":
     """Build shapes, table and image, each in pixels and um."""
     import spatialdata
-    from spatialdata.models import ShapesModel, TableModel
+    from spatialdata.models import ShapesModel
 
     systems = _systems(scale)
     shapes = ShapesModel.parse(centers, geometry=0, radius=radius, transformations=systems)
-    adata.obs["region"], adata.obs["spot_id"] = name, np.arange(adata.n_obs)
-    adata.obs["region"] = adata.obs["region"].astype("category")
-    adata.uns.pop("spatialdata_attrs", None)
-    table = TableModel.parse(adata, region=name, region_key="region", instance_key="spot_id")
     images = {} if level is None else {f"{name}_full_image": _image(level, systems)}
-    return spatialdata.SpatialData(images=images, shapes={name: shapes}, tables={"table": table})
+    return spatialdata.SpatialData(images=images, shapes={name: shapes}, tables={"table": tie(adata, name)})
 
 
 def _systems(scale: float) -> dict:

@@ -11,7 +11,7 @@ from tqdm.dask import TqdmCallback
 
 from stp._keys import STORE, STORE_VERSION
 from stp._scale import lattice_um_per_unit
-from stp._table import count_blocks, gene_names, get_table
+from stp._table import count_blocks, gene_names, get_table, tie
 from stp.data.slides import Slide, find_slides
 from stp.patches import ImagePyramid
 from stp.vocabulary import Vocabulary
@@ -73,8 +73,12 @@ def write_store(
         No raw counts, several slides in one table, or an image that is too coarse.
     """
     path = Path(path)
+    if region_scale < 2 or not patch_um_per_px > 0:
+        raise ValueError(f"region_scale must be 2 or more, patch_um_per_px positive: {region_scale}, {patch_um_per_px}")
     _check_free(path, overwrite)
     table = get_table(sdata, table_key)
+    if not table.n_obs:
+        raise ValueError("the table has no rows, so there is nothing to train on")
     slide = _slide(sdata, table, image_key, shapes_key, coordinate_system, um_per_px)
     if slide is None:
         centers, unit = _centers(table, um_per_px)
@@ -174,8 +178,7 @@ def _counts(table: "AnnData", layer: str | None, gene_ids_key: str | None) -> "A
     X = scipy.sparse.vstack([block.astype(np.float32) @ to_gene for block in count_blocks(table, layer)], format="csr")
     first = pd.Series(names).groupby(column).first()
     var = pd.DataFrame({"symbol": first.to_numpy()}, index=pd.Index(unique, name="gene_id"))
-    obs = table.obs.drop(columns=["region", "spot_id"], errors="ignore").copy()
-    return anndata.AnnData(X, obs=obs, var=var)
+    return anndata.AnnData(X, obs=table.obs.copy(), var=var)
 
 
 def _assemble(adata: "AnnData", centers: np.ndarray | None, unit: str, images: dict[str, Any]) -> "SpatialData":
@@ -186,13 +189,9 @@ def _assemble(adata: "AnnData", centers: np.ndarray | None, unit: str, images: d
     if centers is None:
         return spatialdata.SpatialData(tables={"table": TableModel.parse(adata)})
     adata.obsm["spatial"] = centers
-    adata.obs["region"], adata.obs["spot_id"] = "spots", np.arange(adata.n_obs)
-    adata.obs["region"] = adata.obs["region"].astype("category")
-    table = TableModel.parse(adata, region="spots", region_key="region", instance_key="spot_id")
-    spots = ShapesModel.parse(
-        centers, geometry=0, radius=SPOT_RADIUS_UM, transformations={unit or "global": Identity()}
-    )
-    return spatialdata.SpatialData(images=images, shapes={"spots": spots}, tables={"table": table})
+    systems = {unit or "global": Identity()}
+    spots = ShapesModel.parse(centers, geometry=0, radius=SPOT_RADIUS_UM, transformations=systems)
+    return spatialdata.SpatialData(images=images, shapes={"spots": spots}, tables={"table": tie(adata, "spots")})
 
 
 def _write(store: "SpatialData", path: Path) -> None:

@@ -137,6 +137,8 @@ class AlignConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _positive(self, "epochs", "batch_size", "accumulate", "spots_per_slide", "projection_width")
+        if self.spots_per_slide > self.batch_size:
+            raise ValueError(f"spots_per_slide {self.spots_per_slide} does not fit batch_size {self.batch_size}")
 
 
 @dataclass(frozen=True)
