@@ -10,7 +10,8 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "stp"
 
 FLOORS = {
-    0: {"_extras", "_keys", "_levels", "_programs", "_scale", "_table"},
+    -1: {"_keys"},  # the ground: names alone
+    0: {"_extras", "_levels", "_programs", "_scale", "_table"},
     1: {"losses", "metrics", "neighborhoods", "patches", "retrieval", "tokens", "vocabulary"},
     2: {"data", "models"},
     3: {"train"},

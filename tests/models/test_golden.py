@@ -33,11 +33,11 @@ def released_name(name):
     return next((theirs + name[len(ours) :] for ours, theirs in NAMES.items() if name.startswith(ours)), name)
 
 
-def fill(module, golden, prefix=""):
+def fill(module, golden):
     """Give a module that was built without memory the weights made from the released names."""
     weight = runpy.run_path(str(golden / "weights.py"))["weight"]
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    made = {name: weight(released_name(prefix + name), shape) for name, shape in shapes.items()}
+    made = {name: weight(released_name(name), shape) for name, shape in shapes.items()}
     module.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in made.items()}, assign=True)
     return module.eval().requires_grad_(False)
 
@@ -152,15 +152,16 @@ READINGS = [(context, targets) for context in ("positionwise", "pooled") for tar
 
 
 @pytest.fixture(scope="module", params=["pretrain_C4.npz", "pretrain_C4_padded.npz"])
-def group(golden, genes, request):
-    """A group of nine spots as the dataset would read it, and the outputs of the stage-one model."""
+def group(golden, stamp, request):
+    """A group of nine spots as the dataset would read it, and the outputs of the stage-one model.
+
+    Its weights are made from the names under `spot_backbone.`, as are those of the Stamp's gene encoder.
+    """
     values = dict(np.load(golden / request.param))
     arrays = {"inputs": values["inputs"], "targets": values["tokens"], "chosen": values["mask"]}
     batch = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
     batch["chosen"] = batch["chosen"].bool()
-    with torch.device("meta"):
-        encoder = GeneEncoder(GeneEncoderConfig(tie_heads=False), genes)
-    encoder = fill(encoder, golden, prefix="gene_encoder.")
+    encoder = stamp.gene_encoder
     return SimpleNamespace(values=values, batch=batch, encoder=encoder, hidden=encoder.hidden(batch["inputs"]))
 
 
