@@ -215,6 +215,7 @@ def fuse(
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
     `adata.obsm['X_stp_fused' | key_added]` : (n_obs, sum of widths) float32
+        The embeddings side by side.
     `adata.uns['X_stp_fused' | key_added]` : dict
         `params`.
 
