@@ -1,134 +1,14 @@
 import anndata
-import dask.array
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import zarr
 
-from stp._table import begin, count_blocks, get_counts, get_table, log_normalized_blocks, record, require
+from stp._counts import count_blocks
+from stp._table import begin, gene_names, get_table, get_tables, record, require
 
 COUNTS = np.random.default_rng(0).poisson(0.6, (23, 7)).astype(np.float32)
-
-
-def unsorted(counts):
-    """The same counts with columns in falling order and every value above 1 split into two entries."""
-    rows = [
-        [(j, part) for j in reversed(row.nonzero()[0]) for part in ((1, row[j] - 1) if row[j] > 1 else (1,))]
-        for row in counts
-    ]
-    indptr = np.cumsum([0, *map(len, rows)])
-    indices, data = (np.array(x) for x in zip(*(entry for row in rows for entry in row), strict=True))
-    return sp.csr_matrix((data.astype(np.float32), indices, indptr), shape=counts.shape)
-
-
-def with_zeros(counts):
-    """The same counts with every zero stored."""
-    matrix = sp.csr_matrix(np.ones_like(counts))
-    matrix.data[:] = counts.ravel()
-    return matrix
-
-
-KINDS = {
-    "csr": sp.csr_matrix,
-    "csr array": sp.csr_array,
-    "csc": sp.csc_matrix,
-    "dense": np.asarray,
-    "integers": lambda x: x.astype(np.int64),
-    "dask": lambda x: dask.array.from_array(x, chunks=(5, 4)),
-    "dask of csr": lambda x: dask.array.from_array(x, chunks=(5, 7)).map_blocks(sp.csr_matrix),
-    "duplicates, unsorted": unsorted,
-    "stored zeros": with_zeros,
-}
-
-
-def stack(blocks):
-    return sp.vstack(list(blocks)).toarray()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layer", [None, "counts"])
-def test_count_blocks_are_canonical_csr_of_any_kind_of_counts(kind, layer):
-    X = KINDS[kind](COUNTS)
-    adata = anndata.AnnData(X) if layer is None else anndata.AnnData(COUNTS + 0.5, layers={layer: X})
-    before = X.copy()
-    blocks = list(count_blocks(adata, layer, block_rows=5))
-    assert [block.shape[0] for block in blocks] == [5, 5, 5, 5, 3]
-    np.testing.assert_array_equal(stack(blocks), COUNTS)
-    for block in blocks:
-        assert block.format == "csr"
-        assert (block.data > 0).all()
-        assert all(
-            (np.diff(block.indices[a:b]) > 0).all() for a, b in zip(block.indptr, block.indptr[1:], strict=False)
-        )
-    if sp.issparse(X):  # the user's own counts are left as they were
-        np.testing.assert_array_equal(X.data, before.data)
-        np.testing.assert_array_equal(X.indices, before.indices)
-
-
-@pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
-def test_count_blocks_read_a_backed_file(kind, tmp_path):
-    anndata.AnnData(KINDS[kind](COUNTS)).write_h5ad(tmp_path / "a.h5ad")
-    backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
-    assert backed.isbacked
-    np.testing.assert_array_equal(stack(count_blocks(backed, block_rows=5)), COUNTS)
-
-
-def test_count_blocks_of_a_view():
-    view = anndata.AnnData(sp.csr_matrix(COUNTS))[[3, 1, 20], [6, 0]]
-    np.testing.assert_array_equal(stack(count_blocks(view)), COUNTS[[3, 1, 20]][:, [6, 0]])
-
-
-@pytest.mark.parametrize(
-    ("change", "value"),
-    [
-        (np.log1p, "0.6931"),
-        (lambda x: x / 2, "0.5"),
-        (lambda x: np.where(x > 2, -x, x), "-3"),
-        (lambda x: np.where(x > 2, np.nan, x), "nan"),
-        (lambda x: np.where(x > 2, np.inf, x), "inf"),
-    ],
-    ids=["log1p", "halves", "negative", "nan", "infinite"],
-)
-@pytest.mark.parametrize("sparse", [True, False], ids=["sparse", "dense"])
-def test_what_is_no_count_is_refused_with_its_value(change, value, sparse):
-    X = change(COUNTS).astype(np.float32)
-    adata = anndata.AnnData(sp.csr_matrix(X) if sparse else X)
-    with pytest.raises(ValueError, match=rf"X holds {value}, which is no raw count.*start from the raw counts"):
-        get_counts(adata)
-
-
-def test_the_refusal_names_the_layer_that_holds_counts():
-    layers = {"scaled": COUNTS - COUNTS.mean(0), "raw": sp.csr_matrix(COUNTS)}
-    adata = anndata.AnnData(np.log1p(COUNTS), layers=layers)
-    with pytest.raises(ValueError, match="pass layer='raw'"):
-        get_counts(adata)
-    with pytest.raises(ValueError, match="layer 'scaled' holds .* pass layer='raw'"):
-        get_counts(adata, "scaled")
-    assert get_counts(adata, "raw") is adata.layers["raw"]
-
-
-def test_a_wrong_value_in_a_later_block_is_found():
-    X = np.ones((600, 2), np.float32)
-    X[599, 1] = 1.5
-    adata = anndata.AnnData(X)
-    get_counts(adata)  # looks at the first rows only
-    with pytest.raises(ValueError, match=r"X holds 1\.5"):
-        list(count_blocks(adata, block_rows=100))
-
-
-def test_missing_layer_and_missing_x():
-    adata = anndata.AnnData(COUNTS, layers={"spliced": COUNTS})
-    with pytest.raises(KeyError, match="no layer 'counts'; pass layer= one of .*spliced"):
-        get_counts(adata, "counts")
-    adata.X = None
-    with pytest.raises(ValueError, match="no X; pass layer= one of .*spliced"):
-        get_counts(adata)
-
-
-def test_log_normalized_blocks():
-    counts = np.array([[1, 3, 0], [0, 0, 0], [0, 0, 5]], np.float32)
-    expected = [[np.log1p(2500), np.log1p(7500), 0], [0, 0, 0], [0, 0, np.log1p(10_000)]]
-    np.testing.assert_allclose(stack(log_normalized_blocks(anndata.AnnData(counts))), expected, rtol=1e-6)
 
 
 def test_get_table_of_each_kind(sdata, stores):
@@ -137,7 +17,7 @@ def test_get_table_of_each_kind(sdata, stores):
     for path in (stores[0], str(stores[0])):
         table = get_table(path)
         assert table.obs_names.tolist() == sdata.tables["table"].obs_names.tolist()
-        assert stack(count_blocks(table)).sum() == sdata.tables["table"].X.sum()
+        assert sum(block.sum() for block in count_blocks(table)) == sdata.tables["table"].X.sum()
 
 
 def test_a_table_on_disk_is_not_read_whole(stores):
@@ -231,3 +111,77 @@ def test_a_record_replaces_the_one_before(adata):
     record(adata, "stp", {"a": 1}, extra=2)
     record(adata, "stp", {"b": 2})
     assert adata.uns["stp"] == {"params": {"b": 2}}
+
+
+@pytest.mark.parametrize("ending", ["h5ad", "zarr"])
+def test_a_record_keeps_dataframes(ending, tmp_path):
+    frame = pd.DataFrame({"rule": ["symbol", "alias"], "umis": [0.5, 0.25]}, index=pd.Index(["A", "B"], name="gene"))
+    adata = anndata.AnnData(COUNTS)
+    record(adata, "stp", {}, rules=frame, none=frame[:0])
+    assert adata.uns["stp"]["rules"] is frame
+    path = tmp_path / f"a.{ending}"
+    getattr(adata, f"write_{ending}")(path)
+    back = getattr(anndata, f"read_{ending}")(path).uns["stp"]
+    pd.testing.assert_frame_equal(back["rules"], frame, check_dtype=False, check_index_type=False)
+    assert back["none"].empty
+    assert list(back["none"]) == ["rule", "umis"]
+
+
+def test_get_tables_labels_one_or_several(adata, sdata, stores, tmp_path):
+    shape = "100 spots x 32 genes"
+    assert [label for label, _ in get_tables(adata)] == [shape]
+    assert [label for label, _ in get_tables([adata, sdata, stores[0], str(stores[1])])] == [
+        shape,
+        shape,
+        "slide0.zarr",
+        "slide1.zarr",
+    ]
+    adata.write_h5ad(tmp_path / "mine.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "mine.h5ad", backed="r")
+    assert [(label, table is backed) for label, table in get_tables(backed)] == [("mine.h5ad", True)]
+
+
+def test_get_tables_opens_one_at_a_time(adata):
+    opened = []
+
+    def data():
+        for i in range(3):
+            opened.append(i)
+            yield adata
+
+    tables = get_tables(data())
+    for i in range(3):
+        next(tables)
+        assert opened == list(range(i + 1))
+
+
+def named(**columns):
+    names = ["EPCAM", "KRT8", "ERBB2"]
+    return anndata.AnnData(np.ones((1, 3)), var=pd.DataFrame(columns, index=names))
+
+
+IDS = ["ENSG00000119888", "ENSG00000170421.4", "ENSG00000141736"]
+
+
+def test_gene_names_come_from_gene_ids_where_these_are_ensembl_ids():
+    assert gene_names(named(gene_ids=IDS)).tolist() == IDS
+    assert gene_names(named(gene_ids=pd.Categorical(IDS))).tolist() == IDS
+    assert gene_names(named(gene_ids=[*IDS[:2], "Custom"])).tolist() == [*IDS[:2], "Custom"]
+
+
+@pytest.mark.parametrize(
+    "column", [["1", "2", "3"], [1, 2, 3], [IDS[0], "", ""], ["", "", ""], [None, np.nan, None]], ids=str
+)
+def test_gene_names_are_var_names_where_gene_ids_hold_anything_else(column):
+    assert gene_names(named(gene_ids=column)).tolist() == ["EPCAM", "KRT8", "ERBB2"]
+
+
+def test_gene_names_are_var_names_by_default():
+    assert gene_names(named()).tolist() == gene_names(named(other=IDS)).tolist() == ["EPCAM", "KRT8", "ERBB2"]
+
+
+def test_gene_names_come_from_any_column_that_is_named():
+    adata = named(gene_ids=IDS, symbol=["a", "b", "c"])
+    assert list(gene_names(adata, "symbol")) == ["a", "b", "c"]
+    with pytest.raises(KeyError, match=r"adata\.var\['ids'\] is missing.*gene_ids.*symbol"):
+        gene_names(adata, "ids")

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from scipy import sparse
 
 import stp.vocabulary
 from stp._keys import MASK_ID, N_SPECIAL, PAD, PAD_ID
@@ -38,12 +37,6 @@ def human():
 def small():
     aliases = {"OLD": ("G2",), "BOTH": ("G1", "G3"), "B": ("G3",), "G1": ("G2",)}
     return Vocabulary(["G1", "G2", "G3"], ["A", "B", ""], aliases=aliases)
-
-
-def table(counts, names):
-    adata = anndata.AnnData(sparse.csr_matrix(np.array(counts, np.float32)))
-    adata.var_names = names
-    return adata
 
 
 def genes_of(vocabulary, names):
@@ -90,14 +83,16 @@ def test_default_encodes(human):
         "ENSG00000285053": "ENSG00000284770",  # second id of TBCE
         "ENSG00000288701.1": "ENSG00000130723",  # later id of PRRC2B
         "AR": "ENSG00000169083",  # an alias of AREG
-        "TAZ": None,  # an alias of TAFAZZIN and WWTR1
+        "TAZ": "ENSG00000102125",  # an alias of TAFAZZIN and WWTR1; the former bore it
+        "SHFM1": None,  # an alias of DLX5 and SEM1
         "XIST": None,  # not coding
-        "erbb2": None,
-        "ERBB2.1": None,  # only ids have versions
+        "erbb2": "ENSG00000141736",
+        "ERBB2.1": "ENSG00000141736",  # a second ERBB2, made unique
+        "KRT8.1": None,  # only ids have versions, and there is no KRT8 here
         "": None,
     }
     assert dict(zip(expected, genes_of(human, expected), strict=True)) == expected
-    assert set(human.aliases["TAZ"]) == {"ENSG00000018408", "ENSG00000102125"}
+    assert set(human.aliases["SHFM1"]) == {"ENSG00000105880", "ENSG00000127922"}
 
 
 @needs_shared
@@ -167,60 +162,67 @@ def test_genes_are_checked():
         Vocabulary(["G1"], ["A"], aliases={"X": ("G9",)})
 
 
-def test_fit_averages_over_detecting_spots_of_all_tables(small):
-    # "G1" and its symbol "A" are one gene: its counts are summed before spots are counted.
-    first = table([[1, 2, 0, 9], [0, 4, 0, 9], [0, 0, 0, 9]], ["G1", "A", "OLD", "unknown"])
-    second = table([[5, 2], [3, 0]], ["A", "B"])
-    fitted = small.fit([first, second])
-    np.testing.assert_array_equal(fitted.means, [(3 + 4 + 5 + 3) / 4, 2.0, np.nan])
-    assert fitted.n_detected.tolist() == [4, 1, 0]
-    assert fitted.n_detected.dtype == np.int64
-    assert fitted.corpus == ("3 spots x 4 genes", "2 spots x 2 genes")
-    assert fitted.aliases == small.aliases
-    assert small.means is None
+def test_recognize_tells_by_which_rule(small):
+    found = small.recognize(["BOTH", "A", "OLD", "g2", "nothing", "G3.1", "G3"])
+    assert found.index.tolist() == [-1, 0, 1, -1, -1, 2, 2]
+    assert found.rule.tolist() == ["ambiguous", "symbol", "alias", "unknown", "unknown", "duplicate", "id"]
+    assert found.note.tolist() == ["A or G3", "", "", "", "", "", ""]
 
 
-def test_fit_does_not_depend_on_how_spots_are_divided(small):
-    counts = np.random.default_rng(0).poisson(0.7, (101, 3))
-    whole = table(counts, ["G1", "G2", "G3"])
-    assert small.fit(whole).digest == small.fit([whole[:37], whole[37:]]).digest
-    assert small.fit(whole).digest != small.fit(whole[:37]).digest
+@pytest.mark.parametrize(
+    ("names", "species"),
+    [
+        (["ENSMUSG00000029580", "ENSMUSG00000020932.14"], "mouse"),
+        (["Actb", "Krt8", "Epcam", "mt-Co1"], "mouse or rat"),
+        (["ENSRNOG00000034254"], "rat"),
+        (["ENSDARG00000037746"], "zebrafish"),
+        (["Actb", "Krt8", "Epcam", "EPCAM"], "mouse or rat"),  # human genes were added
+    ],
+    ids=["mouse ids", "mouse symbols", "rat ids", "zebrafish ids", "mixed"],
+)
+def test_recognize_refuses_genes_of_another_species_by_name(human, names, species):
+    message = (
+        rf"the genes are those of {species} \({names[0]}.*\), the vocabulary is of human; .*Vocabulary\.from_genes"
+    )
+    with pytest.raises(ValueError, match=message):
+        human.recognize(names)
+    assert len(human.encode(names)) == len(names)  # which refuses nothing
 
 
-def test_fit_reads_layers_and_columns_of_names(small):
-    adata = table([[0.5, 0.5]], ["x", "y"])
-    adata.layers["counts"] = np.array([[4, 6]])
-    adata.var["ids"] = ["G3", "G2"]
-    fitted = small.fit(adata, layer="counts", gene_ids_key="ids")
-    np.testing.assert_array_equal(fitted.means, [np.nan, 6, 4])
+def test_recognize_refuses_human_genes_in_a_vocabulary_of_mouse():
+    mouse = Vocabulary.from_genes(["ENSMUSG00000029580", "ENSMUSG00000045394"], ["Actb", "Epcam"])
+    with pytest.raises(ValueError, match="those of human .* the vocabulary is of mouse"):
+        mouse.recognize(["ENSG00000141736", "ENSG00000119888"])
+    assert mouse.recognize(["Actb", "Epcam", "Krt8"]).index.tolist() == [0, 1, -1]
+    with pytest.raises(ValueError, match="no gene of the table is in the vocabulary"):
+        mouse.recognize(["ACTB", "EPCAM"])
 
 
-def test_fit_reads_stores(small, tmp_path):
-    spatialdata = pytest.importorskip("spatialdata")
-    adata = table([[1, 0], [3, 2]], ["G1", "B"])
-    sdata = spatialdata.SpatialData(tables={"spots": adata})
-    sdata.write(tmp_path / "slide.zarr")
-    from_path = small.fit(str(tmp_path / "slide.zarr"), table_key="spots")
-    assert from_path.digest == small.fit(sdata, table_key="spots").digest == small.fit(adata).digest
-    assert from_path.corpus == ("slide.zarr",)
+def test_symbols_of_the_vocabularys_own_species_are_accepted():
+    fly = Vocabulary.from_genes(["FBgn0000042", "FBgn0000055"], ["Act5C", "Adh"])
+    assert fly.recognize(["Adh", "Act5C"]).index.tolist() == [1, 0]
+    rat = Vocabulary.from_genes(["ENSRNOG00000034254"], ["Actb"])
+    assert rat.recognize(["Actb", "Krt8"]).index.tolist() == [0, -1]
 
 
-def test_fit_refuses_what_is_no_data(small):
-    with pytest.raises(ValueError, match="raw count"):
-        small.fit(table([[0.5]], ["G1"]))
-    with pytest.raises(ValueError, match="gene_ids_key"):
-        small.fit(table([[1]], ["nothing"]))
-    with pytest.raises(ValueError, match="no data"):
-        small.fit([])
+def test_recognize_refuses_names_of_which_none_is_known(small):
+    message = (
+        r"no gene of the table is in the vocabulary: the table has x, y, the vocabulary G1, G2, G3; .*gene_ids_key="
+    )
+    with pytest.raises(ValueError, match=message):
+        small.recognize(["x", "y"])
 
 
-def test_divisors_round_half_up_only_if_asked(small):
-    with pytest.raises(ValueError, match=r"Vocabulary\.fit"):
-        small.divisors()
-    fitted = replace(small, means=[2.5, 1.4999, np.nan])
-    assert fitted.divisors().tolist() == [2.5, 1.4999, 1.0]
-    assert replace(fitted, round_means=True).divisors().tolist() == [3.0, 1.0, 1.0]
-    assert replace(small, means=[0.3, 1.5, 3.5], round_means=True).divisors().tolist() == [1.0, 2.0, 4.0]
+def test_explain_has_a_row_for_every_name(small):
+    frame = small.explain(np.array(["OLD", "BOTH", "G3", "OLD"], object))
+    assert frame.index.tolist() == ["OLD", "BOTH", "G3", "OLD"]
+    assert frame.to_dict("list") == {
+        "gene_id": ["G2", "", "G3", "G2"],
+        "symbol": ["B", "", "", "B"],
+        "rule": ["alias", "ambiguous", "id", "alias"],
+        "note": ["", "A or G3", "", ""],
+    }
+    assert small.explain([]).empty
 
 
 def test_digest_covers_what_decides_tokens(small):

@@ -1,4 +1,4 @@
-"""The only place that touches the slots of an AnnData: finding tables, reading counts, writing results."""
+"""Find the table of any data, read its slots and write results into them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,9 +10,6 @@ from stp._keys import REGION, SPOT
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from scipy.sparse import csr_matrix
-
-BLOCK_ROWS = 4096  # rows of counts held in memory at a time
 
 
 def get_table(data: Any, table_key: str = "table") -> "AnnData":
@@ -26,6 +23,15 @@ def get_table(data: Any, table_key: str = "table") -> "AnnData":
     if table_key not in data.tables:
         raise KeyError(f"no table {table_key!r} in the SpatialData; pass table_key= one of {sorted(data.tables)}")
     return data.tables[table_key]
+
+
+def get_tables(data: Any, table_key: str = "table") -> Iterator[tuple[str, "AnnData"]]:
+    """Yield a label and the table of one or several data, one at a time; a label is a file's name, or the shape."""
+    single = isinstance(data, str | Path) or hasattr(data, "obs_names") or hasattr(data, "tables")
+    for item in [data] if single else data:
+        adata = get_table(item, table_key)
+        path = item if isinstance(item, str | Path) else getattr(item, "path", None) or adata.filename
+        yield Path(path).name if path else f"{adata.n_obs} spots x {adata.n_vars} genes", adata
 
 
 def _open_table(path: Path, table_key: str) -> "AnnData":
@@ -78,68 +84,12 @@ def require(adata: "AnnData", slot: str, key: str, made_by: str) -> Any:
 
 
 def gene_names(adata: "AnnData", gene_ids_key: str | None = None) -> np.ndarray:
-    """Return the gene names of the table: `var_names`, or a column of `var`."""
-    if gene_ids_key is None:
-        return adata.var_names.to_numpy().astype(object)
-    return require(adata, "var", gene_ids_key, f"nothing else: pass gene_ids_key= one of {list(adata.var)} or it")
-
-
-def get_counts(adata: "AnnData", layer: str | None = None) -> Any:
-    """Return the raw counts, of any kind that AnnData holds, after looking at the first rows of them."""
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(f"no layer {layer!r}; pass layer= one of {list(adata.layers)} or None for X")
-    X = adata.X if layer is None else adata.layers[layer]
-    if X is None:
-        raise ValueError(f"the table has no X; pass layer= one of {list(adata.layers)}")
-    wrong = _not_a_count(_to_csr(X[: min(256, adata.n_obs)]).data)
-    if wrong is not None:
-        raise ValueError(_counts_message(adata, layer, wrong))
-    return X
-
-
-def count_blocks(adata: "AnnData", layer: str | None = None, block_rows: int = BLOCK_ROWS) -> Iterator["csr_matrix"]:
-    """Yield the raw counts as canonical CSR blocks of rows: sorted, without duplicates, every value checked."""
-    X = get_counts(adata, layer)
-    X = X.tocsr() if getattr(X, "format", None) == "csc" and hasattr(X, "tocsr") else X
-    for start in range(0, adata.n_obs, block_rows):
-        block = _to_csr(X[start : start + block_rows])
-        wrong = _not_a_count(block.data)
-        if wrong is not None:
-            raise ValueError(_counts_message(adata, layer, wrong))
-        yield block
-
-
-def log_normalized_blocks(adata: "AnnData", layer: str | None = None) -> Iterator["csr_matrix"]:
-    """Yield log1p of counts per 10,000 of each spot, block by block; spots without counts stay zero."""
-    for block in count_blocks(adata, layer):
-        total = np.asarray(block.sum(axis=1), dtype=float).ravel()
-        block.data = block.data * np.repeat(1e4 / np.where(total > 0, total, 1), np.diff(block.indptr))
-        yield block.log1p()
-
-
-def _to_csr(block: Any) -> "csr_matrix":
-    from scipy.sparse import csr_matrix
-
-    matrix = csr_matrix(block.compute() if hasattr(block, "compute") else block, copy=True)
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
-    return matrix
-
-
-def _not_a_count(values: np.ndarray) -> float | None:
-    """Return the first value that is no count, if there is one."""
-    wrong = ~(values >= 0) | (values != np.floor(values)) | ~np.isfinite(values)
-    return float(values[wrong.argmax()]) if wrong.any() else None
-
-
-def _counts_message(adata: "AnnData", layer: str | None, wrong: float) -> str:
-    def holds_counts(name: str) -> bool:
-        return _not_a_count(_to_csr(adata.layers[name][: min(256, adata.n_obs)]).data) is None
-
-    where = "X" if layer is None else f"layer {layer!r}"
-    layers = [name for name in adata.layers if holds_counts(name)]
-    remedy = f"pass layer={layers[0]!r}" if layers else "start from the raw counts"
-    return f"{where} holds {wrong:.4g}, which is no raw count (is it normalized, log-transformed or scaled?); {remedy}"
+    """Return gene names: a column of `var`; by default `gene_ids` where it holds Ensembl ids, else `var_names`."""
+    if gene_ids_key is not None:
+        return require(adata, "var", gene_ids_key, f"nothing else: pass gene_ids_key= one of {list(adata.var)} or it")
+    column = adata.var.get("gene_ids")
+    has_ids = column is not None and column.astype(str).str.startswith("ENS").mean() > 0.5
+    return (column if has_ids else adata.var_names).to_numpy().astype(object)
 
 
 def record(adata: "AnnData", key: str, params: Mapping[str, Any], **entries: Any) -> None:
@@ -150,7 +100,7 @@ def record(adata: "AnnData", key: str, params: Mapping[str, Any], **entries: Any
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) or hasattr(value, "iloc"):
         return value
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(inner) for inner in value]

@@ -1,8 +1,6 @@
 """The genes that a model knows: their ids in order, their names, and their mean counts."""
 
 import hashlib
-import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stp._counts import get_counts, sum_genes
+from stp._gene_names import NameBook, Names, some, unversioned
 from stp._keys import N_SPECIAL
-from stp._table import count_blocks, gene_names, get_table
+from stp._parquet import read_columns, write_columns
+from stp._table import gene_names, get_tables
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    import pandas as pd
 
 MAX_GENES = 2**16 - 1 - N_SPECIAL  # tokens are uint16
 
 _DTYPES = {"gene_ids": object, "symbols": object, "means": np.float64, "n_detected": np.int64}
-_VERSIONED = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
-_METADATA = b"stp_vocabulary"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,15 +71,15 @@ class Vocabulary:
         if len(self) > MAX_GENES:
             raise ValueError(f"{len(self)} genes are more than uint16 tokens can number ({MAX_GENES})")
         if repeated := [gene for gene, count in Counter(self.gene_ids).items() if count > 1]:
-            raise ValueError(f"gene ids must be unique, these repeat: {_some(repeated)}")
+            raise ValueError(f"gene ids must be unique, these repeat: {some(repeated)}")
         if strangers := set().union(*self.aliases.values()).difference(self.gene_ids):
-            raise ValueError(f"aliases of genes outside the vocabulary: {_some(strangers)}")
+            raise ValueError(f"aliases of genes outside the vocabulary: {some(strangers)}")
 
     def __len__(self) -> int:
         return len(self.gene_ids)
 
     def __repr__(self) -> str:
-        means = "no means" if self.means is None else f"means of {_some(self.corpus) or 'unknown origin'}"
+        means = "no means" if self.means is None else f"means of {some(self.corpus) or 'unknown origin'}"
         return f"Vocabulary({len(self)} genes, {means}, digest {self.digest[:12]})"
 
     @property
@@ -133,24 +132,42 @@ class Vocabulary:
         Parameters
         ----------
         names
-            Ensembl ids (a version suffix is ignored), current symbols or aliases, also mixed; case matters.
-            A current symbol beats an alias.
+            Ensembl ids (a version suffix is ignored), current symbols or other names, also mixed.
 
         Returns
         -------
         int64, shape (n_names,): the vocabulary index; -1 for a name that is unknown or ambiguous.
         """
-        known = self._known
-        return np.array([known.get(name, known.get(_unversioned(name), -1)) for name in map(str, names)], np.int64)
+        return self._book.recognize(names).index
+
+    def recognize(self, names: Iterable[str]) -> Names:
+        """Map gene names as :meth:`encode` does, and tell by which rule; refuse those of another species.
+
+        Raises
+        ------
+        ValueError
+            If the names belong to another species than the vocabulary, or none of them is in it.
+        """
+        return self._book.require(names)
+
+    def explain(self, names: Iterable[str]) -> "pd.DataFrame":
+        """Tell what each gene name is taken for.
+
+        Returns
+        -------
+        A row per name: `gene_id` and `symbol` ("" where unmapped), `rule` (how it was recognized, or why it was not)
+        and `note` (what it may stand for).
+        """
+        import pandas as pd
+
+        names = [str(name) for name in names]
+        index, rule, note = self._book.recognize(names)
+        gene_id, symbol = (np.where(index >= 0, values[index], "") for values in (self.gene_ids, self.symbols))
+        return pd.DataFrame({"gene_id": gene_id, "symbol": symbol, "rule": rule, "note": note}, index=names)
 
     @cached_property
-    def _known(self) -> dict[str, int]:
-        """Name -> vocabulary index, -1 where ambiguous; ids beat symbols, symbols beat aliases."""
-        ids = {gene: index for index, gene in enumerate(self.gene_ids)}
-        counts = Counter(self.symbols)
-        symbols = {symbol: i if counts[symbol] == 1 else -1 for i, symbol in enumerate(self.symbols) if symbol}
-        aliases = {name: ids[genes[0]] if len(genes) == 1 else -1 for name, genes in self.aliases.items()}
-        return aliases | symbols | ids
+    def _book(self) -> NameBook:
+        return NameBook(self.gene_ids, self.symbols, self.aliases)
 
     @classmethod
     def default(cls) -> "Vocabulary":
@@ -171,7 +188,7 @@ class Vocabulary:
         symbols
             A symbol per id, "" where unknown.
         """
-        ids = [_unversioned(str(gene)) for gene in gene_ids]
+        ids = [unversioned(str(gene)) for gene in gene_ids]
         return cls(ids, [""] * len(ids) if symbols is None else [str(symbol) for symbol in symbols])
 
     def fit(
@@ -200,46 +217,60 @@ class Vocabulary:
         ValueError
             If there is no data, a table knows none of the genes, or holds anything but raw counts.
         """
-        total, detected, corpus = np.zeros(len(self), np.int64), np.zeros(len(self), np.int64), []
-        for item in _as_list(data):
-            adata = get_table(item, table_key)
-            for genes in self._gene_blocks(adata, layer, gene_ids_key):
-                # Integers: the partition into blocks cannot change the sums.
-                total += np.asarray(genes.sum(axis=0)).ravel()
-                detected += genes.getnnz(axis=0)
-            corpus.append(_label(item, adata))
+        sums, corpus = np.zeros((2, len(self)), np.int64), []
+        for label, adata in get_tables(data, table_key):
+            index = self.recognize(gene_names(adata, gene_ids_key)).index
+            sums += sum_genes(get_counts(adata, layer), index, len(self))
+            corpus.append(label)
         if not corpus:
             raise ValueError("no data to compute means on")
+        return self._with_sums(sums, corpus)
+
+    @classmethod
+    def merge(cls, parts: Iterable["Vocabulary"]) -> "Vocabulary":
+        """Combine vocabularies that were fitted on parts of a corpus, on several machines say.
+
+        Parameters
+        ----------
+        parts
+            Vocabularies of the same genes, each fitted on data of its own.
+
+        Returns
+        -------
+        The vocabulary that :meth:`fit` on all the data would have given, to the last bit.
+
+        Raises
+        ------
+        ValueError
+            If there are no parts, their genes differ, or one has no means.
+        """
+        parts = list(parts)
+        if not parts:
+            raise ValueError("no vocabularies to merge")
+        for part in parts:
+            if part.means is None or part.n_detected is None:
+                raise ValueError("a vocabulary without means cannot be merged; Vocabulary.fit(data) computes them")
+            if not np.array_equal(part.gene_ids, parts[0].gene_ids):
+                raise ValueError("vocabularies of different genes cannot be merged")
+        # A mean is the nearest float64 to sum / n, so the sum, an integer below 2**51, is the nearest to mean * n.
+        sums = [(np.rint(np.nan_to_num(part.means) * part.n_detected), part.n_detected) for part in parts]
+        return parts[0]._with_sums(np.sum(sums, axis=0), [label for part in parts for label in part.corpus])
+
+    def _with_sums(self, sums: np.ndarray, corpus: list[str]) -> "Vocabulary":
+        """Return a copy with the means that follow from UMIs and detecting spots per gene, (2, n_genes)."""
+        total, detected = sums
         means = np.divide(total, detected, out=np.full(len(self), np.nan), where=detected > 0)
-        return replace(self, means=means, n_detected=detected, corpus=tuple(corpus))
-
-    def _gene_blocks(self, adata: "AnnData", layer: str | None, gene_ids_key: str | None):
-        """Yield row blocks of counts as int64 CSR, shape (n_rows, n_genes), columns in vocabulary order."""
-        from scipy.sparse import csr_matrix
-
-        names = gene_names(adata, gene_ids_key)
-        index = self.encode(names)
-        columns = np.flatnonzero(index >= 0)
-        if not len(columns):
-            raise ValueError(f"no gene of the table is in the vocabulary: {_some(names)}; pass gene_ids_key=")
-        merge = csr_matrix((np.ones(len(columns), np.int64), (columns, index[columns])), (len(index), len(self)))
-        for block in count_blocks(adata, layer):
-            yield block.astype(np.int64) @ merge
+        return replace(self, means=means, n_detected=detected.astype(np.int64), corpus=tuple(corpus))
 
     def save(self, path: str | Path) -> None:
         """Write one parquet file: a row per gene, the rest in its metadata."""
-        import pyarrow as pa
-        from pyarrow import parquet
-
         names: dict[str, list[str]] = {gene: [] for gene in self.gene_ids}
         for name, genes in self.aliases.items():
             for gene in genes:
                 names[gene].append(name)
         columns = {name: getattr(self, name).tolist() for name in _DTYPES if getattr(self, name) is not None}
         about = {"round_means": self.round_means, "corpus": self.corpus, "digest": self.digest}
-        table = pa.table(columns | {"aliases": pa.array(map(sorted, names.values()), pa.list_(pa.string()))})
-        table = table.replace_schema_metadata({_METADATA: json.dumps(about)})
-        parquet.write_table(table, path, compression="zstd")
+        write_columns(path, columns | {"aliases": [sorted(aliases) for aliases in names.values()]}, about)
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
@@ -250,16 +281,7 @@ class Vocabulary:
         ValueError
             If the file is no vocabulary, or not the one that was saved.
         """
-        from pyarrow import parquet
-
-        try:
-            table = parquet.ParquetFile(path).read()
-            about = json.loads(table.schema.metadata[_METADATA])
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no vocabulary; Vocabulary.save writes one") from error
-        columns = table.to_pydict()
+        columns, about = read_columns(path)
         aliases: dict[str, tuple[str, ...]] = {}
         for gene, names in zip(columns["gene_ids"], columns.pop("aliases"), strict=True):
             for name in names:
@@ -269,25 +291,3 @@ class Vocabulary:
         if vocabulary.digest != digest:
             raise ValueError(f"{path} is damaged: its genes and means are not those that were saved")
         return vocabulary
-
-
-def _unversioned(name: str) -> str:
-    match = _VERSIONED.fullmatch(name)
-    return match[1] if match else name
-
-
-def _some(names: Iterable[str]) -> str:
-    """List the first few of many names."""
-    names = list(names)
-    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _as_list(data: Any) -> list:
-    single = isinstance(data, str | Path) or hasattr(data, "obs_names") or hasattr(data, "tables")
-    return [data] if single else list(data)
-
-
-def _label(data: Any, adata: "AnnData") -> str:
-    """Name a table by its file if it has one, by its shape otherwise."""
-    path = data if isinstance(data, str | Path) else getattr(data, "path", None) or adata.filename
-    return Path(path).name if path else f"{adata.n_obs} spots x {adata.n_vars} genes"

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.dask import TqdmCallback
 
+from stp._counts import count_blocks
 from stp._keys import STORE, STORE_VERSION
 from stp._scale import lattice_um_per_unit
-from stp._table import count_blocks, gene_names, get_table, tie
+from stp._table import gene_names, get_table, tie
 from stp.data.slides import Slide, find_slides
 from stp.patches import ImagePyramid
 from stp.vocabulary import Vocabulary
@@ -176,7 +177,7 @@ def _counts(table: "AnnData", layer: str | None, gene_ids_key: str | None) -> "A
     unique, column = np.unique(ids, return_inverse=True)
     to_gene = scipy.sparse.csr_matrix((np.ones(len(ids), np.float32), (np.arange(len(ids)), column)))
     X = scipy.sparse.vstack([block.astype(np.float32) @ to_gene for block in count_blocks(table, layer)], format="csr")
-    first = pd.Series(names).groupby(column).first()
+    first = pd.Series(table.var_names.astype(str)).groupby(column).first()
     var = pd.DataFrame({"symbol": first.to_numpy()}, index=pd.Index(unique, name="gene_id"))
     return anndata.AnnData(X, obs=table.obs.copy(), var=var)
 
