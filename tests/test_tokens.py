@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from stp.tokens import mask_tokens, rank_genes, to_vocabulary
+from stp._ranks import rank_table
+from stp.tokens import mask_tokens, rank_genes
 
 N_SPECIAL = 30
 GENES = (30, 1030)
@@ -21,10 +22,14 @@ def oracle(counts, divisors, context_length):
     return tokens
 
 
-def rank(counts, divisors, context_length):
-    return rank_genes(
-        sparse.csr_matrix(counts), np.asarray(divisors, float), context_length=context_length, n_special=N_SPECIAL
-    )
+def rank_all(counts, divisors, context_length, index=None):
+    index = np.arange(len(divisors)) if index is None else np.asarray(index)
+    table = rank_table(np.asarray(divisors, float))
+    return rank_genes(sparse.csr_matrix(counts), index, table, context_length=context_length, n_special=N_SPECIAL)
+
+
+def rank(counts, divisors, context_length, index=None):
+    return rank_all(counts, divisors, context_length, index).tokens
 
 
 @pytest.mark.parametrize("context_length", [1, 5, 40, 60])
@@ -70,7 +75,7 @@ def test_empty_spots_are_padding():
 def test_the_largest_token_fits():
     n_genes = 65_505
     counts = sparse.csr_matrix(([1.0], [n_genes - 1], [0, 1]), shape=(1, n_genes))
-    assert rank_genes(counts, np.ones(n_genes), context_length=1, n_special=N_SPECIAL).tolist() == [[65_534]]
+    assert rank(counts, np.ones(n_genes), 1).tolist() == [[65_534]]
 
 
 def test_ranks_of_a_real_section(real):
@@ -79,32 +84,69 @@ def test_ranks_of_a_real_section(real):
     np.testing.assert_array_equal(rank(adata.X, divisors, 1500), oracle(adata.X.toarray(), divisors, 1500))
 
 
-def test_columns_come_into_the_order_of_the_vocabulary():
+def test_columns_of_a_gene_are_summed_and_others_left_out():
     # Columns: gene 2, unmapped, gene 0, gene 2 again, gene 4
-    counts = np.array([[1, 9, 2, 3, 0], [0, 9, 0, 4, 5], [0, 9, 0, 0, 0]], np.float32)
-    stored = sparse.csr_matrix(np.ones_like(counts))
-    stored.data[:] = counts.ravel()  # zeros are stored too
-    mapped = to_vocabulary(stored, np.array([2, -1, 0, 2, 4]), 6)
-    assert mapped.toarray().tolist() == [[2, 0, 4, 0, 0, 0], [0, 0, 4, 0, 5, 0], [0] * 6]
-    assert mapped.format == "csr"
-    assert mapped.has_sorted_indices
-    assert mapped.nnz == 4
-    assert mapped.dtype == np.float32
+    counts = [[1, 9, 2, 3, 0], [0, 8, 0, 4, 5], [0, 7, 0, 0, 0]]
+    ranked = rank_all(counts, np.ones(6), 3, index=[2, -1, 0, 2, 4])
+    assert ranked.tokens.tolist() == [[32, 30, 0], [34, 32, 0], [0, 0, 0]]
+    assert ranked.unmapped.tolist() == [0, 24, 0, 0, 0]
+    assert ranked.unmapped.dtype == np.int64
+
+
+def test_parts_of_a_gene_that_are_small_make_a_sum_that_is_large():
+    counts = np.array([[3, 1, 2, 2]])
+    assert rank(counts, [1, 1, 1], 3, index=[0, 1, 2, 2]).tolist() == [[32, 30, 31]]
+    assert rank(counts * 10**6, [1, 1, 1], 3, index=[0, 1, 2, 2]).tolist() == [[32, 30, 31]]
 
 
 def test_nothing_is_mapped():
-    mapped = to_vocabulary(sparse.csr_matrix(np.ones((2, 3))), np.array([-1, -1, -1]), 4)
-    assert (mapped.shape, mapped.nnz) == ((2, 4), 0)
+    ranked = rank_all(np.full((2, 3), 5), np.ones(4), 2, index=[-1, -1, -1])
+    assert ranked.tokens.tolist() == [[0, 0]] * 2
+    assert ranked.unmapped.tolist() == [10, 10, 10]
 
 
-def test_mapped_counts_are_what_rank_genes_expects():
+def test_no_column_and_no_spot():
+    assert rank(np.zeros((2, 0)), np.ones(4), 2, index=np.zeros(0, int)).tolist() == [[0, 0]] * 2
+    ranked = rank_all(np.zeros((0, 3)), np.ones(4), 2, index=[-1, 0, 1])
+    assert (ranked.tokens.shape, ranked.unmapped.tolist()) == ((0, 2), [0, 0, 0])
+
+
+def test_an_index_for_every_column_is_needed():
+    with pytest.raises(ValueError, match="2 indices for 3 columns"):
+        rank(np.ones((1, 3)), np.ones(4), 2, index=[0, 1])
+
+
+@pytest.mark.parametrize("context_length", [5, 60])
+def test_the_order_of_columns_does_not_matter(context_length):
     rng = np.random.default_rng(0)
-    counts, index = rng.poisson(1, (30, 50)), rng.integers(-1, 20, 50)
+    counts, index, divisors = rng.poisson(1, (40, 50)), rng.integers(-1, 20, 50), rng.lognormal(0, 1, 20)
+    order = rng.permutation(50)
+    expected = rank_all(counts, divisors, context_length, index)
+    shuffled = rank_all(counts[:, order], divisors, context_length, index[order])
+    np.testing.assert_array_equal(shuffled.tokens, expected.tokens)
+    np.testing.assert_array_equal(shuffled.unmapped, expected.unmapped[order])
     summed = np.stack([counts[:, index == gene].sum(axis=1) for gene in range(20)], axis=1)
-    mapped = to_vocabulary(sparse.csr_matrix(counts), index, 20)
-    np.testing.assert_array_equal(mapped.toarray(), summed)
-    tokens = rank_genes(mapped, np.ones(20), context_length=20, n_special=N_SPECIAL)
-    np.testing.assert_array_equal(tokens, oracle(summed, np.ones(20), 20))
+    np.testing.assert_array_equal(expected.tokens, oracle(summed, divisors, context_length))
+
+
+def test_tokens_are_written_where_they_are_wanted():
+    out = np.zeros((4, 3), np.uint16)
+    ranked = rank_genes(
+        sparse.csr_matrix([[1, 2], [0, 0]]),
+        np.array([0, 1]),
+        rank_table(np.ones(2)),
+        context_length=3,
+        n_special=N_SPECIAL,
+        out=out[1:3],
+    )
+    assert np.shares_memory(ranked.tokens, out)
+    assert out.tolist() == [[0, 0, 0], [31, 30, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_the_counts_are_left_as_they_were():
+    counts = sparse.csr_matrix((np.array([2.0, 0.0, 1.0]), np.array([1, 0, 1]), np.array([0, 3])), shape=(1, 2))
+    rank_genes(counts, np.array([0, 1]), rank_table(np.ones(2)), context_length=2, n_special=N_SPECIAL)
+    assert (counts.data.tolist(), counts.indices.tolist()) == ([2, 0, 1], [1, 0, 1])
 
 
 def mask(tokens, seed=0, fraction=0.15):

@@ -1,73 +1,98 @@
 """Rank the genes of each spot into tokens, and mask them for pretraining; arrays in, arrays out."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numba
 import numpy as np
 
-from stp._keys import PAD
+from stp._counts import not_raw
+from stp._ranks import RankTable, rank_rows
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-
-def to_vocabulary(counts: "csr_matrix", index: np.ndarray, n_genes: int) -> "csr_matrix":
-    """Bring the columns of counts into the order of a vocabulary; columns of one gene are summed.
-
-    Parameters
-    ----------
-    counts
-        (n, n_columns) CSR.
-    index
-        (n_columns,) vocabulary index of each column, -1 where unmapped.
-    n_genes
-        Length of the vocabulary.
-
-    Returns
-    -------
-    (n, n_genes) CSR with sorted indices and no zeros.
-    """
-    from scipy.sparse import csr_matrix
-
-    kept = index >= 0
-    to_gene = csr_matrix(
-        (np.ones(kept.sum(), dtype=counts.dtype), (np.flatnonzero(kept), index[kept])), shape=(len(index), n_genes)
-    )
-    mapped = (counts @ to_gene).tocsr()
-    mapped.sort_indices()
-    mapped.eliminate_zeros()
-    return mapped
+ROWS_PER_THREAD = 256  # fewer are not worth a thread
 
 
-def rank_genes(counts: "csr_matrix", divisors: np.ndarray, *, context_length: int, n_special: int) -> np.ndarray:
+class Ranked(NamedTuple):
+    """Tokens of some spots, and what they leave out."""
+
+    tokens: np.ndarray  # (n, context_length) uint16, padded with 0
+    n_tokens: np.ndarray  # (n,) int64
+    mapped: np.ndarray  # (n,) int64: UMIs of each spot in genes of the vocabulary
+    unmapped: np.ndarray  # (n_columns,) int64: UMIs of each column without a gene, 0 for others
+
+
+def rank_genes(
+    counts: "csr_matrix",
+    index: np.ndarray,
+    table: RankTable,
+    *,
+    context_length: int,
+    n_special: int,
+    out: np.ndarray | None = None,
+) -> Ranked:
     """Order the detected genes of each spot by count / mean, highest first (paper, Algorithm 1).
 
     Scaling a spot to 10,000 counts is a positive factor and cannot change the order, so it is left out. Ties are
-    broken by ascending vocabulary index, which makes the tokens the same on every machine.
+    broken by ascending vocabulary index, which makes the tokens the same on every machine. As many threads work as
+    `numba.set_num_threads` or `NUMBA_NUM_THREADS` say.
 
     Parameters
     ----------
     counts
-        (n, n_genes) CSR in the order of the vocabulary, with sorted indices and no zeros.
-    divisors
-        (n_genes,) mean count of each gene over the spots that detect it.
+        (n, n_columns) CSR of raw counts; its columns may stand in any order, and more than once.
+    index
+        (n_columns,) vocabulary index of each column, -1 where unmapped; counts of one gene are summed.
+    table
+        What counts are divided by, from `rank_table(divisors)`.
     context_length
         Width of the result: the number of genes kept per spot.
     n_special
         Token of gene 0.
+    out
+        Where to write the tokens, (n, context_length) of zeros.
 
-    Returns
-    -------
-    (n, context_length) uint16, padded with 0.
+    Raises
+    ------
+    ValueError
+        A value is negative, no whole number, or not finite.
     """
-    lengths = np.diff(counts.indptr)
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    keys = counts.data.astype(np.float64) / divisors[counts.indices]
-    order = np.lexsort((counts.indices, -keys, rows))
-    position = np.arange(len(rows)) - np.repeat(counts.indptr[:-1], lengths)
-    kept = position < context_length
-    tokens = np.full((len(lengths), context_length), PAD, dtype=np.uint16)
-    tokens[rows[kept], position[kept]] = counts.indices[order[kept]] + n_special
-    return tokens
+    n, n_columns = counts.shape
+    if len(index) != n_columns:
+        raise ValueError(f"{len(index)} indices for {n_columns} columns")
+    tokens = np.zeros((n, context_length), dtype=np.uint16) if out is None else out
+    n_tokens, mapped = np.zeros((2, n), np.int64)
+    table = tuple(table)
+    columns = counts.indices.view(f"u{counts.indices.itemsize}")
+    values = counts.data.astype(np.float32) if counts.data.dtype.itemsize == 2 else counts.data
+    values = values.view(np.uint8) if values.dtype == bool else values
+    index = np.asarray(index, np.int64)
+
+    def rank(rows: slice) -> np.ndarray:
+        unmapped = np.zeros(n_columns, np.int64)
+        of_rows = counts.indptr[rows.start : rows.stop + 1], columns, values, index, table, np.uint16(n_special)
+        wrong = rank_rows(*of_rows, tokens[rows], n_tokens[rows], unmapped, mapped[rows])
+        if wrong >= 0:
+            raise ValueError(not_raw(float(values[wrong])))
+        return unmapped
+
+    unmapped = _in_threads(rank, n)
+    return Ranked(tokens, n_tokens, mapped, sum(unmapped, np.zeros(n_columns, np.int64)))
+
+
+def _in_threads(work: Callable[[slice], Any], n: int) -> list:
+    """Split n rows among threads; in order."""
+    n_threads = min(numba.get_num_threads(), -(-n // ROWS_PER_THREAD))
+    edges = np.linspace(0, n, max(n_threads, 1) + 1).astype(int)
+    parts = [slice(start, stop) for start, stop in pairwise(edges) if stop > start]
+    if len(parts) < 2:
+        return [work(part) for part in parts]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(work, parts))
 
 
 def mask_tokens(

@@ -11,9 +11,10 @@ import zarr
 
 from stp import Vocabulary
 from stp._keys import MASK_ID, PAD_ID
+from stp._ranks import rank_table
 from stp.data.dataset import Picks, SpotStore, TokenDataset
 from stp.io import write_store
-from stp.tokens import rank_genes, to_vocabulary
+from stp.tokens import rank_genes
 
 
 @pytest.fixture
@@ -46,9 +47,9 @@ def test_the_patches_of_a_store_show_the_spots(store, adata, image):
 @pytest.mark.parametrize("block_rows", [7, 4096])
 def test_tokens_are_those_of_the_counts(store, adata, vocabulary, context_length, block_rows, monkeypatch):
     monkeypatch.setattr("stp.data.dataset.BLOCK_ROWS", block_rows)
-    counts = to_vocabulary(adata.X, vocabulary.encode(adata.var_names), len(vocabulary))
-    expected = rank_genes(counts, vocabulary.divisors(), context_length=context_length, n_special=30)
-    np.testing.assert_array_equal(store.tokens(vocabulary, context_length), expected)
+    index, table = vocabulary.encode(adata.var_names), rank_table(vocabulary.divisors())
+    expected = rank_genes(adata.X, index, table, context_length=context_length, n_special=30)
+    np.testing.assert_array_equal(store.tokens(vocabulary, context_length), expected.tokens)
 
 
 def test_trainable_spots_are_in_tissue_and_rich(adata, tmp_path):

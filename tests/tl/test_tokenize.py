@@ -56,7 +56,10 @@ def test_context_cuts_the_lowest_ranks(adata, vocabulary):
 
 def test_parameters_are_recorded(adata, vocabulary):
     tl.tokenize(adata, vocabulary, context_length=40)
-    assert adata.uns["stp_tokens"] == {
+    report = adata.uns["stp_tokens"]
+    assert report.pop("rules").loc["symbol"].tolist() == [32, 0]
+    assert report.pop("unmapped").empty
+    assert report == {
         "params": {
             "layer": None,
             "gene_ids_key": None,
@@ -197,12 +200,18 @@ def test_log_counts_are_refused_with_the_layer_to_use(untouched, vocabulary):
 
 
 def test_no_gene_in_the_vocabulary_is_refused(untouched, vocabulary):
-    untouched.var_names = [name.capitalize() for name in untouched.var_names]
-    untouched.var["human"] = "x"
+    untouched.var_names = [f"GENE{i}" for i in range(untouched.n_vars)]
     message = (
-        "no gene of the table is in the vocabulary: the table has Epcam, Krt8, Krt18, the vocabulary ENSG.*; "
-        r"pass gene_ids_key= one of \['human'\], or a vocabulary of the species, Vocabulary\.from_genes"
+        "no gene of the table is in the vocabulary: the table has GENE0, GENE1, GENE2.*, the vocabulary ENSG.*; "
+        r"pass gene_ids_key= .*, or make a vocabulary of the species, Vocabulary\.from_genes"
     )
+    with pytest.raises(ValueError, match=message):
+        tl.tokenize(untouched, vocabulary)
+
+
+def test_genes_of_another_species_are_refused(untouched, vocabulary):
+    untouched.var_names = [name.capitalize() for name in untouched.var_names]
+    message = r"the genes are those of mouse or rat \(Epcam, Krt8, .*\), the vocabulary is of human; .*upper-case"
     with pytest.raises(ValueError, match=message):
         tl.tokenize(untouched, vocabulary)
 
@@ -228,7 +237,7 @@ def test_coverage_below_four_fifths_is_warned_of(adata, vocabulary):
     assert foreign.uns["stp_tokens"]["coverage"] == pytest.approx(0.7, abs=1e-3)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_coverage_above_is_only_recorded(adata, vocabulary):
     foreign = with_foreign_counts(adata, 0.19)
     tl.tokenize(foreign, vocabulary)

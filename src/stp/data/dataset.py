@@ -11,9 +11,10 @@ from torch.utils.data import Dataset
 
 from stp._keys import MASK_ID, PAD_ID, STORE, STORE_VERSION
 from stp._levels import open_array
+from stp._ranks import rank_table
 from stp._table import names_on_disk
 from stp.patches import ImagePyramid
-from stp.tokens import mask_tokens, rank_genes, to_vocabulary
+from stp.tokens import mask_tokens, rank_genes
 from stp.vocabulary import Vocabulary
 
 BLOCK_ROWS = 4096  # spots ranked at a time
@@ -83,17 +84,19 @@ class SpotStore:
 
     def tokens(self, vocabulary: Vocabulary, context_length: int) -> np.ndarray:
         """Rank all spots, block by block: (n, context_length) uint16, padded with 0."""
-        index, divisors = vocabulary.encode(self.gene_names), vocabulary.divisors()
-        blocks = [
+        index, table = vocabulary.encode(self.gene_names), rank_table(vocabulary.divisors())
+        tokens = np.zeros((len(self), context_length), np.uint16)
+        for start in range(0, len(self), BLOCK_ROWS):
+            counts = self._counts(start, min(start + BLOCK_ROWS, len(self)))
             rank_genes(
-                to_vocabulary(self._counts(start, min(start + BLOCK_ROWS, len(self))), index, len(vocabulary)),
-                divisors,
+                counts,
+                index,
+                table,
                 context_length=context_length,
                 n_special=vocabulary.n_special,
+                out=tokens[start : start + BLOCK_ROWS],
             )
-            for start in range(0, len(self), BLOCK_ROWS)
-        ]
-        return np.concatenate(blocks)
+        return tokens
 
     def _counts(self, start: int, stop: int):
         from scipy.sparse import csr_matrix

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp import _keys
-from stp._table import get_table, log_normalized_blocks, require
+from stp._counts import log_normalized_blocks
+from stp._table import get_table, require
 from stp.data.slides import Slide, find_slides
 from stp.metrics import gene_pearson
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp import _keys
-from stp._table import begin, get_table, log_normalized_blocks, record, require
+from stp._counts import log_normalized_blocks
+from stp._table import begin, get_table, record, require
 from stp.retrieval import nearest, weights
 
 if TYPE_CHECKING:

@@ -1,21 +1,23 @@
 """Rank the genes of every spot into tokens."""
 
-import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stp import _keys
-from stp._table import begin, count_blocks, gene_names, get_counts, record
-from stp.tokens import rank_genes, to_vocabulary
+from stp._counts import get_counts, is_lazy, row_blocks
+from stp._ranks import rank_table
+from stp._table import begin, gene_names, record
+from stp.tl._gene_report import check_coverage, gene_report, say, warn_of_spots
+from stp.tokens import rank_genes
 from stp.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
-
-WARN_BELOW, REFUSE_BELOW = 0.8, 0.5  # share of UMIs in genes of the vocabulary
 
 
 def tokenize(
@@ -40,8 +42,8 @@ def tokenize(
     layer
         Layer of the raw counts; X by default.
     gene_ids_key
-        Column of `var` with gene ids; `var_names` by default. Ensembl ids, with or without version, current
-        symbols, aliases and previous symbols are understood, also mixed.
+        Column of `var` with gene ids; by default `gene_ids` where that holds Ensembl ids, `var_names` otherwise.
+        Ensembl ids, with or without version, current symbols, aliases and previous symbols are understood, also mixed.
     context_length
         Genes kept per spot.
     table_key
@@ -56,36 +58,37 @@ def tokenize(
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
     `adata.obsm['stp_tokens' | key_added]` : (n_obs, context_length) uint16
-        Tokens, padded with 0.
+        Tokens, padded with 0; a Dask array where the counts are one.
     `adata.obs['stp_tokens_n' | key_added + '_n']` : int
         Tokens per spot; 0 flags a spot without counts.
     `adata.uns['stp_tokens' | key_added]` : dict
-        `params`, with the digest of the vocabulary; `coverage`, the share of UMIs in its genes.
+        `params`, with the digest of the vocabulary; `coverage`, the share of UMIs in its genes; `rules`, how many
+        names were recognized by which rule; `unmapped`, the most expressed names that were not, and why.
 
     Raises
     ------
     ValueError
-        The vocabulary has no means, the counts are not raw, no gene is known, or less than half of the UMIs are.
+        The vocabulary has no means or is of another species, the counts are not raw, no gene is known, or less than
+        half of the UMIs are.
     """
     if context_length < 1:
         raise ValueError(f"context_length must be positive, not {context_length}")
     adata = begin(adata, table_key, copy)
     vocabulary = _vocabulary(vocabulary)
-    divisors, index = vocabulary.divisors(), _index(adata, vocabulary, gene_ids_key)
-    get_counts(adata, layer)
-    tokens = np.zeros((adata.n_obs, context_length), dtype=np.uint16)
-    start, known, total = 0, 0.0, 0.0
-    for block in count_blocks(adata, layer):
-        counts = to_vocabulary(block, index, len(vocabulary))
-        known, total = known + counts.data.sum(dtype=float), total + block.data.sum(dtype=float)
-        tokens[start : start + block.shape[0]] = rank_genes(
-            counts, divisors, context_length=context_length, n_special=vocabulary.n_special
-        )
-        start += block.shape[0]
-    coverage = _check_coverage(known, total)
+    names = gene_names(adata, gene_ids_key)
+    found, table = vocabulary.recognize(names), rank_table(vocabulary.divisors())
+    X = get_counts(adata, layer)
+    # Nothing else, for Dask sends it to its workers.
+    arguments = {"index": found.index, "table": table, "n_special": vocabulary.n_special}
+    rank = partial(rank_genes, context_length=context_length, **arguments)
+    tokens, n_tokens, unmapped, mapped = (_rank_lazily if is_lazy(X) else _rank)(X, rank, context_length)
+    total = int(mapped + unmapped.sum())
+    coverage = check_coverage(unmapped, total, found)
+    warn_of_spots(n_tokens, context_length, len(np.unique(found.index[found.index >= 0])), len(vocabulary))
+    report = gene_report(names, found, unmapped, total)
+    say(key_added, found, report, coverage, n_tokens)
     adata.obsm[key_added] = tokens
-    adata.obs[_keys.n_tokens(key_added)] = (tokens > 0).sum(axis=1)
-    _warn_of_empty(adata.obs[_keys.n_tokens(key_added)])
+    adata.obs[_keys.n_tokens(key_added)] = n_tokens
     params = {
         "layer": layer,
         "gene_ids_key": gene_ids_key,
@@ -93,8 +96,41 @@ def tokenize(
         "ties": "ascending vocabulary index",
         "vocabulary": vocabulary.digest,
     }
-    record(adata, key_added, params, coverage=coverage, n_genes=int((index >= 0).sum()))
+    record(adata, key_added, params, coverage=coverage, n_genes=int((found.index >= 0).sum()), **report)
     return adata if copy else None
+
+
+def _rank(X: Any, rank: Callable, context_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Rank block by block; returns tokens, their number per spot, UMIs of each unmapped column, and of all others."""
+    tokens = np.zeros((X.shape[0], context_length), dtype=np.uint16)
+    n_tokens, unmapped, mapped, start = np.zeros(X.shape[0], np.int64), np.zeros(X.shape[1], np.int64), 0, 0
+    for block in row_blocks(X):
+        rows = slice(start, start + block.shape[0])
+        ranked = rank(block, out=tokens[rows])
+        n_tokens[rows] = ranked.n_tokens
+        unmapped, mapped, start = unmapped + ranked.unmapped, mapped + ranked.mapped.sum(), rows.stop
+    return tokens, n_tokens, unmapped, mapped
+
+
+def _rank_lazily(X: Any, rank: Callable, context_length: int) -> tuple[Any, np.ndarray, np.ndarray, int]:
+    """Do the same with Dask: all but the tokens in one pass over the chunks, tokens when they are asked for."""
+    import dask
+    import dask.array
+    from scipy.sparse import csr_matrix
+
+    def tokens_of(block: Any) -> np.ndarray:
+        return rank(csr_matrix(block)).tokens
+
+    def rest_of(block: Any) -> tuple[np.ndarray, np.ndarray, int]:
+        ranked = rank(csr_matrix(block))
+        return ranked.n_tokens, ranked.unmapped, ranked.mapped.sum()
+
+    rests = dask.compute(*[dask.delayed(rest_of)(block) for block in X.to_delayed().ravel()])
+    n_tokens, unmapped, mapped = zip(*rests, strict=True)
+    tokens = X.map_blocks(
+        tokens_of, chunks=(X.chunks[0], (context_length,)), dtype=np.uint16, meta=np.empty((0, 0), np.uint16)
+    )
+    return tokens, np.concatenate(n_tokens), sum(unmapped), sum(mapped)
 
 
 def _vocabulary(source: Any) -> Vocabulary:
@@ -106,35 +142,3 @@ def _vocabulary(source: Any) -> Vocabulary:
     if not isinstance(source, Vocabulary):
         raise TypeError(f"expected a Vocabulary, a model or a path, got {type(source).__name__}")
     return source
-
-
-def _index(adata: "AnnData", vocabulary: Vocabulary, gene_ids_key: str | None) -> np.ndarray:
-    names = gene_names(adata, gene_ids_key)
-    index = vocabulary.encode(names)
-    if not (index >= 0).any():
-        raise ValueError(
-            f"no gene of the table is in the vocabulary: the table has {', '.join(map(str, names[:3]))}, "
-            f"the vocabulary {', '.join(vocabulary.gene_ids[:3])}; pass gene_ids_key= one of {list(adata.var)}, "
-            "or a vocabulary of the species, Vocabulary.from_genes(gene_ids, symbols)"
-        )
-    return index
-
-
-def _check_coverage(known: float, total: float) -> float:
-    coverage = known / total if total else 1.0
-    message = f"only {coverage:.1%} of UMIs are in genes of the vocabulary; check species, gene names and gene_ids_key="
-    if coverage < REFUSE_BELOW:
-        raise ValueError(message)
-    if coverage < WARN_BELOW:
-        warnings.warn(message, stacklevel=3)
-    return coverage
-
-
-def _warn_of_empty(n_tokens: Any) -> None:
-    empty = int((n_tokens == 0).sum())
-    if empty:
-        warnings.warn(
-            f"{empty} spots have no counts and get no embedding (NaN); "
-            "sc.pp.filter_cells(adata, min_counts=1) drops them",
-            stacklevel=3,
-        )

@@ -1,0 +1,137 @@
+"""Read raw counts in blocks of rows, from memory, from disk or from Dask; what is no count is an error."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+BLOCK_ROWS = 4096  # rows held in memory at a time
+CHECKED_ROWS = 256
+
+
+def get_counts(adata: "AnnData", layer: str | None = None) -> Any:
+    """Return the raw counts, of any kind that AnnData holds, after looking at the first rows of them."""
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(f"no layer {layer!r}; pass layer= one of {list(adata.layers)} or None for X")
+    X = adata.X if layer is None else adata.layers[layer]
+    if X is None:
+        raise ValueError(f"the table has no X; pass layer= one of {list(adata.layers)}")
+    wrong = _not_a_count(_to_csr(X[: min(CHECKED_ROWS, adata.n_obs)]).data)
+    if wrong is not None:
+        raise ValueError(_counts_message(adata, layer, wrong))
+    return by_rows(X)
+
+
+def by_rows(X: Any) -> Any:
+    """Return counts whose blocks of rows are at hand: CSC as CSR in memory, Dask with all columns in a chunk."""
+    if is_lazy(X):
+        return X.rechunk({1: -1})
+    if getattr(X, "format", None) != "csc":
+        return X
+    return (X if hasattr(X, "tocsr") else X.to_memory()).tocsr()
+
+
+def is_lazy(X: Any) -> bool:
+    """Tell whether this is a Dask array."""
+    return hasattr(X, "dask")
+
+
+def row_blocks(X: Any, block_rows: int = BLOCK_ROWS) -> Iterator["csr_matrix"]:
+    """Yield blocks of rows as CSR, as they are stored and unchecked; Dask by its own chunks, CSR in memory whole."""
+    from scipy.sparse import csr_matrix, issparse
+
+    if issparse(X):
+        yield X
+    elif is_lazy(X):
+        yield from (csr_matrix(X.blocks[i].compute()) for i in range(X.numblocks[0]))
+    else:
+        # Of dense rows, the coordinates of what is not zero need up to four times as much as they do.
+        step = block_rows if hasattr(X, "format") else -(-block_rows // 4)
+        yield from (csr_matrix(X[start : start + step]) for start in range(0, X.shape[0], step))
+
+
+def count_blocks(adata: "AnnData", layer: str | None = None, block_rows: int = BLOCK_ROWS) -> Iterator["csr_matrix"]:
+    """Yield the raw counts as canonical CSR blocks of rows: sorted, without duplicates, every value checked."""
+    X = get_counts(adata, layer)
+    for start in range(0, adata.n_obs, block_rows):
+        block = _to_csr(X[start : start + block_rows])
+        wrong = _not_a_count(block.data)
+        if wrong is not None:
+            raise ValueError(_counts_message(adata, layer, wrong))
+        yield block
+
+
+def log_normalized_blocks(adata: "AnnData", layer: str | None = None) -> Iterator["csr_matrix"]:
+    """Yield log1p of counts per 10,000 of each spot, block by block; spots without counts stay zero."""
+    for block in count_blocks(adata, layer):
+        total = np.asarray(block.sum(axis=1), dtype=float).ravel()
+        block.data = block.data * np.repeat(1e4 / np.where(total > 0, total, 1), np.diff(block.indptr))
+        yield block.log1p()
+
+
+def gene_sums(block: Any, index: np.ndarray, n_genes: int) -> np.ndarray:
+    """Sum a block of rows: UMIs of each gene and the number of spots that detect it, int64 (2, n_genes).
+
+    `index` gives the gene of each column, or -1; columns of one gene are summed first.
+    """
+    from scipy.sparse import csr_matrix
+
+    counts = _to_csr(block)
+    wrong = _not_a_count(counts.data)
+    if wrong is not None:
+        raise ValueError(not_raw(wrong))
+    columns = np.flatnonzero(index >= 0)
+    merge = csr_matrix((np.ones(len(columns), np.int64), (columns, index[columns])), (len(index), n_genes))
+    genes = counts.astype(np.int64) @ merge
+    # Integers: the partition into blocks cannot change the sums.
+    return np.stack([np.asarray(genes.sum(axis=0)).ravel(), genes.getnnz(axis=0).astype(np.int64)])
+
+
+def sum_genes(X: Any, index: np.ndarray, n_genes: int) -> np.ndarray:
+    """Sum counts over all rows as `gene_sums` does over a block, a block at a time; Dask where and when it wants to."""
+    if not is_lazy(X):
+        blocks = (X[start : start + BLOCK_ROWS] for start in range(0, X.shape[0], BLOCK_ROWS))
+        return sum((gene_sums(block, index, n_genes) for block in blocks), np.zeros((2, n_genes), np.int64))
+    chunks = ((1,) * X.numblocks[0], (2,), (n_genes,))
+    sums = X.map_blocks(
+        lambda block: gene_sums(block, index, n_genes)[None],
+        chunks=chunks,
+        dtype=np.int64,
+        drop_axis=1,
+        new_axis=[1, 2],
+        meta=np.empty((0, 0, 0), np.int64),
+    )
+    return sums.sum(axis=0).compute()
+
+
+def _to_csr(block: Any) -> "csr_matrix":
+    from scipy.sparse import csr_matrix
+
+    matrix = csr_matrix(block.compute() if is_lazy(block) else block, copy=True)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def _not_a_count(values: np.ndarray) -> float | None:
+    """Return the first value that is no count, if there is one."""
+    wrong = ~(values >= 0) | (values != np.floor(values)) | ~np.isfinite(values)
+    return float(values[wrong.argmax()]) if wrong.any() else None
+
+
+def not_raw(wrong: float, where: str = "the table") -> str:
+    """Say that a value is no count."""
+    return f"{where} holds {wrong:.4g}, which is no raw count (is it normalized, log-transformed or scaled?)"
+
+
+def _counts_message(adata: "AnnData", layer: str | None, wrong: float) -> str:
+    def holds_counts(name: str) -> bool:
+        return _not_a_count(_to_csr(adata.layers[name][: min(CHECKED_ROWS, adata.n_obs)]).data) is None
+
+    layers = [name for name in adata.layers if holds_counts(name)]
+    remedy = f"pass layer={layers[0]!r}" if layers else "start from the raw counts"
+    return f"{not_raw(wrong, 'X' if layer is None else f'layer {layer!r}')}; {remedy}"
