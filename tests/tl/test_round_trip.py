@@ -3,6 +3,7 @@
 import anndata
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import spatialdata
 
@@ -37,7 +38,9 @@ def through_spatialdata(sdata, path):
 
 
 def plain(value):
-    """Reduce to types that compare: arrays and lists of one are the same on disk."""
+    """Reduce to types that compare: arrays and lists of one are the same on disk, and so are types of strings."""
+    if isinstance(value, pd.DataFrame):
+        return list(value), value.index.tolist(), value.to_numpy().tolist()
     if isinstance(value, dict):
         return {name: plain(inner) for name, inner in value.items()}
     return list(value) if isinstance(value, np.ndarray | list) else value

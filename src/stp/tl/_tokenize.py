@@ -109,6 +109,7 @@ def _rank(X: Any, rank: Callable, context_length: int) -> tuple[np.ndarray, np.n
         ranked = rank(block, out=tokens[rows])
         n_tokens[rows] = ranked.n_tokens
         unmapped, mapped, start = unmapped + ranked.unmapped, mapped + ranked.mapped.sum(), rows.stop
+        del block, ranked  # or they would stay until the next block is read
     return tokens, n_tokens, unmapped, mapped
 
 
