@@ -52,6 +52,21 @@ def test_tokens_are_those_of_the_counts(store, adata, vocabulary, context_length
     np.testing.assert_array_equal(store.tokens(vocabulary, context_length), expected.tokens)
 
 
+@pytest.mark.parametrize("damage", ["gone", "garbage"])
+@pytest.mark.parametrize("part", ["data", "indices"])
+def test_a_damaged_store_is_named(stores, vocabulary, tmp_path, part, damage):
+    path = shutil.copytree(stores[0], tmp_path / "damaged.zarr")
+    (chunk,) = [file for file in (path / "tables/table/X" / part / "c").rglob("*") if file.is_file()]
+    if damage == "garbage":
+        chunk.write_bytes(b"garbage")
+    elif part == "data":
+        chunk.unlink()
+    else:
+        shutil.rmtree(path / "tables/table/X" / part)
+    with pytest.raises(ValueError, match=r"damaged\.zarr (cannot be read|has lost a part of its counts)"):
+        SpotStore(path).tokens(vocabulary, 32)
+
+
 def test_trainable_spots_are_in_tissue_and_rich(adata, tmp_path):
     counts = np.zeros((4, 5), np.float32)
     for row, n_genes in enumerate([5, 3, 2, 0]):

@@ -13,8 +13,9 @@ from stp.train.config import Plan
 from stp.train.loop import fit, learning_rate, make_optimizer, training_step
 from stp.train.run import Run
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
+from stp.train.world import World
 
-CPU = torch.device("cpu")
+ALONE = World(0, 1, torch.device("cpu"))
 FREE = AlignConfig(clip_norm=1e9, precision="fp32")
 
 
@@ -78,7 +79,7 @@ def test_micro_batches_give_the_gradient_of_one_batch(task, dataset):
     assert len({task.counts(batch_of(dataset, *part))["masked"] for part in parts}) == 3
     results = []
     for batches in ([batch_of(dataset, *range(12))], [batch_of(dataset, *part) for part in parts]):
-        losses = training_step(task, torch.optim.SGD(task.parameters(), lr=0.0), batches, CPU, FREE)
+        losses = training_step(task, torch.optim.SGD(task.parameters(), lr=0.0), batches, FREE, ALONE)
         results.append((losses, {name: p.grad for name, p in task.named_parameters() if p.grad is not None}))
     (losses, gradients), (micro_losses, micro_gradients) = results
     assert micro_losses == pytest.approx(losses, rel=1e-5)
@@ -88,9 +89,9 @@ def test_micro_batches_give_the_gradient_of_one_batch(task, dataset):
 
 def test_gradients_do_not_pile_up_over_steps(task, dataset):
     batch, optimizer = batch_of(dataset, *range(6)), torch.optim.SGD(task.parameters(), lr=0.0)
-    training_step(task, optimizer, [batch], CPU, FREE)
+    training_step(task, optimizer, [batch], FREE, ALONE)
     first = {name: p.grad.clone() for name, p in task.named_parameters() if p.grad is not None}
-    training_step(task, optimizer, [batch], CPU, FREE)
+    training_step(task, optimizer, [batch], FREE, ALONE)
     second = {name: p.grad for name, p in task.named_parameters() if p.grad is not None}
     torch.testing.assert_close(second, first)
 
@@ -98,14 +99,14 @@ def test_gradients_do_not_pile_up_over_steps(task, dataset):
 @pytest.mark.parametrize("clip_norm", [0.01, 1e9])
 def test_gradient_is_clipped(task, dataset, clip_norm):
     config = AlignConfig(clip_norm=clip_norm)
-    training_step(task, torch.optim.SGD(task.parameters(), lr=0.0), [batch_of(dataset, *range(6))], CPU, config)
+    training_step(task, torch.optim.SGD(task.parameters(), lr=0.0), [batch_of(dataset, *range(6))], config, ALONE)
     norm = torch.stack([p.grad.norm() for p in task.parameters() if p.grad is not None]).norm()
     assert (norm <= 0.0101) == (clip_norm == 0.01)
 
 
 def test_a_step_lowers_the_loss_on_its_batch(task, dataset):
     batches, optimizer = [batch_of(dataset, *range(6))], torch.optim.AdamW(task.parameters(), lr=1e-3)
-    losses = [training_step(task, optimizer, batches, CPU, FREE)["loss"] for _ in range(3)]
+    losses = [training_step(task, optimizer, batches, FREE, ALONE)["loss"] for _ in range(3)]
     assert losses[0] > losses[1] > losses[2]
 
 
@@ -115,8 +116,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(stamp, dataset, when):
     batches = [batch_of(dataset, 0, 1), batch_of(dataset, 2, 3)]
     batches[when]["chosen"][:] = False  # a mean over nothing
     before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
-    with pytest.raises(FloatingPointError, match="the loss is nan at these losses.*masked"):
-        training_step(task, torch.optim.AdamW(task.parameters(), lr=1.0), batches, CPU, FREE)
+    with pytest.raises(FloatingPointError, match="the loss is nan, of these: .*masked"):
+        training_step(task, torch.optim.AdamW(task.parameters(), lr=1.0), batches, FREE, ALONE)
     assert all(torch.equal(before[name], tensor) for name, tensor in task.state_dict().items())
 
 
@@ -141,7 +142,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step():
     task = Line(power=0.5).eval()
     task.weight.data.fill_(1.0)  # the root of 0 is finite, its slope is not
     with pytest.raises(FloatingPointError, match="the gradient is not finite at these losses: {'error': 0.0"):
-        training_step(task, torch.optim.SGD(task.parameters(), lr=1.0), [{"x": torch.ones(2)}], CPU, FREE)
+        training_step(task, torch.optim.SGD(task.parameters(), lr=1.0), [{"x": torch.ones(2)}], FREE, ALONE)
     assert task.weight.tolist() == [1, 1, 1]
 
 
@@ -150,15 +151,18 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step():
 
 class Numbers(torch.utils.data.Dataset):
     def __getitem__(self, picks):
-        return {"x": torch.from_numpy(picks.spots + 100 * picks.epoch)}
+        return {"x": torch.from_numpy(picks.spots[:, 1] + 100 * picks.epoch)}
 
 
 class InOrder:
+    unit = 1
+
     def __init__(self, n_batches):
         self.n_batches = n_batches
 
     def batches(self, epoch):
-        return list(np.arange(2 * self.n_batches).reshape(-1, 2))
+        rows = np.arange(2 * self.n_batches)
+        return list(np.column_stack([np.zeros_like(rows), rows]).reshape(-1, 2, 2))
 
 
 def run_fit(folder, *, n_batches=5, plan=None, log_every=3, scores=None, task=None, **config):
@@ -166,17 +170,17 @@ def run_fit(folder, *, n_batches=5, plan=None, log_every=3, scores=None, task=No
     task, kept = task or Line(), []
     scores = None if scores is None else iter([{"score": score} for score in scores])
     config = AlignConfig(learning_rate=0.1, log_every=log_every, checkpoint_every=2, **config)
-    run = Run(folder, {}, resume=True)
-    fit(
-        task,
-        Numbers(),
-        InOrder(n_batches),
-        plan or Plan(2, 2, 1),
-        config,
-        run,
-        validate=None if scores is None else lambda: next(scores),
-        keep=lambda: kept.append(task.weight.detach().clone()),
-    )
+    with Run(folder, {}, resume=True, world=ALONE) as run:
+        fit(
+            task,
+            Numbers(),
+            InOrder(n_batches),
+            plan or Plan(2, 2, 1),
+            config,
+            run,
+            validate=None if scores is None else lambda: next(scores),
+            keep=lambda: kept.append(task.weight.detach().clone()),
+        )
     return task, run, kept
 
 
@@ -203,7 +207,8 @@ def test_loop_logs_every_few_steps_and_at_the_end_of_an_epoch(tmp_path):
 
 def test_loop_ends_with_the_state_of_the_next_phase(tmp_path):
     task, _, kept = run_fit(tmp_path)
-    state = Run(tmp_path, {}, resume=True).state
+    with Run(tmp_path, {}, resume=True, world=ALONE) as run:
+        state = run.state
     assert (state["phase"], state["step"], state["optimizer"]) == (1, 0, None)
     assert torch.equal(state["task"]["weight"], task.weight)
     assert len(kept) == 1 and torch.equal(kept[0], task.weight)
@@ -278,5 +283,5 @@ def test_precision_is_that_of_the_config(precision):
     ids = torch.arange(30, 38)[None]
     batch = {"inputs": ids, "targets": ids, "chosen": torch.ones(1, 8, dtype=torch.bool)}
     config = AlignConfig(precision=precision)
-    training_step(MaskedGenes(encoder), torch.optim.SGD(encoder.parameters(), lr=0.0), [batch], CPU, config)
+    training_step(MaskedGenes(encoder), torch.optim.SGD(encoder.parameters(), lr=0.0), [batch], config, ALONE)
     assert seen == [torch.bfloat16 if precision == "bf16" else torch.float32]

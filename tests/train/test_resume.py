@@ -2,10 +2,6 @@
 
 import dataclasses
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -157,42 +153,6 @@ def test_how_often_it_logs_and_where_it_computes_may_change(free, stores, argume
             pretrain(stores[:2], tmp_path, **arguments[pretrain])
     changed = arguments[pretrain] | {"config": dataclasses.replace(PRETRAIN, **free)}
     assert pretrain(stores[:2], tmp_path, **changed)
-
-
-SCRIPT = """
-import json
-import sys
-from stp import Vocabulary
-from stp.models import GeneEncoderConfig
-from stp.models.checkpoint import from_dict
-from stp.train import PretrainConfig, pretrain
-
-out, vocabulary, model, config, *stores = sys.argv[1:]
-model, config = from_dict(GeneEncoderConfig, json.loads(model)), from_dict(PretrainConfig, json.loads(config))
-vocabulary = Vocabulary.load(vocabulary)
-pretrain(stores[:2], out, vocabulary=vocabulary, model=model, config=config, validation=stores[2:])
-"""
-
-
-def test_a_killed_process_is_resumed(stores, vocabulary, tiny_config, tmp_path):
-    config = dataclasses.replace(PRETRAIN, phases=(Phase(epochs=12, batch_size=20),))
-    vocabulary.save(tmp_path / "vocabulary.parquet")
-    plain = [json.dumps(dataclasses.asdict(value)) for value in (tiny_config.gene, config)]
-    (tmp_path / "script.py").write_text(SCRIPT)
-    out = tmp_path / "out"
-    command = [sys.executable, tmp_path / "script.py", out, tmp_path / "vocabulary.parquet", *plain, *stores]
-    process = subprocess.Popen(list(map(str, command)))
-    while not (out / "resume.pt").exists() and process.poll() is None:
-        time.sleep(0.01)
-    time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
-    settings = {"vocabulary": vocabulary, "model": tiny_config.gene, "config": config, "validation": stores[2:]}
-    taken = (out / "metrics.jsonl").read_text().count("\n")
-    resumed = pretrain(stores[:2], out, **settings)
-    whole = pretrain(stores[:2], tmp_path / "whole", **settings)
-    assert 0 < taken < len(timeless(out)) == 120 + 12
-    assert_same(resumed, out, (whole.state_dict(), timeless(tmp_path / "whole")))
 
 
 @pytest.mark.slow

@@ -4,14 +4,20 @@ import pytest
 import torch
 
 from stp.train.run import Run
+from stp.train.world import World
 
 SETTINGS = {"stage": "align", "stores": ["a", "b"], "config": {"seed": 0, "phases": ({"epochs": 1},)}}
+
+
+def opened(folder, settings=SETTINGS, resume=True):
+    with Run(folder, settings, resume=resume, world=World(0, 1, torch.device("cpu"))) as run:
+        return run
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A run that logged steps 1 to 5, validated at 3 and 5, and kept its state at step 3 of phase 1."""
-    run = Run(tmp_path / "run", SETTINGS, resume=True)
+    run = opened(tmp_path / "run")
     for phase, step in [(0, 1), (0, 2), (1, 1), (1, 2), (1, 3)]:
         run.log(phase=phase, epoch=0, step=step, split="train", loss=1.0 / step)
     run.log(phase=1, epoch=0, step=3, split="validation", score=0.5)
@@ -30,7 +36,7 @@ KEPT = [(0, 1, "train"), (0, 2, "train"), (1, 1, "train"), (1, 2, "train"), (1, 
 
 
 def test_resuming_restores_the_state_and_cuts_metrics_after_it(folder):
-    run = Run(folder, SETTINGS, resume=True)
+    run = opened(folder)
     assert (run.state["phase"], run.state["step"], run.state["best"]) == (1, 3, 0.5)
     assert run.state["task"]["w"].tolist() == [0, 1, 2]
     assert taken(run) == KEPT
@@ -39,7 +45,7 @@ def test_resuming_restores_the_state_and_cuts_metrics_after_it(folder):
 def test_a_last_line_that_was_cut_off_is_ignored(folder):
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"phase": 1, "epoch": 1, "st')
-    run = Run(folder, SETTINGS, resume=True)
+    run = opened(folder)
     assert taken(run) == KEPT
     run.log(phase=1, epoch=1, step=4, split="train", loss=0.2)
     assert taken(run) == [*KEPT, (1, 4, "train")]
@@ -58,18 +64,18 @@ def test_a_last_line_that_was_cut_off_is_ignored(folder):
 def test_other_settings_are_refused_and_named(folder, change, named):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     with pytest.raises(ValueError, match=f"holds a run with other settings {named}; .*pass resume=False"):
-        Run(folder, SETTINGS | change, resume=True)
+        opened(folder, SETTINGS | change)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
 def test_a_setting_that_is_gone_is_named(folder):
     with pytest.raises(ValueError, match=r"\(stores\)"):
-        Run(folder, {name: value for name, value in SETTINGS.items() if name != "stores"}, resume=True)
+        opened(folder, {name: value for name, value in SETTINGS.items() if name != "stores"})
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, SETTINGS | {"stage": "pretrain"}], ids=["same", "other"])
 def test_without_resume_it_starts_over(folder, settings):
-    run = Run(folder, settings, resume=False)
+    run = opened(folder, settings, resume=False)
     assert (run.state["phase"], run.state["step"], run.state["task"]) == (0, 0, None)
     assert run.metrics() == []
     assert json.loads((folder / "training.json").read_text())["stage"] == settings["stage"]
@@ -77,20 +83,58 @@ def test_without_resume_it_starts_over(folder, settings):
 
 
 def test_a_run_that_never_came_to_a_checkpoint_binds_to_nothing(tmp_path):
-    Run(tmp_path, SETTINGS, resume=True).log(phase=0, epoch=0, step=1, split="train", loss=1.0)
-    run = Run(tmp_path, SETTINGS | {"stage": "pretrain"}, resume=True)
+    opened(tmp_path).log(phase=0, epoch=0, step=1, split="train", loss=1.0)
+    run = opened(tmp_path, SETTINGS | {"stage": "pretrain"})
     assert run.metrics() == []
 
 
 def test_checkpoints_replace_each_other_and_leave_nothing_behind(folder):
-    run = Run(folder, SETTINGS, resume=True)
+    run = opened(folder)
     run.checkpoint(phase=1, step=4, best=None, task={"w": torch.zeros(2)}, optimizer=None)
-    assert Run(folder, SETTINGS, resume=True).state["step"] == 4
-    assert {file.name for file in folder.iterdir()} == {"training.json", "metrics.jsonl", "resume.pt"}
+    assert opened(folder).state["step"] == 4
+    assert {file.name for file in folder.iterdir()} == {
+        "training.json",
+        "metrics.jsonl",
+        "resume.pt",
+        "resume.previous.pt",
+        "run.lock",
+    }
 
 
 def test_a_finished_run_keeps_all_metrics_and_no_weights(folder):
-    Run(folder, SETTINGS, resume=True).finish(2)
-    run = Run(folder, SETTINGS, resume=True)
+    opened(folder).finish(2)
+    run = opened(folder)
     assert (run.state["phase"], run.state["task"]) == (2, None)
     assert taken(run) == KEPT
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half of a checkpoint", b"no checkpoint at all"], ids=str)
+def test_the_last_good_checkpoint_is_found_when_the_newest_is_broken(folder, damage):
+    opened(folder).checkpoint(phase=1, step=4, best=None, task={"w": torch.zeros(2)}, optimizer=None)
+    (folder / "resume.pt").write_bytes(damage)
+    with pytest.warns(UserWarning, match=r"resume\.pt is damaged; the checkpoint before it is taken"):
+        assert opened(folder).state["step"] == 3
+    (folder / "resume.pt").unlink()  # killed between two renames
+    assert opened(folder).state["step"] == 3
+
+
+def test_broken_checkpoints_alone_are_refused(folder):
+    (folder / "resume.pt").write_bytes(b"")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="cannot be resumed: .*pass resume=False"):
+        opened(folder)
+
+
+def test_a_second_run_in_the_folder_is_refused_while_the_first_lasts(folder):
+    with Run(folder, SETTINGS, resume=True, world=World(0, 1, torch.device("cpu"))):
+        with pytest.raises(BlockingIOError, match="another process trains in .*run"):
+            opened(folder)
+    opened(folder)
+    with pytest.raises(ValueError, match="other settings"):
+        opened(folder, {})
+    opened(folder)
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(folder):
+    (folder / ".resume.pt.4711").write_bytes(b"half")
+    opened(folder)
+    assert not [file for file in folder.iterdir() if file.name.startswith(".")]

@@ -90,7 +90,7 @@ def test_alignment_starts_from_the_gene_encoder_and_trains_it(stores, pretrained
 def test_the_run_directory_is_a_model(request, stage, kind, vocabulary):
     model, folder = request.getfixturevalue(stage)
     names = {file.name for file in folder.iterdir()}
-    run = {"training.json", "metrics.jsonl", "resume.pt"}
+    run = {"training.json", "metrics.jsonl", "resume.pt", "run.lock"}
     assert names == {"model.safetensors", "config.json", "vocabulary.parquet", *run}
     assert same_weights(kind.from_pretrained(folder), model)
     assert model.vocabulary.digest == vocabulary.digest
@@ -274,3 +274,11 @@ def test_validation_slides_without_a_usable_spot_do_not_count(adata, stores, set
     held_out = [tmp_path / "empty.zarr", stores[2]]
     pretrain(stores[:2], tmp_path / "out", validation=held_out, **settings[pretrain])
     assert np.isfinite(metrics(tmp_path / "out")[0]["masked"])
+
+
+def test_a_loss_that_is_not_finite_names_the_stores(stores, vocabulary, tiny_config, tmp_path):
+    phase = Phase(batch_size=10)
+    config = PretrainConfig(phases=(phase,), min_genes=5, learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(FloatingPointError, match=r"not finite|the loss is nan") as caught:
+        pretrain(stores[:1], tmp_path, vocabulary=vocabulary, model=tiny_config.gene, config=config)
+    assert f"the batch is of {stores[0]}" in str(caught.value)

@@ -83,7 +83,7 @@ class SpotStore:
         return np.flatnonzero(enough)
 
     def tokens(self, vocabulary: Vocabulary, context_length: int) -> np.ndarray:
-        """Rank all spots, block by block: (n, context_length) uint16, padded with 0."""
+        """Rank all spots, block by block: (n, context_length) uint16, padded with 0; ValueError if they are damaged."""
         index, table = vocabulary.encode(self.gene_names), rank_table(vocabulary.divisors())
         tokens = np.zeros((len(self), context_length), np.uint16)
         for start in range(0, len(self), BLOCK_ROWS):
@@ -102,8 +102,14 @@ class SpotStore:
         from scipy.sparse import csr_matrix
 
         low, high = self._indptr[start], self._indptr[stop]
-        X = self._table["X"]
-        parts = (X["data"][low:high], X["indices"][low:high], self._indptr[start : stop + 1] - low)
+        try:
+            values, indices = (self._table[f"X/{name}"][low:high] for name in ("data", "indices"))
+        except (KeyError, OSError, RuntimeError, ValueError) as error:
+            raise ValueError(f"the counts of {self.path} cannot be read ({error}); write the store again") from error
+        # Where a chunk is gone, zarr reads zeros; a store holds none, and of column 0 at most one entry per row.
+        if not values.all() or (indices == 0).sum() > stop - start:
+            raise ValueError(f"{self.path} has lost a part of its counts; write the store again")
+        parts = (values, indices, self._indptr[start : stop + 1] - low)
         return csr_matrix(parts, shape=(stop - start, len(self.gene_names)))
 
 

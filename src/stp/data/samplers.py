@@ -7,6 +7,11 @@ import numpy as np
 from stp.neighborhoods import neighborhoods
 
 
+def share(batch: np.ndarray, unit: int, rank: int, size: int) -> np.ndarray:
+    """Return what one of several processes reads of a batch (m, 2), in whole units: groups, or spots of one slide."""
+    return np.array_split(batch.reshape(-1, unit, 2), size)[rank].reshape(-1, 2)
+
+
 class SpotSampler:
     """Shuffle the spots of all stores and cut them into full batches.
 
@@ -15,7 +20,7 @@ class SpotSampler:
     rows
         The rows to draw from, per store.
     batch_size
-        Spots per batch; fewer spots than that make one batch.
+        Spots per batch, of all processes together; fewer spots than that make one batch.
     seed
         The order depends on it and on the epoch.
     spots_per_slide
@@ -24,6 +29,7 @@ class SpotSampler:
 
     def __init__(self, rows: Sequence[np.ndarray], batch_size: int, seed: int, spots_per_slide: int = 1) -> None:
         self.rows, self.seed, self.spots_per_slide = rows, seed, spots_per_slide
+        self.unit = spots_per_slide
         together = sum(len(of_store) // spots_per_slide for of_store in rows) * spots_per_slide
         self.batch_size = min(batch_size // spots_per_slide * spots_per_slide, together)
 
@@ -65,7 +71,7 @@ class GroupSampler:
         group_size: int = 9,
     ) -> None:
         self.coordinates, self.rows, self.seed, self.group_size = coordinates, rows, seed, group_size
-        self.groups_per_batch = max(1, batch_size // group_size)
+        self.unit, self.groups_per_batch = group_size, max(1, batch_size // group_size)
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Return the batches of one epoch, each (groups * group_size, 2) as store and row; groups stand together."""

@@ -87,11 +87,13 @@ def _value(hint: Any, value: Any) -> Any:
     return value
 
 
-def replace(path: Path, write: typing.Callable[[Path], Any]) -> None:
-    """Write a file beside `path`, then put it in place at once."""
+def replace(path: Path, write: typing.Callable[[Path], Any], *, previous: Path | None = None) -> None:
+    """Write a file beside `path`, then put it in place at once; the file that was there becomes `previous`."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(beside)
+        if previous is not None and path.exists():
+            path.replace(previous)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -63,7 +63,8 @@ class Phase:
     objective
         "masked" or "neighborhood".
     epochs, batch_size, accumulate
-        Passes over the spots, spots per batch, batches per step. A neighborhood batch holds groups of nine.
+        Passes over the spots, spots per batch of one process, batches per step. A neighborhood batch holds groups of
+        nine.
     """
 
     objective: str = "masked"

@@ -12,9 +12,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from stp.data.dataset import Picks
-from stp.models.device import autocast, choose_device
+from stp.data.samplers import share
+from stp.models.device import autocast
 from stp.train.config import LoopConfig, Plan
 from stp.train.run import Run
+from stp.train.stop import stop_requests
+from stp.train.world import World
 
 Batch = dict[str, torch.Tensor]
 
@@ -50,22 +53,27 @@ def fit(
     keep
         Writes the weights that users get; without `validate`, called once at the end.
     """
-    device = choose_device(config.device)
+    world, device = run.world, run.world.device
     task.to(device).train()
     optimizer = make_optimizer(task, config)
     steps_in = [len(sampler.batches(epoch)) // plan.accumulate for epoch in range(plan.epochs)]
     if not all(steps_in):
         raise ValueError("an epoch has no full batch: too few spots, or none with enough neighbors; add stores")
     step, best = _restore(task, optimizer, run, phase)
-    bar = tqdm(total=sum(steps_in), initial=step, desc=type(task).__name__, unit="step", disable=None)
-    with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    hidden = None if world.leads else True  # None: shown on a terminal
+    bar = tqdm(total=sum(steps_in), initial=step, desc=type(task).__name__, unit="step", disable=hidden)
+    with bar, stop_requests() as asked, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch, first in _unfinished(steps_in, step):
             started, seen = time.perf_counter(), 0
-            for batches in _batches(dataset, sampler, epoch, first, steps_in[epoch], plan.accumulate, config):
+            span = range(first, steps_in[epoch])
+            for picks, batches in _batches(dataset, sampler, epoch, span, plan.accumulate, config, world):
                 rate = _set_rate(optimizer, step, sum(steps_in), config)
                 _seed(config.seed, phase, step)
-                losses = training_step(task, optimizer, batches, device, config)
-                step, seen = step + 1, seen + sum(len(next(iter(batch.values()))) for batch in batches)
+                try:
+                    losses = training_step(task, optimizer, batches, config, world)
+                except FloatingPointError as error:
+                    raise FloatingPointError(f"{error}; the batch is of {_names(dataset, picks)}") from error
+                step, seen = step + 1, seen + sum(len(one.spots) for one in picks) * world.size
                 bar.update()
                 bar.set_postfix(loss=f"{losses['loss']:.3f}")
                 last = step == sum(steps_in[: epoch + 1])
@@ -73,11 +81,16 @@ def fit(
                     speed = seen / (time.perf_counter() - started)
                     where = {"phase": phase, "epoch": epoch, "step": step}
                     run.log(**where, split="train", **losses, learning_rate=rate, spots_per_second=round(speed, 1))
-                if step % config.checkpoint_every == 0 and not last:
+                stopping = world.any(bool(asked))
+                if (step % config.checkpoint_every == 0 or stopping) and not last:
                     _checkpoint(task, optimizer, run, phase, step, best)
+                if stopping and not last:
+                    raise SystemExit(0)
             best = _end_epoch(task, run, phase, epoch, step, best, validate, keep)
             _checkpoint(task, optimizer, run, phase, step, best)
-    if validate is None:
+            if world.any(bool(asked)):
+                raise SystemExit(0)
+    if validate is None and world.leads:
         keep()
     run.checkpoint(phase=phase + 1, step=0, best=None, task=task.state_dict(), optimizer=None)
 
@@ -103,9 +116,9 @@ def learning_rate(step: int, total: int, config: LoopConfig) -> float:
 
 
 def training_step(
-    task: nn.Module, optimizer: torch.optim.Optimizer, batches: list[Batch], device: torch.device, config: LoopConfig
+    task: nn.Module, optimizer: torch.optim.Optimizer, batches: list[Batch], config: LoopConfig, world: World
 ) -> dict[str, float]:
-    """Take one optimizer step over some batches; every loss is a mean over all of their items.
+    """Take one optimizer step over some batches; every loss is a mean over all items of all processes.
 
     Raises
     ------
@@ -113,21 +126,22 @@ def training_step(
         The loss or its gradient is not finite; weights are as before.
     """
     counts = [task.counts(batch) for batch in batches]
-    totals = {name: sum(count[name] for count in counts) for name in counts[0]}
+    totals = world.sum({name: sum(count[name] for count in counts) for name in counts[0]})
+    parts = len(batches) * world.size
     sums: dict[str, float] = {}
     optimizer.zero_grad(set_to_none=True)
     for batch, count in zip(batches, counts, strict=True):
-        with autocast(device, config.precision):
-            losses = task({name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()})
+        with autocast(world.device, config.precision):
+            losses = task({name: tensor.to(world.device, non_blocking=True) for name, tensor in batch.items()})
         share = {name: count[name] / totals[name] for name in totals}
         loss = sum(losses[name] * share[name] for name in totals)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at these losses: { {k: v.item() for k, v in losses.items()} }"
-            )
         loss.backward()
-        for name, value in {**losses, "loss": loss * len(batches)}.items():
-            sums[name] = sums.get(name, 0.0) + value.item() * share.get(name, 1 / len(batches))
+        for name, value in {**losses, "loss": loss * parts}.items():
+            sums[name] = sums.get(name, 0.0) + value.item() * share.get(name, 1 / parts)
+    sums = world.sum(sums)
+    if not math.isfinite(sums["loss"]):
+        raise FloatingPointError(f"the loss is {sums['loss']}, of these: {sums}")
+    world.sum_gradients(task.parameters())
     if not torch.isfinite(nn.utils.clip_grad_norm_(task.parameters(), config.clip_norm)):
         raise FloatingPointError(f"the gradient is not finite at these losses: {sums}")
     optimizer.step()
@@ -154,14 +168,21 @@ def _unfinished(steps_in: list[int], step: int) -> Iterator[tuple[int, int]]:
 
 
 def _batches(
-    dataset: Dataset, sampler: Any, epoch: int, first: int, n_steps: int, accumulate: int, config: LoopConfig
-) -> Iterator[list[Batch]]:
-    """Yield the batches of each step from `first` on."""
-    picks = [Picks(epoch, spots) for spots in sampler.batches(epoch)[first * accumulate : n_steps * accumulate]]
+    dataset: Dataset, sampler: Any, epoch: int, span: range, accumulate: int, config: LoopConfig, world: World
+) -> Iterator[tuple[list[Picks], list[Batch]]]:
+    """Yield what this process reads for each step of a span, and the batches that were read."""
+    whole = sampler.batches(epoch)[span.start * accumulate : span.stop * accumulate]
+    picks = [Picks(epoch, share(spots, sampler.unit, world.rank, world.size)) for spots in whole]
     workers = {"num_workers": config.n_workers, "multiprocessing_context": "spawn" if config.n_workers else None}
     loader = iter(DataLoader(dataset, batch_size=None, sampler=picks, pin_memory=torch.cuda.is_available(), **workers))
-    for _ in range(first, n_steps):
-        yield [next(loader) for _ in range(accumulate)]
+    for first in range(0, len(picks), accumulate):
+        yield picks[first : first + accumulate], [next(loader) for _ in range(accumulate)]
+
+
+def _names(dataset: Any, picks: list[Picks]) -> str:
+    """Name the stores that some batches were read from."""
+    stores = np.unique(np.concatenate([one.spots[:, 0] for one in picks]))
+    return ", ".join(str(dataset.stores[store].path) for store in stores)
 
 
 def _seed(*parts: int) -> None:
@@ -185,7 +206,8 @@ def _end_epoch(task, run, phase, epoch, step, best, validate, keep) -> float | N
     task.train()
     run.log(phase=phase, epoch=epoch, step=step, split="validation", **scores)
     if best is None or scores["score"] > best:
-        keep()
+        if run.world.leads:
+            keep()
         return scores["score"]
     return best
 

@@ -1,18 +1,27 @@
 """A run directory: what was asked, what happened, the best weights, and the state to resume from."""
 
 import json
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from stp.models.checkpoint import replace
+from stp.train.world import World
 
-SETTINGS, METRICS, STATE = "training.json", "metrics.jsonl", "resume.pt"
+SETTINGS, METRICS, STATE, PREVIOUS, LOCK = (
+    "training.json",
+    "metrics.jsonl",
+    "resume.pt",
+    "resume.previous.pt",
+    "run.lock",
+)
+NEW = {"phase": 0, "step": 0, "best": None, "task": None, "optimizer": None}
 
 
 class Run:
-    """Open a run directory, new or to be resumed.
+    """Open a run directory, new or to be resumed; a context, which no other process enters meanwhile.
 
     Parameters
     ----------
@@ -22,25 +31,56 @@ class Run:
         All that decides the result: resuming with other settings is refused.
     resume
         Go on where the folder's run stopped; otherwise start over.
+    world
+        The processes that train; only the one that leads writes.
 
     Raises
     ------
     ValueError
-        The folder holds a run with other settings.
+        The folder holds a run with other settings, or no checkpoint of it can be read.
+    BlockingIOError
+        Another process trains in this folder.
     """
 
-    def __init__(self, path: str | Path, settings: dict[str, Any], *, resume: bool) -> None:
-        self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        settings = json.loads(json.dumps(settings))
-        if resume and (self.path / STATE).exists():
-            self._check(json.loads((self.path / SETTINGS).read_text()), settings)
-        else:
-            for name in (STATE, METRICS):
-                (self.path / name).unlink(missing_ok=True)
-        replace(self.path / SETTINGS, lambda file: file.write_text(json.dumps(settings, indent=2)))
+    def __init__(self, path: str | Path, settings: dict[str, Any], *, resume: bool, world: World) -> None:
+        self.path, self.world = Path(path), world
+        self._settings, self._resume = json.loads(json.dumps(settings)), resume
+        self._lock = None
+
+    def __enter__(self) -> Self:
+        if self.world.leads:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.path / LOCK)
+        try:
+            self._open()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    def _open(self) -> None:
+        if self.world.leads:
+            self._prepare()
+        self.world.wait()
         self.state = self._load()
-        self._forget_after(self.state["phase"], self.state["step"])
+        self.world.wait()
+        if self.world.leads:
+            self._forget_after(self.state["phase"], self.state["step"])
+
+    def _prepare(self) -> None:
+        if self._resume and any((self.path / name).exists() for name in (STATE, PREVIOUS)):
+            self._check(json.loads((self.path / SETTINGS).read_text()), self._settings)
+        else:
+            for name in (STATE, PREVIOUS, METRICS):
+                (self.path / name).unlink(missing_ok=True)
+        for name in (STATE, METRICS, SETTINGS):
+            for unfinished in self.path.glob(f".{name}.*"):  # of a process that was killed while it wrote
+                unfinished.unlink()
+        replace(self.path / SETTINGS, lambda file: file.write_text(json.dumps(self._settings, indent=2)))
 
     def _check(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         different = sorted(key for key in old | new if old.get(key) != new.get(key))
@@ -51,9 +91,18 @@ class Run:
             )
 
     def _load(self) -> dict[str, Any]:
-        if not (self.path / STATE).exists():
-            return {"phase": 0, "step": 0, "best": None, "task": None, "optimizer": None}
-        return torch.load(self.path / STATE, map_location="cpu", weights_only=True)
+        """Read the newest checkpoint that is whole."""
+        broken = []
+        for name in (STATE, PREVIOUS):
+            if (self.path / name).exists():
+                try:
+                    return torch.load(self.path / name, map_location="cpu", weights_only=True)
+                except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the one before it may be whole
+                    broken.append(f"{name} ({error})")
+                    warnings.warn(f"{self.path / name} is damaged; the checkpoint before it is taken", stacklevel=3)
+        if broken:
+            raise ValueError(f"{self.path} cannot be resumed: {'; '.join(broken)}; pass resume=False to start over")
+        return dict(NEW)
 
     def _forget_after(self, phase: int, step: int) -> None:
         """Drop lines of steps that will be taken again."""
@@ -68,14 +117,36 @@ class Run:
 
     def log(self, **line: Any) -> None:
         """Append a line to metrics.jsonl."""
-        with (self.path / METRICS).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        if self.world.leads:
+            with (self.path / METRICS).open("a") as file:
+                file.write(json.dumps(line) + "\n")
 
     def checkpoint(self, **state: Any) -> None:
-        """Keep the state to resume from; the old one stays until the new one is whole."""
+        """Keep the state to resume from, and the one before it."""
         self.state = state
-        replace(self.path / STATE, lambda file: torch.save(state, file))
+        if self.world.leads:
+            replace(self.path / STATE, lambda file: torch.save(state, file), previous=self.path / PREVIOUS)
 
     def finish(self, phases: int) -> None:
         """Mark all phases done; the weights users get stand beside, so the state needs none."""
-        self.checkpoint(phase=phases, step=0, best=None, task=None, optimizer=None)
+        self.checkpoint(**{**NEW, "phase": phases})
+        if self.world.leads:
+            (self.path / PREVIOUS).unlink(missing_ok=True)
+        self.world.wait()
+
+
+def _lock(path: Path):
+    """Hold a lock on a file until it is closed, or its process ends however it ends; none where there are no locks."""
+    file = path.open("w")
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass
+    except BlockingIOError as error:
+        file.close()
+        raise BlockingIOError(
+            f"another process trains in {path.parent}; wait for it, or choose another folder"
+        ) from error
+    return file

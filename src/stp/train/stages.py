@@ -23,6 +23,7 @@ from stp.train.loop import fit
 from stp.train.run import Run
 from stp.train.tasks import Alignment, MaskedGenes, NeighborhoodGenes
 from stp.train.validation import masked_loss, recall
+from stp.train.world import World, join
 from stp.vocabulary import Vocabulary
 
 GROUP = 9  # spots of a neighborhood, the center included
@@ -69,14 +70,34 @@ def pretrain(
     ValueError
         A path is no training store, a store lacks coordinates for neighborhood training, the vocabulary has no
         means, or `output_dir` holds a run with other settings.
+    BlockingIOError
+        Another process trains in `output_dir`.
+    FloatingPointError
+        The loss or its gradient is not finite; names the stores of the batch, and no step is taken.
+    SystemExit
+        With status 0, after a checkpoint: the process was sent SIGTERM or SIGUSR1.
     """
     train, held_out = _open(stores, table_key), _open(validation, table_key)
     vocabulary.divisors()
     if any(phase.objective == "neighborhood" for phase in config.phases):
         _require(train, "coordinates", "neighborhood training")
-    run = Run(output_dir, _settings("pretrain", train, held_out, vocabulary, config, model), resume=resume)
-    if run.state["phase"] >= len(config.phases):
-        return GeneEncoder.from_pretrained(output_dir)
+    with join(config.device) as world:
+        settings = _settings("pretrain", train, held_out, vocabulary, config, model, world)
+        with Run(output_dir, settings, resume=resume, world=world) as run:
+            if run.state["phase"] < len(config.phases):
+                _pretrain(run, train, held_out, vocabulary, model, config)
+    return GeneEncoder.from_pretrained(output_dir)
+
+
+def _pretrain(
+    run: Run,
+    train: list[SpotStore],
+    held_out: list[SpotStore],
+    vocabulary: Vocabulary,
+    model: GeneEncoderConfig,
+    config: PretrainConfig,
+) -> None:
+    """Run the phases that are not done."""
     read = partial(
         TokenDataset,
         vocabulary=vocabulary,
@@ -93,21 +114,25 @@ def pretrain(
         validated = read(held_out)
         validate = partial(masked_loss, encoder, validated, _trainable(validated, config), config)
     for number in range(run.state["phase"], len(config.phases)):
-        task, sampler, plan = _phase(config.phases[number], config, encoder, train, rows)
-        keep = partial(encoder.save_pretrained, output_dir)
+        task, sampler, plan = _phase(config.phases[number], config, encoder, train, rows, run.world)
+        keep = partial(encoder.save_pretrained, run.path)
         fit(task, dataset, sampler, plan, config, run, phase=number, validate=validate, keep=keep)
     run.finish(len(config.phases))
-    return GeneEncoder.from_pretrained(output_dir)
 
 
 def _phase(
-    phase: Phase, config: PretrainConfig, encoder: GeneEncoder, stores: list[SpotStore], rows: list[np.ndarray]
+    phase: Phase,
+    config: PretrainConfig,
+    encoder: GeneEncoder,
+    stores: list[SpotStore],
+    rows: list[np.ndarray],
+    world: World,
 ) -> tuple[nn.Module, SpotSampler | GroupSampler, Plan]:
     """Return what one phase learns, in which batches."""
     if phase.objective == "masked":
-        plan = _plan(rows, phase, stacklevel=4)
+        plan = _plan(rows, phase, world, stacklevel=5)
         return MaskedGenes(encoder), SpotSampler(rows, plan.batch_size, config.seed), plan
-    plan = _plan(rows, phase, multiple=GROUP, stacklevel=4)
+    plan = _plan(rows, phase, world, multiple=GROUP, stacklevel=5)
     task = NeighborhoodGenes(encoder, context=config.context, targets=config.targets, group_size=GROUP)
     coordinates = [store.coordinates for store in stores]
     return task, GroupSampler(coordinates, rows, plan.batch_size, config.seed, GROUP), plan
@@ -159,32 +184,46 @@ def align(
     _require([*train, *held_out], "pyramid", "alignment")
     genes.vocabulary.divisors()
     model = StampConfig(genes.config, image_encoder, config.projection_width)
-    settings = _settings("align", train, held_out, genes.vocabulary, config, model)
-    run = Run(output_dir, {**settings, "gene_encoder": _digest(genes)}, resume=resume)
-    if run.state["phase"] >= 1:
-        return Stamp.from_pretrained(output_dir)
+    with join(config.device) as world:
+        if world.size > 1:
+            raise ValueError("align runs in one process, because its negatives are those of one; start it alone")
+        settings = _settings("align", train, held_out, genes.vocabulary, config, model, world)
+        settings["gene_encoder"] = _digest(genes)
+        with Run(output_dir, settings, resume=resume, world=world) as run:
+            if run.state["phase"] < 1:
+                _align(run, train, held_out, genes, model, config)
+    return Stamp.from_pretrained(output_dir)
+
+
+def _align(
+    run: Run,
+    train: list[SpotStore],
+    held_out: list[SpotStore],
+    genes: GeneEncoder,
+    model: StampConfig,
+    config: AlignConfig,
+) -> None:
     stamp = _seeded(config.seed, lambda: Stamp(model, genes.vocabulary))
     stamp.gene_encoder.load_state_dict(genes.state_dict())
     read = partial(
         PairDataset,
         vocabulary=genes.vocabulary,
         context_length=genes.config.context_length,
-        image_size=image_encoder.image_size,
-        um_per_px=image_encoder.um_per_px,
+        image_size=model.image.image_size,
+        um_per_px=model.image.um_per_px,
         seed=config.seed,
     )
     dataset = read(train, turn=config.turn, stain_jitter=config.stain_jitter)
     rows = _trainable(dataset, config)
-    plan = _plan(rows, config, multiple=config.spots_per_slide)
+    plan = _plan(rows, config, run.world, multiple=config.spots_per_slide, stacklevel=4)
     sampler = SpotSampler(rows, plan.batch_size, config.seed, config.spots_per_slide)
     validate = None
     if held_out:
         validated = read(held_out)
         validate = partial(recall, stamp, validated, _trainable(validated, config), config)
-    keep = partial(stamp.save_pretrained, output_dir)
+    keep = partial(stamp.save_pretrained, run.path)
     fit(Alignment(stamp), dataset, sampler, plan, config, run, validate=validate, keep=keep)
     run.finish(1)
-    return Stamp.from_pretrained(output_dir)
 
 
 def _open(stores: Stores, table_key: str) -> list[SpotStore]:
@@ -213,16 +252,19 @@ def _trainable(dataset: TokenDataset | PairDataset, config: LoopConfig) -> list[
     return rows
 
 
-def _plan(rows: list[np.ndarray], wanted: Phase | AlignConfig, multiple: int = 1, stacklevel: int = 3) -> Plan:
-    n_spots = sum(map(len, rows))
-    sizes = {"batch_size": wanted.batch_size, "accumulate": wanted.accumulate, "multiple": multiple}
-    plan = fit_plan(n_spots, epochs=wanted.epochs, **sizes)
-    for note in plan.notes:
+def _plan(
+    rows: list[np.ndarray], wanted: Phase | AlignConfig, world: World, *, multiple: int = 1, stacklevel: int
+) -> Plan:
+    """Fit batches, of all processes together, to the number of spots; say so where they shrink."""
+    multiple, wanted_size = multiple * world.size, wanted.batch_size * world.size
+    sizes = {"batch_size": wanted_size, "accumulate": wanted.accumulate, "multiple": multiple}
+    plan = fit_plan(sum(map(len, rows)), epochs=wanted.epochs, **sizes)
+    for note in plan.notes if world.leads else ():
         warnings.warn(note, stacklevel=stacklevel)
     return plan
 
 
-def _settings(stage: str, train, held_out, vocabulary: Vocabulary, config: LoopConfig, model) -> dict:
+def _settings(stage: str, train, held_out, vocabulary: Vocabulary, config: LoopConfig, model, world: World) -> dict:
     """Collect all that decides the result of a run; where it computes and how often it logs does not."""
     free = ("device", "n_workers", "log_every", "checkpoint_every")
     return {
@@ -232,6 +274,7 @@ def _settings(stage: str, train, held_out, vocabulary: Vocabulary, config: LoopC
         "vocabulary": vocabulary.digest,
         "model": dataclasses.asdict(model),
         "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in free},
+        "processes": world.size,
     }
 
 
