@@ -102,8 +102,7 @@ def share_grouped(coordinates, seed):
 def test_nearly_all_spots_of_real_sections_are_grouped(section, real):
     coordinates = anndata.read_h5ad(real("her2st", f"{section}.h5ad")).obsm["spatial"]
     shares = [share_grouped(coordinates, seed) for seed in range(10)]
-    assert np.mean(shares) >= 0.9
-    assert min(shares) > 0.85  # a group or two more are dropped, of the last seeds
+    assert min(shares) >= 0.9
 
 
 def test_nearly_all_spots_of_real_visium_are_grouped(real):
