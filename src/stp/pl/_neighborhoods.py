@@ -1,0 +1,75 @@
+"""The groups that neighborhood training reads, drawn where they lie."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stp import _keys
+from stp._table import get_table, require
+from stp.neighborhoods import neighborhoods as draw_groups
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.figure import Figure
+    from spatialdata import SpatialData
+
+
+def neighborhoods(
+    adata: "AnnData | SpatialData",
+    *,
+    size: int = 9,
+    seed: int = 0,
+    spatial_key: str = _keys.SPATIAL,
+    table_key: str = "table",
+) -> "Figure":
+    """Draw groups of neighboring spots, and the spots that are in none (paper, Algorithm 2).
+
+    Training draws other groups in each epoch; this shows one such draw.
+
+    Parameters
+    ----------
+    adata
+        Table with coordinates.
+    size
+        Spots per group, the center included.
+    seed
+        Of the draw.
+    spatial_key
+        Coordinates in `obsm`.
+    table_key
+        Table of a SpatialData.
+
+    Returns
+    -------
+    The figure: every group a color, a line from its center to each neighbor; spots left out as open circles.
+
+    Raises
+    ------
+    KeyError
+        There are no coordinates.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.collections import LineCollection
+
+    table = get_table(adata, table_key)
+    xy = np.asarray(require(table, "obsm", spatial_key, "what gives the coordinates"), dtype=float)[:, :2]
+    groups = draw_groups(xy, np.random.default_rng(seed), size=size)
+    left_out = np.setdiff1d(np.arange(len(xy)), groups)
+    figure, ax = plt.subplots(figsize=(6.4, 6), layout="constrained")
+    marker = float(np.clip(12_000 / max(len(xy), 1), 2, 40))
+    colors = plt.get_cmap("tab20").colors
+    for number, group in enumerate(groups):
+        color = colors[number % len(colors)]
+        rays = [(xy[group[0]], xy[neighbor]) for neighbor in group[1:]]
+        ax.add_collection(LineCollection(rays, colors=[color], linewidths=0.8, zorder=1))
+        ax.scatter(*xy[group[1:]].T, color=color, s=marker, linewidths=0, zorder=2)
+        ax.scatter(*xy[group[:1]].T, color=color, s=2 * marker, edgecolors="black", linewidths=0.8, zorder=3)
+    ax.scatter(*xy[left_out].T, facecolors="none", edgecolors="gray", s=marker, linewidths=0.8, label="left out")
+    share = groups.size / max(len(xy), 1)
+    ax.set(
+        title=f"{len(groups)} groups of {size}, {share:.0%} of {len(xy)} spots", aspect="equal", xticks=[], yticks=[]
+    )
+    ax.invert_yaxis()
+    if len(left_out):
+        ax.legend(loc="upper right", frameon=False)
+    return figure
