@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from stp import Vocabulary
 from stp.losses import contrast, grid_pool, localization_logits, symmetric_contrast
 from stp.models import GeneEncoder, GeneEncoderConfig, Stamp, StampConfig
+from stp.models.device import autocast
 from stp.models.image import IMAGENET_MEAN, IMAGENET_STD
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
 
@@ -105,6 +106,15 @@ def test_gene_features(genes, computed, values, pooling, name):
     with torch.device("meta"):  # pooling has no weights
         encoder = GeneEncoder(GeneEncoderConfig(pooling=pooling), genes)
     assert_close(encoder.pool(computed.hidden, computed.ids != 1), values[name])
+
+
+def test_gene_features_in_bf16(stamp, computed, values):
+    with autocast(torch.device("cpu"), "bf16"):
+        hidden = stamp.gene_encoder.hidden(computed.ids)
+    features = stamp.gene_encoder.pool(hidden.float(), computed.ids != 1)
+    golden = torch.from_numpy(values["gene_features_masked_mean"])
+    assert_close(features, golden, relative=1e-2)
+    assert torch.cosine_similarity(features, golden).min() > 0.999
 
 
 def test_genes_aligned(stamp, values):
