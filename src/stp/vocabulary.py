@@ -206,7 +206,7 @@ class Vocabulary:
         layer
             Layer with the raw counts; `X` if `None`.
         gene_ids_key
-            Column of `var` with the gene names; `var_names` if `None`.
+            Column of `var` with the gene names; if `None`, `gene_ids` where it holds Ensembl ids, else `var_names`.
 
         Returns
         -------

@@ -49,7 +49,8 @@ def write_store(
     path
         The new store, a SpatialData zarr folder; it appears whole or not at all.
     table_key, layer, gene_ids_key
-        The table, the layer of raw counts (default X), the column of `var` with gene names (default `var_names`).
+        The table, the layer of raw counts (default X), the column of `var` with gene names (default `gene_ids` where it
+        holds Ensembl ids, else `var_names`).
     image_key, shapes_key, coordinate_system
         Which image, spots and common coordinate system; left out, they are resolved from the table.
     um_per_px

@@ -65,6 +65,11 @@ def tokenize(
         `params`, with the digest of the vocabulary; `coverage`, the share of UMIs in its genes; `rules`, how many
         names were recognized by which rule; `unmapped`, the most expressed names that were not, and why.
 
+    Notes
+    -----
+    What was understood is logged in a line by the logger "stp". As many threads work as numba is allowed
+    (`NUMBA_NUM_THREADS`).
+
     Raises
     ------
     ValueError
