@@ -32,6 +32,7 @@ KINDS = {
     "csr array": sp.csr_array,
     "csc": sp.csc_matrix,
     "dense": np.asarray,
+    "half precision": lambda x: x.astype(np.float16),
     "integers": lambda x: x.astype(np.int64),
     "dask": lambda x: dask.array.from_array(x, chunks=(5, 4)),
     "dask of csr": lambda x: dask.array.from_array(x, chunks=(5, 7)).map_blocks(sp.csr_matrix),

@@ -42,16 +42,16 @@ def is_lazy(X: Any) -> bool:
 
 def row_blocks(X: Any, block_rows: int = BLOCK_ROWS) -> Iterator["csr_matrix"]:
     """Yield blocks of rows as CSR, as they are stored and unchecked; Dask by its own chunks, CSR in memory whole."""
-    from scipy.sparse import csr_matrix, issparse
+    from scipy.sparse import issparse
 
     if issparse(X):
         yield X
     elif is_lazy(X):
-        yield from (csr_matrix(X.blocks[i].compute()) for i in range(X.numblocks[0]))
+        yield from (_csr(X.blocks[i].compute()) for i in range(X.numblocks[0]))
     else:
         # Of dense rows, the coordinates of what is not zero need up to four times as much as they do.
         step = block_rows if hasattr(X, "format") else -(-block_rows // 4)
-        yield from (csr_matrix(X[start : start + step]) for start in range(0, X.shape[0], step))
+        yield from (_csr(X[start : start + step]) for start in range(0, X.shape[0], step))
 
 
 def count_blocks(adata: "AnnData", layer: str | None = None, block_rows: int = BLOCK_ROWS) -> Iterator["csr_matrix"]:
@@ -108,10 +108,15 @@ def sum_genes(X: Any, index: np.ndarray, n_genes: int) -> np.ndarray:
     return sums.sum(axis=0).compute()
 
 
-def _to_csr(block: Any) -> "csr_matrix":
+def _csr(block: Any, *, copy: bool = False) -> "csr_matrix":
     from scipy.sparse import csr_matrix
 
-    matrix = csr_matrix(block.compute() if is_lazy(block) else block, copy=True)
+    half = getattr(block, "dtype", None) == np.float16  # which scipy does not know
+    return csr_matrix(block.astype(np.float32) if half else block, copy=copy)
+
+
+def _to_csr(block: Any) -> "csr_matrix":
+    matrix = _csr(block.compute() if is_lazy(block) else block, copy=True)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     return matrix
