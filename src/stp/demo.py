@@ -40,7 +40,7 @@ PRETRAIN = train.PretrainConfig(
     min_learning_rate=1e-4,
 )
 ALIGN = train.AlignConfig(
-    epochs=12,
+    epochs=15,
     batch_size=64,
     accumulate=1,
     spots_per_slide=16,
