@@ -1,4 +1,4 @@
-"""How well embeddings agree with a pathologist's regions: Leiden clusters, five seeds, beside PCA."""
+"""How well embeddings agree with a pathologist's regions: Leiden clusters and a probe, beside PCA."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,11 @@ import anndata
 import numpy as np
 import scanpy as sc
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from stp.metrics import clustering_scores
 
@@ -13,6 +18,7 @@ SEEDS = range(5)
 RESOLUTION = 0.5  # the paper's
 MIN_SPOTS = 20  # smaller classes are dropped
 N_VARIABLE, N_COMPONENTS = 2000, 50
+BLOCKS, N_FOLDS = 4, 5  # blocks per side of a section
 
 
 def labelled(adata: anndata.AnnData, label_key: str = "pathologist_label") -> anndata.AnnData:
@@ -58,6 +64,17 @@ def _matched(adata: anndata.AnnData, n_clusters: int, seed: int) -> np.ndarray:
             break
         low, high = (middle, high) if n < n_clusters else (low, middle)
     return best
+
+
+def probe(embedding: np.ndarray, labels: np.ndarray, coordinates: np.ndarray) -> float:
+    """Balanced accuracy of logistic regression, over five folds of spatial blocks: neighbors stay together."""
+    edges = [np.quantile(axis, np.linspace(0, 1, BLOCKS + 1)[1:-1]) for axis in coordinates.T]
+    column, row = (np.searchsorted(edge, axis) for edge, axis in zip(edges, coordinates.T, strict=True))
+    predicted = np.empty_like(labels)
+    for train, test in GroupKFold(N_FOLDS).split(embedding, groups=row * BLOCKS + column):
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        predicted[test] = model.fit(embedding[train], labels[train]).predict(embedding[test])
+    return float(balanced_accuracy_score(labels, predicted))
 
 
 def pca(section: anndata.AnnData, fitted_on: Sequence[anndata.AnnData]) -> np.ndarray:

@@ -92,12 +92,16 @@ class PretrainConfig(LoopConfig):
         "pooled" (paper, eq. 5) or "positionwise" (the reference): what a neighborhood is averaged to.
     targets
         "masked" (paper) or "all" (the reference): which genes of the center are predicted from it.
+    log_frequency_start
+        Start the bias of the heads at the log frequency of tokens, so that the first loss is that of guessing by
+        frequency. Not in the paper.
     """
 
     phases: tuple[Phase, ...] = (Phase(), Phase(objective="neighborhood", batch_size=216))
     mask_fraction: float = 0.15
     context: str = "pooled"
     targets: str = "masked"
+    log_frequency_start: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

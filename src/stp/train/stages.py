@@ -108,7 +108,8 @@ def _pretrain(
     dataset = read(train)
     rows = _trainable(dataset, config)
     encoder = _seeded(config.seed, lambda: GeneEncoder(model, vocabulary))
-    encoder.start_heads(dataset.log_frequency(rows))
+    if config.log_frequency_start:
+        encoder.start_heads(dataset.log_frequency(rows))
     validate = None
     if held_out:
         validated = read(held_out)
