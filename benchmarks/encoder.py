@@ -67,21 +67,11 @@ def inference_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Cal
 
         return without_gradients
 
-    by_length = tokens[(tokens > 0).sum(1).argsort()]
     return {
-        "ours": forward(lambda: [encoder(part) for part in by_length.split(2)]),
-        "padded": forward(lambda: encoder.pool(_padded(encoder, ids), ids != PAD_ID)),
+        "ours": forward(lambda: encoder(tokens)),
+        "padded": forward(lambda: encoder.pool(encoder.hidden(ids, padding=True), ids != PAD_ID)),
         "nn.TransformerEncoder": forward(lambda: theirs(embedded, src_key_padding_mask=ids == PAD_ID)),
     }
-
-
-def _padded(encoder: GeneEncoder, ids: torch.Tensor) -> torch.Tensor:
-    """Run the layers over the whole context, whatever the spots need."""
-    x = encoder.embeddings(ids) + encoder.positional_embedding.weight[: ids.shape[1]]
-    mask = (ids != PAD_ID)[:, None, None, :]
-    for block in encoder.encoder["layers"]:
-        x = block(x, mask)
-    return x
 
 
 def training_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Callable]:
@@ -103,7 +93,7 @@ def training_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Call
         return step
 
     def padded() -> torch.Tensor:
-        logits = encoder.predict(_padded(encoder, inputs))
+        logits = encoder.predict(encoder.hidden(inputs, padding=True))
         return F.cross_entropy(logits[chosen], ids[chosen])
 
     return {"ours": backward(lambda: task(batch)["loss"]), "padded": backward(padded)}

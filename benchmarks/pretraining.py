@@ -11,6 +11,7 @@ import dataclasses
 import json
 import logging
 import warnings
+from functools import partial
 from pathlib import Path
 
 import anndata
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
                 runs += _cached(options.out / "scores" / f"baselines {patient}.json", fold.baselines)
             for variant in options.variants:
                 name = f"{variant} {patient} {seed}"
-                run = lambda variant=variant, name=name: fold.train(variant, seed, options.out / "models" / name)  # noqa: E731
+                run = partial(fold.train, variant, seed, options.out / "models" / name)
                 runs += _cached(options.out / "scores" / f"{name}.json", run)
     table = pd.DataFrame(runs)
     table.to_csv(options.out / "runs.csv", index=False)

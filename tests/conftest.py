@@ -93,6 +93,20 @@ def vocabulary(stores):
     return Vocabulary.from_genes(default.gene_ids[index], default.symbols[index]).fit(stores)
 
 
+@pytest.fixture
+def ranked(tmp_path_factory, vocabulary):
+    """Rank the spots of opened stores into a file of their own."""
+    from stp.data.token_file import TokenFile, rank_stores
+
+    def rank(stores, context_length):
+        path = tmp_path_factory.mktemp("tokens") / "tokens"
+        file = TokenFile(path, [len(store) for store in stores], context_length)
+        rank_stores(stores, vocabulary, file)
+        return file
+
+    return rank
+
+
 @pytest.fixture(scope="session")
 def tiny_config():
     """The smallest Stamp that still has every part: 32 px patches of 8 px tokens at 4 um per pixel."""

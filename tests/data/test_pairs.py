@@ -3,8 +3,9 @@ import PIL.Image
 import pytest
 import torch
 
-from stp.data.dataset import Picks, SpotStore
+from stp.data.dataset import Picks
 from stp.data.pairs import PairDataset, region_centers, turned, turned_cell
+from stp.data.store import SpotStore
 from stp.io import from_anndata, write_store
 
 SIZE, UM = 48, 4.0  # the patch is 16 px wide in its region
@@ -40,10 +41,10 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture
-def pairs(store, vocabulary):
+def pairs(store, ranked):
     def make(seed=0, **how):
         window = {"image_size": SIZE, "um_per_px": UM}
-        return PairDataset([store], vocabulary, context_length=8, seed=seed, **window, **how)
+        return PairDataset([store], ranked([store], 8), seed=seed, **window, **how)
 
     return make
 
@@ -90,7 +91,7 @@ def test_cells_of_a_batch_say_where_its_patches_are(turn, pairs):
         assert len(set(batch["cells"].tolist())) > 5
 
 
-def test_a_batch_of_pairs(pairs, store, vocabulary):
+def test_a_batch_of_pairs(pairs, store, ranked):
     batch = pairs()[picks(4, 2, 9)]
     assert {name: (tuple(values.shape), values.dtype) for name, values in batch.items()} == {
         "tokens": ((3, 8), torch.int64),
@@ -101,13 +102,13 @@ def test_a_batch_of_pairs(pairs, store, vocabulary):
     }
     expected = store.pyramid.read(store.coordinates[[4, 2, 9]], size=SIZE, um_per_px=UM)
     np.testing.assert_array_equal(batch["patches"], expected)
-    np.testing.assert_array_equal(batch["tokens"], store.tokens(vocabulary, 8)[[4, 2, 9]])
+    np.testing.assert_array_equal(batch["tokens"], ranked([store], 8)[0][[4, 2, 9]])
     assert (batch["stains"] == 1).all()
 
 
-def test_pairs_of_several_stores_keep_their_order(stores, vocabulary):
+def test_pairs_of_several_stores_keep_their_order(stores, ranked):
     opened = [SpotStore(path) for path in stores[:2]]
-    dataset = PairDataset(opened, vocabulary, context_length=8, image_size=16, um_per_px=4.0, seed=0)
+    dataset = PairDataset(opened, ranked(opened, 8), image_size=16, um_per_px=4.0, seed=0)
     spots = [(1, 5), (0, 3), (1, 2), (0, 9)]
     batch = dataset[Picks(0, np.array(spots))]
     for index, (store, row) in enumerate(spots):

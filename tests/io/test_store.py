@@ -10,8 +10,8 @@ from spatialdata.transformations import get_transformation
 
 import stp.io._store
 from stp import Vocabulary
-from stp.data.dataset import SpotStore
 from stp.data.slides import find_slides
+from stp.data.store import SpotStore
 from stp.io import from_anndata, write_store
 from stp.patches import ImagePyramid
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stp.models import GeneEncoder, ImageEncoder, Stamp, StampConfig
-from stp.models.checkpoint import from_dict, replace
+from stp.models.checkpoint import from_dict
 from stp.train import Phase, PretrainConfig
 
 CLASSES = [GeneEncoder, ImageEncoder, Stamp]
@@ -110,20 +110,6 @@ def test_image_encoder_loads_beside_the_vocabulary_of_an_earlier_model(models, t
     models[Stamp].save_pretrained(tmp_path)
     models[ImageEncoder].save_pretrained(tmp_path)
     assert torch.equal(outputs(ImageEncoder.from_pretrained(tmp_path))[0], outputs(models[ImageEncoder])[0])
-
-
-def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
-    target = tmp_path / "weights"
-    replace(target, lambda file: file.write_text("old"))
-
-    def broken(file):
-        file.write_text("half of the ne")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        replace(target, broken)
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_configs_are_built_from_plain_values():

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from stp import Vocabulary
 from stp.models import GeneEncoder, GeneEncoderConfig
+from stp.models.gene import pack, to_model_ids
 
 SMALL = {"context_length": 12, "width": 16, "depth": 2, "n_heads": 4, "ffn_width": 24}
 N_GENES, FIRST = 40, 30
@@ -86,6 +87,40 @@ def test_a_batch_gives_what_each_spot_gives(encoder):
     torch.testing.assert_close(encoder(tokens), torch.cat([encoder(row[None]) for row in tokens]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("step", [1, 4, 5])
+def test_packing_changes_neither_outputs_nor_gradients(genes, monkeypatch, step):
+    """Spots of all lengths in one stream equal the plain form: every layer over the padded batch, with a mask."""
+    encoder = build(genes).double().requires_grad_(True)
+    ids = to_model_ids(spots(12, 3, 7, 3, 1, 10))
+    real = ids != 1
+    weight = torch.randn(*ids.shape, encoder.width, generator=torch.Generator().manual_seed(1)).double()
+
+    def gradients(hidden):
+        loss = (hidden * weight)[real].sum()
+        return torch.autograd.grad(loss, list(encoder.parameters()), allow_unused=True)
+
+    plain = encoder.hidden(ids, padding=True)
+    monkeypatch.setattr("stp.models.gene.pack", lambda real, _: pack(real, step))
+    packed = encoder.hidden(ids)
+    torch.testing.assert_close(packed[real], plain[real], rtol=1e-10, atol=1e-10)
+    pairs = zip(gradients(packed), gradients(plain), strict=True)
+    found = [(a, b) for a, b in pairs if a is not None or b is not None]
+    assert len(found) > 10
+    for a, b in found:
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_packing_computes_no_padding():
+    real = torch.arange(12) < torch.tensor([12, 3, 7, 3])[:, None]
+    places, groups = pack(real, 1)
+    assert [(group.n, group.length, group.mask) for group in groups] == [(2, 3, None), (1, 7, None), (1, 12, None)]
+    assert sorted(places.tolist()) == real.flatten().nonzero()[:, 0].tolist()
+    places, groups = pack(real, 5)  # lengths in fives, and no more than 12
+    assert [(group.n, group.length) for group in groups] == [(2, 5), (1, 10), (1, 12)]
+    assert [group.mask is None for group in groups] == [False, False, True]
+    assert len(places) == 32
+
+
 def test_mean_pooling_averages_real_tokens(genes):
     encoder, tokens = build(genes), spots(5)
     expected = encoder.hidden(spots(5, width=5)).mean(1)
@@ -95,7 +130,7 @@ def test_mean_pooling_averages_real_tokens(genes):
 def test_reference_pooling_averages_all_positions_but_three(genes):
     encoder, tokens = build(genes, pooling="reference"), spots(5)
     ids = torch.where(tokens == 0, 1, tokens)
-    torch.testing.assert_close(encoder(tokens), encoder.hidden(ids)[:, 3:].mean(1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(encoder(tokens), encoder.hidden(ids, padding=True)[:, 3:].mean(1), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -27,6 +27,7 @@ NAMES = {
 }
 STAGE_ONE_ONLY = "spatial_classifier_head"
 UNUSED = "spot_backbone.encoder_layer."  # the layer that the authors' blocks are copies of
+POOLINGS = {"mean": "gene_features_masked_mean", "reference": "gene_features_reference_pooling"}
 pytestmark = pytest.mark.slow
 
 
@@ -67,7 +68,7 @@ def computed(stamp, values):
     """Run the model once on all that the golden values need."""
     tokens = torch.from_numpy(values["tokens"].astype(np.int64))
     ids = torch.where(tokens == 0, 1, tokens)
-    hidden = stamp.gene_encoder.hidden(ids)
+    hidden = {pooling: stamp.gene_encoder.hidden(ids, padding=pooling == "reference") for pooling in POOLINGS}
     patches, regions = (torch.from_numpy(values[name]).permute(0, 2, 3, 1) for name in ("patches", "regions"))
     image_features, images_aligned = stamp.encode_images(patches)
     encoder = stamp.image_encoder
@@ -99,13 +100,11 @@ def test_every_weight_of_the_release_has_its_place(stamp, golden):
     assert {name: shape for name, shape in ours.items() if STAGE_ONE_ONLY not in name} == expected
 
 
-@pytest.mark.parametrize(
-    ("pooling", "name"), [("mean", "gene_features_masked_mean"), ("reference", "gene_features_reference_pooling")]
-)
-def test_gene_features(genes, computed, values, pooling, name):
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_gene_features(genes, computed, values, pooling):
     with torch.device("meta"):  # pooling has no weights
         encoder = GeneEncoder(GeneEncoderConfig(pooling=pooling), genes)
-    assert_close(encoder.pool(computed.hidden, computed.ids != 1), values[name])
+    assert_close(encoder.pool(computed.hidden[pooling], computed.ids != 1), values[POOLINGS[pooling]])
 
 
 def test_gene_features_in_bf16(stamp, computed, values):
@@ -158,7 +157,8 @@ def test_localization(stamp, computed, values):
     assert_close(F.cross_entropy(logits, torch.from_numpy(values["region_cell"])), values["localization_loss"])
 
 
-READINGS = [(context, targets) for context in ("positionwise", "pooled") for targets in ("all", "masked")]
+CONTEXTS = ("positionwise", "pooled")
+READINGS = [(context, targets) for context in CONTEXTS for targets in ("all", "masked")]
 
 
 @pytest.fixture(scope="module", params=["pretrain_C4.npz", "pretrain_C4_padded.npz"])
@@ -172,16 +172,18 @@ def group(golden, stamp, request):
     batch = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
     batch["chosen"] = batch["chosen"].bool()
     encoder = stamp.gene_encoder
-    return SimpleNamespace(values=values, batch=batch, encoder=encoder, hidden=encoder.hidden(batch["inputs"]))
+    hidden = {context: encoder.hidden(batch["inputs"], padding=context == "positionwise") for context in CONTEXTS}
+    return SimpleNamespace(values=values, batch=batch, encoder=encoder, hidden=hidden)
 
 
-def test_masked_gene_loss(group):
-    loss = MaskedGenes(group.encoder).masked_loss(group.hidden, group.batch)
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_masked_gene_loss(group, context):
+    loss = MaskedGenes(group.encoder).masked_loss(group.hidden[context], group.batch)
     assert_close(loss, group.values["masked_gene_loss"], relative=1e-5)
 
 
 @pytest.mark.parametrize(("context", "targets"), READINGS)
 def test_neighborhood_loss(group, context, targets):
     task = NeighborhoodGenes(group.encoder, context=context, targets=targets)
-    loss = task._neighborhood_loss(group.hidden, group.batch)
+    loss = task._neighborhood_loss(group.hidden[context], group.batch)
     assert_close(loss, group.values[f"neighborhood_loss_{context}_{targets}"], relative=1e-5)

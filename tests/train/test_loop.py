@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from stp import Vocabulary
-from stp.data.dataset import Picks, SpotStore, TokenDataset
+from stp.data.dataset import Picks, TokenDataset
+from stp.data.store import SpotStore
 from stp.models import GeneEncoder, GeneEncoderConfig
 from stp.train import AlignConfig
 from stp.train.config import Plan
@@ -58,8 +59,9 @@ def test_only_matrices_decay(stamp):
 
 
 @pytest.fixture
-def dataset(stores, vocabulary):
-    return TokenDataset([SpotStore(stores[0])], vocabulary, context_length=32, fraction=0.15, seed=0)
+def dataset(stores, vocabulary, ranked):
+    opened = [SpotStore(stores[0])]
+    return TokenDataset(opened, vocabulary, ranked(opened, 32), fraction=0.15, seed=0)
 
 
 def batch_of(dataset, *spots):

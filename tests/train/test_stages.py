@@ -8,7 +8,8 @@ import torch
 import zarr
 
 from stp import Vocabulary, tl
-from stp.data.dataset import SpotStore, TokenDataset
+from stp.data.dataset import TokenDataset
+from stp.data.store import SpotStore
 from stp.io import write_store
 from stp.metrics import recall_at_k
 from stp.models import GeneEncoder, GeneEncoderConfig, Stamp
@@ -109,9 +110,10 @@ def test_the_aligned_model_is_the_best_by_validation(stores, aligned):
     assert found == pytest.approx(max(line["recall@5"] for line in metrics(folder)), abs=0.011)
 
 
-def test_the_pretrained_model_is_the_best_of_the_last_phase(stores, vocabulary, pretrained):
+def test_the_pretrained_model_is_the_best_of_the_last_phase(stores, vocabulary, ranked, pretrained):
     encoder, folder = pretrained
-    dataset = TokenDataset([SpotStore(stores[2])], vocabulary, context_length=32, fraction=0.15, seed=PRETRAIN.seed)
+    opened = [SpotStore(stores[2])]
+    dataset = TokenDataset(opened, vocabulary, ranked(opened, 32), fraction=0.15, seed=PRETRAIN.seed)
     found = masked_loss(encoder, dataset, [np.arange(100)], PRETRAIN)["masked"]
     assert found == pytest.approx(min(line["masked"] for line in metrics(folder, phase=1)), rel=1e-5)
     assert found != pytest.approx(min(line["masked"] for line in metrics(folder, phase=0)), rel=1e-3)

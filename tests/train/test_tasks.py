@@ -54,7 +54,7 @@ def test_masked_loss_is_the_mean_over_chosen_tokens(encoder, batch):
 @pytest.mark.parametrize("targets", ["masked", "all"])
 @pytest.mark.parametrize("context", ["pooled", "positionwise"])
 def test_neighborhood_loss_equals_a_slow_loop(encoder, batch, context, targets):
-    hidden, losses = encoder.hidden(batch["inputs"]), []
+    hidden, losses = encoder.hidden(batch["inputs"], padding=True), []
     for center in range(0, len(LENGTHS), SIZE):
         neighbors = range(center + 1, center + SIZE)
         pooled = torch.stack([hidden[row, : LENGTHS[row]].mean(0) for row in neighbors]).mean(0)

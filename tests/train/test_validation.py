@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from stp.data.dataset import Picks, SpotStore, TokenDataset
+from stp.data.dataset import Picks, TokenDataset
 from stp.data.pairs import PairDataset
+from stp.data.store import SpotStore
 from stp.train import AlignConfig
 from stp.train.tasks import MaskedGenes
 from stp.train.validation import masked_loss, recall
@@ -17,13 +18,13 @@ def opened(stores):
 
 
 @pytest.fixture
-def token_dataset(opened, vocabulary):
-    return TokenDataset(opened, vocabulary, context_length=32, fraction=0.15, seed=0)
+def token_dataset(opened, vocabulary, ranked):
+    return TokenDataset(opened, vocabulary, ranked(opened, 32), fraction=0.15, seed=0)
 
 
 @pytest.fixture
-def pair_dataset(opened, vocabulary):
-    return PairDataset(opened, vocabulary, context_length=32, image_size=32, um_per_px=4.0, seed=0)
+def pair_dataset(opened, ranked):
+    return PairDataset(opened, ranked(opened, 32), image_size=32, um_per_px=4.0, seed=0)
 
 
 def test_masked_loss_is_over_all_tokens_of_all_stores(stamp, token_dataset):

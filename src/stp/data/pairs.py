@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from stp.data.dataset import Picks, SpotStore
-from stp.vocabulary import Vocabulary
+from stp.data.dataset import Picks
+from stp.data.store import SpotStore
+from stp.data.token_file import TokenFile
 
 CELLS = 3  # regions are 3 x 3 patches
 
@@ -17,8 +18,8 @@ class PairDataset(Dataset):
 
     Parameters
     ----------
-    stores, vocabulary, context_length
-        Where tokens come from and how many are read.
+    stores, tokens
+        Where images and tokens come from.
     image_size, um_per_px
         Pixels per side of patches and regions, and the scale of patches.
     seed
@@ -32,18 +33,17 @@ class PairDataset(Dataset):
     def __init__(
         self,
         stores: Sequence[SpotStore],
-        vocabulary: Vocabulary,
+        tokens: TokenFile,
         *,
-        context_length: int,
         image_size: int,
         um_per_px: float,
         seed: int,
         turn: bool = False,
         stain_jitter: float = 0.0,
     ) -> None:
-        self.stores, self.image_size, self.um_per_px, self.seed = stores, image_size, um_per_px, seed
+        self.stores, self.tokens = stores, tokens
+        self.image_size, self.um_per_px, self.seed = image_size, um_per_px, seed
         self.turn, self.stain_jitter = turn, stain_jitter
-        self.tokens = [store.tokens(vocabulary, context_length) for store in stores]
 
     def __getitem__(self, picks: Picks) -> dict[str, torch.Tensor]:
         """Return tokens (m, context_length), patches and regions (m, size, size, 3), cells (m,), stains (m, 3)."""

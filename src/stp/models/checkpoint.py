@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import typing
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from stp._files import replace
 from stp.vocabulary import Vocabulary
 
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.parquet"
@@ -85,15 +85,3 @@ def _value(hint: Any, value: Any) -> Any:
         inner = next(iter(typing.get_args(hint)), None)  # Phase of tuple[Phase, ...]
         return tuple(_value(inner, one) for one in value)
     return value
-
-
-def replace(path: Path, write: typing.Callable[[Path], Any], *, previous: Path | None = None) -> None:
-    """Write a file beside `path`, then put it in place at once; the file that was there becomes `previous`."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        if previous is not None and path.exists():
-            path.replace(previous)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

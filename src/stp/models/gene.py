@@ -1,6 +1,7 @@
 """GeneEncoder: a transformer over the ranked genes of a spot (paper, section 3.2 and table 3)."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from stp.models.checkpoint import Pretrained
 from stp.vocabulary import Vocabulary
 
 UNUSED_ROWS = 5  # the released embedding has five rows more than there are tokens
+GPU_STEP = 64  # lengths of spots are rounded up to it
 
 
 @dataclass(frozen=True)
@@ -89,21 +91,24 @@ class GeneEncoder(Pretrained, nn.Module):
         (n, width) features.
         """
         ids = to_model_ids(tokens[:, : self.config.context_length])
-        if self.config.pooling == "mean":
-            ids = ids[:, : max(1, int((ids != PAD_ID).sum(1).max()))]  # (n, longest)
-        else:  # padding counts
+        padding = self.config.pooling == "reference"
+        if padding:
             ids = F.pad(ids, (0, self.config.context_length - ids.shape[1]), value=PAD_ID)
-        return self.pool(self.hidden(ids), ids != PAD_ID)
+        return self.pool(self.hidden(ids, padding=padding), ids != PAD_ID)
 
-    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return the last block's outputs (n, length, width) for model ids (n, length); padding is not attended."""
-        real = ids != PAD_ID
-        positions = torch.arange(ids.shape[1], device=ids.device)
-        x = self.embeddings(ids) + self.positional_embedding(positions)
-        mask = None if bool(real.all()) else real[:, None, None, :]  # (n, 1, 1, length)
+    def hidden(self, ids: torch.Tensor, *, padding: bool = False) -> torch.Tensor:
+        """Encode model ids (n, length), each row padded at its end, to the last block's outputs (n, length, width).
+
+        Padding is not attended. Its outputs are 0, or computed like all others where `padding` is set.
+        """
+        (n, length), real = ids.shape, ids != PAD_ID
+        # On a GPU few large products beat many exact ones, so lengths are rounded up.
+        step = length if padding else 1 if ids.device.type == "cpu" else GPU_STEP
+        places, groups = pack(real, step)
+        x = self.embeddings(ids.flatten()[places]) + self.positional_embedding(places % length)  # (total, width)
         for block in self.encoder["layers"]:
-            x = block(x, mask)
-        return x
+            x = block(x, groups)
+        return x.new_zeros(n * length, self.width).index_copy(0, places, x).view(n, length, self.width)
 
     def pool(self, hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """Average outputs (n, length, width) as the config says; `real` (n, length) is False at padding."""
@@ -133,6 +138,41 @@ def to_model_ids(tokens: torch.Tensor) -> torch.Tensor:
     return torch.where(ids == PAD, PAD_ID, ids)
 
 
+class Group(NamedTuple):
+    """Spots of one length that stand together in the stream of tokens."""
+
+    n: int
+    length: int
+    mask: torch.Tensor | None  # (n, 1, 1, length) True at real tokens; None where all are
+
+
+def pack(real: torch.Tensor, step: int) -> tuple[torch.Tensor, list[Group]]:
+    """Lay the tokens of all spots in one stream, spots of one length together, so that padding is not computed.
+
+    Parameters
+    ----------
+    real
+        (n, length) bool, False at padding, which ends each row.
+    step
+        Lengths are rounded up to a multiple of it, and to no more than the whole.
+
+    Returns
+    -------
+    Places of the stream's tokens (total,) in the flattened (n, length), and the groups in it.
+    """
+    n, width = real.shape
+    lengths = (-(-real.sum(1).clamp_min(1) // step) * step).clamp_max(width)
+    lengths, order = lengths.sort(stable=True)
+    position = torch.arange(width, device=real.device)
+    places = (order[:, None] * width + position)[position < lengths[:, None]]
+    groups, start = [], 0
+    for length, count in zip(*(part.tolist() for part in lengths.unique_consecutive(return_counts=True)), strict=True):
+        mask = real[order[start : start + count], None, None, :length]
+        groups.append(Group(count, length, None if bool(mask.all()) else mask))
+        start += count
+    return places, groups
+
+
 class Block(nn.Module):
     """Post-norm transformer block with the parameter names of `nn.TransformerEncoderLayer`."""
 
@@ -144,9 +184,9 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(config.width, eps=1e-12)
         self.norm2 = nn.LayerNorm(config.width, eps=1e-12)
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Map (n, length, width) to the same shape."""
-        x = self.norm1(x + self.self_attn(x, mask))
+    def forward(self, x: torch.Tensor, groups: list[Group]) -> torch.Tensor:
+        """Map a stream of tokens (total, width) to the same shape."""
+        x = self.norm1(x + self.self_attn(x, groups))
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
 
@@ -161,15 +201,18 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Map (n, length, width) to the same shape."""
-        n, length, width = x.shape
+    def forward(self, x: torch.Tensor, groups: list[Group]) -> torch.Tensor:
+        """Map a stream of tokens (total, width) to the same shape; each attends to its own spot."""
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv.view(n, length, 3, self.n_heads, -1).permute(
-            2, 0, 3, 1, 4
-        )  # each (n, heads, length, width / heads)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out_proj(attended.transpose(1, 2).reshape(n, length, width))
+        parts = qkv.split([group.n * group.length for group in groups])
+        return self.out_proj(torch.cat([self._attend(part, group) for part, group in zip(parts, groups, strict=True)]))
+
+    def _attend(self, qkv: torch.Tensor, group: Group) -> torch.Tensor:
+        """Map (n * length, 3 * width) of spots of one length to (n * length, width)."""
+        split = qkv.view(group.n, group.length, 3, self.n_heads, -1)
+        q, k, v = split.permute(2, 0, 3, 1, 4)  # each (n, heads, length, width / heads)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=group.mask)
+        return attended.transpose(1, 2).reshape(group.n * group.length, -1)
 
 
 class TokenHead(nn.Module):

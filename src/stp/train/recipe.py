@@ -9,8 +9,9 @@ from typing import Any
 from stp.models.checkpoint import from_dict
 from stp.models.gene import GeneEncoderConfig
 from stp.models.image import ImageEncoderConfig
+from stp.train.alignment import align
 from stp.train.config import AlignConfig, PretrainConfig
-from stp.train.stages import align, pretrain
+from stp.train.pretraining import pretrain
 from stp.vocabulary import Vocabulary
 
 STAGES = {"pretrain": (pretrain, PretrainConfig), "align": (align, AlignConfig)}

@@ -1,13 +1,14 @@
 """A run directory: what was asked, what happened, the best weights, and the state to resume from."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
-from stp.models.checkpoint import replace
+from stp._files import replace
 from stp.train.world import World
 
 SETTINGS, METRICS, STATE, PREVIOUS, LOCK = (
@@ -60,7 +61,13 @@ class Run:
 
     def __exit__(self, *failure: object) -> None:
         if self._lock is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
             self._lock.close()
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for files of all processes, gone when the run is left."""
+        return self.path / "scratch"
 
     def _open(self) -> None:
         if self.world.leads:
@@ -80,6 +87,8 @@ class Run:
         for name in (STATE, METRICS, SETTINGS):
             for unfinished in self.path.glob(f".{name}.*"):  # of a process that was killed while it wrote
                 unfinished.unlink()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir()
         replace(self.path / SETTINGS, lambda file: file.write_text(json.dumps(self._settings, indent=2)))
 
     def _check(self, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -43,7 +43,8 @@ class NeighborhoodGenes(MaskedGenes):
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Return "masked", "neighborhood" and their sum "loss"."""
-        hidden = self.model.hidden(batch["inputs"])  # (groups * size, length, width)
+        padding = self.context == "positionwise"  # whose averages count it
+        hidden = self.model.hidden(batch["inputs"], padding=padding)  # (groups * size, length, width)
         masked, neighborhood = self.masked_loss(hidden, batch), self._neighborhood_loss(hidden, batch)
         return {"masked": masked, "neighborhood": neighborhood, "loss": masked + neighborhood}
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -75,7 +76,8 @@ def join(device: str | torch.device | None = None) -> Iterator[World]:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     ours = not dist.is_initialized()
     if ours:
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        # The first process ranks the stores while the others wait.
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(hours=4))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     try:

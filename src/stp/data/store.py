@@ -1,0 +1,98 @@
+"""Training stores as they lie on disk, read lazily and with zarr alone."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stp._keys import STORE, STORE_VERSION
+from stp._levels import open_array
+from stp._table import names_on_disk
+from stp.patches import ImagePyramid
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+class SpotStore:
+    """One store written by `stp.io.write_store`.
+
+    Parameters
+    ----------
+    path
+        The zarr folder.
+    table_key
+        Its table.
+
+    Raises
+    ------
+    ValueError
+        The folder is no training store of this version, or has no such table.
+    """
+
+    def __init__(self, path: str | Path, table_key: str = "table") -> None:
+        import zarr
+
+        self.path = Path(path)
+        try:
+            self._group = zarr.open_group(self.path, mode="r")
+            attrs = self._group.attrs.get(STORE, {})
+        except (FileNotFoundError, zarr.errors.ContainsArrayError):
+            attrs = {}
+        if attrs.get("version") != STORE_VERSION or f"tables/{table_key}" not in self._group:
+            raise ValueError(f"{path} is not a training store with a table {table_key!r}; stp.io.write_store makes one")
+        self.name, self._um_per_px = attrs["name"], attrs["patch_um_per_px"]
+        self._table = self._group[f"tables/{table_key}"]
+        self._indptr = self._table["X/indptr"][:]
+
+    def __len__(self) -> int:
+        return len(self._indptr) - 1
+
+    @property
+    def gene_names(self) -> np.ndarray:
+        """Names of the genes (n_genes,): Ensembl ids where known."""
+        return names_on_disk(self._table["var"])
+
+    @cached_property
+    def coordinates(self) -> np.ndarray | None:
+        """Spot centers (n, 2) as x, y, in um where the scale is known; None where there are none."""
+        return self._table["obsm/spatial"][:] if "obsm/spatial" in self._table else None
+
+    @cached_property
+    def pyramid(self) -> ImagePyramid | None:
+        """The image, in um, with levels of moderate size in memory; None where there is none."""
+        if "images/image" not in self._group:
+            return None
+        image = self._group["images/image"]
+        paths = [level["path"] for level in image.attrs["ome"]["multiscales"][0]["datasets"]]
+        levels = tuple(open_array(image[path]) for path in paths)
+        to_pixels = np.diag([1 / self._um_per_px, 1 / self._um_per_px, 1])
+        return ImagePyramid(levels, self._um_per_px, to_pixels, "store").in_memory()
+
+    def trainable(self, min_genes: int) -> np.ndarray:
+        """Return the rows of spots in tissue that detect at least `min_genes` genes."""
+        enough = np.diff(self._indptr) >= min_genes
+        if "in_tissue" in self._table["obs"] and hasattr(self._table["obs/in_tissue"], "shape"):
+            enough &= self._table["obs/in_tissue"][:].astype(bool)
+        return np.flatnonzero(enough)
+
+    def counts(self, n_rows: int) -> "Iterator[tuple[int, csr_matrix]]":
+        """Yield blocks of at most `n_rows` spots: the first row, and the counts; ValueError where they are damaged."""
+        for start in range(0, len(self), n_rows):
+            yield start, self._counts(start, min(start + n_rows, len(self)))
+
+    def _counts(self, start: int, stop: int) -> "csr_matrix":
+        from scipy.sparse import csr_matrix
+
+        low, high = self._indptr[start], self._indptr[stop]
+        try:
+            values, indices = (self._table[f"X/{name}"][low:high] for name in ("data", "indices"))
+        except (KeyError, OSError, RuntimeError, ValueError) as error:
+            raise ValueError(f"the counts of {self.path} cannot be read ({error}); write the store again") from error
+        # Where a chunk is gone, zarr reads zeros; a store holds none, and of column 0 at most one entry per row.
+        if not values.all() or (indices == 0).sum() > stop - start:
+            raise ValueError(f"{self.path} has lost a part of its counts; write the store again")
+        parts = (values, indices, self._indptr[start : stop + 1] - low)
+        return csr_matrix(parts, shape=(stop - start, self._table["X"].attrs["shape"][1]))

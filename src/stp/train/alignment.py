@@ -1,0 +1,92 @@
+"""Stage two, from stores on disk and a gene encoder to a Stamp."""
+
+from functools import partial
+from pathlib import Path
+
+from stp.data.pairs import PairDataset
+from stp.data.samplers import SpotSampler
+from stp.models.gene import GeneEncoder
+from stp.models.image import ImageEncoderConfig
+from stp.models.stamp import Stamp, StampConfig
+from stp.train.config import AlignConfig
+from stp.train.corpus import Corpus, Stores, digest, fitted, open_stores, require, seeded, settings
+from stp.train.loop import fit
+from stp.train.run import Run
+from stp.train.tasks import Alignment
+from stp.train.validation import recall
+from stp.train.world import join
+
+
+def align(
+    stores: Stores,
+    output_dir: str | Path,
+    *,
+    gene_encoder: GeneEncoder | str | Path,
+    image_encoder: ImageEncoderConfig = ImageEncoderConfig(),
+    config: AlignConfig = AlignConfig(),
+    validation: Stores = (),
+    table_key: str = "table",
+    resume: bool = True,
+) -> Stamp:
+    """Stage two: align an image encoder with a gene encoder on patches and regions (paper, section 3.3).
+
+    Parameters
+    ----------
+    stores
+        Paths of stores with an image, written by `stp.io.write_store`.
+    output_dir
+        Run directory: weights, config and vocabulary as `Stamp.from_pretrained` reads them, training.json,
+        metrics.jsonl, and the state to resume from.
+    gene_encoder
+        The encoder to start from, or the folder of one; it is trained further.
+    image_encoder, config
+        Backbone and input; schedule and seed.
+    validation
+        Stores to choose the best epoch by: the highest recall@5 from image to genes.
+    table_key
+        Table of every store.
+    resume
+        Go on where a stopped run left off; the result is that of a run never stopped.
+
+    Returns
+    -------
+    The best weights by validation, or the last without it, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        A path is no training store, a store lacks an image, the vocabulary has no means, or `output_dir` holds a
+        run with other settings.
+    """
+    genes = gene_encoder if isinstance(gene_encoder, GeneEncoder) else GeneEncoder.from_pretrained(gene_encoder)
+    stores, held_out = open_stores(stores, table_key), open_stores(validation, table_key)
+    require([*stores, *held_out], "pyramid", "alignment")
+    genes.vocabulary.divisors()
+    model = StampConfig(genes.config, image_encoder, config.projection_width)
+    with join(config.device) as world:
+        if world.size > 1:
+            raise ValueError("align runs in one process, because its negatives are those of one; start it alone")
+        asked = settings("align", stores, held_out, genes.vocabulary, config, model, world)
+        with Run(output_dir, asked | {"gene_encoder": digest(genes)}, resume=resume, world=world) as run:
+            if run.state["phase"] < 1:
+                ranked = partial(Corpus.ranked, run, genes.vocabulary, genes.config.context_length, config.min_genes)
+                _align(run, ranked("train", stores), ranked("validation", held_out), genes, model, config)
+    return Stamp.from_pretrained(output_dir)
+
+
+def _align(
+    run: Run, train: Corpus, held_out: Corpus | None, genes: GeneEncoder, model: StampConfig, config: AlignConfig
+) -> None:
+    """Run the stage, unless it is done."""
+    stamp = seeded(config.seed, lambda: Stamp(model, genes.vocabulary))
+    stamp.gene_encoder.load_state_dict(genes.state_dict())
+    image = {"image_size": model.image.image_size, "um_per_px": model.image.um_per_px, "seed": config.seed}
+    dataset = PairDataset(train.stores, train.tokens, **image, turn=config.turn, stain_jitter=config.stain_jitter)
+    plan = fitted(train, config, run.world, multiple=config.spots_per_slide, stacklevel=4)
+    sampler = SpotSampler(train.rows, plan.batch_size, config.seed, config.spots_per_slide)
+    validate = None
+    if held_out:
+        validate = partial(recall, stamp, PairDataset(held_out.stores, held_out.tokens, **image), held_out.rows, config)
+    keep = partial(stamp.save_pretrained, run.path)
+    fit(Alignment(stamp), dataset, sampler, plan, config, run, validate=validate, keep=keep)
+    run.finish(1)

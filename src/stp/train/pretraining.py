@@ -1,0 +1,120 @@
+"""Stage one, from stores on disk to a gene encoder."""
+
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from stp.data.dataset import TokenDataset
+from stp.data.samplers import GroupSampler, SpotSampler
+from stp.models.gene import GeneEncoder, GeneEncoderConfig
+from stp.train.config import Phase, Plan, PretrainConfig
+from stp.train.corpus import Corpus, Stores, fitted, open_stores, require, seeded, settings
+from stp.train.loop import fit
+from stp.train.run import Run
+from stp.train.tasks import MaskedGenes, NeighborhoodGenes
+from stp.train.validation import masked_loss
+from stp.train.world import World, join
+from stp.vocabulary import Vocabulary
+
+GROUP = 9  # spots of a neighborhood, the center included
+
+
+def pretrain(
+    stores: Stores,
+    output_dir: str | Path,
+    *,
+    vocabulary: Vocabulary,
+    model: GeneEncoderConfig = GeneEncoderConfig(),
+    config: PretrainConfig = PretrainConfig(),
+    validation: Stores = (),
+    table_key: str = "table",
+    resume: bool = True,
+) -> GeneEncoder:
+    """Stage one: train a gene encoder on masked genes, then with neighborhoods (paper, section 3.2).
+
+    Parameters
+    ----------
+    stores
+        Paths of stores written by `stp.io.write_store`.
+    output_dir
+        Run directory: weights, config and vocabulary as `GeneEncoder.from_pretrained` reads them, training.json,
+        metrics.jsonl, and the state to resume from.
+    vocabulary
+        With means; see `Vocabulary.fit`.
+    model, config
+        Size of the encoder; phases, schedule and seed.
+    validation
+        Stores to choose the best epoch by: the lowest masked gene loss in the last phase.
+    table_key
+        Table of every store.
+    resume
+        Go on where a stopped run left off; the result is that of a run never stopped.
+
+    Returns
+    -------
+    The best weights by validation, or the last without it, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        A path is no training store, a store lacks coordinates for neighborhood training, the vocabulary has no
+        means, or `output_dir` holds a run with other settings.
+    BlockingIOError
+        Another process trains in `output_dir`.
+    FloatingPointError
+        The loss or its gradient is not finite; names the stores of the batch, and no step is taken.
+    SystemExit
+        With status 0, after a checkpoint: the process was sent SIGTERM or SIGUSR1.
+    """
+    stores, held_out = open_stores(stores, table_key), open_stores(validation, table_key)
+    vocabulary.divisors()
+    if any(phase.objective == "neighborhood" for phase in config.phases):
+        require(stores, "coordinates", "neighborhood training")
+    with join(config.device) as world:
+        asked = settings("pretrain", stores, held_out, vocabulary, config, model, world)
+        with Run(output_dir, asked, resume=resume, world=world) as run:
+            if run.state["phase"] < len(config.phases):
+                ranked = partial(Corpus.ranked, run, vocabulary, model.context_length, config.min_genes)
+                _run_phases(run, ranked("train", stores), ranked("validation", held_out), vocabulary, model, config)
+    return GeneEncoder.from_pretrained(output_dir)
+
+
+def _run_phases(
+    run: Run,
+    train: Corpus,
+    held_out: Corpus | None,
+    vocabulary: Vocabulary,
+    model: GeneEncoderConfig,
+    config: PretrainConfig,
+) -> None:
+    """Run the phases that are not done."""
+    dataset = _dataset(train, vocabulary, config)
+    encoder = seeded(config.seed, lambda: GeneEncoder(model, vocabulary))
+    if config.log_frequency_start:
+        encoder.start_heads(dataset.log_frequency())
+    validate = None
+    if held_out:
+        validate = partial(masked_loss, encoder, _dataset(held_out, vocabulary, config), held_out.rows, config)
+    keep = partial(encoder.save_pretrained, run.path)
+    for number in range(run.state["phase"], len(config.phases)):
+        task, sampler, plan = _phase(config.phases[number], config, encoder, train, run.world)
+        fit(task, dataset, sampler, plan, config, run, phase=number, validate=validate, keep=keep)
+    run.finish(len(config.phases))
+
+
+def _dataset(corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> TokenDataset:
+    return TokenDataset(corpus.stores, vocabulary, corpus.tokens, fraction=config.mask_fraction, seed=config.seed)
+
+
+def _phase(
+    phase: Phase, config: PretrainConfig, encoder: GeneEncoder, train: Corpus, world: World
+) -> tuple[nn.Module, SpotSampler | GroupSampler, Plan]:
+    """Return what one phase learns, in which batches."""
+    if phase.objective == "masked":
+        plan = fitted(train, phase, world, stacklevel=5)
+        return MaskedGenes(encoder), SpotSampler(train.rows, plan.batch_size, config.seed), plan
+    plan = fitted(train, phase, world, multiple=GROUP, stacklevel=5)
+    task = NeighborhoodGenes(encoder, context=config.context, targets=config.targets, group_size=GROUP)
+    coordinates = [store.coordinates for store in train.stores]
+    return task, GroupSampler(coordinates, train.rows, plan.batch_size, config.seed, GROUP), plan

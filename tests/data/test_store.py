@@ -1,0 +1,86 @@
+import shutil
+
+import anndata
+import numpy as np
+import pytest
+import scipy.sparse
+import zarr
+
+from stp import Vocabulary
+from stp.data.store import SpotStore
+from stp.io import write_store
+
+
+@pytest.fixture
+def store(stores):
+    return SpotStore(stores[0])
+
+
+def test_a_store_gives_what_was_written(store, adata, image):
+    assert store.name == "slide0"
+    assert len(store) == adata.n_obs
+    default = Vocabulary.default()
+    ids = default.gene_ids[default.encode(adata.var_names)]
+    assert sorted(store.gene_names) == sorted(ids)
+    np.testing.assert_allclose(store.coordinates, adata.obsm["spatial"])  # at 1 um per pixel
+    assert store.pyramid.um_per_px == 4.0
+    height, width = image.shape[:2]
+    shape = [-(-n // 12) * 3 for n in (height, width)]  # whole pixels at 12 um
+    assert [level.shape for level in store.pyramid.levels] == [tuple(shape), tuple(n // 3 for n in shape)]
+
+
+def test_the_patches_of_a_store_show_the_spots(store, adata, image):
+    patches = store.pyramid.read(store.coordinates, size=8, um_per_px=4.0)
+    for patch, (x, y) in zip(patches, adata.obsm["spatial"].astype(int), strict=True):
+        around = image[y - 16 : y + 16, x - 16 : x + 16].mean(axis=(0, 1))
+        np.testing.assert_allclose(patch.mean(axis=(0, 1)), around, atol=3)
+    assert patches.mean(axis=(1, 2)).std(axis=0)[:2].min() > 20
+
+
+def test_trainable_spots_are_in_tissue_and_rich(adata, tmp_path):
+    counts = np.zeros((4, 5), np.float32)
+    for row, n_genes in enumerate([5, 3, 2, 0]):
+        counts[row, :n_genes] = 7
+    small = anndata.AnnData(scipy.sparse.csr_matrix(counts))
+    write_store(small, tmp_path / "all.zarr")
+    small.obs["in_tissue"] = [0, 1, 1, 1]
+    write_store(small, tmp_path / "some.zarr")
+    assert [SpotStore(tmp_path / "all.zarr").trainable(n).tolist() for n in (0, 3, 6)] == [[0, 1, 2, 3], [0, 1], []]
+    assert [SpotStore(tmp_path / "some.zarr").trainable(n).tolist() for n in (0, 3, 6)] == [[1, 2, 3], [1], []]
+
+
+def test_a_store_of_counts_alone(tmp_path):
+    write_store(anndata.AnnData(np.ones((3, 2), np.float32)), tmp_path / "counts.zarr")
+    store = SpotStore(str(tmp_path / "counts.zarr"))
+    assert (len(store), store.coordinates, store.pyramid) == (3, None, None)
+
+
+def make_anything(kind, path, stores):
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("counts")
+    elif kind == "zarr array":
+        zarr.create_array(str(path), data=np.ones(3))
+    elif kind == "AnnData":
+        anndata.AnnData(np.ones((3, 2))).write_zarr(path)
+    elif kind != "absent":
+        shutil.copytree(stores[0], path)
+        attrs = zarr.open_group(path, mode="r+").attrs
+        attrs["stp_store"] = {} if kind == "other SpatialData" else {**attrs["stp_store"], "version": 99}
+
+
+@pytest.mark.parametrize(
+    "kind", ["absent", "folder", "text", "zarr array", "AnnData", "other SpatialData", "other version"]
+)
+def test_what_is_no_training_store_is_refused(kind, tmp_path, stores):
+    path = tmp_path / "x.zarr"
+    make_anything(kind, path, stores)
+    with pytest.raises(ValueError, match=r"is not a training store .*; stp\.io\.write_store makes one") as error:
+        SpotStore(path)
+    assert str(path) in str(error.value)
+
+
+def test_an_unknown_table_is_refused_by_name(stores):
+    with pytest.raises(ValueError, match="not a training store with a table 'cells'"):
+        SpotStore(stores[0], "cells")
