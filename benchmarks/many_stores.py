@@ -67,7 +67,7 @@ def write(data: Path, out: Path, n_stores: int) -> None:
 def processes() -> dict[int, list[int]]:
     """Return the children of every process."""
     children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
         except (OSError, IndexError, ValueError):

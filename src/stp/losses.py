@@ -23,15 +23,44 @@ def pooled_context(hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     return per_spot.mean(1)
 
 
-def contrast(queries: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each query (n, d) against all keys (n, d), its own at the same row (InfoNCE one way, eq. 10)."""
+def contrast(queries: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor, first: int = 0) -> torch.Tensor:
+    """Cross-entropy of each query against all keys (InfoNCE one way, eq. 10).
+
+    Parameters
+    ----------
+    queries, keys
+        (n, d) and (m, d) unit vectors; query i belongs to key `first + i`, all other keys are its negatives.
+    scale
+        Factor of the cosines.
+    first
+        0 where both are of one process.
+    """
     logits = scale * queries @ keys.T
-    return F.cross_entropy(logits, torch.arange(len(queries), device=queries.device))
+    return F.cross_entropy(logits, torch.arange(first, first + len(queries), device=queries.device))
 
 
-def symmetric_contrast(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """InfoNCE in both directions, averaged (eq. 9); `a` and `b` are unit vectors (n, d)."""
-    return (contrast(a, b, scale) + contrast(b, a, scale)) / 2
+def symmetric_contrast(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    scale: torch.Tensor,
+    *,
+    all_a: torch.Tensor | None = None,
+    all_b: torch.Tensor | None = None,
+    first: int = 0,
+) -> torch.Tensor:
+    """InfoNCE in both directions, averaged (eq. 9).
+
+    Parameters
+    ----------
+    a, b
+        (n, d) unit vectors, pair by pair.
+    scale
+        Factor of the cosines.
+    all_a, all_b, first
+        (m, d) keys where there are more than `a` and `b`, of other processes, and the place of these among them.
+    """
+    keys_a, keys_b = a if all_a is None else all_a, b if all_b is None else all_b
+    return (contrast(a, keys_b, scale, first) + contrast(b, keys_a, scale, first)) / 2
 
 
 def grid_pool(tokens: torch.Tensor, cells: int = 3) -> torch.Tensor:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stp.models import GeneEncoder
 from stp.train.recipe import read_recipe
 
 STP = Path(sys.executable).with_name("stp")
@@ -44,6 +45,32 @@ batch_size = {group_batch}
 """
 
 
+ALIGN = """
+stores = ["slide[01].zarr"]
+validation = ["slide2.zarr"]
+output_dir = "{out}"
+gene_encoder = "genes"
+min_genes = 5
+learning_rate = 3e-3
+warmup_steps = 2
+log_every = 1
+checkpoint_every = 3
+epochs = {epochs}
+batch_size = {batch_size}
+accumulate = 1
+negatives = "{negatives}"
+turn = true
+stain_jitter = 0.1
+projection_width = 32
+
+[image_encoder]
+backbone = "vit_tiny_patch16_224"
+backbone_args = {{ patch_size = 8, embed_dim = 32, depth = 2, num_heads = 2 }}
+image_size = 32
+um_per_px = 4.0
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(stores, vocabulary, tmp_path_factory):
     """Links to the stores, and a vocabulary."""
@@ -59,6 +86,21 @@ def recipe(folder):
     def write(out, epochs=6, batch_size=20, group_batch=18):
         path = folder / f"{out}.toml"
         path.write_text(RECIPE.format(out=out, epochs=epochs, batch_size=batch_size, group_batch=group_batch))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def align_recipe(folder, tiny_config, vocabulary):
+    """Write a recipe of stage two, beside the gene encoder that it starts from."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        GeneEncoder(tiny_config.gene, vocabulary).save_pretrained(folder / "genes")
+
+    def write(out, epochs=2, batch_size=20, negatives="global"):
+        path = folder / f"{out}.toml"
+        path.write_text(ALIGN.format(out=out, epochs=epochs, batch_size=batch_size, negatives=negatives))
         return path
 
     return write
@@ -98,9 +140,17 @@ def wait_for(condition, process):
     assert process.poll() is None, "the run ended before it was stopped: " + process.stderr.read()
 
 
-def run(path):
-    process = start(STP, "pretrain", path)
+def run(path, stage="pretrain"):
+    process = start(STP, stage, path)
     assert process.wait() == 0, process.stderr.read()
+    return path.with_suffix("")
+
+
+def run_together(path, stage):
+    """Run a recipe in two processes."""
+    command = [TORCHRUN, "--no-python", "--standalone", "--nproc-per-node", "2", STP, stage, path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
     return path.with_suffix("")
 
 
@@ -154,10 +204,7 @@ def test_a_second_process_in_the_folder_is_refused(recipe):
 def test_two_ranks_equal_one_with_twice_the_batch(recipe):
     one = run(recipe("one", epochs=2, batch_size=20, group_batch=36))
     path = recipe("two", epochs=2, batch_size=10, group_batch=18)
-    two = path.with_suffix("")
-    command = [TORCHRUN, "--no-python", "--standalone", "--nproc-per-node", "2", STP, "pretrain", path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ONE_THREAD)
-    assert done.returncode == 0, done.stderr
+    two = run_together(path, "pretrain")
     assert_same(two, one, rtol=1e-3, atol=2e-5)
     losses = [[(line["step"], line["split"], line["masked"]) for line in lines(out)] for out in (one, two)]
     assert [line[:2] for line in losses[0]] == [line[:2] for line in losses[1]]
@@ -168,3 +215,32 @@ def test_two_ranks_equal_one_with_twice_the_batch(recipe):
     torch.save({"phase": 0, "step": 4, "best": None, "task": None, "optimizer": None}, two / "resume.pt")
     with pytest.raises(ValueError, match=r"other settings \(processes\)"):
         stage(**arguments)
+
+
+@pytest.mark.slow
+def test_alignment_killed_and_resumed_equals_one_never_stopped(align_recipe):
+    path = align_recipe("align_killed")
+    out = path.with_suffix("")
+    for n_lines in (2, 12):
+        process = start(STP, "align", path)
+        wait_for(lambda n=n_lines: (out / "metrics.jsonl").exists() and len(lines(out)) > n, process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert_same(run(path, "align"), run(align_recipe("align_whole"), "align"))
+    assert not list(out.glob(".*"))
+    assert not (out / "scratch").exists()
+
+
+@pytest.mark.slow
+def test_two_ranks_align_as_one_with_twice_the_batch(align_recipe):
+    """Negatives of all ranks make the losses of one large batch; those of each rank alone do not."""
+    one = lines(run(align_recipe("align_one"), "align"))
+    two = lines(run_together(align_recipe("align_two", batch_size=10), "align"))
+    local = lines(run_together(align_recipe("align_local", batch_size=10, negatives="local"), "align"))
+    names = ("patch_gene", "region_gene", "patch_region", "localization")
+    steps = [line["step"] for line in one if line["split"] == "train"]
+    assert len(steps) == 20
+    for together, alone in zip(two, one, strict=True):
+        for name in names if alone["split"] == "train" else ():
+            assert together[name] == pytest.approx(alone[name], rel=2e-3)
+    assert local[0]["patch_gene"] < one[0]["patch_gene"] - 0.3  # ln 20 against ln 10

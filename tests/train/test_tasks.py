@@ -103,6 +103,35 @@ def test_alignment_has_four_losses(stamp, pairs):
     assert Alignment(stamp).counts(pairs) == dict.fromkeys(expected, 4)
 
 
+def gradients(task, pairs):
+    task.model.zero_grad()
+    task(pairs)["loss"].backward()
+    return {name: p.grad.clone() for name, p in task.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 4, 9])
+def test_micro_batches_have_the_gradients_of_the_whole(stamp, pairs, micro_batch):
+    stamp = stamp.train().requires_grad_(True)
+    whole, parts = gradients(Alignment(stamp), pairs), gradients(Alignment(stamp, micro_batch=micro_batch), pairs)
+    assert whole.keys() == parts.keys()
+    assert len(whole) > 40
+    for name, gradient in whole.items():
+        assert torch.norm(parts[name] - gradient) <= 1e-5 * torch.norm(gradient) + 1e-9, name
+    small = Alignment(stamp)({name: values[:2] for name, values in pairs.items()})
+    assert abs(small["loss"] - Alignment(stamp, micro_batch=2)(pairs)["loss"]) > 0.01  # negatives are of the batch
+
+
+def test_micro_batches_keep_less_for_the_backward_pass(stamp, pairs):
+    def kept(micro_batch):
+        sizes = []
+        task = Alignment(stamp.train().requires_grad_(True), micro_batch=micro_batch)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            task(pairs)
+        return sum(sizes)
+
+    assert kept(1) < kept(None) / 5
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("right", [0, 1, 4])
 def test_localized_is_the_share_of_patches_found(stamp, pairs, right):

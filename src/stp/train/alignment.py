@@ -64,8 +64,6 @@ def align(
     genes.vocabulary.divisors()
     model = StampConfig(genes.config, image_encoder, config.projection_width)
     with join(config.device) as world:
-        if world.size > 1:
-            raise ValueError("align runs in one process, because its negatives are those of one; start it alone")
         asked = settings("align", stores, held_out, genes.vocabulary, config, model, world)
         with Run(output_dir, asked | {"gene_encoder": digest(genes)}, resume=resume, world=world) as run:
             if run.state["phase"] < 1:
@@ -88,5 +86,7 @@ def _align(
     if held_out:
         validate = partial(recall, stamp, PairDataset(held_out.stores, held_out.tokens, **image), held_out.rows, config)
     keep = partial(stamp.save_pretrained, run.path)
-    fit(Alignment(stamp), dataset, sampler, plan, config, run, validate=validate, keep=keep)
+    gather = run.world.gather if config.negatives == "global" else None
+    task = Alignment(stamp, gather=gather, micro_batch=config.micro_batch)
+    fit(task, dataset, sampler, plan, config, run, validate=validate, keep=keep)
     run.finish(1)

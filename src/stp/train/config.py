@@ -118,7 +118,12 @@ class AlignConfig(LoopConfig):
     Parameters
     ----------
     epochs, batch_size, accumulate
-        Passes over the spots, pairs per batch, batches per step. Negatives come from the batch.
+        Passes over the spots, pairs per batch of one process, batches per step. Negatives come from the batch.
+    negatives
+        "global": of the batches of all processes; "local": of its own, as in the reference.
+    micro_batch
+        Pairs encoded at a time, if not the whole batch: its memory at the price of encoding each pair once more.
+        Gradients are those of the whole batch.
     spots_per_slide
         Spots of one slide that enter a batch together; 2 as in the reference. More make negatives harder.
     turn
@@ -132,6 +137,8 @@ class AlignConfig(LoopConfig):
     epochs: int = 30
     batch_size: int = 256
     accumulate: int = 2
+    negatives: str = "global"
+    micro_batch: int | None = None
     spots_per_slide: int = 1
     turn: bool = False
     stain_jitter: float = 0.0
@@ -142,6 +149,10 @@ class AlignConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _positive(self, "epochs", "batch_size", "accumulate", "spots_per_slide", "projection_width")
+        if self.negatives not in ("global", "local"):
+            raise ValueError(f"negatives must be 'global' or 'local', not {self.negatives!r}")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"micro_batch must be positive, not {self.micro_batch}")
         if self.spots_per_slide > self.batch_size:
             raise ValueError(f"spots_per_slide {self.spots_per_slide} does not fit batch_size {self.batch_size}")
 

@@ -1,8 +1,11 @@
 """What is learned: a module that turns a batch into named losses, each a mean over a count of its own."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from stp._keys import PAD_ID
 from stp.losses import contrast, grid_pool, localization_logits, pooled_context, symmetric_contrast
@@ -10,6 +13,7 @@ from stp.models.gene import GeneEncoder
 from stp.models.stamp import Stamp
 
 Batch = dict[str, torch.Tensor]
+Gather = Callable[[torch.Tensor], tuple[torch.Tensor, int]]
 
 
 class MaskedGenes(nn.Module):
@@ -72,30 +76,61 @@ class NeighborhoodGenes(MaskedGenes):
 
 
 class Alignment(nn.Module):
-    """Align patches, regions and genes, and find the patch in its region (paper, eq. 7 to 11)."""
+    """Align patches, regions and genes, and find the patch in its region (paper, eq. 7 to 11).
 
-    def __init__(self, model: Stamp) -> None:
+    Parameters
+    ----------
+    model
+        What is trained.
+    gather
+        Turns vectors of this process into those of all, and says where its own begin; without it, negatives are
+        those of the batch.
+    micro_batch
+        Pairs to encode at a time. Each part is encoded again when its gradient is computed, so that a batch needs the
+        memory of one part, and has the gradients of a whole (GradCache, arXiv 2101.06983).
+    """
+
+    def __init__(self, model: Stamp, *, gather: Gather | None = None, micro_batch: int | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.gather, self.micro_batch = model, gather or (lambda rows: (rows, 0)), micro_batch
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Return the four losses by name, the share of patches found as "localized", and "loss"."""
-        model, scale = self.model, self.model.scale
-        images = stained(batch["patches"], batch["stains"])
-        _, genes = model.encode_genes(batch["tokens"])
-        _, patches = model.encode_images(images)
-        region = model.image_encoder.encode(stained(batch["regions"], batch["stains"]), references=images)
-        regions = F.normalize(model.region_projection(region.features), dim=-1)
-        cells = model.localization_projection(grid_pool(region.tokens))
-        logits = localization_logits(cells, model.localization_projection(region.reference), scale)
+        genes, patches, regions, logits = self._encode_all(batch)
+        (all_genes, first), (all_patches, _), (all_regions, _) = map(self.gather, (genes, patches, regions))
+        scale, of_genes = self.model.scale, {"all_b": all_genes, "first": first}
         losses = {
-            "patch_gene": symmetric_contrast(patches, genes, scale),
-            "region_gene": symmetric_contrast(regions, genes, scale),
-            "patch_region": contrast(patches, regions, scale),
+            "patch_gene": symmetric_contrast(patches, genes, scale, all_a=all_patches, **of_genes),
+            "region_gene": symmetric_contrast(regions, genes, scale, all_a=all_regions, **of_genes),
+            "patch_region": contrast(patches, all_regions, scale, first),
             "localization": F.cross_entropy(logits, batch["cells"]),
         }
         localized = (logits.argmax(1) == batch["cells"]).float().mean()
         return {**losses, "localized": localized.detach(), "loss": sum(losses.values())}
+
+    def _encode_all(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+        inputs = [batch[name] for name in ("tokens", "patches", "regions", "stains")]
+        if not self.micro_batch or not torch.is_grad_enabled():
+            return self._encode(*inputs)
+        parts = zip(*(tensor.split(self.micro_batch) for tensor in inputs), strict=True)
+        encoded = [checkpoint(self._encode, *part, use_reentrant=False) for part in parts]
+        return tuple(map(torch.cat, zip(*encoded, strict=True)))
+
+    def _encode(
+        self, tokens: torch.Tensor, patches: torch.Tensor, regions: torch.Tensor, stains: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Return genes, patches and regions as unit vectors (n, width), and the logits of nine cells (n, 9)."""
+        model, images = self.model, stained(patches, stains)
+        _, genes = model.encode_genes(tokens)
+        _, aligned = model.encode_images(images)
+        region = model.image_encoder.encode(stained(regions, stains), references=images)
+        cells, reference = map(model.localization_projection, (grid_pool(region.tokens), region.reference))
+        return (
+            genes,
+            aligned,
+            F.normalize(model.region_projection(region.features), dim=-1),
+            localization_logits(cells, reference, model.scale),
+        )
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Say over how many items each loss is a mean."""

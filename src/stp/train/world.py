@@ -55,10 +55,36 @@ class World:
         for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(summed.view_as(gradient))
 
+    def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Stack the rows of all processes, which have as many each, and say where those of this one begin.
+
+        Gradients flow back to the process that a row is of, from all of them.
+        """
+        if self.size == 1:
+            return rows, 0
+        return _Gather.apply(rows, self.size, self.rank), self.rank * len(rows)
+
     def wait(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose backward pass adds up what every process asks of a row."""
+
+    @staticmethod
+    def forward(ctx, rows: torch.Tensor, size: int, rank: int) -> torch.Tensor:
+        ctx.own = slice(rank * len(rows), (rank + 1) * len(rows))
+        parts = [torch.empty_like(rows) for _ in range(size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient[ctx.own], None, None
 
 
 @contextmanager
