@@ -218,6 +218,20 @@ def test_two_ranks_equal_one_with_twice_the_batch(recipe):
 
 
 @pytest.mark.slow
+def test_ranks_that_are_asked_to_stop_write_a_checkpoint(recipe):
+    """As schedulers do it: the signal goes to torchrun and all its processes."""
+    path = recipe("stopped_together", epochs=500)
+    out = path.with_suffix("")
+    command = [TORCHRUN, "--no-python", "--standalone", "--nproc-per-node", "2", STP, "pretrain", path]
+    process = subprocess.Popen(command, env=ONE_THREAD, stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_for(lambda: (out / "metrics.jsonl").exists() and len(lines(out)) > 5, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(timeout=60)
+    assert torch.load(out / "resume.pt", weights_only=True)["step"] == lines(out)[-1]["step"]
+    assert not (out / "scratch").exists()
+
+
+@pytest.mark.slow
 def test_alignment_killed_and_resumed_equals_one_never_stopped(align_recipe):
     path = align_recipe("align_killed")
     out = path.with_suffix("")
