@@ -14,7 +14,7 @@ FLOORS = {
     0: {
         "_counts",
         "_extras",
-        "_files",
+        "_replace",
         "_gene_names",
         "_levels",
         "_log",

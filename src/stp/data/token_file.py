@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from stp._counts import BLOCK_ROWS
-from stp._files import replace
 from stp._ranks import rank_table
+from stp._replace import replace
 from stp.data.store import SpotStore
 from stp.tokens import rank_genes
 from stp.vocabulary import Vocabulary

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import torch
 
-from stp._files import replace
+from stp._replace import replace
 from stp.train.world import World
 
 SETTINGS, METRICS, STATE, PREVIOUS, LOCK = (

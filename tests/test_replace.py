@@ -1,6 +1,6 @@
 import pytest
 
-from stp._files import replace
+from stp._replace import replace
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
