@@ -22,8 +22,8 @@ import numpy as np
 import stp
 from stp.data.dataset import Picks, TokenDataset
 from stp.data.samplers import SpotSampler
+from stp.data.spot_file import SpotFile, rank_stores
 from stp.data.store import SpotStore
-from stp.data.token_file import TokenFile, rank_stores
 
 RECIPE = """
 stores = ["stores/s0*.zarr"]
@@ -123,8 +123,8 @@ def loader(out: Path, n_stores: int, n_batches: int = 20) -> dict[str, int]:
     """Return spots per second that one process ranks, and reads."""
     stores = [SpotStore(path) for path in sorted((out / "stores").glob("*.zarr"))[:n_stores]]
     vocabulary = stp.Vocabulary.load(out / "vocabulary.parquet")
-    file = TokenFile(out / "tokens", [len(store) for store in stores], 1500)
-    rank_stores(stores[:1], vocabulary, TokenFile(out / "tokens", [len(stores[0])], 1500))  # compiles
+    file = SpotFile(out / "tokens", [len(store) for store in stores], 1500)
+    rank_stores(stores[:1], vocabulary, SpotFile(out / "tokens", [len(stores[0])], 1500))  # compiles
     start = time.perf_counter()
     rank_stores(stores, vocabulary, file)
     ranked = time.perf_counter()

@@ -96,11 +96,11 @@ def vocabulary(stores):
 @pytest.fixture
 def ranked(tmp_path_factory, vocabulary):
     """Rank the spots of opened stores into a file of their own."""
-    from stp.data.token_file import TokenFile, rank_stores
+    from stp.data.spot_file import SpotFile, rank_stores
 
     def rank(stores, context_length):
         path = tmp_path_factory.mktemp("tokens") / "tokens"
-        file = TokenFile(path, [len(store) for store in stores], context_length)
+        file = SpotFile(path, [len(store) for store in stores], context_length)
         rank_stores(stores, vocabulary, file)
         return file
 

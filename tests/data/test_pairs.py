@@ -94,7 +94,7 @@ def test_cells_of_a_batch_say_where_its_patches_are(turn, pairs):
 def test_a_batch_of_pairs(pairs, store, ranked):
     batch = pairs()[picks(4, 2, 9)]
     assert {name: (tuple(values.shape), values.dtype) for name, values in batch.items()} == {
-        "tokens": ((3, 8), torch.int64),
+        "genes": ((3, 8), torch.uint16),
         "patches": ((3, SIZE, SIZE, 3), torch.uint8),
         "regions": ((3, SIZE, SIZE, 3), torch.uint8),
         "cells": ((3,), torch.int64),
@@ -102,7 +102,7 @@ def test_a_batch_of_pairs(pairs, store, ranked):
     }
     expected = store.pyramid.read(store.coordinates[[4, 2, 9]], size=SIZE, um_per_px=UM)
     np.testing.assert_array_equal(batch["patches"], expected)
-    np.testing.assert_array_equal(batch["tokens"], ranked([store], 8)[0][[4, 2, 9]])
+    np.testing.assert_array_equal(batch["genes"], ranked([store], 8)[0][[4, 2, 9]])
     assert (batch["stains"] == 1).all()
 
 
@@ -113,7 +113,7 @@ def test_pairs_of_several_stores_keep_their_order(stores, ranked):
     batch = dataset[Picks(0, np.array(spots))]
     for index, (store, row) in enumerate(spots):
         np.testing.assert_array_equal(batch["patches"][index], dataset.patches(store, np.array([row]))[0])
-        np.testing.assert_array_equal(batch["tokens"][index], dataset.tokens[store][row])
+        np.testing.assert_array_equal(batch["genes"][index], dataset.genes[store][row])
 
 
 def test_draws_depend_on_seed_spot_and_epoch_alone(pairs):

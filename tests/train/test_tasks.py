@@ -78,13 +78,13 @@ def pairs():
     tokens = torch.stack([torch.randperm(32, generator=generator) + FIRST for _ in range(4)])
     tokens[1, 20:] = 0
     cells = torch.tensor([0, 3, 8, 4])
-    return {"tokens": tokens, "patches": patches, "regions": regions, "cells": cells, "stains": torch.ones(4, 3)}
+    return {"genes": tokens, "patches": patches, "regions": regions, "cells": cells, "stains": torch.ones(4, 3)}
 
 
 @torch.no_grad()
 def test_alignment_has_four_losses(stamp, pairs):
     output = Alignment(stamp)(pairs)
-    _, genes = stamp.encode_genes(pairs["tokens"])
+    _, genes = stamp.encode_genes(pairs["genes"])
     _, patches = stamp.encode_images(pairs["patches"])
     region = stamp.image_encoder.encode(pairs["regions"], references=pairs["patches"])
     regions = F.normalize(stamp.region_projection(region.features), dim=-1)

@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 
 from stp._counts import BLOCK_ROWS
 from stp._keys import MASK_ID, PAD_ID
+from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
-from stp.data.token_file import TokenFile
 from stp.tokens import mask_tokens
 from stp.vocabulary import Vocabulary
 
@@ -26,7 +26,7 @@ class TokenDataset(Dataset):
     """Batches of masked tokens for pretraining; masks depend on seed, store, spot and epoch alone."""
 
     def __init__(
-        self, stores: Sequence[SpotStore], vocabulary: Vocabulary, tokens: TokenFile, *, fraction: float, seed: int
+        self, stores: Sequence[SpotStore], vocabulary: Vocabulary, tokens: SpotFile, *, fraction: float, seed: int
     ) -> None:
         self.stores, self.vocabulary, self.tokens = stores, vocabulary, tokens
         self.fraction, self.seed = fraction, seed

@@ -1,4 +1,4 @@
-"""Batches for alignment: the tokens of spots, their patches, and the regions around them."""
+"""Batches for alignment: the genes of spots, their patches, and the regions around them."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import Dataset
 
 from stp.data.dataset import Picks
+from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
-from stp.data.token_file import TokenFile
 
 CELLS = 3  # regions are 3 x 3 patches
 
@@ -18,8 +18,8 @@ class PairDataset(Dataset):
 
     Parameters
     ----------
-    stores, tokens
-        Where images and tokens come from.
+    stores, genes
+        Where images come from; tokens of the spots, or features of a gene encoder that is not trained.
     image_size, um_per_px
         Pixels per side of patches and regions, and the scale of patches.
     seed
@@ -33,7 +33,7 @@ class PairDataset(Dataset):
     def __init__(
         self,
         stores: Sequence[SpotStore],
-        tokens: TokenFile,
+        genes: SpotFile,
         *,
         image_size: int,
         um_per_px: float,
@@ -41,17 +41,16 @@ class PairDataset(Dataset):
         turn: bool = False,
         stain_jitter: float = 0.0,
     ) -> None:
-        self.stores, self.tokens = stores, tokens
+        self.stores, self.genes = stores, genes
         self.image_size, self.um_per_px, self.seed = image_size, um_per_px, seed
         self.turn, self.stain_jitter = turn, stain_jitter
 
     def __getitem__(self, picks: Picks) -> dict[str, torch.Tensor]:
-        """Return tokens (m, context_length), patches and regions (m, size, size, 3), cells (m,), stains (m, 3)."""
+        """Return genes (m, width), patches and regions (m, size, size, 3), cells (m,), stains (m, 3)."""
         cells, turns, stains = zip(*(self._draw(store, row, picks.epoch) for store, row in picks.spots), strict=True)
         patches, regions = self._images(picks.spots, np.array(cells))
-        tokens = [self.tokens[store][row] for store, row in picks.spots]
         arrays = {
-            "tokens": np.stack(tokens).astype(np.int64),
+            "genes": np.stack([self.genes[store][row] for store, row in picks.spots]),
             "patches": np.stack([turned(patch, turn) for patch, turn in zip(patches, turns, strict=True)]),
             "regions": np.stack([turned(region, turn) for region, turn in zip(regions, turns, strict=True)]),
             "cells": np.array([turned_cell(cell, turn) for cell, turn in zip(cells, turns, strict=True)]),

@@ -60,8 +60,11 @@ class Stamp(Pretrained, nn.Module):
         return self.logit_scale.exp().clamp(max=MAX_SCALE)
 
     def encode_genes(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode tokens (n, length): features (n, width) and aligned unit vectors (n, projection_width)."""
-        features = self.gene_encoder(tokens)
+        """Encode tokens (n, length): features (n, width) and aligned unit vectors (n, projection_width).
+
+        Features (n, width) in place of tokens are only aligned.
+        """
+        features = tokens if tokens.is_floating_point() else self.gene_encoder(tokens)
         return features, F.normalize(self.gene_projection(features), dim=-1)
 
     def encode_images(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,11 +2,13 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from stp.data.pairs import PairDataset
 from stp.data.samplers import SpotSampler
 from stp.models.gene import GeneEncoder
 from stp.models.image import ImageEncoderConfig
+from stp.models.lora import add_adapters, merged
 from stp.models.stamp import Stamp, StampConfig
 from stp.train.config import AlignConfig
 from stp.train.corpus import Corpus, Stores, digest, fitted, open_stores, require, seeded, settings
@@ -78,15 +80,31 @@ def _align(
     """Run the stage, unless it is done."""
     stamp = seeded(config.seed, lambda: Stamp(model, genes.vocabulary))
     stamp.gene_encoder.load_state_dict(genes.state_dict())
+    _freeze(stamp, config)
     image = {"image_size": model.image.image_size, "um_per_px": model.image.um_per_px, "seed": config.seed}
-    dataset = PairDataset(train.stores, train.tokens, **image, turn=config.turn, stain_jitter=config.stain_jitter)
+
+    def read(corpus: Corpus, **augmented: Any) -> PairDataset:
+        frozen = config.trained != "all"
+        of_spots = corpus.encoded(run, stamp.gene_encoder, config) if frozen else corpus.tokens
+        return PairDataset(corpus.stores, of_spots, **image, **augmented)
+
+    dataset = read(train, turn=config.turn, stain_jitter=config.stain_jitter)
     plan = fitted(train, config, run.world, multiple=config.spots_per_slide, stacklevel=4)
     sampler = SpotSampler(train.rows, plan.batch_size, config.seed, config.spots_per_slide)
-    validate = None
-    if held_out:
-        validate = partial(recall, stamp, PairDataset(held_out.stores, held_out.tokens, **image), held_out.rows, config)
-    keep = partial(stamp.save_pretrained, run.path)
+    validate = partial(recall, stamp, read(held_out), held_out.rows, config) if held_out else None
     gather = run.world.gather if config.negatives == "global" else None
     task = Alignment(stamp, gather=gather, micro_batch=config.micro_batch)
-    fit(task, dataset, sampler, plan, config, run, validate=validate, keep=keep)
+    fit(task, dataset, sampler, plan, config, run, validate=validate, keep=partial(_keep, stamp, config, run.path))
     run.finish(1)
+
+
+def _freeze(stamp: Stamp, config: AlignConfig) -> None:
+    """Leave trainable what the config says."""
+    stamp.gene_encoder.requires_grad_(config.trained == "all")
+    stamp.image_encoder.requires_grad_(config.trained != "projections")
+    if config.trained == "lora":
+        seeded(config.seed, lambda: add_adapters(stamp.image_encoder, config.lora_rank))
+
+
+def _keep(stamp: Stamp, config: AlignConfig, path: Path) -> None:
+    (merged(stamp) if config.trained == "lora" else stamp).save_pretrained(path)

@@ -124,6 +124,11 @@ class AlignConfig(LoopConfig):
     micro_batch
         Pairs encoded at a time, if not the whole batch: its memory at the price of encoding each pair once more.
         Gradients are those of the whole batch.
+    trained
+        "all" (the paper), "images": not the gene encoder, whose features are then computed once, "lora": nor the
+        backbone, but low-rank adapters on it, or "projections" alone.
+    lora_rank
+        Rank of those adapters; what is saved has them merged.
     spots_per_slide
         Spots of one slide that enter a batch together; 2 as in the reference. More make negatives harder.
     turn
@@ -139,6 +144,8 @@ class AlignConfig(LoopConfig):
     accumulate: int = 2
     negatives: str = "global"
     micro_batch: int | None = None
+    trained: str = "all"
+    lora_rank: int = 16
     spots_per_slide: int = 1
     turn: bool = False
     stain_jitter: float = 0.0
@@ -148,7 +155,9 @@ class AlignConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "epochs", "batch_size", "accumulate", "spots_per_slide", "projection_width")
+        _positive(self, "epochs", "batch_size", "accumulate", "spots_per_slide", "projection_width", "lora_rank")
+        if self.trained not in ("all", "images", "lora", "projections"):
+            raise ValueError(f"trained must be 'all', 'images', 'lora' or 'projections', not {self.trained!r}")
         if self.negatives not in ("global", "local"):
             raise ValueError(f"negatives must be 'global' or 'local', not {self.negatives!r}")
         if self.micro_batch is not None and self.micro_batch < 1:

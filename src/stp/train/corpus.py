@@ -11,14 +11,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from stp.data.spot_file import SpotFile, rank_stores
 from stp.data.store import SpotStore
-from stp.data.token_file import TokenFile, rank_stores
+from stp.models.device import inference
+from stp.models.gene import GeneEncoder
 from stp.train.config import AlignConfig, LoopConfig, Phase, Plan, fit_plan
 from stp.train.run import Run
 from stp.train.world import World
 from stp.vocabulary import Vocabulary
 
 Stores = Iterable[str | Path]
+ENCODED_AT_A_TIME = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Corpus:
     """
 
     stores: list[SpotStore]
-    tokens: TokenFile
+    tokens: SpotFile
     rows: list[np.ndarray]
 
     @classmethod
@@ -50,14 +53,27 @@ class Corpus:
         """Rank all spots into a file of the run, which all its processes map; None without stores."""
         if not stores:
             return None
-        tokens = TokenFile(run.scratch / f"{name}.tokens", [len(store) for store in stores], context_length)
-        if run.world.leads:
-            rank_stores(stores, vocabulary, tokens)
-        run.world.wait()
+        tokens = SpotFile(run.scratch / f"{name}.tokens", [len(store) for store in stores], context_length)
+        run.once(lambda: rank_stores(stores, vocabulary, tokens))
         return cls(stores, tokens, _trainable(stores, tokens, min_genes))
 
+    def encoded(self, run: Run, encoder: GeneEncoder, config: LoopConfig) -> SpotFile:
+        """Encode the genes of all spots into a file of the run: a frozen encoder gives the same each epoch."""
+        path = self.tokens.path.with_suffix(".features")
+        features = SpotFile(path, np.diff(self.tokens.edges), encoder.width, np.float32)
 
-def _trainable(stores: list[SpotStore], tokens: TokenFile, min_genes: int) -> list[np.ndarray]:
+        def fill(rows: np.ndarray) -> None:
+            with inference(encoder, run.world.device, config.precision) as device:
+                for start in range(0, len(rows), ENCODED_AT_A_TIME):
+                    part = slice(start, start + ENCODED_AT_A_TIME)
+                    tokens = torch.from_numpy(self.tokens.all[part]).to(device)
+                    rows[part] = encoder(tokens).float().cpu().numpy()
+
+        run.once(lambda: features.write(fill))
+        return features
+
+
+def _trainable(stores: list[SpotStore], tokens: SpotFile, min_genes: int) -> list[np.ndarray]:
     rows = [store.trainable(min_genes) for store in stores]
     if not sum(map(len, rows)):
         raise ValueError(f"no spot of {len(rows)} stores detects {min_genes} genes; lower min_genes")

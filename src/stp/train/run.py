@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,10 +70,14 @@ class Run:
         """A folder for files of all processes, gone when the run is left."""
         return self.path / "scratch"
 
-    def _open(self) -> None:
+    def once(self, prepare: Callable[[], None]) -> None:
+        """Prepare something that all processes use, while they wait."""
         if self.world.leads:
-            self._prepare()
+            prepare()
         self.world.wait()
+
+    def _open(self) -> None:
+        self.once(self._prepare)
         self.state = self._load()
         self.world.wait()
         if self.world.leads:

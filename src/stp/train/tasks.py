@@ -109,7 +109,7 @@ class Alignment(nn.Module):
         return {**losses, "localized": localized.detach(), "loss": sum(losses.values())}
 
     def _encode_all(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-        inputs = [batch[name] for name in ("tokens", "patches", "regions", "stains")]
+        inputs = [batch[name] for name in ("genes", "patches", "regions", "stains")]
         if not self.micro_batch or not torch.is_grad_enabled():
             return self._encode(*inputs)
         parts = zip(*(tensor.split(self.micro_batch) for tensor in inputs), strict=True)
@@ -117,16 +117,16 @@ class Alignment(nn.Module):
         return tuple(map(torch.cat, zip(*encoded, strict=True)))
 
     def _encode(
-        self, tokens: torch.Tensor, patches: torch.Tensor, regions: torch.Tensor, stains: torch.Tensor
+        self, genes: torch.Tensor, patches: torch.Tensor, regions: torch.Tensor, stains: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         """Return genes, patches and regions as unit vectors (n, width), and the logits of nine cells (n, 9)."""
         model, images = self.model, stained(patches, stains)
-        _, genes = model.encode_genes(tokens)
+        _, aligned_genes = model.encode_genes(genes)
         _, aligned = model.encode_images(images)
         region = model.image_encoder.encode(stained(regions, stains), references=images)
         cells, reference = map(model.localization_projection, (grid_pool(region.tokens), region.reference))
         return (
-            genes,
+            aligned_genes,
             aligned,
             F.normalize(model.region_projection(region.features), dim=-1),
             localization_logits(cells, reference, model.scale),
@@ -134,7 +134,7 @@ class Alignment(nn.Module):
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Say over how many items each loss is a mean."""
-        return dict.fromkeys(("patch_gene", "region_gene", "patch_region", "localization"), len(batch["tokens"]))
+        return dict.fromkeys(("patch_gene", "region_gene", "patch_region", "localization"), len(batch["genes"]))
 
 
 def stained(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:

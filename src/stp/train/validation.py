@@ -51,11 +51,11 @@ def _embed(stamp: Stamp, dataset: PairDataset, store: int, rows: np.ndarray, con
     device = stamp.logit_scale.device
     images, genes = [], []
     for part in _parts(rows):
-        tokens = torch.from_numpy(dataset.tokens[store][part].astype(np.int64)).to(device)
+        read = torch.from_numpy(dataset.genes[store][part]).to(device)
         patches = torch.from_numpy(dataset.patches(store, part)).to(device)
         with autocast(device, config.precision):
             images.append(stamp.encode_images(patches)[1].float().cpu().numpy())
-            genes.append(stamp.encode_genes(tokens)[1].float().cpu().numpy())
+            genes.append(stamp.encode_genes(read)[1].float().cpu().numpy())
     return np.concatenate(images), np.concatenate(genes)
 
 

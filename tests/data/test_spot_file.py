@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from stp._ranks import rank_table
+from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
-from stp.data.token_file import TokenFile
 from stp.tokens import rank_genes
 
 
 @pytest.mark.parametrize("context_length", [5, 40])
 @pytest.mark.parametrize("block_rows", [7, 4096])
 def test_tokens_are_those_of_the_counts(stores, adata, ranked, vocabulary, context_length, block_rows, monkeypatch):
-    monkeypatch.setattr("stp.data.token_file.BLOCK_ROWS", block_rows)
+    monkeypatch.setattr("stp.data.spot_file.BLOCK_ROWS", block_rows)
     file = ranked([SpotStore(path) for path in (stores[1], stores[0])], context_length)
     index, table = vocabulary.encode(adata.var_names), rank_table(vocabulary.divisors())
     expected = rank_genes(adata.X, index, table, context_length=context_length, n_special=30)
@@ -56,7 +56,7 @@ def test_what_is_written_to_tokens_stays_in_the_process(stores, ranked):
 
 
 def test_no_spots_make_an_empty_file(tmp_path):
-    assert TokenFile(tmp_path / "none", [0, 0], 8)[1].shape == (0, 8)
+    assert SpotFile(tmp_path / "none", [0, 0], 8)[1].shape == (0, 8)
 
 
 def test_stores_are_read_with_zarr_alone(stores, vocabulary, tmp_path):
@@ -66,10 +66,10 @@ import sys
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from stp.data.store import SpotStore
-from stp.data.token_file import TokenFile, rank_stores
+from stp.data.spot_file import SpotFile, rank_stores
 from stp.vocabulary import Vocabulary
 store = SpotStore({str(stores[0])!r})
-file = TokenFile(Path({str(tmp_path)!r}) / "tokens", [len(store)], 8)
+file = SpotFile(Path({str(tmp_path)!r}) / "tokens", [len(store)], 8)
 rank_stores([store], Vocabulary.load({str(tmp_path / "vocabulary.parquet")!r}), file)
 store.pyramid.read(store.coordinates[:2], size=8, um_per_px=4.0)
 print({{"anndata", "spatialdata", "dask", "pandas"}} & set(sys.modules))

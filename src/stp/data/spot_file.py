@@ -1,0 +1,81 @@
+"""Arrays of all spots of some stores, computed once into a file that every process maps and none holds."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from stp._counts import BLOCK_ROWS
+from stp._ranks import rank_table
+from stp._replace import replace
+from stp.data.store import SpotStore
+from stp.tokens import rank_genes
+from stp.vocabulary import Vocabulary
+
+
+class SpotFile:
+    """An array (n_spots, width) of many stores on disk; `file[store]` are the rows of one.
+
+    Parameters
+    ----------
+    path
+        The file.
+    lengths
+        Spots of each store.
+    width, dtype
+        Values of each spot.
+    """
+
+    def __init__(self, path: Path, lengths: Sequence[int], width: int, dtype: type = np.uint16) -> None:
+        self.path, self.width, self.dtype = path, width, dtype
+        self.edges = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+    def __getitem__(self, store: int) -> np.ndarray:
+        return self.all[self.edges[store] : self.edges[store + 1]]
+
+    def __getstate__(self) -> dict:
+        # What was mapped would travel as a copy.
+        return {name: value for name, value in self.__dict__.items() if name != "all"}
+
+    @cached_property
+    def all(self) -> np.ndarray:
+        """The rows of all stores; what is written to them stays in this process."""
+        return self._map(self.path, "c")
+
+    def write(self, fill: Callable[[np.ndarray], None]) -> None:
+        """Let `fill` write into an array of zeros, then put it in place at once."""
+
+        def write(path: Path) -> None:
+            path.touch()
+            fill(self._map(path, "w+"))
+
+        replace(self.path, write)
+
+    def _map(self, path: Path, mode: str) -> np.ndarray:
+        shape = (int(self.edges[-1]), self.width)
+        return np.memmap(path, self.dtype, mode, shape=shape) if shape[0] else np.zeros(shape, self.dtype)
+
+
+def rank_stores(stores: Sequence[SpotStore], vocabulary: Vocabulary, file: SpotFile) -> None:
+    """Rank all spots of some stores into tokens, padded with 0, block by block in constant memory.
+
+    Raises
+    ------
+    ValueError
+        A store is damaged.
+    """
+    table = rank_table(vocabulary.divisors())
+    indices: dict[tuple[str, ...], np.ndarray] = {}  # most stores have the genes of one before
+
+    def fill(tokens: np.ndarray) -> None:
+        for store, start in zip(stores, file.edges[:-1], strict=True):
+            names = tuple(store.gene_names)
+            if names not in indices:
+                indices[names] = vocabulary.encode(names)
+            for first, counts in store.counts(BLOCK_ROWS):
+                out = tokens[start + first : start + first + counts.shape[0]]
+                how = {"context_length": file.width, "n_special": vocabulary.n_special, "out": out}
+                rank_genes(counts, indices[names], table, **how)
+
+    file.write(fill)

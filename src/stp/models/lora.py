@@ -1,0 +1,29 @@
+"""Low-rank adapters on a vision transformer (LoRA), through peft, and how they become plain weights again."""
+
+from copy import deepcopy
+
+from torch import nn
+
+from stp._extras import extra
+from stp.models.image import ImageEncoder
+
+LAYERS = r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])"
+
+
+def add_adapters(encoder: ImageEncoder, rank: int) -> None:
+    """Freeze the backbone, and add adapters of this rank, which start at nothing, to all its linear layers."""
+    peft = extra("peft")
+    encoder.backbone.requires_grad_(False)
+    peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=LAYERS), encoder.backbone)
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """Return a copy whose adapters are added to the weights: a plain model with the same outputs."""
+    plain = deepcopy(model)
+    layer_class = extra("peft").tuners.lora.LoraLayer
+    for parent in list(plain.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, layer_class):
+                child.merge()
+                setattr(parent, name, child.get_base_layer())
+    return plain.requires_grad_(True)
