@@ -13,14 +13,14 @@ from numba.extending import intrinsic
 
 MAX_PAIRS = 2**20  # known beforehand: a bitmap of 128 kB
 WORD = 64  # bits
-ZERO, ONE, TWO, SIX, EIGHT = (np.uint64(n) for n in (0, 1, 2, 6, 8))
+ZERO, ONE, FOUR, SIX, EIGHT, TWELVE = (np.uint64(n) for n in (0, 1, 4, 6, 8, 12))
 
 
 class RankTable(NamedTuple):
     """The pairs of gene and count that are known beforehand, in the order of count / divisor; ties by gene."""
 
     divisors: np.ndarray  # (n_genes,) float64
-    last: np.ndarray  # (n_genes,) uint32: the highest count of each gene among them
+    last: np.ndarray  # (n_genes,) uint16: the highest count of each gene among them
     first: np.ndarray  # (n_genes,) uint32: pair (gene, count) is entry first + count of `bits`, modulo 2**32
     bits: np.ndarray  # (n_pairs,) uint32: the place in the order, as byte << 8 | bit in the byte
     genes: np.ndarray  # (n_pairs + padding,) uint16: by place
@@ -30,11 +30,11 @@ class RankTable(NamedTuple):
 def rank_table(divisors: np.ndarray) -> RankTable:
     """Sort the pairs that slides are made of: counts up to about five times the mean of their gene."""
     divisors = np.asarray(divisors, np.float64)
-    last, most = np.maximum(np.ceil(5 * divisors) - 1, 2), float(MAX_PAIRS)
+    last, most = np.maximum(np.ceil(5 * divisors) - 1, 2), 2**16 - 1
     while most > 2 and np.minimum(last, most).sum() > MAX_PAIRS:
         most = most // 2
-    last = np.minimum(last, most).astype(np.uint32)
-    first = (np.cumsum(last) - last - 1).astype(np.uint32)
+    last = np.minimum(last, most).astype(np.uint16)
+    first = (np.cumsum(last, dtype=np.int64) - last - 1).astype(np.uint32)
     genes = np.repeat(np.arange(len(last), dtype=np.uint16), last)
     counts = np.arange(len(genes), dtype=np.uint32) - first[genes]
     keys = counts / divisors[genes]
@@ -77,25 +77,22 @@ def rank_rows(indptr, columns, counts, index, table, n_special, tokens, n_tokens
     divisors, last, first, bits, genes, keys = table
     column_first, column_last = _by_column(index, first, last)
     words = np.zeros(len(bits) // WORD + 1, np.uint64)
-    marks, wanted = words.view(np.uint8), tokens.shape[1]
+    marks, places, wanted = words.view(np.uint8), np.empty(len(words), np.uint32), tokens.shape[1]
     odd = np.empty(np.max(indptr[1:] - indptr[:-1]), np.int64)
     odd_keys = np.empty(len(odd) + 1)
     ranked = np.empty(wanted + WORD + len(odd), np.uint16)
     sums = np.zeros(len(divisors), np.int64)
     for row in range(len(tokens)):
         begin, end = indptr[row], indptr[row + 1]
-        if _is_plain(columns[begin:end], counts[begin:end]):
-            n_odd, mapped[row] = _mark(begin, end, columns, counts, column_first, column_last, bits, marks, odd)
-        else:
-            n_odd, mapped[row] = end - begin, 0
-            for k in range(begin, end):
-                odd[k - begin] = k
-        rest, wrong = _sum(odd[:n_odd], columns, counts, index, sums, unmapped, mapped[row:])
+        spot = columns[begin:end], counts[begin:end]
+        n_odd, mapped[row] = _mark(spot, column_first, column_last, bits, marks, odd)
+        rest, wrong = _sum(odd[:n_odd], spot, index, sums, unmapped, mapped[row:])
         if wrong >= 0:
-            return wrong
+            return begin + wrong
         rest = _mark_sums(rest, odd_keys, sums, divisors, first, last, bits, marks)
-        n, word = _merge(words, rest, odd_keys, genes, keys, wanted, ranked)
-        n = min(_drain(words, word, n, genes, wanted, ranked), wanted)
+        marked = places[: _marked(words, places)]
+        n, done = _merge(words, marked, rest, odd_keys, genes, keys, wanted, ranked)
+        n = min(_drain(words, marked[done:], n, genes, wanted, ranked), wanted)
         for i in range(n):
             tokens[row, i] = ranked[i] + n_special
         n_tokens[row] = n
@@ -109,7 +106,7 @@ def _by_column(index, first, last):
     for gene in index:
         if gene >= 0:
             n_columns[gene] += 1
-    column_first, column_last = np.zeros(len(index), np.uint32), np.zeros(len(index), np.uint32)
+    column_first, column_last = np.zeros(len(index), first.dtype), np.zeros(len(index), last.dtype)
     for column, gene in enumerate(index):
         if gene >= 0 and n_columns[gene] == 1:
             column_first[column], column_last[column] = first[gene], last[gene]
@@ -128,12 +125,14 @@ def _is_plain(columns, counts):
 
 
 @njit(nogil=True, cache=True)
-def _mark(begin, end, columns, counts, first, last, bits, marks, odd):
-    """Mark the known pairs of a plain row; returns the number of others, whose positions go to `odd`, and the UMIs marked."""
+def _mark(spot, first, last, bits, marks, odd):
+    """Mark the known pairs of a spot; returns how many are not, their positions in `odd`, and the UMIs marked."""
+    columns, counts = spot
     n_odd, umis = ZERO, ZERO
-    for k in range(np.uint64(begin), np.uint64(end)):
-        column, count = columns[k], np.uint32(np.int32(counts[k]))
-        if count - ONE < last[column]:  # 0 wraps around
+    plain = _is_plain(columns, counts)
+    for k in range(np.uint64(len(columns))):
+        column, count = columns[k], np.uint64(np.int64(counts[k]))
+        if plain and count - ONE < last[column]:  # 0 wraps around
             bit = bits[np.uint32(first[column] + count)]
             marks[np.uint64(bit) >> EIGHT] |= np.uint8(bit)
             umis += count
@@ -144,9 +143,9 @@ def _mark(begin, end, columns, counts, first, last, bits, marks, odd):
 
 
 @njit(nogil=True, cache=True)
-def _sum(odd, columns, counts, index, sums, unmapped, mapped):
+def _sum(odd, spot, index, sums, unmapped, mapped):
     """Add up the counts at these positions by gene; returns the genes, and a position that holds no count or -1."""
-    n = 0
+    n, (columns, counts) = 0, spot
     for k in odd:
         column, value = columns[k], counts[k]
         count = np.int64(value)
@@ -198,10 +197,22 @@ def _sort(genes, keys):
 
 
 @njit(nogil=True, cache=True)
-def _merge(words, rest, rest_keys, genes, keys, wanted, ranked):
-    """Read marks word by word, the rest merged in, until that is read; returns the number of genes and of words."""
+def _marked(words, marked):
+    """List the words that hold marks, which are few of them; returns how many."""
+    n = ZERO
+    for word in range(np.uint64(len(words))):
+        marked[n] = word
+        n += np.uint64(words[word] != ZERO)
+    return n
+
+
+@njit(nogil=True, cache=True)
+def _merge(words, marked, rest, rest_keys, genes, keys, wanted, ranked):
+    """Read words in order, the rest merged in, until that is read; returns the numbers of genes and of words."""
     n, i = 0, 0
-    for word in range(len(words)):
+    for done, word in enumerate(marked):
+        if i == len(rest) or n >= wanted:
+            return n, done
         bits = words[word]
         while bits:
             at = np.uint64(word) << SIX | _trailing_zeros(bits)
@@ -211,31 +222,30 @@ def _merge(words, rest, rest_keys, genes, keys, wanted, ranked):
                 n, i = n + 1, i + 1
             ranked[n] = genes[at]
             n += 1
-        if i == len(rest) or n >= wanted:
-            return n, word + 1
     for gene in rest[i:]:
         ranked[n] = gene
         n += 1
-    return n, len(words)
+    return n, len(marked)
 
 
 @njit(nogil=True, cache=True)
-def _drain(words, word, n, genes, wanted, ranked):
-    """Read marks in order from a word on, and clear them all; returns the number of genes, at most 63 too many."""
-    n, word = np.uint64(n), np.uint64(word)
-    while word < len(words) and n < wanted:
+def _drain(words, marked, n, genes, wanted, ranked):
+    """Read words in order after n genes, and clear all; returns the number of genes, at most 63 too many."""
+    n, i = np.uint64(n), ZERO
+    while i < len(marked) and n < wanted:
+        word = np.uint64(marked[i])
         bits, base, at = words[word], word << SIX, n
         n += _population(bits)
-        word += ONE
-        # Two at once, or eight, wanted or not: a branch for each would cost more than they do.
-        for i in range(TWO):
-            ranked[at + i] = genes[base + _trailing_zeros(bits)]
+        i += ONE
+        # Four at once, or twelve, wanted or not: a branch for each would cost more than they do.
+        for j in range(FOUR):
+            ranked[at + j] = genes[base + _trailing_zeros(bits)]
             bits &= bits - ONE
         if bits:
-            for i in range(TWO, EIGHT):
-                ranked[at + i] = genes[base + _trailing_zeros(bits)]
+            for j in range(FOUR, TWELVE):
+                ranked[at + j] = genes[base + _trailing_zeros(bits)]
                 bits &= bits - ONE
-            at += EIGHT
+            at += TWELVE
             while bits:
                 ranked[at] = genes[base + _trailing_zeros(bits)]
                 bits &= bits - ONE
