@@ -36,14 +36,23 @@ def rank_table(divisors: np.ndarray) -> RankTable:
     last = np.minimum(last, most).astype(np.uint16)
     first = (np.cumsum(last, dtype=np.int64) - last - 1).astype(np.uint32)
     genes = np.repeat(np.arange(len(last), dtype=np.uint16), last)
-    counts = np.arange(len(genes), dtype=np.uint32) - first[genes]
-    keys = counts / divisors[genes]
-    order = np.argsort(-keys, kind="stable")
+    counts = np.arange(len(genes), dtype=np.uint32) - np.repeat(first, last)
+    keys = counts / np.repeat(divisors, last)
+    order = _descending(keys)
     place = np.arange(len(order), dtype=np.uint32)
     bits = np.empty(len(order), np.uint32)
     bits[order] = place >> 3 << 8 | 1 << (place & 7)
     # The bit after the last of an empty word is read, and not used.
     return RankTable(divisors, last, first, bits, np.pad(genes[order], (0, 2 * WORD)), keys[order])
+
+
+def _descending(keys: np.ndarray) -> np.ndarray:
+    """Sort stably as `argsort(-keys, kind="stable")` does, in a third of the time: by sorts that need not be stable."""
+    order = np.argsort(-keys)
+    keys = keys[order]
+    n_before = np.zeros(len(keys), np.int64)  # keys that differ
+    np.cumsum(keys[1:] != keys[:-1], out=n_before[1:])
+    return np.sort(n_before << 32 | order) & (2**32 - 1)
 
 
 @intrinsic
