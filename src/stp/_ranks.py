@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 MAX_PAIRS = 2**20  # known beforehand: a bitmap of 128 kB
 WORD = 64  # bits
-ZERO, ONE, FOUR, SIX, EIGHT, TWELVE = (np.uint64(n) for n in (0, 1, 4, 6, 8, 12))
+ZERO, ONE, FOUR, SIX, EIGHT = (np.uint64(n) for n in (0, 1, 4, 6, 8))
 
 
 class RankTable(NamedTuple):
@@ -86,22 +86,23 @@ def rank_rows(indptr, columns, counts, index, table, n_special, tokens, n_tokens
     divisors, last, first, bits, genes, keys = table
     column_first, column_last = _by_column(index, first, last)
     words = np.zeros(len(bits) // WORD + 1, np.uint64)
-    marks, places, wanted = words.view(np.uint8), np.empty(len(words), np.uint32), tokens.shape[1]
+    marks, marked, wanted = words.view(np.uint8), np.empty(len(words), np.uint32), tokens.shape[1]
     odd = np.empty(np.max(indptr[1:] - indptr[:-1]), np.int64)
     odd_keys = np.empty(len(odd) + 1)
     ranked = np.empty(wanted + WORD + len(odd), np.uint16)
     sums = np.zeros(len(divisors), np.int64)
     for row in range(len(tokens)):
         begin, end = indptr[row], indptr[row + 1]
-        spot = columns[begin:end], counts[begin:end]
-        n_odd, mapped[row] = _mark(spot, column_first, column_last, bits, marks, odd)
-        rest, wrong = _sum(odd[:n_odd], spot, index, sums, unmapped, mapped[row:])
+        spot_columns, spot_counts = columns[begin:end], counts[begin:end]
+        n_odd, mapped[row] = _mark(spot_columns, spot_counts, column_first, column_last, bits, marks, odd)
+        n_odd, umis, wrong = _sum(odd, n_odd, spot_columns, spot_counts, index, sums, unmapped)
         if wrong >= 0:
             return begin + wrong
-        rest = _mark_sums(rest, odd_keys, sums, divisors, first, last, bits, marks)
-        marked = places[: _marked(words, places)]
-        n, done = _merge(words, marked, rest, odd_keys, genes, keys, wanted, ranked)
-        n = min(_drain(words, marked[done:], n, genes, wanted, ranked), wanted)
+        mapped[row] += umis
+        n_odd = _mark_sums(odd, n_odd, odd_keys, sums, divisors, first, last, bits, marks)
+        n_marked = _marked(words, marked)
+        n, done = _merge(words, marked, n_marked, odd, n_odd, odd_keys, genes, keys, wanted, ranked)
+        n = min(_drain(words, marked, done, n_marked, n, genes, wanted, ranked), wanted)
         for i in range(n):
             tokens[row, i] = ranked[i] + n_special
         n_tokens[row] = n
@@ -134,9 +135,8 @@ def _is_plain(columns, counts):
 
 
 @njit(nogil=True, cache=True)
-def _mark(spot, first, last, bits, marks, odd):
+def _mark(columns, counts, first, last, bits, marks, odd):
     """Mark the known pairs of a spot; returns how many are not, their positions in `odd`, and the UMIs marked."""
-    columns, counts = spot
     n_odd, umis = ZERO, ZERO
     plain = _is_plain(columns, counts)
     for k in range(np.uint64(len(columns))):
@@ -152,14 +152,18 @@ def _mark(spot, first, last, bits, marks, odd):
 
 
 @njit(nogil=True, cache=True)
-def _sum(odd, spot, index, sums, unmapped, mapped):
-    """Add up the counts at these positions by gene; returns the genes, and a position that holds no count or -1."""
-    n, (columns, counts) = 0, spot
-    for k in odd:
+def _sum(odd, n_odd, columns, counts, index, sums, unmapped):
+    """Add up the counts at these positions by gene; `odd` then lists the genes.
+
+    Returns the number of genes, their UMIs, and a position that holds no count or -1.
+    """
+    n, umis = 0, 0
+    for i in range(n_odd):
+        k = odd[i]
         column, value = columns[k], counts[k]
         count = np.int64(value)
         if count != value or count < 0:
-            return odd[:0], k
+            return n, umis, k
         gene = index[column]
         if gene < 0:
             unmapped[column] += count
@@ -168,15 +172,16 @@ def _sum(odd, spot, index, sums, unmapped, mapped):
                 odd[n] = gene
                 n += 1
             sums[gene] += count
-            mapped[0] += count
-    return odd[:n], np.int64(-1)
+            umis += count
+    return n, umis, np.int64(-1)
 
 
 @njit(nogil=True, cache=True)
-def _mark_sums(rest, rest_keys, sums, divisors, first, last, bits, marks):
-    """Mark those sums that are known pairs; returns the other genes in their order, their keys in `rest_keys`."""
+def _mark_sums(rest, n_rest, rest_keys, sums, divisors, first, last, bits, marks):
+    """Mark those sums that are known pairs; returns the number of others, in their order, keys in `rest_keys`."""
     n = 0
-    for gene in rest:
+    for i in range(n_rest):
+        gene = rest[i]
         if sums[gene] <= last[gene]:
             bit = bits[np.uint32(first[gene] + sums[gene])]
             marks[bit >> EIGHT] |= np.uint8(bit)
@@ -184,19 +189,19 @@ def _mark_sums(rest, rest_keys, sums, divisors, first, last, bits, marks):
             rest[n], rest_keys[n] = gene, sums[gene] / divisors[gene]
             n += 1
         sums[gene] = 0
-    _sort(rest[:n], rest_keys)
+    _sort(rest, n, rest_keys)
     rest_keys[n] = -1.0  # after all others
-    return rest[:n]
+    return n
 
 
 @njit(nogil=True, cache=True)
-def _sort(genes, keys):
+def _sort(genes, n, keys):
     """Shell sort in place: descending keys, ties by gene."""
     gap = 1
-    while gap < len(genes) // 3:
+    while gap < n // 3:
         gap = 3 * gap + 1
     while gap:
-        for i in range(gap, len(genes)):
+        for i in range(gap, n):
             gene, key, j = genes[i], keys[i], i
             while j >= gap and (keys[j - gap] < key or (keys[j - gap] == key and genes[j - gap] > gene)):
                 genes[j], keys[j] = genes[j - gap], keys[j - gap]
@@ -212,52 +217,48 @@ def _marked(words, marked):
     for word in range(np.uint64(len(words))):
         marked[n] = word
         n += np.uint64(words[word] != ZERO)
-    return n
+    return np.int64(n)
 
 
 @njit(nogil=True, cache=True)
-def _merge(words, marked, rest, rest_keys, genes, keys, wanted, ranked):
+def _merge(words, marked, n_marked, rest, n_rest, rest_keys, genes, keys, wanted, ranked):
     """Read words in order, the rest merged in, until that is read; returns the numbers of genes and of words."""
-    n, i = 0, 0
-    for done, word in enumerate(marked):
-        if i == len(rest) or n >= wanted:
-            return n, done
+    n, i, done = 0, 0, ZERO
+    while done < n_marked and i < n_rest and n < wanted:
+        word, done = np.uint64(marked[done]), done + ONE
         bits = words[word]
         while bits:
-            at = np.uint64(word) << SIX | _trailing_zeros(bits)
+            at = word << SIX | _trailing_zeros(bits)
             bits &= bits - ONE
             while rest_keys[i] > keys[at] or (rest_keys[i] == keys[at] and rest[i] < genes[at]):
                 ranked[n] = rest[i]
                 n, i = n + 1, i + 1
             ranked[n] = genes[at]
             n += 1
-    for gene in rest[i:]:
-        ranked[n] = gene
-        n += 1
-    return n, len(marked)
+    while done == n_marked and i < n_rest:
+        ranked[n] = rest[i]
+        n, i = n + 1, i + 1
+    return n, done
 
 
 @njit(nogil=True, cache=True)
-def _drain(words, marked, n, genes, wanted, ranked):
+def _drain(words, marked, done, n_marked, n, genes, wanted, ranked):
     """Read words in order after n genes, and clear all; returns the number of genes, at most 63 too many."""
-    n, i = np.uint64(n), ZERO
-    while i < len(marked) and n < wanted:
+    n, i = np.uint64(n), done
+    while i < n_marked and n < wanted:
         word = np.uint64(marked[i])
         bits, base, at = words[word], word << SIX, n
         n += _population(bits)
         i += ONE
-        # Four at once, or twelve, wanted or not: a branch for each would cost more than they do.
+        # Four at once, then eight, wanted or not: a branch for each would cost more than they do.
         for j in range(FOUR):
             ranked[at + j] = genes[base + _trailing_zeros(bits)]
             bits &= bits - ONE
-        if bits:
-            for j in range(FOUR, TWELVE):
+        at += FOUR
+        while bits:
+            for j in range(EIGHT):
                 ranked[at + j] = genes[base + _trailing_zeros(bits)]
                 bits &= bits - ONE
-            at += TWELVE
-            while bits:
-                ranked[at] = genes[base + _trailing_zeros(bits)]
-                bits &= bits - ONE
-                at += ONE
+            at += EIGHT
     words[:] = 0
     return np.int64(n)
