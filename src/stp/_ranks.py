@@ -89,7 +89,7 @@ def rank_rows(indptr, columns, counts, index, table, n_special, tokens, n_tokens
     marks, marked, wanted = words.view(np.uint8), np.empty(len(words), np.uint32), tokens.shape[1]
     odd = np.empty(np.max(indptr[1:] - indptr[:-1]), np.int64)
     odd_keys = np.empty(len(odd) + 1)
-    ranked = np.empty(wanted + WORD + len(odd), np.uint16)
+    ranked = np.empty(wanted + 2 * WORD + len(odd), np.uint16)  # what is written too many stays in here
     sums = np.zeros(len(divisors), np.int64)
     for row in range(len(tokens)):
         begin, end = indptr[row], indptr[row + 1]
@@ -125,7 +125,7 @@ def _by_column(index, first, last):
 
 @njit(nogil=True, cache=True)
 def _is_plain(columns, counts):
-    """Tell whether columns ascend, so that none comes twice, and all values are whole and of 32 bits."""
+    """Tell whether columns ascend, so that none comes twice, and all values are whole."""
     wrong = np.uint32(0)  # in 32 bits, and without a branch, so that the compiler takes many at once
     for k in range(ONE, np.uint64(len(columns))):
         wrong = np.uint32(wrong | np.uint32(columns[k] <= columns[k - ONE]))
@@ -141,7 +141,7 @@ def _mark(columns, counts, first, last, bits, marks, odd):
     plain = _is_plain(columns, counts)
     for k in range(np.uint64(len(columns))):
         column, count = columns[k], np.uint64(np.int64(counts[k]))
-        if plain and count - ONE < last[column]:  # 0 wraps around
+        if plain and count - ONE < last[column]:  # 0 and what is negative wrap around
             bit = bits[np.uint32(first[column] + count)]
             marks[np.uint64(bit) >> EIGHT] |= np.uint8(bit)
             umis += count
@@ -212,7 +212,7 @@ def _sort(genes, n, keys):
 
 @njit(nogil=True, cache=True)
 def _marked(words, marked):
-    """List the words that hold marks, which are few of them; returns how many."""
+    """List the words that hold marks: two thirds of those of rare counts are empty; returns how many."""
     n = ZERO
     for word in range(np.uint64(len(words))):
         marked[n] = word
