@@ -20,7 +20,7 @@ def get_counts(adata: "AnnData", layer: str | None = None) -> Any:
     X = adata.X if layer is None else adata.layers[layer]
     if X is None:
         raise ValueError(f"the table has no X; pass layer= one of {list(adata.layers)}")
-    wrong = _not_a_count(_to_csr(X[: min(CHECKED_ROWS, adata.n_obs)]).data)
+    wrong = _first_not_a_count(X)
     if wrong is not None:
         raise ValueError(_counts_message(adata, layer, wrong))
     return by_rows(X)
@@ -124,8 +124,18 @@ def _to_csr(block: Any) -> "csr_matrix":
 
 def _not_a_count(values: np.ndarray) -> float | None:
     """Return the first value that is no count, if there is one."""
-    wrong = ~(values >= 0) | (values != np.floor(values)) | ~np.isfinite(values)
-    return float(values[wrong.argmax()]) if wrong.any() else None
+    right = (values >= 0) & (values < np.inf) & (values == np.floor(values))
+    return None if right.all() else float(values[right.argmin()])
+
+
+def _first_not_a_count(X: Any) -> float | None:
+    """Look at the first rows as they are stored: bringing them into order would take longer than the check."""
+    from scipy.sparse import issparse
+
+    n = min(CHECKED_ROWS, X.shape[0])
+    if issparse(X) and X.format == "csr":
+        return _not_a_count(X.data[: X.indptr[n]])
+    return _not_a_count(_csr(X[:n].compute() if is_lazy(X) else X[:n]).data)
 
 
 def not_raw(wrong: float, where: str = "the table") -> str:
@@ -135,7 +145,7 @@ def not_raw(wrong: float, where: str = "the table") -> str:
 
 def _counts_message(adata: "AnnData", layer: str | None, wrong: float) -> str:
     def holds_counts(name: str) -> bool:
-        return _not_a_count(_to_csr(adata.layers[name][: min(CHECKED_ROWS, adata.n_obs)]).data) is None
+        return _first_not_a_count(adata.layers[name]) is None
 
     layers = [name for name in adata.layers if holds_counts(name)]
     remedy = f"pass layer={layers[0]!r}" if layers else "start from the raw counts"

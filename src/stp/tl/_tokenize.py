@@ -1,7 +1,7 @@
 """Rank the genes of every spot into tokens."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from stp import _keys
 from stp._counts import get_counts, is_lazy, row_blocks
-from stp._ranks import rank_table
+from stp._ranks import RankTable, rank_table
 from stp._table import begin, gene_names, record
 from stp.tl._gene_report import check_coverage, gene_report, say, warn_of_spots
 from stp.tokens import rank_genes
@@ -81,7 +81,7 @@ def tokenize(
     adata = begin(adata, table_key, copy)
     vocabulary = _vocabulary(vocabulary)
     names = gene_names(adata, gene_ids_key)
-    found, table = vocabulary.recognize(names), rank_table(vocabulary.divisors())
+    found, table = vocabulary.recognize(names), _table(vocabulary.divisors().tobytes())
     X = get_counts(adata, layer)
     # Nothing else, for Dask sends it to its workers.
     arguments = {"index": found.index, "table": table, "n_special": vocabulary.n_special}
@@ -103,6 +103,12 @@ def tokenize(
     }
     record(adata, key_added, params, coverage=coverage, n_genes=int((found.index >= 0).sum()), **report)
     return adata if copy else None
+
+
+@lru_cache(maxsize=1)
+def _table(divisors: bytes) -> RankTable:
+    """Keep the last table: sections of a collection are tokenized one after the other, by the same means."""
+    return rank_table(np.frombuffer(divisors).copy())
 
 
 def _rank(X: Any, rank: Callable, context_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
