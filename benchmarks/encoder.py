@@ -39,10 +39,12 @@ def ceiling(device: torch.device, repeats: int) -> float:
     """FLOP/s of a large matrix product, in the precision that the encoder uses there."""
     n, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    return 2.0 * n**3 / interleave({"product": _synchronized(lambda: a @ b, device)}, repeats)["product"]
+    return 2.0 * n**3 / interleave({"product": synchronized(lambda: a @ b, device)}, repeats)["product"]
 
 
-def _synchronized(run: Callable, device: torch.device) -> Callable:
+def synchronized(run: Callable, device: torch.device) -> Callable:
+    """Return a function whose end is that of its work on the device."""
+
     def timed() -> None:
         run()
         if device.type == "cuda":
@@ -111,7 +113,7 @@ def measure(encoder: GeneEncoder, tokens: torch.Tensor, speed: float, repeats: i
     forms = {"inference": inference_forms(encoder, tokens), "training": training_forms(encoder, tokens)}
     results = {}
     for name, runs in forms.items():
-        seconds = interleave({form: _synchronized(run, tokens.device) for form, run in runs.items()}, repeats)
+        seconds = interleave({form: synchronized(run, tokens.device) for form, run in runs.items()}, repeats)
         ours, padded = work[name]
         results[name] = {
             "spots_per_second": round(len(tokens) / seconds["ours"], 3),

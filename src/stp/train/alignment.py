@@ -80,7 +80,7 @@ def _align(
     """Run the stage, unless it is done."""
     stamp = seeded(config.seed, lambda: Stamp(model, genes.vocabulary))
     stamp.gene_encoder.load_state_dict(genes.state_dict())
-    _freeze(stamp, config)
+    freeze(stamp, config)
     image = {"image_size": model.image.image_size, "um_per_px": model.image.um_per_px, "seed": config.seed}
 
     def read(corpus: Corpus, **augmented: Any) -> PairDataset:
@@ -98,7 +98,7 @@ def _align(
     run.finish(1)
 
 
-def _freeze(stamp: Stamp, config: AlignConfig) -> None:
+def freeze(stamp: Stamp, config: AlignConfig) -> None:
     """Leave trainable what the config says."""
     stamp.gene_encoder.requires_grad_(config.trained == "all")
     stamp.image_encoder.requires_grad_(config.trained != "projections")

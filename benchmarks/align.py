@@ -1,0 +1,144 @@
+"""Speed and memory of stage two, by what is trained: pairs per second, share of a matrix product's speed, hours.
+
+    python -m benchmarks.align [--backbone vit_small_patch16_224 --batch 16 --gene-depth 2 ...]
+
+Random images and tokens that are on the device already. Steps of all forms are interleaved; figures are the median.
+Memory is the peak of a step beyond what stays between steps.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import stp
+from benchmarks.encoder import ceiling, flops, synchronized
+from benchmarks.tokenize import interleave
+from stp.models import GeneEncoderConfig, ImageEncoderConfig, Stamp, StampConfig
+from stp.models.device import autocast, choose_device
+from stp.train import AlignConfig
+from stp.train.alignment import freeze
+from stp.train.loop import make_optimizer
+from stp.train.tasks import Alignment
+
+FORMS = {
+    "all": {},
+    "all, in micro-batches": {"micro_batch": True},
+    "images": {"trained": "images"},
+    "lora": {"trained": "lora"},
+    "projections": {"trained": "projections"},
+}
+PAIRS, EPOCHS = 697_000, 30  # of the paper
+
+
+def image_flops(stamp: Stamp) -> float:
+    """Floating-point operations of a forward pass over one image."""
+    vit = stamp.image_encoder.backbone
+    block, width = vit.blocks[0], vit.embed_dim
+    n_tokens = vit.patch_embed.num_patches + vit.num_prefix_tokens + 1
+    linear = sum(layer.weight.numel() for layer in block.modules() if isinstance(layer, nn.Linear))
+    embed = 2 * vit.patch_embed.num_patches * vit.patch_embed.proj.weight.numel()
+    return embed + len(vit.blocks) * (2 * n_tokens * linear + 4 * n_tokens**2 * width)
+
+
+def pair_flops(stamp: Stamp, form: dict, length: int) -> float:
+    """Floating-point operations of a step, per pair: three passes where all weights learn, two through adapters."""
+    trained = form.get("trained", "all")
+    tokens = torch.tensor([length]).numpy()
+    genes = flops(stamp.config.gene, stamp.vocabulary.n_tokens, tokens, 0 * tokens)
+    images = 2 * image_flops(stamp)
+    if form.get("micro_batch"):
+        return 4 * (images + genes)
+    return {"all": 3 * (images + genes), "images": 3 * images, "lora": 2 * images, "projections": images}[trained]
+
+
+def batch_of(stamp: Stamp, n: int, length: int, form: dict, device: torch.device) -> dict[str, torch.Tensor]:
+    """Draw a batch; where genes are frozen, their features."""
+    generator, size = torch.Generator().manual_seed(0), stamp.config.image.image_size
+    patches, regions = torch.randint(0, 256, (2, n, size, size, 3), dtype=torch.uint8, generator=generator)
+    tokens = torch.randint(stamp.vocabulary.n_special, stamp.vocabulary.n_tokens, (n, length), generator=generator)
+    genes = torch.randn(n, stamp.gene_encoder.width, generator=generator) if "trained" in form else tokens
+    cells = torch.randint(0, 9, (n,), generator=generator)
+    batch = {"genes": genes, "patches": patches, "regions": regions, "cells": cells, "stains": torch.ones(n, 3)}
+    return {name: values.to(device) for name, values in batch.items()}
+
+
+def prepare(form: dict, options: argparse.Namespace, device: torch.device) -> tuple[Stamp, Callable[[], None]]:
+    """Build a model and its step."""
+    gene = GeneEncoderConfig(options.length, options.gene_width, options.gene_depth)
+    image = ImageEncoderConfig(options.backbone, {}, image_size=options.image_size)
+    stamp = Stamp(StampConfig(gene, image), stp.Vocabulary.default()).to(device).train()
+    config = AlignConfig(trained=form.get("trained", "all"))
+    freeze(stamp, config)
+    task = Alignment(stamp.to(device), micro_batch=options.micro_batch if form.get("micro_batch") else None)
+    optimizer, batch = make_optimizer(task, config), batch_of(stamp, options.batch, options.length, form, device)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(device, "auto"):
+            loss = task(batch)["loss"]
+        loss.backward()
+        optimizer.step()
+
+    return stamp, step
+
+
+def memory(step: Callable[[], None], device: torch.device) -> float:
+    """Return the GB that a step needs at its peak, beyond what is there before; on a CPU, of Linux."""
+    step()  # so that the optimizer has its state
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**30
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    before = _status("VmRSS")
+    step()
+    return (_status("VmHWM") - before) / 2**20
+
+
+def _status(name: str) -> int:
+    """Read a line of the kernel's account of this process, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def main() -> None:
+    """Compare all forms of the step."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="vit_large_patch16_224")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--micro-batch", type=int, default=64)
+    parser.add_argument("--length", type=int, default=1500, help="tokens of every spot")
+    parser.add_argument("--gene-width", type=int, default=512)
+    parser.add_argument("--gene-depth", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    options = parser.parse_args()
+    device = choose_device(None)
+    speed = ceiling(device, 5)
+    built = {name: prepare(FORMS[name], options, device) for name in options.forms}
+    kept = {name: memory(step, device) for name, (_, step) in built.items()}
+    seconds = interleave({name: synchronized(step, device) for name, (_, step) in built.items()}, options.repeats)
+    results = {"device": device.type, "threads": torch.get_num_threads(), "ceiling_GFLOPs": round(speed / 1e9)}
+    for name, (stamp, _) in built.items():
+        work, rate = pair_flops(stamp, FORMS[name], options.length), options.batch / seconds[name]
+        trained = sum(p.numel() for p in stamp.parameters() if p.requires_grad)
+        results[name] = {
+            "trained_parameters": f"{trained / sum(p.numel() for p in stamp.parameters()):.1%}",
+            "pairs_per_second": round(rate, 2),
+            "time_of_all": round(seconds[name] / seconds[options.forms[0]], 2),
+            "GFLOP_per_pair": round(work / 1e9, 1),
+            "MFU": round(work * rate / speed, 3),
+            "GB": round(kept[name], 3),
+            f"hours_for_{PAIRS}_pairs_x_{EPOCHS}": round(PAIRS * EPOCHS / rate / 3600, 1),
+        }
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
