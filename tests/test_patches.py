@@ -5,7 +5,6 @@ import pytest
 import tifffile
 import zarr
 
-import stp.patches
 from stp._levels import open_array
 from stp.patches import ImagePyramid, linear_scale
 
@@ -125,28 +124,33 @@ def test_in_memory_keeps_large_levels_where_they_are():
 
 @pytest.mark.parametrize("um_per_px", [0.5, 1.3])
 @pytest.mark.parametrize("rows", [1, 100, 150])
-def test_patches_are_the_same_across_bands(rows, um_per_px, monkeypatch):
+def test_patches_are_the_same_whatever_memory_they_take(rows, um_per_px):
     expected = pyramid_of(IMAGE).read(CENTERS, size=32, um_per_px=um_per_px)
-    monkeypatch.setattr(stp.patches, "BAND_BYTES", rows * IMAGE.shape[1] * 3)
     counted = Counted(IMAGE)
-    read = pyramid_of(counted).read(CENTERS, size=32, um_per_px=um_per_px)
+    counted.chunks = (20, 25, 3)
+    least = 3 * (600 + rows) * 150
+    read = pyramid_of(counted).read(CENTERS, size=32, um_per_px=um_per_px, max_bytes=least)
     np.testing.assert_array_equal(read, expected)
-    assert 1 < len(counted.windows) <= len(CENTERS)
-    side = int(np.ceil(32 * um_per_px / 0.5))
-    assert max(height for height, *_ in counted.windows) <= max(rows, side + 2) + 1
+    assert len(counted.windows) > 1
 
 
-def test_patches_under_one_band_are_read_at_once():
-    counted = Counted(IMAGE)
-    pyramid_of(counted).read(CENTERS, size=32, um_per_px=0.5)
-    assert len(counted.windows) == 1
+def test_a_stream_is_the_read_in_the_order_of_the_picture():
+    how = {"size": 32, "um_per_px": 0.5}
+    expected = pyramid_of(IMAGE).read(CENTERS, **how)
+    tiled = pyramid_of(zarr.create_array({}, data=IMAGE, chunks=(50, 64, 3)))
+    batches = list(tiled.stream(CENTERS, batch_size=7, **how))
+    assert [len(rows) for rows, _ in batches] == [7, 7, 7, 4]
+    rows = np.concatenate([rows for rows, _ in batches])
+    assert sorted(rows) == list(range(25))
+    assert (np.diff(CENTERS[rows, 1].round()) >= -1).all()
+    np.testing.assert_array_equal(np.concatenate([patches for _, patches in batches]), expected[rows])
 
 
-def test_order_is_that_of_the_centers(monkeypatch):
-    monkeypatch.setattr(stp.patches, "BAND_BYTES", 100 * IMAGE.shape[1] * 3)
+def test_order_is_that_of_the_centers():
     order = RNG.permutation(len(CENTERS))
+    tiled = pyramid_of(zarr.create_array({}, data=IMAGE, chunks=(50, 64, 3)))
     patches = pyramid_of(IMAGE).read(CENTERS, size=32, um_per_px=0.5)
-    shuffled = pyramid_of(IMAGE).read(CENTERS[order], size=32, um_per_px=0.5)
+    shuffled = tiled.read(CENTERS[order], size=32, um_per_px=0.5)
     np.testing.assert_array_equal(shuffled, patches[order])
     assert len(np.unique(patches.reshape(len(patches), -1), axis=0)) == len(CENTERS)
 

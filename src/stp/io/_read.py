@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._levels import Level, open_array, open_file
+from stp._files import open_file
+from stp._levels import Level, open_array
 from stp._scale import lattice_um_per_unit, resolve
 from stp._table import require, tie
 from stp.patches import ImagePyramid
@@ -79,8 +80,8 @@ def _open(image: Any) -> tuple[Level | None, float | None]:
     if image is None:
         return None, None
     if isinstance(image, str | Path):
-        levels, tagged = open_file(image)
-        return levels[0], tagged
+        arrays, tagged = open_file(image)
+        return open_array(arrays[0]), tagged
     return open_array(image), None
 
 
@@ -115,7 +116,7 @@ def _image(level: Level, transformations: dict) -> Any:
     array = level.array
     if not isinstance(array, dask.array.Array):
         chunks = getattr(array, "chunks", None) or tuple(min(CHUNK, n) if n > 4 else n for n in array.shape)
-        array = dask.array.from_array(array, chunks=chunks)
+        array = dask.array.from_array(array, chunks=chunks, meta=np.empty((0, 0, 0), np.uint8))
     array = array[:3] if level.channels_first else array[..., :3]
     dims = ("c", "y", "x") if level.channels_first else ("y", "x", "c")
     return Image2DModel.parse(array, dims=dims, c_coords=["r", "g", "b"], transformations=transformations)
