@@ -1,3 +1,5 @@
+from multiprocessing.reduction import ForkingPickler
+
 import imagecodecs
 import numpy as np
 import PIL.Image
@@ -169,3 +171,42 @@ def test_a_picture_too_large_to_decode_whole(tmp_path, monkeypatch):
         open_file(tmp_path / "a.png")
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 2000)  # PIL's own warning, below its error: not passed on
     assert open_file(tmp_path / "a.png")[0][0].shape == (40, 60)
+
+
+def test_a_url_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"https://example\.org/slide\.svs is a URL; download the image"):
+        open_file("https://example.org/slide.svs")
+
+
+def test_a_tiff_whose_tiles_are_missing_is_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, RGB, tile=(16, 16), photometric="rgb")
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        counts = tiff.pages[0].tags["TileByteCounts"]
+        counts.overwrite([0, *counts.value[1:]])
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read as a TIFF \(1 of its tiles are missing\)"):
+        open_file(path)
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "deflate", "lzw", "zstd", None])
+def test_tiffs_of_any_compression(compression, tmp_path):
+    large = np.kron(RGB, np.ones((4, 4, 1), np.uint8))
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, large, photometric="rgb", tile=(64, 64), compression=compression)
+    ((level,), _) = open_file(path)
+    np.testing.assert_array_equal(level.read(5, 150, 17, 200), tifffile.imread(path)[5:150, 17:200])
+
+
+def test_a_file_array_pickles_without_its_handle(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", tile=(16, 16))
+    ((array,), _) = open_arrays(tmp_path / "a.tif")
+    np.testing.assert_array_equal(array[3:9, 5:60], RGB[3:9, 5:60])
+    again = ForkingPickler.loads(ForkingPickler.dumps(array))
+    assert (again.opened, again.shape, again.chunks, again.ndim) == (None, (40, 60, 3), (16, 16, 3), 3)
+    np.testing.assert_array_equal(again[3:9, 5:60], RGB[3:9, 5:60])
+
+
+def test_16_bit_tiff_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", RGB.astype(np.uint16), photometric="rgb")
+    with pytest.raises(ValueError, match="8 bits per channel, got uint16; convert the image to uint8 first"):
+        open_file(tmp_path / "a.tif")

@@ -49,9 +49,10 @@ def test_in_memory_reads_once():
         (RGB[..., :1], r"RGB image, got an array of shape \(40, 60, 1\)"),
         (np.zeros((7, 40, 60), np.uint8), r"RGB image, got an array of shape \(7, 40, 60\)"),
         (RGB[None], r"RGB image, got an array of shape \(1, 40, 60, 3\)"),
+        (RGB[:0], r"the image has no pixels: its shape is \(0, 60, 3\)"),
         (RGB[:, :3, 0], r"RGB image, got an array of shape \(40, 3\)"),
     ],
-    ids=["uint16", "float", "gray", "one channel", "seven channels", "stack", "gray of width 3"],
+    ids=["uint16", "float", "gray", "one channel", "seven channels", "stack", "zero size", "gray of width 3"],
 )
 def test_what_is_no_8_bit_rgb_is_refused(array, message):
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,11 @@
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing.reduction import ForkingPickler
+
+import anndata
 import dask.array
+import imagecodecs
 import numpy as np
 import PIL.Image
 import pytest
@@ -237,3 +244,32 @@ def test_linear_scale_does_not_depend_on_turns():
     turn = np.array([[np.cos(1), -np.sin(1), 7], [np.sin(1), np.cos(1), 8], [0, 0, 1]])
     assert linear_scale(turn * 0.3) == pytest.approx(0.3)
     assert linear_scale(np.diag([-0.5, 2.0, 1])) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_files_are_opened_in_each_process(method, real):
+    pyramid = ImagePyramid.from_path(real("wsi", "CMU-1-Small-Region.svs"))
+    parts = np.random.default_rng(0).uniform([200, 200], [2000, 2700], (8, 20, 2))
+    expected = [pyramid.read(part, size=64, um_per_px=0.499) for part in parts]  # open here already
+    assert len(ForkingPickler.dumps(pyramid)) < 2000
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context(method)) as workers:
+        found = list(workers.map(partial(pyramid.read, size=64, um_per_px=0.499), parts))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # by PIL in this test, not by stp
+def test_patches_of_a_real_section_are_slices_of_its_picture(real):
+    centers = anndata.read_h5ad(real("her2st", "C6.h5ad"), backed="r").obsm["spatial"][::9]
+    path = real("her2st", "C6.jpg")
+    whole = imagecodecs.imread(path)
+    patches = ImagePyramid.from_path(path, um_per_px=0.6836).read(centers, size=224, um_per_px=0.6836)
+    for patch, (x, y) in zip(patches, np.floor(centers - 111.5).astype(int), strict=True):
+        np.testing.assert_array_equal(patch, whole[y : y + 224, x : x + 224])
+
+
+def test_coordinates_that_are_no_numbers_are_refused():
+    centers = CENTERS.copy()
+    centers[[3, 7], 1] = np.nan
+    with pytest.raises(ValueError, match="2 spots have no finite coordinates, the first in row 3; leave them out"):
+        pyramid_of(IMAGE).read(centers, size=8, um_per_px=0.5)

@@ -114,9 +114,11 @@ class ImagePyramid:
     ) -> np.ndarray:
         """Cut square patches, white where they leave the picture.
 
-        A patch at the scale of a level is the plain slice whose corner is nearest, the right or lower of two; at
-        another scale it is the antialiased (triangle filter) resize of the exact window, read from the coarsest
-        level that is fine enough.
+        A patch at the scale of a level is the plain slice whose corner is nearest, the right or lower of two: bit
+        for bit the picture, at most half a pixel beside the center. At another scale it is the antialiased (triangle
+        filter) resize of the exact window, read from the coarsest level that is fine enough. Chunks and backing do
+        not change a bit of it. Levels do, as far as their makers averaged and rounded: on H&E by about 1 of 255 on
+        average where they are averages of the finest, more where they were compressed anew.
 
         Parameters
         ----------
@@ -204,8 +206,16 @@ def element_levels(element: Any) -> tuple[Level, ...]:
 
 
 def _element_level(array: Any) -> Level:
-    ordered = array.transpose("c", "y", "x")
-    return Level(ordered.data, channels_first=True)
+    return Level(_stored(array.transpose("c", "y", "x").data), channels_first=True)
+
+
+def _stored(array: Any) -> Any:
+    """Return the zarr array that a dask array reads as it is: it pickles as a path, and is read faster than dask."""
+    import zarr
+
+    layers = getattr(getattr(array, "dask", None), "layers", {})
+    source = dict(layers.get(f"original-{array.name}", {})).get(f"original-{array.name}") if len(layers) == 2 else None
+    return source if isinstance(source, zarr.Array) and source.shape == array.shape else array
 
 
 def affine_of(element: Any, system: str) -> np.ndarray:

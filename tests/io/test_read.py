@@ -240,6 +240,10 @@ def test_read_wsi_of_real_slides(name, real):
     sdata = read_wsi(path, um_per_px=stated or 0.25)
     assert (list(sdata.images), list(sdata.shapes), list(sdata.tables)) == (["wsi_full_image"], [], [])
     element = sdata["wsi_full_image"]
+    if name.startswith("TCGA"):  # two levels
+        assert [element[scale]["image"].shape for scale in element.children] == [(3, *shape), (3, 1783, 2221)]
+        np.testing.assert_allclose(to_um(element), np.diag([0.25, 0.25, 1]))
+        element = element["scale0"]["image"]
     assert element.shape == (3, *shape)
     np.testing.assert_allclose(to_um(element), np.diag([stated or 0.25] * 2 + [1]))
     window = element[:, 300:400, 500:620].to_numpy()
