@@ -82,10 +82,10 @@ class ImagePyramid:
                 f"image {image_key!r} is not in {system!r}; pass coordinate_system= one of {sorted(to_systems)}"
             )
         pixels_to = {name: affine_of(element, name) for name in {system, "um"} & {*to_systems}}
-        _check_shape(pixels_to[system], f"image {image_key!r} to {system!r}")
+        to_pixels = inverse(pixels_to[system], f"image {image_key!r} to {system!r}")
         stated = linear_scale(pixels_to["um"]) if "um" in pixels_to else None
         value, source = resolve({"um_per_px": um_per_px, "the coordinate system um": stated})
-        return cls(element_levels(element), value, np.linalg.inv(pixels_to[system]), source)
+        return cls(element_levels(element), value, to_pixels, source)
 
     def in_memory(self, max_bytes: int = DEFAULT_BYTES) -> "ImagePyramid":
         """Return a pyramid whose levels up to `max_bytes` are read once and kept."""
@@ -230,8 +230,8 @@ def linear_scale(matrix: np.ndarray) -> float:
     return float(np.sqrt(abs(np.linalg.det(np.asarray(matrix)[:2, :2]))))
 
 
-def _check_shape(matrix: np.ndarray, name: str) -> None:
-    """Refuse a map without inverse, and one under which square patches would not be square."""
+def inverse(matrix: np.ndarray, name: str) -> np.ndarray:
+    """Invert an affine map; refuse one without inverse, and one under which square patches would not be square."""
     longest, shortest = np.linalg.svd(matrix[:2, :2], compute_uv=False) if np.isfinite(matrix).all() else (1, 0)
     if not shortest > 1e-9 * longest:
         raise ValueError(f"the transformation of {name} has no inverse; set it anew: {matrix.tolist()}")
@@ -240,6 +240,7 @@ def _check_shape(matrix: np.ndarray, name: str) -> None:
             f"the transformation of {name} makes pixels {longest / shortest:.3g} times longer than wide, and patches "
             "would be distorted; resample the image to square pixels"
         )
+    return np.linalg.inv(matrix)
 
 
 def _only(systems: Any) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from stp._files import open_file
 from stp._levels import Level, open_array
-from stp._scale import lattice_um_per_unit, resolve
+from stp._scale import lattice_um_per_unit, resolve, scale_factors
 from stp._table import require, tie
 from stp.patches import ImagePyramid
 
@@ -63,14 +63,15 @@ def from_anndata(
     require(adata, "obsm", spatial_key, "nothing of stp: give the spot centers in pixels as this key, or spatial_key=")
     centers = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
     levels, tagged = _open(image)
+    factors = scale_factors(adata.uns)
     scale, _ = resolve(
         {
             "um_per_px": um_per_px,
             "the file's metadata": tagged,
-            "microns_per_pixel of the scalefactors": _scale_factor(adata, "microns_per_pixel"),
+            "microns_per_pixel of the scalefactors": factors.get("microns_per_pixel"),
             "the spot lattice": lattice_um_per_unit(adata.obs, centers),
         },
-        _scale_factor(adata, "spot_diameter_fullres"),
+        factors.get("spot_diameter_fullres"),
     )
     radius = (spot_diameter_um or VISIUM_SPOT_UM) / scale / 2
     return _assemble(adata.copy(), centers, radius, levels, scale, name)
@@ -81,13 +82,6 @@ def _open(image: Any) -> tuple[tuple[Level, ...], float | None]:
         return (), None
     arrays, tagged = open_file(image) if isinstance(image, str | Path) else ([image], None)
     return tuple(map(open_array, arrays)), tagged
-
-
-def _scale_factor(adata: "AnnData", key: str) -> float | None:
-    """Return a scale factor of 10x where the table holds those of exactly one library."""
-    libraries = adata.uns.get("spatial", {})
-    libraries = list(libraries.values()) if isinstance(libraries, dict) else []
-    return libraries[0].get("scalefactors", {}).get(key) if len(libraries) == 1 else None
 
 
 def _assemble(adata, centers, radius, levels, scale, name) -> "SpatialData":
