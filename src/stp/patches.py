@@ -164,7 +164,7 @@ class ImagePyramid:
         Patches come in the order of the picture, each once, in batches of `batch_size` but for the last; each chunk
         of the picture is decoded once.
         """
-        self._check_scale(um_per_px, allow_upsampling)
+        self.check_scale(um_per_px, allow_upsampling)
         level, factor = self._level_for(um_per_px)
         side = size * um_per_px / (self.um_per_px * factor)
         corners = (self.to_pixels(_finite(centers)) - level.origin) / factor - side / 2
@@ -182,7 +182,8 @@ class ImagePyramid:
         if rows:
             yield np.array(rows), patches[: len(rows)]
 
-    def _check_scale(self, um_per_px: float, allow_upsampling: bool) -> None:
+    def check_scale(self, um_per_px: float, allow_upsampling: bool = False) -> None:
+        """Refuse a scale that is much finer than the picture."""
         if self.um_per_px > UPSAMPLING_LIMIT * um_per_px and not allow_upsampling:
             raise ValueError(
                 f"the image has {self.um_per_px:.3g} um per pixel, patches of {um_per_px:.3g} are wanted: give the "

@@ -285,3 +285,23 @@ def test_tiles_by_hand(tmp_path):
     assert (sdata["wsi"]["radius"] == 50).all()
     sdata.write(tmp_path / "a.zarr")
     assert spatialdata.read_zarr(tmp_path / "a.zarr")["table"].shape == (8, 0)
+
+
+def test_a_real_picture_of_xenium(real):
+    adata = anndata.read_h5ad(real("xenium_lung", "NCBI858.h5ad"))
+    picture = real("xenium_lung", "NCBI858.jpg")
+    tissue = {}
+    for order in (["y_pixel", "x_pixel"], ["x_pixel", "y_pixel"]):  # x_pixel is the row
+        adata.obsm["spatial"] = adata.obs[order].to_numpy()
+        sdata = from_anndata(adata, picture, um_per_px=2.125)
+        (found,) = find_slides(sdata, sdata["table"])
+        window = {"size": 8, "um_per_px": 2.125}
+        tissue[order[0]] = found.pyramid.read(found.centers, **window).mean(axis=-1) < 200
+        tissue[order[0], "inside"] = found.pyramid.inside(found.centers, **window).all()
+    assert tissue["y_pixel"].mean() > 0.65 and tissue["y_pixel", "inside"]
+    assert tissue["x_pixel"].mean() < 0.35 and not tissue["x_pixel", "inside"]
+    assert found.pyramid.um_per_px == 2.125
+    with pytest.raises(
+        ValueError, match=r"has 2\.12 um per pixel, patches of 0\.5 are wanted: give the full-resolution"
+    ):
+        found.pyramid.read(found.centers, size=224, um_per_px=0.5)

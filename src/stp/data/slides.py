@@ -63,6 +63,19 @@ def find_slides(
     return slides
 
 
+def spots_in_um(sdata: Any, table: "AnnData") -> np.ndarray | None:
+    """Return the centers of a table's spots (n_obs, 2) in the coordinate system um; None where they are not in it."""
+    if not getattr(sdata, "shapes", None) or "spatialdata_attrs" not in table.uns:
+        return None
+    centers = np.full((table.n_obs, 2), np.nan)
+    for region, rows, instances in _regions(table):
+        spots = _element(sdata, region)
+        if "um" not in _systems(spots):
+            return None
+        centers[rows] = _centers(spots, instances, "um", region)
+    return centers
+
+
 def _regions(table: "AnnData") -> list[tuple[str, np.ndarray, np.ndarray]]:
     """List region, rows and instance ids of a table that annotates elements."""
     attrs = table.uns.get("spatialdata_attrs")
