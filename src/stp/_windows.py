@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-DEFAULT_BYTES = 512 * 2**20
+DEFAULT_BYTES = 256 * 2**20
 BLOCK = 256  # rows read at a time where chunks are lower
 
 Group = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -24,7 +24,7 @@ def windows(level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None
     low, high
         Corners (n, 2) of the boxes as x, y: whole pixels, also outside the level.
     max_bytes
-        Limit on pixels in memory; None for 512 MiB, or more where a single chunk needs more.
+        Limit on pixels in memory; None for 256 MiB, or more where a single chunk needs more.
 
     Yields
     ------

@@ -11,13 +11,14 @@ import PIL.Image
 from stp._files import open_file
 from stp._levels import Level, factor_between, open_array, placed
 from stp._scale import resolve
-from stp._windows import DEFAULT_BYTES, windows
+from stp._windows import windows
 
 __all__ = ["ImagePyramid"]
 
 WHITE = 255
 SQUARE = 1.02  # a pixel may be this much longer than wide
 UPSAMPLING_LIMIT = 1.25  # the finest level may be this much coarser than asked for (method.md section 4)
+KEPT_BYTES = 512 * 2**20  # of a level that is kept in memory: a Visium capture area at 0.5 um per pixel
 NATIVE = 0.5  # a window that differs from the patch by less than this many pixels is a plain slice
 
 
@@ -87,7 +88,7 @@ class ImagePyramid:
         value, source = resolve({"um_per_px": um_per_px, "the coordinate system um": stated})
         return cls(element_levels(element), value, to_pixels, source)
 
-    def in_memory(self, max_bytes: int = DEFAULT_BYTES) -> "ImagePyramid":
+    def in_memory(self, max_bytes: int = KEPT_BYTES) -> "ImagePyramid":
         """Return a pyramid whose levels up to `max_bytes` are read once and kept."""
         levels = [level.in_memory() if 3 * np.prod(level.shape) <= max_bytes else level for level in self.levels]
         return ImagePyramid(tuple(levels), self.um_per_px, self.affine, self.scale_source)
@@ -131,7 +132,7 @@ class ImagePyramid:
         allow_upsampling
             Accept a picture that is coarser than 1.25 times `um_per_px`.
         max_bytes
-            Limit on pixels of the picture in memory, patches not counted: by default 512 MiB, or what it takes to
+            Limit on pixels of the picture in memory, patches not counted: by default 256 MiB, or what it takes to
             decode one chunk where that is more.
 
         Returns
