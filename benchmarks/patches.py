@@ -192,7 +192,7 @@ def loading(image: np.ndarray, folder: Path, repeats: int) -> dict[str, float]:
 
 def embedding(image: np.ndarray, repeats: int, n: int, device: str) -> dict[str, float]:
     """Compare `embed_images` with the bare model on the same batches."""
-    sdata = slide_of(image, lattice()[:: len(lattice()) // n][:n])
+    sdata = slide_of(image, lattice()[:n])
     backbone = "vit_small_patch16_224" if device == "cpu" else "vit_large_patch16_224"
     model = stp.models.ImageEncoder(stp.models.ImageEncoderConfig(backbone)).eval().to(device)
     centers = sdata["table"].obsm["spatial"]
