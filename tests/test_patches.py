@@ -135,7 +135,7 @@ def test_patches_are_the_same_whatever_memory_they_take(rows, um_per_px):
     expected = pyramid_of(IMAGE).read(CENTERS, size=32, um_per_px=um_per_px)
     counted = Counted(IMAGE)
     counted.chunks = (20, 25, 3)
-    least = 3 * (600 + rows) * 150
+    least = 3 * (1400 + rows) * 130
     read = pyramid_of(counted).read(CENTERS, size=32, um_per_px=um_per_px, max_bytes=least)
     np.testing.assert_array_equal(read, expected)
     assert len(counted.windows) > 1

@@ -63,8 +63,8 @@ def _room(level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None) 
 
 
 def _decoding(tallest: int) -> int:
-    """Return the rows taken by what is being decoded: once in chunks, once joined."""
-    return 2 * max(tallest, BLOCK)
+    """Return the rows taken by what is being decoded: zarr holds it about five times, from compressed to joined."""
+    return 5 * max(tallest, BLOCK)
 
 
 def _strips(left: np.ndarray, right: np.ndarray, width: int) -> Iterator[np.ndarray]:
