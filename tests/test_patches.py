@@ -1,11 +1,17 @@
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing.reduction import ForkingPickler
+
+import anndata
 import dask.array
+import imagecodecs
 import numpy as np
 import PIL.Image
 import pytest
 import tifffile
 import zarr
 
-import stp.patches
 from stp._levels import open_array
 from stp.patches import ImagePyramid, linear_scale
 
@@ -125,28 +131,33 @@ def test_in_memory_keeps_large_levels_where_they_are():
 
 @pytest.mark.parametrize("um_per_px", [0.5, 1.3])
 @pytest.mark.parametrize("rows", [1, 100, 150])
-def test_patches_are_the_same_across_bands(rows, um_per_px, monkeypatch):
+def test_patches_are_the_same_whatever_memory_they_take(rows, um_per_px):
     expected = pyramid_of(IMAGE).read(CENTERS, size=32, um_per_px=um_per_px)
-    monkeypatch.setattr(stp.patches, "BAND_BYTES", rows * IMAGE.shape[1] * 3)
     counted = Counted(IMAGE)
-    read = pyramid_of(counted).read(CENTERS, size=32, um_per_px=um_per_px)
+    counted.chunks = (20, 25, 3)
+    least = 3 * (1400 + rows) * 130
+    read = pyramid_of(counted).read(CENTERS, size=32, um_per_px=um_per_px, max_bytes=least)
     np.testing.assert_array_equal(read, expected)
-    assert 1 < len(counted.windows) <= len(CENTERS)
-    side = int(np.ceil(32 * um_per_px / 0.5))
-    assert max(height for height, *_ in counted.windows) <= max(rows, side + 2) + 1
+    assert len(counted.windows) > 1
 
 
-def test_patches_under_one_band_are_read_at_once():
-    counted = Counted(IMAGE)
-    pyramid_of(counted).read(CENTERS, size=32, um_per_px=0.5)
-    assert len(counted.windows) == 1
+def test_a_stream_is_the_read_in_the_order_of_the_picture():
+    how = {"size": 32, "um_per_px": 0.5}
+    expected = pyramid_of(IMAGE).read(CENTERS, **how)
+    tiled = pyramid_of(zarr.create_array({}, data=IMAGE, chunks=(50, 64, 3)))
+    batches = list(tiled.stream(CENTERS, batch_size=7, **how))
+    assert [len(rows) for rows, _ in batches] == [7, 7, 7, 4]
+    rows = np.concatenate([rows for rows, _ in batches])
+    assert sorted(rows) == list(range(25))
+    assert (np.diff(CENTERS[rows, 1].round()) >= -1).all()
+    np.testing.assert_array_equal(np.concatenate([patches for _, patches in batches]), expected[rows])
 
 
-def test_order_is_that_of_the_centers(monkeypatch):
-    monkeypatch.setattr(stp.patches, "BAND_BYTES", 100 * IMAGE.shape[1] * 3)
+def test_order_is_that_of_the_centers():
     order = RNG.permutation(len(CENTERS))
+    tiled = pyramid_of(zarr.create_array({}, data=IMAGE, chunks=(50, 64, 3)))
     patches = pyramid_of(IMAGE).read(CENTERS, size=32, um_per_px=0.5)
-    shuffled = pyramid_of(IMAGE).read(CENTERS[order], size=32, um_per_px=0.5)
+    shuffled = tiled.read(CENTERS[order], size=32, um_per_px=0.5)
     np.testing.assert_array_equal(shuffled, patches[order])
     assert len(np.unique(patches.reshape(len(patches), -1), axis=0)) == len(CENTERS)
 
@@ -233,3 +244,32 @@ def test_linear_scale_does_not_depend_on_turns():
     turn = np.array([[np.cos(1), -np.sin(1), 7], [np.sin(1), np.cos(1), 8], [0, 0, 1]])
     assert linear_scale(turn * 0.3) == pytest.approx(0.3)
     assert linear_scale(np.diag([-0.5, 2.0, 1])) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_files_are_opened_in_each_process(method, real):
+    pyramid = ImagePyramid.from_path(real("wsi", "CMU-1-Small-Region.svs"))
+    parts = np.random.default_rng(0).uniform([200, 200], [2000, 2700], (8, 20, 2))
+    expected = [pyramid.read(part, size=64, um_per_px=0.499) for part in parts]  # open here already
+    assert len(ForkingPickler.dumps(pyramid)) < 2000
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context(method)) as workers:
+        found = list(workers.map(partial(pyramid.read, size=64, um_per_px=0.499), parts))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # by PIL in this test, not by stp
+def test_patches_of_a_real_section_are_slices_of_its_picture(real):
+    centers = anndata.read_h5ad(real("her2st", "C6.h5ad"), backed="r").obsm["spatial"][::9]
+    path = real("her2st", "C6.jpg")
+    whole = imagecodecs.imread(path)
+    patches = ImagePyramid.from_path(path, um_per_px=0.6836).read(centers, size=224, um_per_px=0.6836)
+    for patch, (x, y) in zip(patches, np.floor(centers - 111.5).astype(int), strict=True):
+        np.testing.assert_array_equal(patch, whole[y : y + 224, x : x + 224])
+
+
+def test_coordinates_that_are_no_numbers_are_refused():
+    centers = CENTERS.copy()
+    centers[[3, 7], 1] = np.nan
+    with pytest.raises(ValueError, match="2 spots have no finite coordinates, the first in row 3; leave them out"):
+        pyramid_of(IMAGE).read(centers, size=8, um_per_px=0.5)

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stp._scale import lattice_um_per_unit, resolve
+from stp._scale import bin_um, fitted_um_per_unit, lattice_um_per_unit, resolve, scale_factors
 
 
 def hexagonal(um_per_px, jitter_um=0.0, angle=0.0, keep=1.0, shape=(30, 20)):
@@ -20,17 +20,24 @@ def hexagonal(um_per_px, jitter_um=0.0, angle=0.0, keep=1.0, shape=(30, 20)):
     return obs[kept], ((um @ turn.T + 300) / um_per_px)[kept]
 
 
-@pytest.mark.parametrize("section", ["C2", "C3", "C4", "C5", "C6"])
+@pytest.mark.parametrize(
+    "section", [f"{p}{i}" for p, n in (("C", 6), ("D", 6), ("E", 3), ("F", 3)) for i in range(1, n + 1)]
+)
 def test_lattice_of_real_spatial_transcriptomics(section, real):
     adata = anndata.read_h5ad(real("her2st", f"{section}.h5ad"))
-    fitted = lattice_um_per_unit(adata.obs, adata.obsm["spatial"])
-    assert fitted == pytest.approx(adata.uns["um_per_px"], rel=0.01)
+    pitch = 200 * adata.uns["um_per_px"] / lattice_um_per_unit(adata.obs, adata.obsm["spatial"])
+    assert 198 <= pitch <= 202
 
 
-def test_lattice_of_real_visium(real):
-    spots = pd.read_csv(real("dlpfc", "dlpfc_spots_labels.tsv.gz"), sep="\t").groupby("sample").get_group(151673)
-    fitted = lattice_um_per_unit(spots, spots[["px_col", "px_row"]])
-    assert fitted == pytest.approx(0.7245, abs=5e-4)  # nearest neighbors on whole pixels: 0.730
+def test_lattices_of_real_visium(real):
+    samples = pd.read_csv(real("dlpfc", "dlpfc_spots_labels.tsv.gz"), sep="\t").groupby("sample")
+    fitted = {name: lattice_um_per_unit(spots, spots[["px_col", "px_row"]]) for name, spots in samples}
+    assert len(fitted) == 12
+    # 151673 from its nearest neighbors: 0.730, because these are whole pixels: 137 of 138.03.
+    assert fitted[151673] == pytest.approx(0.7245, abs=5e-4)
+    assert all(0.718 < value < 0.725 for value in fitted.values())
+    for value in fitted.values():
+        assert resolve({"um_per_px": 0.73, "the spot lattice": value})[0] == 0.73  # no contradiction
 
 
 @pytest.mark.parametrize(
@@ -100,3 +107,35 @@ def test_nothing_known_is_an_error_with_the_remedy(spot_diameter):
 def test_a_scale_must_be_positive(value):
     with pytest.raises(ValueError, match="um_per_px gives .* no scale"):
         resolve({"um_per_px": value, "the spot lattice": 0.5})
+
+
+def test_bins_of_visium_hd_are_a_lattice_of_known_pitch():
+    row, col = (x.ravel() for x in np.meshgrid(np.arange(300), np.arange(200), indexing="ij"))
+    obs, centers = pd.DataFrame({"array_row": row, "array_col": col}), np.column_stack([col, row]) * 29.3
+    assert lattice_um_per_unit(obs, centers) is None  # a large square lattice is of an unknown technology
+    assert lattice_um_per_unit(obs, centers, bin_um("sample_square_008um")) == pytest.approx(8 / 29.3)
+
+
+@pytest.mark.parametrize(
+    ("region", "um"), [("square_002um", 2), ("my_slide_square_016um", 16), ("square", None), ("square_008um_old", None)]
+)
+def test_bins_are_known_by_the_name_of_their_region(region, um):
+    assert bin_um(region) == um
+
+
+def test_places_known_in_um():
+    rng = np.random.default_rng(0)
+    centers = rng.uniform(0, 5000, (50, 2))
+    um = centers[:, ::-1] * [0.2125, -0.2125] + [7, 9]  # turned, mirrored and moved
+    assert fitted_um_per_unit(um, centers) == pytest.approx(0.2125)
+    um[3] = np.nan
+    assert fitted_um_per_unit(um, centers) == pytest.approx(0.2125)
+    assert fitted_um_per_unit(rng.permutation(um), centers) is None
+    assert fitted_um_per_unit(um[:2], centers[:2]) is None
+
+
+def test_scale_factors_are_those_of_the_region_or_of_the_only_library():
+    libraries = {name: {"scalefactors": {"microns_per_pixel": value}} for name, value in (("a", 0.2), ("b", 0.3))}
+    assert scale_factors({"spatial": libraries}, "b") == {"microns_per_pixel": 0.3}
+    assert scale_factors({"spatial": libraries}) == scale_factors({}) == scale_factors({"spatial": np.ones(3)}) == {}
+    assert scale_factors({"spatial": {"a": libraries["a"]}}, "c") == {"microns_per_pixel": 0.2}

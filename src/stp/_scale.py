@@ -1,8 +1,9 @@
-"""Where um per pixel comes from: the lattice of the spots, the scale factors, and the check that sources agree."""
+"""Where um per pixel comes from: lattices, places known in um, scale factors, and the check that sources agree."""
 
+import re
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ SPOT_DIAMETER = 65.0  # um for which 10x writes `spot_diameter_fullres`, though 
 TOLERANCE = 0.05  # two sources that differ by more contradict each other
 
 
-def lattice_um_per_unit(obs: "pd.DataFrame", centers: np.ndarray) -> float | None:
+def lattice_um_per_unit(obs: "pd.DataFrame", centers: np.ndarray, pitch: float | None = None) -> float | None:
     """Fit the lattice of the spots by least squares and return um per unit of `centers`.
 
     Visium is told from Spatial Transcriptomics by the parity of row + column, which is constant on its hexagonal
@@ -28,6 +29,8 @@ def lattice_um_per_unit(obs: "pd.DataFrame", centers: np.ndarray) -> float | Non
         Holds the lattice indices `array_row` and `array_col`.
     centers
         Spot centers (n, 2) in any unit.
+    pitch
+        um between neighbors of a square lattice, where it is known: Visium HD.
 
     Returns
     -------
@@ -41,11 +44,40 @@ def lattice_um_per_unit(obs: "pd.DataFrame", centers: np.ndarray) -> float | Non
         return None
     steps = np.linalg.lstsq(design, np.asarray(centers, dtype=float), rcond=None)[0][:2]  # one row, one column
     per_row, per_col = np.linalg.norm(steps, axis=1)
+    if pitch:
+        return float(pitch / (per_row * per_col) ** 0.5)
     hexagonal = len(np.unique(index.sum(axis=1) % 2)) == 1
     if not hexagonal and index.max() >= ST_LATTICE:
         return None  # bins of Visium HD, or another square grid of unknown pitch
     um = (VISIUM_PITCH * np.sqrt(3) / 2, VISIUM_PITCH / 2) if hexagonal else (ST_PITCH, ST_PITCH)
     return float((um[0] / per_row * um[1] / per_col) ** 0.5)
+
+
+def bin_um(region: str) -> float | None:
+    """Read the side of the bins from the name that spatialdata-io gives a region of Visium HD: `..._square_008um`."""
+    found = re.search(r"square_(\d+)um$", region)
+    return float(found[1]) if found else None
+
+
+def fitted_um_per_unit(um: np.ndarray, centers: np.ndarray) -> float | None:
+    """Fit the same places in um and in another unit, both (n, 2); None where they are not the same places."""
+    known = np.isfinite(um).all(axis=1) & np.isfinite(centers).all(axis=1)
+    design = np.column_stack([centers[known], np.ones(known.sum())])
+    if np.linalg.matrix_rank(design) < 3:
+        return None
+    map_to_um = np.linalg.lstsq(design, um[known], rcond=None)[0]
+    off = np.linalg.norm(design @ map_to_um - um[known], axis=1)
+    if np.median(off) > TOLERANCE * um[known].std():
+        return None
+    return float(np.sqrt(abs(np.linalg.det(map_to_um[:2]))))
+
+
+def scale_factors(uns: Mapping[str, Any], region: str | None = None) -> Mapping[str, float]:
+    """Return the scale factors of 10x: those of a region's library, else of the only one."""
+    libraries = uns.get("spatial", {})
+    libraries = libraries if isinstance(libraries, Mapping) else {}
+    only = next(iter(libraries.values())) if len(libraries) == 1 else {}
+    return libraries.get(region, only).get("scalefactors", {})
 
 
 def resolve(sources: Mapping[str, float | None], spot_diameter: float | None = None) -> tuple[float, str]:

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from stp._levels import Level, open_array, open_file
+from stp._files import open_file
+from stp._levels import Level, factor_between, open_array, placed
 from stp._scale import resolve
+from stp._windows import windows
 
 __all__ = ["ImagePyramid"]
 
 WHITE = 255
+SQUARE = 1.02  # a pixel may be this much longer than wide
 UPSAMPLING_LIMIT = 1.25  # the finest level may be this much coarser than asked for (method.md section 4)
+KEPT_BYTES = 512 * 2**20  # of a level that is kept in memory: a Visium capture area at 0.5 um per pixel
 NATIVE = 0.5  # a window that differs from the patch by less than this many pixels is a plain slice
-BAND_BYTES = 512 * 2**20  # of one level held in memory while patches are cut from it
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,9 @@ class ImagePyramid:
     @classmethod
     def from_path(cls, path: str | Path, *, um_per_px: float | None = None) -> "ImagePyramid":
         """Open a TIFF, SVS, OME-TIFF, JPEG or PNG file lazily; coordinates are pixels of its finest level."""
-        levels, tagged = open_file(path)
+        arrays, tagged = open_file(path)
         value, source = resolve({"um_per_px": um_per_px, "the file's metadata": tagged})
-        return cls(tuple(levels), value, scale_source=source)
+        return cls(placed(tuple(map(open_array, arrays))), value, scale_source=source)
 
     @classmethod
     def from_spatialdata(
@@ -79,14 +82,13 @@ class ImagePyramid:
             raise KeyError(
                 f"image {image_key!r} is not in {system!r}; pass coordinate_system= one of {sorted(to_systems)}"
             )
-        pixels_to = {
-            name: to_systems[name].to_affine_matrix(("x", "y"), ("x", "y")) for name in {system, "um"} & {*to_systems}
-        }
+        pixels_to = {name: affine_of(element, name) for name in {system, "um"} & {*to_systems}}
+        to_pixels = inverse(pixels_to[system], f"image {image_key!r} to {system!r}")
         stated = linear_scale(pixels_to["um"]) if "um" in pixels_to else None
         value, source = resolve({"um_per_px": um_per_px, "the coordinate system um": stated})
-        return cls(element_levels(element), value, np.linalg.inv(pixels_to[system]), source)
+        return cls(element_levels(element), value, to_pixels, source)
 
-    def in_memory(self, max_bytes: int = BAND_BYTES) -> "ImagePyramid":
+    def in_memory(self, max_bytes: int = KEPT_BYTES) -> "ImagePyramid":
         """Return a pyramid whose levels up to `max_bytes` are read once and kept."""
         levels = [level.in_memory() if 3 * np.prod(level.shape) <= max_bytes else level for level in self.levels]
         return ImagePyramid(tuple(levels), self.um_per_px, self.affine, self.scale_source)
@@ -102,11 +104,22 @@ class ImagePyramid:
         slack = NATIVE
         return ((corners - half >= -slack) & (corners + half <= np.array([width, height]) + slack)).all(axis=1)
 
-    def read(self, centers: np.ndarray, *, size: int, um_per_px: float, allow_upsampling: bool = False) -> np.ndarray:
+    def read(
+        self,
+        centers: np.ndarray,
+        *,
+        size: int,
+        um_per_px: float,
+        allow_upsampling: bool = False,
+        max_bytes: int | None = None,
+    ) -> np.ndarray:
         """Cut square patches, white where they leave the picture.
 
-        A patch at the scale of a level is the plain slice whose corner is nearest; at another scale it is the
-        antialiased (triangle filter) resize of the exact window, read from the coarsest level that is fine enough.
+        A patch at the scale of a level is the plain slice whose corner is nearest, the right or lower of two: bit
+        for bit the picture, at most half a pixel beside the center. At another scale it is the antialiased (triangle
+        filter) resize of the exact window, read from the coarsest level that is fine enough. Chunks and backing do
+        not change a bit of it. Levels do, as far as their makers averaged and rounded: on H&E by about 1 of 255 on
+        average where they are averages of the finest, more where they were compressed anew.
 
         Parameters
         ----------
@@ -118,25 +131,60 @@ class ImagePyramid:
             Scale of the patches.
         allow_upsampling
             Accept a picture that is coarser than 1.25 times `um_per_px`.
+        max_bytes
+            Limit on pixels of the picture in memory, patches not counted: by default 256 MiB, or what it takes to
+            decode one chunk where that is more.
 
         Returns
         -------
         (n, size, size, 3) uint8, in the order of `centers`.
+
+        Raises
+        ------
+        ValueError
+            The picture is too coarse, a part of it is missing, a center is no number, or `max_bytes` is too little.
         """
-        self._check_scale(um_per_px, allow_upsampling)
-        level, factor = self._level_for(um_per_px)
-        side = size * um_per_px / (self.um_per_px * factor)
-        corners = self.to_pixels(centers) / factor - side / 2
-        if abs(side - size) < NATIVE:
-            side, corners = size, np.floor(corners + 0.5)
-        patches = np.empty((len(corners), size, size, 3), dtype=np.uint8)
-        for rows in _bands(corners, side, level.shape[1]):
-            window, origin = _read_band(level, corners[rows], side)
-            for row in rows:
-                patches[row] = _cut(window, corners[row] - origin, side, size)
+        patches = np.empty((len(centers), size, size, 3), dtype=np.uint8)
+        how = {"allow_upsampling": allow_upsampling, "max_bytes": max_bytes}
+        for rows, cut in self.stream(centers, size=size, um_per_px=um_per_px, batch_size=64, **how):
+            patches[rows] = cut
         return patches
 
-    def _check_scale(self, um_per_px: float, allow_upsampling: bool) -> None:
+    def stream(
+        self,
+        centers: np.ndarray,
+        *,
+        size: int,
+        um_per_px: float,
+        batch_size: int,
+        allow_upsampling: bool = False,
+        max_bytes: int | None = None,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows of `centers` (m,) and their patches (m, size, size, 3), as :meth:`read` cuts them.
+
+        Patches come in the order of the picture, each once, in batches of `batch_size` but for the last; each chunk
+        of the picture is decoded once.
+        """
+        self.check_scale(um_per_px, allow_upsampling)
+        level, factor = self._level_for(um_per_px)
+        side = size * um_per_px / (self.um_per_px * factor)
+        corners = (self.to_pixels(_finite(centers)) - level.origin) / factor - side / 2
+        if abs(side - size) < NATIVE:
+            side, corners = size, np.floor(corners + 0.5)
+        low, high = np.floor(corners).astype(int), np.ceil(corners + side).astype(int)
+        rows, patches = [], np.empty((batch_size, size, size, 3), dtype=np.uint8)
+        for group, window, origin in windows(level, low, high, max_bytes):
+            for row in group:
+                patches[len(rows)] = _cut(window, corners[row] - origin, side, size)
+                rows.append(row)
+                if len(rows) == batch_size:
+                    yield np.array(rows), patches
+                    rows, patches = [], np.empty_like(patches)
+        if rows:
+            yield np.array(rows), patches[: len(rows)]
+
+    def check_scale(self, um_per_px: float, allow_upsampling: bool = False) -> None:
+        """Refuse a scale that is much finer than the picture."""
         if self.um_per_px > UPSAMPLING_LIMIT * um_per_px and not allow_upsampling:
             raise ValueError(
                 f"the image has {self.um_per_px:.3g} um per pixel, patches of {um_per_px:.3g} are wanted: give the "
@@ -146,7 +194,7 @@ class ImagePyramid:
 
     def _level_for(self, um_per_px: float) -> tuple[Level, float]:
         """Return the coarsest level that needs no upsampling, and its factor to the finest level."""
-        factors = [_factor(self.levels[0].shape[0], level.shape[0]) for level in self.levels]
+        factors = [factor_between(self.levels[0].shape[0], level.shape[0]) for level in self.levels]
         fine_enough = [f for f in factors if f * self.um_per_px <= um_per_px * 1.001]
         factor = max(fine_enough, default=1.0)
         return self.levels[factors.index(factor)], factor
@@ -156,17 +204,45 @@ def element_levels(element: Any) -> tuple[Level, ...]:
     """Return the levels of a SpatialData image, single or multiscale."""
     if not hasattr(element, "children"):
         return (_element_level(element),)
-    return tuple(_element_level(next(iter(element[name].data_vars.values()))) for name in element.children)
+    return placed(tuple(_element_level(next(iter(element[name].data_vars.values()))) for name in element.children))
 
 
 def _element_level(array: Any) -> Level:
-    ordered = array.transpose("c", "y", "x")
-    return Level(ordered.data, channels_first=True)
+    return Level(_stored(array.transpose("c", "y", "x").data), channels_first=True)
+
+
+def _stored(array: Any) -> Any:
+    """Return the zarr array that a dask array reads as it is: it pickles as a path, and is read faster than dask."""
+    import zarr
+
+    layers = getattr(getattr(array, "dask", None), "layers", {})
+    source = dict(layers.get(f"original-{array.name}", {})).get(f"original-{array.name}") if len(layers) == 2 else None
+    return source if isinstance(source, zarr.Array) and source.shape == array.shape else array
+
+
+def affine_of(element: Any, system: str) -> np.ndarray:
+    """Return the (3, 3) matrix that takes x, y of a SpatialData element to a coordinate system."""
+    from spatialdata.transformations import get_transformation
+
+    return get_transformation(element, system).to_affine_matrix(("x", "y"), ("x", "y"))
 
 
 def linear_scale(matrix: np.ndarray) -> float:
     """Return the length of a unit after an affine map: the root of its determinant."""
     return float(np.sqrt(abs(np.linalg.det(np.asarray(matrix)[:2, :2]))))
+
+
+def inverse(matrix: np.ndarray, name: str) -> np.ndarray:
+    """Invert an affine map; refuse one without inverse, and one under which square patches would not be square."""
+    longest, shortest = np.linalg.svd(matrix[:2, :2], compute_uv=False) if np.isfinite(matrix).all() else (1, 0)
+    if not shortest > 1e-9 * longest:
+        raise ValueError(f"the transformation of {name} has no inverse; set it anew: {matrix.tolist()}")
+    if longest > SQUARE * shortest:
+        raise ValueError(
+            f"the transformation of {name} makes pixels {longest / shortest:.3g} times longer than wide, and patches "
+            "would be distorted; resample the image to square pixels"
+        )
+    return np.linalg.inv(matrix)
 
 
 def _only(systems: Any) -> str:
@@ -175,29 +251,11 @@ def _only(systems: Any) -> str:
     raise ValueError(f"the image is in several coordinate systems; pass coordinate_system= one of {sorted(systems)}")
 
 
-def _factor(full: int, reduced: int) -> float:
-    """Return the factor between two levels: the whole number that explains both heights, trimmed or padded."""
-    whole = round(full / reduced)
-    return float(whole) if reduced in (full // whole, -(-full // whole)) else full / reduced
-
-
-def _bands(corners: np.ndarray, side: float, width: int) -> Iterator[np.ndarray]:
-    """Split patches, ordered from top to bottom, so that the rows under each group fit `BAND_BYTES`."""
-    order = np.argsort(corners[:, 1], kind="stable")
-    tallest = max(BAND_BYTES // (3 * width), int(np.ceil(side)) + 2)
-    start = 0
-    for stop in range(1, len(order) + 1):
-        if stop == len(order) or corners[order[stop], 1] + side - corners[order[start], 1] > tallest:
-            yield order[start:stop]
-            start = stop
-
-
-def _read_band(level: Level, corners: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray]:
-    """Read the part of the level under these patches once; return it and its corner as x, y."""
-    limit = np.array(level.shape[::-1])
-    low = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, limit)
-    high = np.clip(np.ceil(corners.max(axis=0) + side).astype(int), low, limit)
-    return level.read(low[1], high[1], low[0], high[0]), low
+def _finite(centers: np.ndarray) -> np.ndarray:
+    centers = np.asarray(centers, dtype=float)
+    if len(wrong := np.flatnonzero(~np.isfinite(centers).all(axis=1))):
+        raise ValueError(f"{len(wrong)} spots have no finite coordinates, the first in row {wrong[0]}; leave them out")
+    return centers
 
 
 def _cut(window: np.ndarray, corner: np.ndarray, side: float, size: int) -> np.ndarray:

@@ -1,3 +1,4 @@
+import anndata
 import numpy as np
 import PIL.Image
 import pytest
@@ -7,6 +8,7 @@ from stp.data.dataset import Picks
 from stp.data.pairs import PairDataset, region_centers, turned, turned_cell
 from stp.data.store import SpotStore
 from stp.io import from_anndata, write_store
+from stp.patches import ImagePyramid
 
 SIZE, UM = 48, 4.0  # the patch is 16 px wide in its region
 
@@ -77,6 +79,35 @@ def test_the_patch_fills_the_named_cell_of_its_region(cell, store):
         found = distances(region, patch)
         assert found.argmin() == cell
         assert found[cell] < 0.35 * np.delete(found, cell).min()
+
+
+def searched(region, patch):
+    """Search the shrunk patch in all places of its region: row and column of the best one, in pixels."""
+    side = len(region) // 3
+    small = np.asarray(PIL.Image.fromarray(patch).resize((side, side), PIL.Image.Resampling.BILINEAR), dtype=int)
+    places = np.lib.stride_tricks.sliding_window_view(region.astype(int), (side, side), axis=(0, 1))
+    off = np.abs(places - np.moveaxis(small, -1, 0)).mean(axis=(2, 3, 4))
+    return np.array(np.unravel_index(off.argmin(), off.shape))
+
+
+@pytest.mark.parametrize("cell", range(9))
+def test_a_patch_is_found_in_its_region_where_the_label_says(cell, store):
+    patches = store.pyramid.read(store.coordinates, size=SIZE, um_per_px=UM)
+    around = region_centers(store.coordinates, np.full(len(patches), cell), SIZE * UM)
+    regions = store.pyramid.read(around, size=SIZE, um_per_px=3 * UM)
+    for region, patch in zip(regions, patches, strict=True):
+        assert np.abs(searched(region, patch) - np.array(divmod(cell, 3)) * SIZE // 3).max() <= 1
+
+
+def test_patches_of_a_real_section_are_found_in_their_regions(real):
+    adata = anndata.read_h5ad(real("her2st", "C6.h5ad"), backed="r")
+    pyramid = ImagePyramid.from_path(real("her2st", "C6.jpg"), um_per_px=0.6836).in_memory()
+    centers = adata.obsm["spatial"][::20]
+    for cell in range(9):
+        around = region_centers(centers, np.full(len(centers), cell), 48 * 2 / 0.6836)
+        regions, patches = (pyramid.read(c, size=48, um_per_px=um) for c, um in ((around, 6.0), (centers, 2.0)))
+        for region, patch in zip(regions, patches, strict=True):
+            assert np.abs(searched(region, patch) - np.array(divmod(cell, 3)) * 16).max() <= 1
 
 
 @pytest.mark.parametrize("turn", [False, True])

@@ -156,9 +156,15 @@ def test_spots_and_image_meet_where_both_are(sdata, adata):
     np.testing.assert_allclose(found.pyramid.to_pixels(found.centers), adata.obsm["spatial"] + [100, 50])
 
 
-def test_several_shared_coordinate_systems_are_listed(sdata):
+def test_several_shared_coordinate_systems_that_say_the_same_are_one(sdata):
     for found in (sdata["slide_full_image"], sdata["slide"]):
-        set_transformation(found, {"a": Identity(), "b": Identity()}, set_all=True)
+        set_transformation(found, {"a": Identity(), "b": scaled(0.3)}, set_all=True)
+    assert slide(sdata).coordinate_system == "a"
+
+
+def test_several_shared_coordinate_systems_are_listed(sdata):
+    set_transformation(sdata["slide_full_image"], {"a": Identity(), "b": Identity()}, set_all=True)
+    set_transformation(sdata["slide"], {"a": Identity(), "b": Translation([9, 0], axes=("x", "y"))}, set_all=True)
     with pytest.raises(ValueError, match=r"share several .* coordinate_system= one of \['a', 'b'\]"):
         slide(sdata)
     assert slide(sdata, coordinate_system="b").coordinate_system == "b"

@@ -11,7 +11,7 @@ import spatialdata
 import tifffile
 from spatialdata.transformations import get_transformation
 
-import stp._levels
+import stp._files
 from stp.data.slides import find_slides
 from stp.io import from_anndata, read_visium, read_wsi
 
@@ -75,8 +75,8 @@ def test_from_anndata_takes_images_of_any_kind(kind, adata, image, tmp_path):
 
 
 def test_a_real_section_is_opened_and_not_decoded(real, monkeypatch):
-    decoded, decode = [], stp._levels._decode
-    monkeypatch.setattr(stp._levels, "_decode", lambda path: decoded.append(path) or decode(path))
+    decoded, decode = [], stp._files._decode
+    monkeypatch.setattr(stp._files, "_decode", lambda path: decoded.append(path) or decode(path))
     adata = anndata.read_h5ad(real("her2st", "C6.h5ad"))
     sdata = from_anndata(adata, real("her2st", "C6.jpg"), um_per_px=adata.uns["um_per_px"])
     (found,) = find_slides(sdata, sdata["table"])
@@ -240,6 +240,10 @@ def test_read_wsi_of_real_slides(name, real):
     sdata = read_wsi(path, um_per_px=stated or 0.25)
     assert (list(sdata.images), list(sdata.shapes), list(sdata.tables)) == (["wsi_full_image"], [], [])
     element = sdata["wsi_full_image"]
+    if name.startswith("TCGA"):  # two levels
+        assert [element[scale]["image"].shape for scale in element.children] == [(3, *shape), (3, 1783, 2221)]
+        np.testing.assert_allclose(to_um(element), np.diag([0.25, 0.25, 1]))
+        element = element["scale0"]["image"]
     assert element.shape == (3, *shape)
     np.testing.assert_allclose(to_um(element), np.diag([stated or 0.25] * 2 + [1]))
     window = element[:, 300:400, 500:620].to_numpy()
@@ -281,3 +285,23 @@ def test_tiles_by_hand(tmp_path):
     assert (sdata["wsi"]["radius"] == 50).all()
     sdata.write(tmp_path / "a.zarr")
     assert spatialdata.read_zarr(tmp_path / "a.zarr")["table"].shape == (8, 0)
+
+
+def test_a_real_picture_of_xenium(real):
+    adata = anndata.read_h5ad(real("xenium_lung", "NCBI858.h5ad"))
+    picture = real("xenium_lung", "NCBI858.jpg")
+    tissue = {}
+    for order in (["y_pixel", "x_pixel"], ["x_pixel", "y_pixel"]):  # x_pixel is the row
+        adata.obsm["spatial"] = adata.obs[order].to_numpy()
+        sdata = from_anndata(adata, picture, um_per_px=2.125)
+        (found,) = find_slides(sdata, sdata["table"])
+        window = {"size": 8, "um_per_px": 2.125}
+        tissue[order[0]] = found.pyramid.read(found.centers, **window).mean(axis=-1) < 200
+        tissue[order[0], "inside"] = found.pyramid.inside(found.centers, **window).all()
+    assert tissue["y_pixel"].mean() > 0.65 and tissue["y_pixel", "inside"]
+    assert tissue["x_pixel"].mean() < 0.35 and not tissue["x_pixel", "inside"]
+    assert found.pyramid.um_per_px == 2.125
+    with pytest.raises(
+        ValueError, match=r"has 2\.12 um per pixel, patches of 0\.5 are wanted: give the full-resolution"
+    ):
+        found.pyramid.read(found.centers, size=224, um_per_px=0.5)

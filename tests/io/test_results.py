@@ -141,6 +141,15 @@ def test_a_sdata_not_on_disk_is_refused(sdata):
         write_results(sdata)
 
 
+def test_a_store_that_is_read_only_is_refused_before_anything_is_written(on_disk, monkeypatch):
+    add_results(on_disk["table"])
+    before = contents(on_disk.path)
+    monkeypatch.setattr(stp.io._results.os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match=r"a\.zarr cannot be written to; copy the store"):
+        write_results(on_disk)
+    assert contents(on_disk.path) == before
+
+
 def test_an_unknown_table_lists_the_tables(on_disk):
     with pytest.raises(KeyError, match=r"no table 'cells'.*\['table'\]"):
         write_results(on_disk, table_key="cells")

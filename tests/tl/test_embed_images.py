@@ -1,4 +1,5 @@
 import dataclasses
+import logging
 
 import numpy as np
 import pytest
@@ -69,12 +70,36 @@ def test_batch_size_does_not_change_results(sdata, stamp, batch_size):
     np.testing.assert_allclose(obsm["other"], obsm["X_stp_images"], rtol=1e-4, atol=1e-5)
 
 
-def test_more_spots_than_are_read_at_once(sdata, stamp, monkeypatch):
+def test_memory_of_pixels_does_not_change_results(sdata, stamp):
     tl.embed_images(sdata, stamp)
-    monkeypatch.setattr("stp.tl._embed.READ_AHEAD", 30)
-    tl.embed_images(sdata, stamp, batch_size=20, key_added="other")
+    tl.embed_images(sdata, stamp, batch_size=20, max_bytes=3 * 2400 * 900, key_added="other")
     obsm = table_of(sdata).obsm
     np.testing.assert_allclose(obsm["other"], obsm["X_stp_images"], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="max_bytes=1000 is too little"):
+        tl.embed_images(sdata, stamp, max_bytes=1000, key_added="third")
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(sdata, native, caplog, monkeypatch):
+    tl.embed_images(sdata, native)
+    sizes, encode = [], native.encode
+
+    def limited(images, references=None):
+        sizes.append(len(images))
+        if len(images) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(images, references)
+
+    monkeypatch.setattr(native, "encode", limited)
+    monkeypatch.setattr(logging.getLogger("stp"), "propagate", True)
+    tl.embed_images(sdata, native, batch_size=32, key_added="other")
+    assert sizes[:3] == [32, 16, 8]
+    assert max(sizes[2:]) == 8
+    assert "going on with batches of 8 patches" in caplog.text
+    obsm = table_of(sdata).obsm
+    np.testing.assert_allclose(obsm["other"], obsm["X_stp_images"], rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(native, "encode", lambda images: limited(images.repeat(11, 1, 1, 1)))
+    with pytest.raises(torch.OutOfMemoryError):
+        tl.embed_images(sdata, native, batch_size=4)
 
 
 def test_rows_are_joined_by_instance_and_follow_the_table(sdata, stamp):

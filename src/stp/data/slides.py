@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._scale import lattice_um_per_unit, resolve
-from stp.patches import ImagePyramid, linear_scale
+from stp._scale import bin_um, fitted_um_per_unit, lattice_um_per_unit, resolve, scale_factors
+from stp.patches import ImagePyramid, affine_of, inverse, linear_scale
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+PREFERRED = ("um", "global")  # coordinate systems, where spots and image meet in several
+SAME_PX = 0.5  # two coordinate systems that put spots no further apart on the image say the same
+XENIUM_REGIONS = ("cell_labels", "cell_circles")  # as spatialdata-io names them
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,19 @@ def find_slides(
     return slides
 
 
+def spots_in_um(sdata: Any, table: "AnnData") -> np.ndarray | None:
+    """Return the centers of a table's spots (n_obs, 2) in the coordinate system um; None where they are not in it."""
+    if not getattr(sdata, "shapes", None) or "spatialdata_attrs" not in table.uns:
+        return None
+    centers = np.full((table.n_obs, 2), np.nan)
+    for region, rows, instances in _regions(table):
+        spots = _element(sdata, region)
+        if "um" not in _systems(spots):
+            return None
+        centers[rows] = _centers(spots, instances, "um", region)
+    return centers
+
+
 def _regions(table: "AnnData") -> list[tuple[str, np.ndarray, np.ndarray]]:
     """List region, rows and instance ids of a table that annotates elements."""
     attrs = table.uns.get("spatialdata_attrs")
@@ -78,7 +95,7 @@ def _find_slide(sdata, table, region, rows, instances, image_key, shapes_key, co
     spots = _element(sdata, shapes_key)
     image_key, system = _image_of(sdata, spots, image_key, coordinate_system)
     centers = _centers(spots, instances, system, shapes_key)
-    value, source = _scale(sdata, table.obs.iloc[rows], table.uns, region, spots, centers, image_key, system, um_per_px)
+    value, source = _scale(sdata, table[rows], region, spots, centers, image_key, system, um_per_px)
     pyramid = ImagePyramid.from_spatialdata(sdata, image_key, coordinate_system=system, um_per_px=value)
     return Slide(region, rows, centers, system, image_key, replace(pyramid, scale_source=source))
 
@@ -102,9 +119,9 @@ def _image_of(sdata, spots, image_key: str | None, system: str | None) -> tuple[
         raise KeyError("the SpatialData has no image; stp.io.from_anndata(adata, image) adds one")
     if image_key is not None and image_key not in sdata.images:
         raise KeyError(f"no image {image_key!r}; pass image_key= one of {sorted(sdata.images)}")
-    candidates = [image_key] if image_key else [key for key in sdata.images if _is_rgb(sdata.images[key])]
-    shared = {key: _shared(spots, sdata.images[key], system) for key in candidates}
-    resolution = {key: _pixels_per_unit(sdata.images[key], name) for key, name in shared.items() if name}
+    candidates = [image_key] if image_key else _rgb_images(sdata)
+    shared = {key: _shared(spots, sdata.images[key], system, key) for key in candidates}
+    resolution = {key: linear_scale(found[1]) for key, found in shared.items() if found}
     if not resolution:
         where = f"in {system!r}" if system else "in any coordinate system of the spots"
         raise ValueError(
@@ -114,34 +131,39 @@ def _image_of(sdata, spots, image_key: str | None, system: str | None) -> tuple[
     best = [key for key, value in resolution.items() if value > 0.99 * finest]
     if len(best) > 1:
         raise ValueError(f"several images fit the spots; pass image_key= one of {best}")
-    return best[0], shared[best[0]]
+    return best[0], shared[best[0]][0]
 
 
-def _shared(spots: Any, image: Any, wanted: str | None) -> str | None:
-    """Name the coordinate system in which spots and image meet: the wanted one, else um, global, or the only one."""
-    both = [name for name in _systems(spots) if name in _systems(image)]
-    if wanted is not None:
-        return wanted if wanted in both else None
-    for name in ("um", "global"):
-        if name in both:
-            return name
-    if len(both) > 1:
+def _shared(spots: Any, image: Any, wanted: str | None, key: str) -> tuple[str, np.ndarray] | None:
+    """Name the coordinate system in which spots and image meet, and map spots to pixels (3, 3).
+
+    It is the wanted one, else um, global, or any other if all others put the spots in the same place.
+    """
+    both = [name for name in _systems(spots) if name in _systems(image) and wanted in (None, name)]
+    both.sort(key=lambda name: PREFERRED.index(name) if name in PREFERRED else len(PREFERRED))
+    to_pixels = [
+        inverse(affine_of(image, name), f"image {key!r} to {name!r}") @ affine_of(spots, name) for name in both
+    ]
+    if not both:
+        return None
+    others = [] if both[0] in PREFERRED else to_pixels[1:]
+    if not all(np.allclose(other, to_pixels[0], rtol=1e-3, atol=SAME_PX) for other in others):
         raise ValueError(f"spots and image share several coordinate systems; pass coordinate_system= one of {both}")
-    return both[0] if both else None
+    return both[0], to_pixels[0]
 
 
-def _is_rgb(image: Any) -> bool:
+def _rgb_images(sdata: "SpatialData") -> list[str]:
+    """List images with channels r, g, b; where there is none, those of 8 bits whose 3 or 4 channels have no names."""
     from spatialdata.models import get_channel_names
 
-    return len(get_channel_names(image)) in (3, 4)
+    channels = {key: [str(name).lower() for name in get_channel_names(image)] for key, image in sdata.images.items()}
+    named = [key for key, names in channels.items() if names[:3] in (["r", "g", "b"], ["red", "green", "blue"])]
+    unnamed = [key for key, names in channels.items() if names in (["0", "1", "2"], ["0", "1", "2", "3"])]
+    return named or [key for key in unnamed if _dtype(sdata.images[key]) == np.uint8]
 
 
-def _to_system(element: Any, system: str) -> np.ndarray:
-    return _systems(element)[system].to_affine_matrix(("x", "y"), ("x", "y"))
-
-
-def _pixels_per_unit(image: Any, system: str) -> float:
-    return 1 / linear_scale(_to_system(image, system))
+def _dtype(image: Any) -> np.dtype:
+    return next(iter(image["scale0"].data_vars.values())).dtype if hasattr(image, "children") else image.dtype
 
 
 def _centers(spots: Any, instances: np.ndarray, system: str, name: str) -> np.ndarray:
@@ -155,20 +177,30 @@ def _centers(spots: Any, instances: np.ndarray, system: str, name: str) -> np.nd
     return centroids.loc[instances, ["x", "y"]].to_numpy(dtype=float)
 
 
-def _scale(sdata, obs, uns, region, spots, centers, image_key, system, um_per_px) -> tuple[float, str]:
+def _scale(sdata, table, region, spots, centers, image_key, system, um_per_px) -> tuple[float, str]:
     """Resolve um per pixel of the image from every source there is (method.md section 4)."""
     image = sdata.images[image_key]
-    units_per_pixel = 1 / _pixels_per_unit(image, system)
-    spot_units = linear_scale(_to_system(spots, system))  # per unit of the spots, which 10x gives in full pixels
-    factors = uns.get("spatial", {}).get(region, {}).get("scalefactors", {})
+    units_per_pixel = linear_scale(affine_of(image, system))
+    spot_units = linear_scale(affine_of(spots, system))  # per unit of the spots, which 10x gives in full pixels
+    factors = scale_factors(table.uns, region)
     per_unit = {
         "microns_per_pixel of the scalefactors": factors.get("microns_per_pixel", 0) / spot_units,
-        "the spot lattice": lattice_um_per_unit(obs, centers),
+        "the um of Xenium in obsm['spatial']": _xenium_um_per_unit(sdata, table, region, centers),
+        "the spot lattice": lattice_um_per_unit(table.obs, centers, bin_um(region)),
     }
     sources = {
         "um_per_px": um_per_px,
-        "the coordinate system um": linear_scale(_to_system(image, "um")) if "um" in _systems(image) else None,
+        "the coordinate system um": linear_scale(affine_of(image, "um")) if "um" in _systems(image) else None,
         **{name: value * units_per_pixel if value else None for name, value in per_unit.items()},
     }
     diameter = factors.get("spot_diameter_fullres", 0) * spot_units / units_per_pixel
     return resolve(sources, diameter)
+
+
+def _xenium_um_per_unit(sdata: Any, table: "AnnData", region: str, centers: np.ndarray) -> float | None:
+    """Compare centers with those of 10x, which spatialdata-io keeps in um for Xenium and for nothing else."""
+    if sdata.attrs.get("spatialdata_io_reader") != "xenium" and region not in XENIUM_REGIONS:
+        return None
+    if "spatial" not in table.obsm:
+        return None
+    return fitted_um_per_unit(np.asarray(table.obsm["spatial"], dtype=float)[:, :2], centers)

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._levels import Level, open_array, open_file
-from stp._scale import lattice_um_per_unit, resolve
+from stp._files import open_file
+from stp._levels import Level, open_array
+from stp._scale import lattice_um_per_unit, resolve, scale_factors
 from stp._table import require, tie
 from stp.patches import ImagePyramid
 
@@ -61,44 +62,36 @@ def from_anndata(
     """
     require(adata, "obsm", spatial_key, "nothing of stp: give the spot centers in pixels as this key, or spatial_key=")
     centers = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
-    level, tagged = _open(image)
+    levels, tagged = _open(image)
+    factors = scale_factors(adata.uns)
     scale, _ = resolve(
         {
             "um_per_px": um_per_px,
             "the file's metadata": tagged,
-            "microns_per_pixel of the scalefactors": _scale_factor(adata, "microns_per_pixel"),
+            "microns_per_pixel of the scalefactors": factors.get("microns_per_pixel"),
             "the spot lattice": lattice_um_per_unit(adata.obs, centers),
         },
-        _scale_factor(adata, "spot_diameter_fullres"),
+        factors.get("spot_diameter_fullres"),
     )
     radius = (spot_diameter_um or VISIUM_SPOT_UM) / scale / 2
-    return _assemble(adata.copy(), centers, radius, level, scale, name)
+    return _assemble(adata.copy(), centers, radius, levels, scale, name)
 
 
-def _open(image: Any) -> tuple[Level | None, float | None]:
+def _open(image: Any) -> tuple[tuple[Level, ...], float | None]:
     if image is None:
-        return None, None
-    if isinstance(image, str | Path):
-        levels, tagged = open_file(image)
-        return levels[0], tagged
-    return open_array(image), None
+        return (), None
+    arrays, tagged = open_file(image) if isinstance(image, str | Path) else ([image], None)
+    return tuple(map(open_array, arrays)), tagged
 
 
-def _scale_factor(adata: "AnnData", key: str) -> float | None:
-    """Return a scale factor of 10x where the table holds those of exactly one library."""
-    libraries = adata.uns.get("spatial", {})
-    libraries = list(libraries.values()) if isinstance(libraries, dict) else []
-    return libraries[0].get("scalefactors", {}).get(key) if len(libraries) == 1 else None
-
-
-def _assemble(adata, centers, radius, level, scale, name) -> "SpatialData":
+def _assemble(adata, centers, radius, levels, scale, name) -> "SpatialData":
     """Build shapes, table and image, each in pixels and um."""
     import spatialdata
     from spatialdata.models import ShapesModel
 
     systems = _systems(scale)
     shapes = ShapesModel.parse(centers, geometry=0, radius=radius, transformations=systems)
-    images = {} if level is None else {f"{name}_full_image": _image(level, systems)}
+    images = {f"{name}_full_image": _image(levels, systems)} if levels else {}
     return spatialdata.SpatialData(images=images, shapes={name: shapes}, tables={"table": tie(adata, name)})
 
 
@@ -108,17 +101,34 @@ def _systems(scale: float) -> dict:
     return {"global": Identity(), "um": Scale([scale, scale], axes=("x", "y"))}
 
 
-def _image(level: Level, transformations: dict) -> Any:
+def _image(levels: tuple[Level, ...], transformations: dict) -> Any:
+    """Make an image of one level, or a multiscale one of the levels that a file holds."""
+    from spatialdata.transformations import set_transformation
+    from xarray import DataTree
+
+    images = [_one_level(level) for level in levels]
+    image = images[0]
+    if len(images) > 1:
+        for reduced in images[1:]:
+            for axis in ("y", "x"):
+                at = (np.arange(reduced.sizes[axis]) + 0.5) * images[0].sizes[axis] / reduced.sizes[axis]
+                reduced.coords[axis] = at
+        image = DataTree.from_dict({f"scale{i}": one.to_dataset(name="image") for i, one in enumerate(images)})
+    set_transformation(image, transformations, set_all=True)
+    return image
+
+
+def _one_level(level: Level) -> Any:
     import dask.array
     from spatialdata.models import Image2DModel
 
     array = level.array
     if not isinstance(array, dask.array.Array):
         chunks = getattr(array, "chunks", None) or tuple(min(CHUNK, n) if n > 4 else n for n in array.shape)
-        array = dask.array.from_array(array, chunks=chunks)
+        array = dask.array.from_array(array, chunks=chunks, meta=np.empty((0, 0, 0), np.uint8))
     array = array[:3] if level.channels_first else array[..., :3]
     dims = ("c", "y", "x") if level.channels_first else ("y", "x", "c")
-    return Image2DModel.parse(array, dims=dims, c_coords=["r", "g", "b"], transformations=transformations)
+    return Image2DModel.parse(array, dims=dims, c_coords=["r", "g", "b"])
 
 
 def read_visium(
@@ -202,13 +212,13 @@ def read_wsi(
     import spatialdata
 
     pyramid = ImagePyramid.from_path(path, um_per_px=um_per_px)
-    level, scale = pyramid.levels[0], pyramid.um_per_px
+    levels, scale = pyramid.levels, pyramid.um_per_px
     if tile_um is None:
-        return spatialdata.SpatialData(images={f"{name}_full_image": _image(level, _systems(scale))})
+        return spatialdata.SpatialData(images={f"{name}_full_image": _image(levels, _systems(scale))})
     centers, side = _tiles(pyramid, tile_um)
     adata = anndata.AnnData(np.empty((len(centers), 0), dtype=np.float32), obsm={"spatial": centers})
     adata.obs_names = [f"{name}_{int(x)}_{int(y)}" for x, y in centers]
-    return _assemble(adata, centers, side / 2, level, scale, name)
+    return _assemble(adata, centers, side / 2, levels, scale, name)
 
 
 def _tiles(pyramid: ImagePyramid, tile_um: float) -> tuple[np.ndarray, float]:

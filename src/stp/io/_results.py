@@ -1,5 +1,6 @@
 """Add results to a SpatialData store on disk without rewriting its counts."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ def write_results(sdata: "SpatialData", *, table_key: str = "table", keys: Seque
         The SpatialData is not on disk, or the rows on disk are not those in memory.
     KeyError
         A key is in none of the three slots.
+    PermissionError
+        The store is read-only.
     """
     import zarr
 
@@ -44,6 +47,10 @@ def write_results(sdata: "SpatialData", *, table_key: str = "table", keys: Seque
     if sdata.path is None:
         raise ValueError("the SpatialData is not on disk; call sdata.write(path) or stp.io.write_store first")
     folder = Path(sdata.path) / "tables" / table_key
+    if not os.access(folder, os.W_OK) or not os.access(Path(sdata.path).parent, os.W_OK):
+        raise PermissionError(
+            f"{sdata.path} cannot be written to; copy the store to where you may write, or use sdata.write"
+        )
     on_disk = zarr.open_group(folder, mode="r", use_consolidated=False)
     _check_rows(adata, on_disk)
     entries = list(_entries(adata, on_disk, keys))

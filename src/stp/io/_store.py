@@ -1,26 +1,29 @@
 """Rewrite a slide as a store made for training: counts by Ensembl id, spots in um, the image at two scales."""
 
+import hashlib
 import shutil
 import warnings
-from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.dask import TqdmCallback
 
 from stp._counts import count_blocks
 from stp._keys import STORE, STORE_VERSION
+from stp._log import logger
 from stp._scale import lattice_um_per_unit
 from stp._table import gene_names, get_table, tie
-from stp.data.slides import Slide, find_slides
-from stp.patches import ImagePyramid
+from stp.data.slides import Slide, find_slides, spots_in_um
+from stp.io._pixels import empty_image, fill, make_arrays, shape_at
 from stp.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+SOURCE = "stp_source"  # attribute: what a store was made from
+UNFINISHED = "stp_unfinished"  # attribute of a store whose pixels are still being written
 CHUNK = 256  # pixels per side: a patch touches few chunks
 SPOT_RADIUS_UM = 27.5
 
@@ -47,7 +50,8 @@ def write_store(
     sdata
         A SpatialData with one slide, or an AnnData: counts without an image.
     path
-        The new store, a SpatialData zarr folder; it appears whole or not at all.
+        The new store, a SpatialData zarr folder; it appears whole or not at all. Where a former call was stopped,
+        the image is written on from there.
     table_key, layer, gene_ids_key
         The table, the layer of raw counts (default X), the column of `var` with gene names (default `gene_ids` where it
         holds Ensembl ids, else `var_names`).
@@ -65,7 +69,9 @@ def write_store(
     Notes
     -----
     Genes that the human vocabulary knows are renamed to Ensembl ids, columns of one gene are summed; other genes
-    keep their names. Spot centers stand in `obsm["spatial"]`, in um where the scale is known.
+    keep their names. Spot centers stand in `obsm["spatial"]`, in um where the scale is known. The image is read as a
+    stream, so that memory does not grow with the slide; what the store was made from stands in its attribute
+    `stp_source`.
 
     Raises
     ------
@@ -83,11 +89,13 @@ def write_store(
         raise ValueError("the table has no rows, so there is nothing to train on")
     slide = _slide(sdata, table, image_key, shapes_key, coordinate_system, um_per_px)
     if slide is None:
-        centers, unit = _centers(table, um_per_px)
+        centers, unit = _centers(sdata, table, um_per_px)
         image = {}
     else:
+        slide.pyramid.check_scale(patch_um_per_px)
         centers, unit = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px, "um"
-        image = {"image": _image(slide.pyramid, patch_um_per_px, region_scale)}
+        shape = shape_at(slide.pyramid, patch_um_per_px, region_scale)
+        image = {"image": empty_image(shape, patch_um_per_px, region_scale)}
     store = _assemble(_counts(table, layer, gene_ids_key), centers, unit, image)
     store.attrs[STORE] = {
         "version": STORE_VERSION,
@@ -96,7 +104,9 @@ def write_store(
         "patch_um_per_px": patch_um_per_px if slide else None,
         "scale_source": slide.pyramid.scale_source if slide else None,
     }
-    _write(store, path)
+    store.attrs[SOURCE] = _source(sdata, slide)
+    _write(store, path, slide, patch_um_per_px, region_scale)
+    _report(path, sdata, table)
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
@@ -126,8 +136,10 @@ def _slide(sdata: Any, table: "AnnData", image_key, shapes_key, coordinate_syste
     return slides[0]
 
 
-def _centers(table: "AnnData", um_per_px: float | None) -> tuple[np.ndarray | None, str]:
+def _centers(sdata: Any, table: "AnnData", um_per_px: float | None) -> tuple[np.ndarray | None, str]:
     """Return the spot centers where there is no image, in um where the scale is known."""
+    if (centers := spots_in_um(sdata, table)) is not None:
+        return centers, "um"
     if "spatial" not in table.obsm:
         return None, ""
     centers = np.asarray(table.obsm["spatial"], dtype=float)[:, :2]
@@ -135,34 +147,20 @@ def _centers(table: "AnnData", um_per_px: float | None) -> tuple[np.ndarray | No
     return (centers * um, "um") if um else (centers, "")
 
 
-def _image(pyramid: ImagePyramid, um_per_px: float, region_scale: int) -> Any:
-    """Resample the slide lazily, chunk by chunk, to an image of two levels whose sides the region scale divides."""
-    import dask.array
-    from spatialdata.models import Image2DModel
-    from spatialdata.transformations import Scale
-
-    source = replace(pyramid, affine=np.eye(3)).in_memory()
-    source._check_scale(um_per_px, allow_upsampling=False)
-    block = CHUNK * region_scale
-    factor = um_per_px / pyramid.um_per_px
-    height, width = (int(np.ceil(n / factor / region_scale)) * region_scale for n in pyramid.levels[0].shape)
-
-    def tile(block_info: dict | None = None) -> np.ndarray:
-        (_, _), (top, bottom), (left, right) = block_info[None]["array-location"]
-        center = (np.array([left, top]) + block / 2) * factor
-        whole = source.read(center[None], size=block, um_per_px=um_per_px)[0]
-        return np.moveaxis(whole[: bottom - top, : right - left], -1, 0)
-
-    chunks = ((3,), *(dask.array.core.normalize_chunks(block, (n,))[0] for n in (height, width)))
-    pixels = dask.array.map_blocks(tile, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
-    return Image2DModel.parse(
-        pixels,
-        dims=("c", "y", "x"),
-        c_coords=["r", "g", "b"],
-        transformations={"um": Scale([um_per_px, um_per_px], axes=("x", "y"))},
-        scale_factors=[region_scale],
-        chunks=(3, CHUNK, CHUNK),
-    )
+def _source(sdata: Any, slide: Slide | None) -> dict[str, Any]:
+    """Tell what a store is made from."""
+    path = getattr(sdata, "path", None) or getattr(sdata, "filename", None)
+    source = {"path": str(path) if path else None, "stp": version("stp-spatial")}
+    if slide is None:
+        return source
+    place = {"region": slide.region, "image_key": slide.image_key, "coordinate_system": slide.coordinate_system}
+    pyramid = slide.pyramid
+    return {
+        **source,
+        **place,
+        "um_per_px": pyramid.um_per_px,
+        "shapes": [list(map(int, one.shape)) for one in pyramid.levels],
+    }
 
 
 def _counts(table: "AnnData", layer: str | None, gene_ids_key: str | None) -> "AnnData":
@@ -196,16 +194,65 @@ def _assemble(adata: "AnnData", centers: np.ndarray | None, unit: str, images: d
     return spatialdata.SpatialData(images=images, shapes={"spots": spots}, tables={"table": tie(adata, "spots")})
 
 
-def _write(store: "SpatialData", path: Path) -> None:
+def _write(store: "SpatialData", path: Path, slide: Slide | None, um_per_px: float, region_scale: int) -> None:
     """Write beside, then rename; an old store goes only when the new one is complete."""
+    import zarr
+
     path.parent.mkdir(parents=True, exist_ok=True)
     beside, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
-    shutil.rmtree(beside, ignore_errors=True)
-    with TqdmCallback(desc=f"write {path.name}", disable=None), warnings.catch_warnings():
-        # Shards are for stores on object storage; here they would only announce themselves.
-        warnings.filterwarnings("ignore", message="zarr v3 autosharding")
-        store.write(beside)
+    job = _digest(store, slide, um_per_px, region_scale)
+    if _unfinished(beside) != job:
+        shutil.rmtree(beside, ignore_errors=True)
+        with warnings.catch_warnings():
+            # The arrays that SpatialData writes are given their shards below.
+            warnings.filterwarnings("ignore", message="zarr v3 autosharding")
+            store.write(beside)
+        if slide:
+            make_arrays(zarr.open_group(beside / "images" / "image", use_consolidated=False), CHUNK, region_scale)
+        zarr.open_group(beside, use_consolidated=False).attrs[UNFINISHED] = job
+    group = zarr.open_group(beside, use_consolidated=False)
+    if slide:
+        fill(group["images/image"], beside, slide.pyramid, um_per_px, CHUNK, region_scale)
+    del group.attrs[UNFINISHED]
+    with warnings.catch_warnings():  # as SpatialData does: its parquet files stand beside what zarr knows
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        zarr.consolidate_metadata(beside)
     if path.exists():
         path.rename(old)
     beside.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _digest(store: "SpatialData", slide: Slide | None, um_per_px: float, region_scale: int) -> str:
+    """Name a store by what goes into it: counts, spots, settings, and the image where some spots are."""
+    table = store.tables["table"]
+    digest = hashlib.sha256(repr((sorted(store.attrs.items()), CHUNK, region_scale)).encode())
+    for array in (table.X.data, table.X.indices, table.X.indptr, *table.obsm.values()):
+        digest.update(np.ascontiguousarray(array))
+    digest.update("\n".join([*table.obs_names, *table.var_names]).encode())
+    if slide:
+        some = slide.centers[:: max(1, len(slide.centers) // 4)]
+        digest.update(slide.pyramid.read(some, size=32, um_per_px=um_per_px))
+    return digest.hexdigest()
+
+
+def _unfinished(path: Path) -> str | None:
+    import zarr
+
+    try:
+        return zarr.open_group(path, mode="r", use_consolidated=False).attrs.get(UNFINISHED)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _report(path: Path, sdata: Any, table: "AnnData") -> None:
+    """Say how large the store is, beside its source where that is a store, too."""
+    said = f"{path.name}: {table.n_obs} spots, {_size(path) / 1e6:.1f} MB"
+    source = getattr(sdata, "path", None)
+    if source is not None and Path(source).is_dir():
+        said += f", {_size(path) / max(_size(Path(source)), 1):.2f} times its source"
+    logger.info(said)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

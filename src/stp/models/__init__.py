@@ -1,7 +1,17 @@
 """The encoders and Stamp, which joins them; each is built from one config."""
 
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
+from stp.models.hub import backbones, load_backbone
 from stp.models.image import ImageEncoder, ImageEncoderConfig
 from stp.models.stamp import Stamp, StampConfig
 
-__all__ = ["GeneEncoder", "GeneEncoderConfig", "ImageEncoder", "ImageEncoderConfig", "Stamp", "StampConfig"]
+__all__ = [
+    "GeneEncoder",
+    "GeneEncoderConfig",
+    "ImageEncoder",
+    "ImageEncoderConfig",
+    "Stamp",
+    "StampConfig",
+    "backbones",
+    "load_backbone",
+]

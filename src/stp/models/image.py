@@ -122,6 +122,8 @@ def _create_backbone(config: ImageEncoderConfig) -> nn.Module:
     from timm.models import VisionTransformer
 
     sizes = {"num_classes": 0, "img_size": config.image_size, **config.backbone_args}
+    if "mlp_layer" in sizes:  # by name, so that the config can be written
+        sizes["mlp_layer"] = getattr(timm.layers, sizes["mlp_layer"])
     try:
         backbone = timm.create_model(config.backbone, pretrained=config.pretrained, **sizes)
     except TypeError as error:

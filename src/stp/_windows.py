@@ -1,0 +1,153 @@
+"""Read what lies under many boxes of a level: every chunk decoded once, and no more rows held than a limit allows."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+DEFAULT_BYTES = 256 * 2**20
+BLOCK = 256  # rows read at a time where chunks are lower
+
+Group = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def windows(level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None = None) -> Iterator[Group]:
+    """Read a level under boxes, group by group from top to bottom.
+
+    Where `max_bytes` does not hold the width of the boxes, the level is read in strips from left to right, and a
+    chunk under the border of two strips is decoded twice.
+
+    Parameters
+    ----------
+    level
+        A `stp._levels.Level`.
+    low, high
+        Corners (n, 2) of the boxes as x, y: whole pixels, also outside the level.
+    max_bytes
+        Limit on pixels in memory; None for 256 MiB, or more where a single chunk needs more.
+
+    Yields
+    ------
+    Rows of the boxes (m,), each once; the pixels (y, x, 3) under them, less what is outside the level; and the
+    corner of these pixels as x, y. Pixels change when the next group is asked for.
+
+    Raises
+    ------
+    ValueError
+        `max_bytes` does not hold one box and the chunks under it, or there is nothing in a chunk.
+    """
+    limit = np.array(level.shape[::-1])
+    low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
+    if isinstance(level.array, np.ndarray):
+        yield np.arange(len(low)), level.read(0, limit[1], 0, limit[0]), np.zeros(2, dtype=int)
+        return
+    pixels, width = _room(level, low, high, max_bytes)
+    for strip in _strips(low[:, 0], high[:, 0], width):
+        yield from _bands(level, strip[np.argsort(low[strip, 1], kind="stable")], low, high, pixels)
+
+
+def _room(level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None) -> tuple[int, int]:
+    """Return how many pixels may be in memory, and how wide a strip may be."""
+    tallest, widest = (int(np.diff(edges).max()) for edges in level.edges)
+    wide, tall = (high - low).max(axis=0, initial=1)
+    rows = int(tall) + 1 + tallest + _decoding(tallest)
+    least = rows * int(wide + widest)
+    pixels = (DEFAULT_BYTES if max_bytes is None else max_bytes) // 3
+    if pixels < least and max_bytes is not None:
+        raise ValueError(
+            f"max_bytes={max_bytes} is too little: a patch and the chunks under it, of {tallest} x {widest} pixels, "
+            f"take {3 * least}; allow as much, or rewrite the image in smaller chunks"
+        )
+    pixels = max(pixels, least)
+    return pixels, pixels // rows
+
+
+def _decoding(tallest: int) -> int:
+    """Return the rows taken by what is being decoded: zarr holds it about five times, from compressed to joined."""
+    return 5 * max(tallest, BLOCK)
+
+
+def _strips(left: np.ndarray, right: np.ndarray, width: int) -> Iterator[np.ndarray]:
+    """Split boxes from left to right so that those of a strip span no more than `width`."""
+    order, start = np.argsort(left, kind="stable"), 0
+    while start < len(order):
+        beyond = right[order[start:]] - left[order[start]] > width
+        stop = start + int(beyond.argmax()) if beyond.any() else len(order)
+        yield order[start:stop]
+        start = stop
+
+
+def _bands(level: Any, strip: np.ndarray, low: np.ndarray, high: np.ndarray, pixels: int) -> Iterator[Group]:
+    """Go down a strip of boxes, keeping the rows that the next ones share with those before."""
+    edges, touched = level.edges, _touched(level.edges, low[strip], high[strip])
+    left, right = int(low[strip, 0].min()), int(high[strip, 0].max())
+    top, bottom = low[strip, 1], np.maximum.accumulate(high[strip, 1])
+    if len(edges[0]) == len(edges[1]) == 2:  # a single chunk
+        yield strip, level.read(int(top[0]), int(bottom[-1]), left, right), np.array([left, top[0]])
+        return
+    tallest = int(np.diff(edges[0]).max())
+    whole = int(edges[0][np.searchsorted(edges[0], bottom[-1])] - top[0])
+    room = min(pixels // max(right - left, 1) - _decoding(tallest), whole)
+    held = np.empty((room, right - left, 3), np.uint8)
+    start = 0
+    first = done = int(top[0])  # the rows that are held
+    while start < len(strip):
+        begin = int(top[start])
+        stop = int(np.searchsorted(bottom, begin + room - tallest, side="right"))
+        stop = len(strip) if room == whole else max(start + 1, stop)
+        kept = held[begin - first : max(done, begin) - first]
+        held[: len(kept)] = kept
+        first, done = begin, max(done, begin)
+        end = int(edges[0][np.searchsorted(edges[0], bottom[stop - 1])])
+        _read(level, touched, (done, end), (left, right), held[done - first :])
+        done = max(done, end)
+        yield strip[start:stop], held[: done - first], np.array([left, first])
+        start = stop
+
+
+def _touched(edges: tuple[np.ndarray, np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Tell for each chunk, by row and column, whether it lies under a box."""
+    some = (high > low).all(axis=1)
+    x0, y0 = (np.searchsorted(edges[1 - axis], low[some, axis], side="right") - 1 for axis in (0, 1))
+    x1, y1 = (np.searchsorted(edges[1 - axis], high[some, axis], side="left") for axis in (0, 1))
+    steps = np.zeros((len(edges[0]), len(edges[1])), dtype=int)
+    for y, x, step in ((y0, x0, 1), (y1, x1, 1), (y0, x1, -1), (y1, x0, -1)):
+        np.add.at(steps, (y, x), step)
+    return steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
+
+
+def _read(level: Any, touched: np.ndarray, rows: tuple[int, int], columns: tuple[int, int], out: np.ndarray) -> None:
+    """Fill `out` with what these rows and columns hold of touched chunks, in runs of neighboring chunks."""
+    y_edges, x_edges = level.edges
+    row, last = (int(np.searchsorted(y_edges, y, side="right")) - 1 for y in rows)
+    while row < last:
+        after = max(row + 1, int(np.searchsorted(y_edges, y_edges[row] + BLOCK, side="right")) - 1)
+        after = min(after, last)
+        top, bottom = max(int(y_edges[row]), rows[0]), int(y_edges[after])
+        for begin, end in _runs(touched[row:after].any(axis=0)):
+            left, right = max(int(x_edges[begin]), columns[0]), min(int(x_edges[end]), columns[1])
+            pixels = level.read(top, bottom, left, right)
+            borders = (
+                y_edges[row : after + 1].clip(top, bottom) - top,
+                x_edges[begin : end + 1].clip(left, right) - left,
+            )
+            _check(pixels, borders, touched[row:after, begin:end])
+            out[top - rows[0] : bottom - rows[0], left - columns[0] : right - columns[0]] = pixels
+        row = after
+
+
+def _check(pixels: np.ndarray, borders: tuple[np.ndarray, np.ndarray], needed: np.ndarray) -> None:
+    """Refuse a needed chunk without a single value: zarr gives zeros for one that is missing."""
+    for row, column in np.argwhere(needed):
+        (top, bottom), (left, right) = (one[at : at + 2] for one, at in zip(borders, (row, column), strict=True))
+        chunk = pixels[top:bottom, left:right]
+        if not (chunk[len(chunk) // 2].any() or chunk.any()):
+            raise ValueError(
+                f"the image has no pixels where spots are ({right - left} x {bottom - top} of them are 0): a chunk "
+                "is missing; write the image again"
+            )
+
+
+def _runs(chosen: np.ndarray) -> np.ndarray:
+    """Return where runs of True begin and end: (n, 2)."""
+    return np.flatnonzero(np.diff(chosen, prepend=False, append=False)).reshape(-1, 2)

@@ -1,0 +1,182 @@
+"""Pathology encoders that others trained: where their weights are, what they were made for, how to start from them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from stp.models.image import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, ImageEncoderConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HOPTIMUS = {"mean": (0.707223, 0.578729, 0.703617), "std": (0.211883, 0.230117, 0.177517)}
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+SWIGLU = {"mlp_layer": "SwiGLUPacked", "act_layer": "silu"}
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pathology encoder on the hub of Hugging Face, and the architecture of timm that its weights fit."""
+
+    hub_id: str
+    width: int
+    license: str
+    gated: bool
+    architecture: str
+    arguments: Mapping[str, Any] = field(default_factory=lambda: {"init_values": 1e-5})
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    image_size: int = 224
+    um_per_px: float = 0.5
+
+
+UNI2_H = {"patch_size": 14, "embed_dim": 1536, "depth": 24, "num_heads": 24, "mlp_ratio": 16 / 3, "reg_tokens": 8}
+VIRCHOW2 = {"init_values": 1e-5, "mlp_ratio": 5.3375, "reg_tokens": 4, **SWIGLU}
+GIGAPATH = {"patch_size": 16, "init_values": 1e-5}
+BACKBONES = {
+    "UNI": Backbone("MahmoodLab/UNI", 1024, "CC-BY-NC-ND-4.0", True, "vit_large_patch16_224"),
+    "UNI2-h": Backbone(
+        "MahmoodLab/UNI2-h",
+        1536,
+        "CC-BY-NC-ND-4.0",
+        True,
+        "vit_giant_patch14_224",
+        {**UNI2_H, "init_values": 1e-5, "no_embed_class": True, **SWIGLU},
+    ),
+    "Virchow2": Backbone("paige-ai/Virchow2", 1280, "CC-BY-NC-ND-4.0", True, "vit_huge_patch14_224", VIRCHOW2),
+    "H-optimus-0": Backbone(
+        "bioptimus/H-optimus-0", 1536, "Apache-2.0", True, "vit_giant_patch14_reg4_dinov2", **HOPTIMUS
+    ),
+    "H-optimus-1": Backbone(
+        "bioptimus/H-optimus-1", 1536, "CC-BY-NC-ND-4.0", True, "vit_giant_patch14_reg4_dinov2", **HOPTIMUS
+    ),
+    "GigaPath": Backbone("prov-gigapath/prov-gigapath", 1536, "Apache-2.0", True, "vit_giant_patch14_dinov2", GIGAPATH),
+    "Phikon-v2": Backbone("owkin/phikon-v2", 1024, "Owkin non-commercial", False, "vit_large_patch16_224"),
+    "Midnight-12k": Backbone("kaiko-ai/midnight", 1536, "MIT", False, "vit_giant_patch14_dinov2", **HALF),
+}
+
+
+def backbones() -> "pd.DataFrame":
+    """List pathology encoders that :func:`stp.models.load_backbone` knows.
+
+    Returns
+    -------
+    A row per encoder: hub id, width of its features, pixels and um per pixel of its input, mean and standard
+    deviation of its normalization, licence, and whether the hub asks to accept terms before it gives the weights.
+    Licences are those stated on the hub in 2025; read them there before use.
+    """
+    import pandas as pd
+
+    shown = ("hub_id", "width", "image_size", "um_per_px", "mean", "std", "license", "gated")
+    rows = {name: {key: getattr(one, key) for key in shown} for name, one in BACKBONES.items()}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def load_backbone(name: str, *, path: str | Path | None = None) -> ImageEncoder:
+    """Load a pathology encoder as an ImageEncoder with its own normalization and input scale.
+
+    Parameters
+    ----------
+    name
+        One of :func:`stp.models.backbones`.
+    path
+        A local file of its weights, safetensors or PyTorch. Left out, they come from the hub, or from its cache on
+        this machine, which is enough without a network.
+
+    Returns
+    -------
+    The encoder on the CPU; its prompt token and reference projection are not trained yet.
+
+    Raises
+    ------
+    ValueError
+        The name is not known, or the file does not hold these weights.
+    FileNotFoundError
+        There is no such file; or neither the hub nor its cache gives the weights.
+    PermissionError
+        The hub refuses the weights: its terms are to be accepted first.
+    """
+    if name not in BACKBONES:
+        raise ValueError(
+            f"no backbone {name!r}; choose from {list(BACKBONES)}, or give ImageEncoderConfig any of timm's"
+        )
+    if path is not None and not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    one = BACKBONES[name]
+    file = Path(path) if path is not None else _download(name, one)
+    scale = {"image_size": one.image_size, "um_per_px": one.um_per_px, "mean": one.mean, "std": one.std}
+    encoder = ImageEncoder(ImageEncoderConfig(one.architecture, one.arguments, **scale))
+    weights = _renamed(_read(file))
+    try:
+        encoder.backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{file} does not hold the weights of {name}: {error}") from error
+    return encoder.eval()
+
+
+def _download(name: str, one: Backbone) -> Path:
+    from huggingface_hub import errors, hf_hub_download
+
+    for file in WEIGHTS:
+        try:
+            return Path(hf_hub_download(one.hub_id, file))
+        except errors.GatedRepoError as error:
+            raise PermissionError(
+                f"the weights of {name} are gated: accept the terms at https://huggingface.co/{one.hub_id} "
+                f"({one.license}), log in with `hf auth login`, and try again; or give a file you have as path="
+            ) from error
+        except (errors.RemoteEntryNotFoundError, errors.EntryNotFoundError) as error:
+            if isinstance(error, errors.LocalEntryNotFoundError):
+                raise _unreachable(name, one) from error
+        except (errors.HfHubHTTPError, OSError) as error:
+            raise _unreachable(name, one) from error
+    raise _unreachable(name, one)
+
+
+def _unreachable(name: str, one: Backbone) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"the weights of {name} are neither on the hub within reach nor in its cache on this machine: download "
+        f"{WEIGHTS[0]} or {WEIGHTS[1]} of https://huggingface.co/{one.hub_id} and give it as path="
+    )
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+PARTS = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.patch_embeddings.projection": "patch_embed.proj",
+    "encoder.layer": "blocks",
+    "attention.output.dense": "attn.proj",
+    "layer_scale1.lambda1": "ls1.gamma",
+    "layer_scale2.lambda1": "ls2.gamma",
+    "mlp.weights_in": "mlp.fc1",
+    "mlp.weights_out": "mlp.fc2",
+    "layernorm": "norm",
+}
+
+
+def _renamed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Give weights of transformers' Dinov2 the names of timm; those of timm stay as they are."""
+    if "embeddings.cls_token" not in weights:
+        return weights
+    renamed = {}
+    for name, tensor in weights.items():
+        for old, new in PARTS.items():
+            name = name.replace(old, new)
+        renamed[name] = tensor
+    renamed.pop("embeddings.mask_token", None)
+    for name in [name for name in renamed if ".attention.attention.query." in name]:
+        parts = [renamed.pop(name.replace(".query.", f".{part}.")) for part in ("query", "key", "value")]
+        renamed[name.replace("attention.attention.query", "attn.qkv")] = torch.cat(parts)
+    return renamed
