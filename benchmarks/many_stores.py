@@ -124,7 +124,8 @@ def loader(out: Path, n_stores: int, n_batches: int = 20) -> dict[str, int]:
     stores = [SpotStore(path) for path in sorted((out / "stores").glob("*.zarr"))[:n_stores]]
     vocabulary = stp.Vocabulary.load(out / "vocabulary.parquet")
     file = SpotFile(out / "tokens", [len(store) for store in stores], 1500)
-    rank_stores(stores[:1], vocabulary, SpotFile(out / "tokens", [len(stores[0])], 1500))  # compiles
+    file.create()
+    rank_stores(stores, vocabulary, file, size=len(stores))  # compiles
     start = time.perf_counter()
     rank_stores(stores, vocabulary, file)
     ranked = time.perf_counter()

@@ -101,6 +101,7 @@ def ranked(tmp_path_factory, vocabulary):
     def rank(stores, context_length):
         path = tmp_path_factory.mktemp("tokens") / "tokens"
         file = SpotFile(path, [len(store) for store in stores], context_length)
+        file.create()
         rank_stores(stores, vocabulary, file)
         return file
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stp._ranks import rank_table
-from stp.data.spot_file import SpotFile
+from stp.data.spot_file import SpotFile, rank_stores
 from stp.data.store import SpotStore
 from stp.tokens import rank_genes
 
@@ -48,6 +48,17 @@ def test_a_file_travels_as_its_name(stores, ranked):
     np.testing.assert_array_equal(ForkingPickler.loads(travelled)[2], file[2])
 
 
+def test_processes_share_the_work(stores, ranked, vocabulary, tmp_path):
+    opened = [SpotStore(path) for path in stores]
+    whole = ranked(opened, 16)
+    file = SpotFile(tmp_path / "shared", [len(store) for store in opened], 16)
+    file.create()
+    rank_stores(opened, vocabulary, file, rank=1, size=2)
+    assert [bool(file[number].any()) for number in range(3)] == [False, True, False]
+    rank_stores(opened, vocabulary, file, rank=0, size=2)
+    np.testing.assert_array_equal(file.all, whole.all)
+
+
 def test_what_is_written_to_tokens_stays_in_the_process(stores, ranked):
     file = ranked([SpotStore(stores[0])], 8)
     before = file.path.read_bytes()
@@ -70,6 +81,7 @@ from stp.data.spot_file import SpotFile, rank_stores
 from stp.vocabulary import Vocabulary
 store = SpotStore({str(stores[0])!r})
 file = SpotFile(Path({str(tmp_path)!r}) / "tokens", [len(store)], 8)
+file.create()
 rank_stores([store], Vocabulary.load({str(tmp_path / "vocabulary.parquet")!r}), file)
 store.pyramid.read(store.coordinates[:2], size=8, um_per_px=4.0)
 print({{"anndata", "spatialdata", "dask", "pandas"}} & set(sys.modules))

@@ -1,6 +1,6 @@
 """Arrays of all spots of some stores, computed once into a file that every process maps and none holds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from stp._counts import BLOCK_ROWS
 from stp._ranks import rank_table
-from stp._replace import replace
 from stp.data.store import SpotStore
 from stp.tokens import rank_genes
 from stp.vocabulary import Vocabulary
@@ -41,41 +40,41 @@ class SpotFile:
     @cached_property
     def all(self) -> np.ndarray:
         """The rows of all stores; what is written to them stays in this process."""
-        return self._map(self.path, "c")
+        return self._map("c")
 
-    def write(self, fill: Callable[[np.ndarray], None]) -> None:
-        """Let `fill` write into an array of zeros, then put it in place at once."""
+    def create(self) -> None:
+        """Make the file, of zeros."""
+        self.path.touch()
+        self._map("w+")
 
-        def write(path: Path) -> None:
-            path.touch()
-            fill(self._map(path, "w+"))
+    def to_fill(self) -> np.ndarray:
+        """The rows of all stores; what is written to them is in the file."""
+        return self._map("r+")
 
-        replace(self.path, write)
-
-    def _map(self, path: Path, mode: str) -> np.ndarray:
+    def _map(self, mode: str) -> np.ndarray:
         shape = (int(self.edges[-1]), self.width)
-        return np.memmap(path, self.dtype, mode, shape=shape) if shape[0] else np.zeros(shape, self.dtype)
+        return np.memmap(self.path, self.dtype, mode, shape=shape) if shape[0] else np.zeros(shape, self.dtype)
 
 
-def rank_stores(stores: Sequence[SpotStore], vocabulary: Vocabulary, file: SpotFile) -> None:
+def rank_stores(
+    stores: Sequence[SpotStore], vocabulary: Vocabulary, file: SpotFile, *, rank: int = 0, size: int = 1
+) -> None:
     """Rank all spots of some stores into tokens, padded with 0, block by block in constant memory.
+
+    Of `size` processes that fill the same file, each ranks the stores `rank`, `rank + size`, and so on.
 
     Raises
     ------
     ValueError
         A store is damaged.
     """
-    table = rank_table(vocabulary.divisors())
+    table, tokens = rank_table(vocabulary.divisors()), file.to_fill()
     indices: dict[tuple[str, ...], np.ndarray] = {}  # most stores have the genes of one before
-
-    def fill(tokens: np.ndarray) -> None:
-        for store, start in zip(stores, file.edges[:-1], strict=True):
-            names = tuple(store.gene_names)
-            if names not in indices:
-                indices[names] = vocabulary.encode(names)
-            for first, counts in store.counts(BLOCK_ROWS):
-                out = tokens[start + first : start + first + counts.shape[0]]
-                how = {"context_length": file.width, "n_special": vocabulary.n_special, "out": out}
-                rank_genes(counts, indices[names], table, **how)
-
-    file.write(fill)
+    for store, start in list(zip(stores, file.edges[:-1], strict=True))[rank::size]:
+        names = tuple(store.gene_names)
+        if names not in indices:
+            indices[names] = vocabulary.encode(names)
+        for first, counts in store.counts(BLOCK_ROWS):
+            out = tokens[start + first : start + first + counts.shape[0]]
+            how = {"context_length": file.width, "n_special": vocabulary.n_special, "out": out}
+            rank_genes(counts, indices[names], table, **how)

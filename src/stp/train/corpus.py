@@ -54,7 +54,9 @@ class Corpus:
         if not stores:
             return None
         tokens = SpotFile(run.scratch / f"{name}.tokens", [len(store) for store in stores], context_length)
-        run.once(lambda: rank_stores(stores, vocabulary, tokens))
+        run.once(tokens.create)
+        rank_stores(stores, vocabulary, tokens, rank=run.world.rank, size=run.world.size)
+        run.world.wait()
         return cls(stores, tokens, _trainable(stores, tokens, min_genes))
 
     def encoded(self, run: Run, encoder: GeneEncoder, config: LoopConfig) -> SpotFile:
@@ -62,14 +64,13 @@ class Corpus:
         path = self.tokens.path.with_suffix(".features")
         features = SpotFile(path, np.diff(self.tokens.edges), encoder.width, np.float32)
 
-        def fill(rows: np.ndarray) -> None:
-            with inference(encoder, run.world.device, config.precision) as device:
-                for start in range(0, len(rows), ENCODED_AT_A_TIME):
-                    part = slice(start, start + ENCODED_AT_A_TIME)
-                    tokens = torch.from_numpy(self.tokens.all[part]).to(device)
-                    rows[part] = encoder(tokens).float().cpu().numpy()
-
-        run.once(lambda: features.write(fill))
+        run.once(features.create)
+        rows, world = features.to_fill(), run.world
+        with inference(encoder, world.device, config.precision) as device:
+            for start in list(range(0, len(rows), ENCODED_AT_A_TIME))[world.rank :: world.size]:
+                part = slice(start, start + ENCODED_AT_A_TIME)
+                rows[part] = encoder(torch.from_numpy(self.tokens.all[part]).to(device)).float().cpu().numpy()
+        world.wait()
         return features
 
 

@@ -102,7 +102,7 @@ def join(device: str | torch.device | None = None) -> Iterator[World]:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     ours = not dist.is_initialized()
     if ours:
-        # The first process ranks the stores while the others wait.
+        # Processes wait for each other while large stores are ranked.
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(hours=4))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
