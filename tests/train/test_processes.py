@@ -221,6 +221,7 @@ def test_two_ranks_equal_one_with_twice_the_batch(recipe):
 def test_ranks_that_are_asked_to_stop_write_a_checkpoint(recipe):
     """As schedulers do it: the signal goes to torchrun and all its processes."""
     path = recipe("stopped_together", epochs=500)
+    path.write_text("n_workers = 1\n" + path.read_text())
     out = path.with_suffix("")
     command = [TORCHRUN, "--no-python", "--standalone", "--nproc-per-node", "2", STP, "pretrain", path]
     process = subprocess.Popen(command, env=ONE_THREAD, stderr=subprocess.DEVNULL, start_new_session=True)

@@ -1,6 +1,7 @@
 """The training loop: steps, schedule, checkpoints and validation; it knows neither losses nor data."""
 
 import math
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from stp.data.samplers import share
 from stp.models.device import autocast
 from stp.train.config import LoopConfig, Plan
 from stp.train.run import Run
-from stp.train.stop import stop_requests
+from stp.train.stop import leave_stop_requests_to_the_trainer, stop_requests
 from stp.train.world import World
 
 Batch = dict[str, torch.Tensor]
@@ -173,10 +174,23 @@ def _batches(
     """Yield what this process reads for each step of a span, and the batches that were read."""
     whole = sampler.batches(epoch)[span.start * accumulate : span.stop * accumulate]
     picks = [Picks(epoch, share(spots, sampler.unit, world.rank, world.size)) for spots in whole]
-    workers = {"num_workers": config.n_workers, "multiprocessing_context": "spawn" if config.n_workers else None}
-    loader = iter(DataLoader(dataset, batch_size=None, sampler=picks, pin_memory=torch.cuda.is_available(), **workers))
+    how = {"pin_memory": torch.cuda.is_available(), **_workers(config.n_workers)}
+    loader = iter(DataLoader(dataset, batch_size=None, sampler=picks, **how))
     for first in range(0, len(picks), accumulate):
         yield picks[first : first + accumulate], [next(loader) for _ in range(accumulate)]
+
+
+def _workers(n_workers: int) -> dict[str, Any]:
+    """Say how workers start: as forks of a process that has imported what they need, and no threads."""
+    if not n_workers:
+        return {}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stp.data.dataset", "stp.data.pairs"])
+    return {
+        "num_workers": n_workers,
+        "multiprocessing_context": context,
+        "worker_init_fn": leave_stop_requests_to_the_trainer,
+    }
 
 
 def _names(dataset: Any, picks: list[Picks]) -> str:

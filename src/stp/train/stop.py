@@ -35,3 +35,9 @@ def stop_requests() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave_stop_requests_to_the_trainer(worker: int) -> None:
+    """Let a worker read on when a signal goes to all processes: the trainer ends it after the checkpoint."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
