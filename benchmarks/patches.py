@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -27,8 +26,11 @@ import zarr
 from spatialdata.models import Image2DModel
 
 import stp
-from stp.data.dataset import Picks, SpotStore
+from benchmarks.tokenize import interleave
+from stp.data.dataset import Picks
 from stp.data.pairs import PairDataset
+from stp.data.spot_file import SpotFile, rank_stores
+from stp.data.store import SpotStore
 from stp.patches import ImagePyramid
 
 SIDE, SIZE, PER_ROW, MIB = 8000, 224, 52, 2**20
@@ -61,17 +63,6 @@ def lattice() -> np.ndarray:
     """Lay 52 x 52 centers whose patches lie inside."""
     line = np.linspace(SIZE / 2, SIDE - SIZE / 2, PER_ROW).round()
     return np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
-
-
-def interleave(runs: dict[str, Callable], repeats: int) -> dict[str, float]:
-    """Time functions in turn; median seconds of each."""
-    seconds = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
 def write(image: np.ndarray, folder: Path) -> dict[str, Path]:
@@ -156,7 +147,7 @@ def slide_of(image: np.ndarray, centers: np.ndarray) -> spatialdata.SpatialData:
 
 def epoch(dataset: PairDataset, batch: int = 64) -> None:
     """Read an epoch of pairs in random order."""
-    order = np.random.default_rng(0).permutation(len(dataset.tokens[0]))
+    order = np.random.default_rng(0).permutation(len(dataset.genes[0]))
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         dataset[Picks(0, np.column_stack([np.zeros_like(rows), rows]))]
@@ -167,8 +158,11 @@ def loading(image: np.ndarray, folder: Path, repeats: int) -> dict[str, float]:
     path = folder / "store.zarr"
     stp.io.write_store(slide_of(image, lattice()), path)
     vocabulary = stp.Vocabulary.default().fit([path])
-    how = {"context_length": 8, "image_size": SIZE, "um_per_px": 0.5, "seed": 0}
+    how = {"image_size": SIZE, "um_per_px": 0.5, "seed": 0}
     store = SpotStore(path)
+    tokens = SpotFile(folder / "tokens", [len(store)], 8)
+    tokens.create()
+    rank_stores([store], vocabulary, tokens)
     start = time.perf_counter()
     assert all(isinstance(level.array, np.ndarray) for level in store.pyramid.levels)
     opened = time.perf_counter() - start
@@ -181,7 +175,7 @@ def loading(image: np.ndarray, folder: Path, repeats: int) -> dict[str, float]:
     levels = tuple(type(levels[0])(group[one], channels_first=True) for one in paths)
     disk.__dict__["pyramid"] = ImagePyramid(levels, 0.5, np.diag([2.0, 2.0, 1]))
     runs = {
-        name: partial(epoch, PairDataset([one], vocabulary, **how))
+        name: partial(epoch, PairDataset([one], tokens, **how))
         for name, one in {"store": store, "arrays": memory, "store left on disk": disk}.items()
     }
     seconds = interleave(runs, repeats)

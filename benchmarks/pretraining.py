@@ -21,7 +21,9 @@ import torch
 
 import stp
 from benchmarks.clusters import agreement, labelled, pca, probe
-from stp.data.dataset import Picks, SpotStore, TokenDataset
+from stp.data.dataset import Picks, TokenDataset
+from stp.data.spot_file import SpotFile, rank_stores
+from stp.data.store import SpotStore
 from stp.models import GeneEncoder, GeneEncoderConfig
 from stp.train import Phase, PretrainConfig
 from stp.train.validation import masked_loss
@@ -64,7 +66,7 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     runs = []
     for seed in options.seeds:
         for patient in options.patients:
-            fold = Fold(options.data, stores, patient)
+            fold = Fold(options.data, stores, patient, options.out / "tokens" / patient)
             if seed == options.seeds[0]:
                 runs += _cached(options.out / "scores" / f"baselines {patient}.json", fold.baselines)
             for variant in options.variants:
@@ -99,17 +101,21 @@ def write_stores(data: Path, out: Path) -> dict[str, Path]:
 class Fold:
     """One patient left out: means from all others, scores on this one."""
 
-    def __init__(self, data: Path, stores: dict[str, Path], patient: str) -> None:
-        self.data, self.patient = data, patient
+    def __init__(self, data: Path, stores: dict[str, Path], patient: str, folder: Path) -> None:
+        self.data, self.patient, self.folder = data, patient, folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.train_stores = [path for name, path in stores.items() if name[0] != patient]
         self.vocabulary = stp.Vocabulary.default().fit(self.train_stores)
-        self.held_out = self._dataset([path for name, path in stores.items() if name[0] == patient])
+        self.held_out = self._dataset([path for name, path in stores.items() if name[0] == patient], "held out")
         self.rows = [store.trainable(100) for store in self.held_out.stores]
         self.section = labelled(anndata.read_h5ad(data / f"{patient}1.h5ad"))
 
-    def _dataset(self, stores: list[Path]) -> TokenDataset:
+    def _dataset(self, stores: list[Path], name: str) -> TokenDataset:
         opened = [SpotStore(path) for path in stores]
-        return TokenDataset(opened, self.vocabulary, context_length=MODEL.context_length, fraction=0.15, seed=0)
+        tokens = SpotFile(self.folder / name, [len(store) for store in opened], MODEL.context_length)
+        tokens.create()
+        rank_stores(opened, self.vocabulary, tokens)
+        return TokenDataset(opened, self.vocabulary, tokens, fraction=0.15, seed=0)
 
     def train(self, variant: str, seed: int, folder: Path) -> list[dict]:
         """Pretrain on the other patients; score the loss and the features of the one left out."""
@@ -135,7 +141,7 @@ class Fold:
 
     def baselines(self) -> list[dict]:
         """Score what learns nothing, and what needs no encoder."""
-        losses = frequency_losses(self._dataset(self.train_stores), self.held_out, self.rows)
+        losses = frequency_losses(self._dataset(self.train_stores, "train"), self.held_out, self.rows)
         others = [anndata.read_h5ad(self.data / f"{p}1.h5ad") for p in PATIENTS if p != self.patient]
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -157,15 +163,13 @@ def frequency_losses(train: TokenDataset, held_out: TokenDataset, rows: list[np.
     Frequencies at a rank are smoothed towards the overall ones. How much, and over how many ranks they are taken
     together, is chosen on the patient left out, in the baseline's favor.
     """
-    every = [np.arange(len(store)) for store in train.stores]
-    overall = train.log_frequency(every).exp().numpy()
+    overall = train.log_frequency().exp().numpy()
     ranks, genes = _masked_genes(held_out, rows)
     best = np.inf
     for width in BINS:
-        counts = np.zeros((train.tokens[0].shape[1] // width + 1, len(overall)))
-        for tokens in train.tokens:
-            row, rank = np.nonzero(tokens)
-            np.add.at(counts, (rank // width, tokens[row, rank]), 1)
+        counts = np.zeros((train.tokens.width // width + 1, len(overall)))
+        row, rank = np.nonzero(train.tokens.all)
+        np.add.at(counts, (rank // width, train.tokens.all[row, rank]), 1)
         found, total = counts[ranks // width, genes], counts.sum(1)[ranks // width]
         for alpha in ALPHAS:
             best = min(best, -np.log((found + alpha * overall[genes]) / (total + alpha)).mean())
