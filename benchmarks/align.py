@@ -9,13 +9,12 @@ Memory is the peak of a step beyond what stays between steps.
 import argparse
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import nn
 
 import stp
-from benchmarks.encoder import ceiling, flops, synchronized
+from benchmarks.encoder import ceiling, flops, memory, synchronized
 from benchmarks.tokenize import interleave
 from stp.models import GeneEncoderConfig, ImageEncoderConfig, Stamp, StampConfig
 from stp.models.device import autocast, choose_device
@@ -84,26 +83,6 @@ def prepare(form: dict, options: argparse.Namespace, device: torch.device) -> tu
         optimizer.step()
 
     return stamp, step
-
-
-def memory(step: Callable[[], None], device: torch.device) -> float:
-    """Return the GB that a step needs at its peak, beyond what is there before; on a CPU, of Linux."""
-    step()  # so that the optimizer has its state
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 2**30
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
-    before = _status("VmRSS")
-    step()
-    return (_status("VmHWM") - before) / 2**20
-
-
-def _status(name: str) -> int:
-    """Read a line of the kernel's account of this process, in kB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
     python -m benchmarks.encoder --data ../shared/data/her2st [--width 512 --depth 12 --spots 4]
 
 The padded form runs the same layers over the whole context with a mask, with no head at inference and with the head at
-all positions in training. All forms are interleaved; figures are the median of several runs.
+all positions in training. All forms are interleaved; figures are the median of several runs. Memory is the peak of a
+pass beyond what stays.
 """
 
 import argparse
@@ -51,6 +52,26 @@ def synchronized(run: Callable, device: torch.device) -> Callable:
             torch.cuda.synchronize()
 
     return timed
+
+
+def memory(step: Callable[[], None], device: torch.device) -> float:
+    """Return the GB that a step needs at its peak, beyond what is there before; on a CPU, of Linux."""
+    step()  # so that what stays is there
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**30
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    before = _status("VmRSS")
+    step()
+    return (_status("VmHWM") - before) / 2**20
+
+
+def _status(name: str) -> int:
+    """Read a line of the kernel's account of this process, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def inference_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Callable]:
@@ -120,6 +141,7 @@ def measure(encoder: GeneEncoder, tokens: torch.Tensor, speed: float, repeats: i
             "GFLOP_per_spot": round(ours / len(tokens) / 1e9, 1),
             "MFU": round(ours / seconds["ours"] / speed, 3),
             "FLOP_ratio": round(padded / ours, 2),
+            "peak_GB": round(memory(runs["ours"], tokens.device), 2),
             "speed_ratio": {form: round(value / seconds["ours"], 2) for form, value in seconds.items()},
         }
     return results
@@ -154,8 +176,6 @@ def main() -> None:
     for name, thinned in (("whole", 1.0), ("thinned", 0.04)):
         tokens = spots(data, n_spots, thinned, config.context_length).to(device)
         results[f"{name}, {(tokens > 0).sum(1).float().mean():.0f} tokens"] = measure(encoder, tokens, speed, repeats)
-    if device.type == "cuda":
-        results["peak_GB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     print(json.dumps(results, indent=2))
 
 
