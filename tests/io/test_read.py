@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 import spatialdata
 import tifffile
-from spatialdata.transformations import get_transformation
+from spatialdata.transformations import get_transformation, remove_transformation
 
 import stp._files
 from stp.data.slides import find_slides
@@ -41,6 +41,13 @@ def test_from_anndata(adata, image):
     assert "stp_region" not in adata.obs
     centers = np.column_stack([sdata["mine"].geometry.x, sdata["mine"].geometry.y])
     np.testing.assert_allclose(centers, adata.obsm["spatial"])
+
+
+def test_spots_and_image_do_not_share_their_coordinate_systems(adata, image):
+    sdata = from_anndata(adata, image, um_per_px=1.0)
+    remove_transformation(sdata["slide_full_image"], "um")
+    assert set(get_transformation(sdata["slide_full_image"], get_all=True)) == {"global"}
+    assert set(get_transformation(sdata["slide"], get_all=True)) == {"global", "um"}
 
 
 @pytest.mark.parametrize("um_per_px", [0.5, 2.0])

@@ -114,7 +114,7 @@ def _image(levels: tuple[Level, ...], transformations: dict) -> Any:
                 at = (np.arange(reduced.sizes[axis]) + 0.5) * images[0].sizes[axis] / reduced.sizes[axis]
                 reduced.coords[axis] = at
         image = DataTree.from_dict({f"scale{i}": one.to_dataset(name="image") for i, one in enumerate(images)})
-    set_transformation(image, dict(transformations), set_all=True)  # a dict of its own: it is kept
+    set_transformation(image, dict(transformations), set_all=True)  # not shared with the spots
     return image
 
 
