@@ -180,7 +180,7 @@ def score_expression(data: Path, stamp: Stamp, out: Path) -> dict[str, dict]:
         untrained = Stamp(stamp.config, stamp.vocabulary).eval()
     tables = {name: embed(slide, stamp) for name, slide in slides.items()}
     train, test = [tables[name] for name in TRAIN], tables[TEST]
-    reference = anndata.concat(train, join="inner", index_unique="-")
+    reference = anndata.concat(train, join="inner", index_unique="-", uns_merge="same")
     targets = Targets.choose(train, [g for g in reference.var_names if g in set(test.var_names)])
     measured = normalized(test, targets.genes)
     expression = [normalized(a, targets.genes) for a in train]
@@ -188,7 +188,7 @@ def score_expression(data: Path, stamp: Stamp, out: Path) -> dict[str, dict]:
     start = {name: embed(slides[name], untrained) for name in (*TRAIN, TEST)}
     stp.tl.predict_expression(
         start[TEST],
-        anndata.concat([start[name] for name in TRAIN], join="inner", index_unique="-"),
+        anndata.concat([start[name] for name in TRAIN], join="inner", index_unique="-", uns_merge="same"),
         genes=list(targets.genes),
     )
     pixels = {name: color_and_texture(_patches(slides[name], stamp)) for name in slides}

@@ -50,6 +50,12 @@ def make_slide(seed: int = 0, n_rows: int = 10, n_cols: int = 10) -> tuple[annda
 
 
 @pytest.fixture(scope="session")
+def slide_of():
+    """Make the slide of another seed: table and image."""
+    return make_slide
+
+
+@pytest.fixture(scope="session")
 def _slide():
     return make_slide()
 
@@ -150,6 +156,17 @@ def golden() -> Path:
     if not path.exists():
         pytest.skip(f"{path} is absent")
     return path
+
+
+@pytest.fixture
+def made_by():
+    """Say in a table which model made its embeddings, where a test draws them at random."""
+
+    def say(adata, *keys, name="model", digest="0" * 64):
+        for key in keys:
+            adata.uns[key] = {"model": {"name": name, "class": "Stamp", "digest": digest, "vocabulary": None}}
+
+    return say
 
 
 @pytest.fixture

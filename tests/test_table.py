@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 import zarr
 
+import stp
 from stp._counts import count_blocks
 from stp._table import begin, gene_names, get_table, get_tables, record, require
 
@@ -110,7 +111,7 @@ def test_a_record_survives_the_disk(ending, tmp_path):
 def test_a_record_replaces_the_one_before(adata):
     record(adata, "stp", {"a": 1}, extra=2)
     record(adata, "stp", {"b": 2})
-    assert adata.uns["stp"] == {"params": {"b": 2}}
+    assert adata.uns["stp"] == {"params": {"b": 2}, "version": stp.__version__}
 
 
 @pytest.mark.parametrize("ending", ["h5ad", "zarr"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp._keys import REGION, SPOT
+from stp._version import __version__
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -93,8 +94,9 @@ def gene_names(adata: "AnnData", gene_ids_key: str | None = None) -> np.ndarray:
 
 
 def record(adata: "AnnData", key: str, params: Mapping[str, Any], **entries: Any) -> None:
-    """Write `uns[key] = {"params": params, **entries}` in types that h5ad and zarr keep."""
-    adata.uns[key] = {"params": _plain(params), **{name: _plain(value) for name, value in entries.items()}}
+    """Write `uns[key]`: `params`, the `version` of stp and other entries, in types that h5ad and zarr keep."""
+    entries = {"params": params, "version": __version__, **entries}
+    adata.uns[key] = {name: _plain(value) for name, value in entries.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -122,7 +122,8 @@ def _untrained(stamp: Stamp) -> Stamp:
 
 def _evaluate(stamp: Stamp, references: list["SpatialData"], held_out: "SpatialData") -> tuple["AnnData", dict]:
     """Embed, cluster and predict the held-out slide from its image alone; score it."""
-    reference = anndata.concat([_embed_genes(slide.tables["table"], stamp) for slide in references], index_unique="-")
+    embedded = [_embed_genes(slide.tables["table"], stamp) for slide in references]
+    reference = anndata.concat(embedded, index_unique="-", uns_merge="same")
     table = _embed_genes(tl.embed_images(held_out, stamp, copy=True), stamp)
     tl.fuse(table, scale=True)
     scores = {f"ari_{name}": _cluster(table, name) for name in ("genes", "images", "fused")}

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+import stp
 from stp import tl
 
 KEYS = ("X_stp_genes", "X_stp_genes_aligned")
@@ -68,13 +69,22 @@ def test_a_gene_encoder_gives_features_only(table, stamp):
     tl.embed_genes(table, stamp.gene_encoder, key_added="encoder")
     np.testing.assert_array_equal(table.obsm["encoder"], table.obsm["X_stp_genes"])
     assert "encoder_aligned" not in table.obsm
-    assert table.uns["encoder"]["params"]["model"] == "GeneEncoder"
+    assert table.uns["encoder"]["model"]["class"] == "GeneEncoder"
+
+
+def test_vectors_of_a_model_before_do_not_stay_beside_features_of_another(table, stamp):
+    tl.embed_genes(table, stamp)
+    tl.embed_genes(table, stamp.gene_encoder)
+    assert "X_stp_genes" in table.obsm and "X_stp_genes_aligned" not in table.obsm
 
 
 def test_parameters_are_recorded(table, stamp):
     tl.embed_genes(table, stamp)
+    vocabulary = stamp.vocabulary.digest
     assert table.uns["X_stp_genes"] == {
-        "params": {"tokens_key": "stp_tokens", "precision": "auto", "model": "Stamp"},
+        "params": {"tokens_key": "stp_tokens", "precision": "fp32"},
+        "version": stp.__version__,
+        "model": {"name": "Stamp", "class": "Stamp", "digest": stamp.digest, "vocabulary": vocabulary},
     }
 
 
@@ -126,13 +136,16 @@ def test_missing_tokens_name_the_call(adata, stamp):
         tl.embed_genes(adata, stamp)
 
 
-@pytest.mark.parametrize("change", ["means", "nothing recorded"])
-def test_tokens_of_another_vocabulary_are_refused(table, stamp, vocabulary, change):
-    if change == "means":
-        with pytest.warns(UserWarning, match="no counts"):
-            tl.tokenize(table, vocabulary.fit(table), context_length=32)
-    else:
-        del table.uns["stp_tokens"]
+def test_tokens_whose_vocabulary_was_lost_are_refused(table, stamp):
+    del table.uns["stp_tokens"]
+    with pytest.raises(ValueError, match=r'with which vocabulary obsm\[\'stp_tokens\'\] .*uns_merge="same"'):
+        tl.embed_genes(table, stamp)
+    assert not {*KEYS} & set(table.obsm)
+
+
+def test_tokens_of_another_vocabulary_are_refused(table, stamp, vocabulary):
+    with pytest.warns(UserWarning, match="no counts"):
+        tl.tokenize(table, vocabulary.fit(table), context_length=32)
     with pytest.raises(ValueError, match=r"another vocabulary than the model's; run stp\.tl\.tokenize\(adata, model\)"):
         tl.embed_genes(table, stamp)
     assert not {*KEYS} & set(table.obsm)

@@ -54,10 +54,9 @@ def test_parameters_and_origin_are_recorded(sdata, stamp):
     origin = {"image_key": "slide_full_image", "coordinate_system": "um", "um_per_px": 1.0}
     assert table_of(sdata).uns["X_stp_images"]["params"] == {
         "allow_upsampling": False,
-        "precision": "auto",
+        "precision": "fp32",
         "size": 32,
         "um_per_px": 4.0,
-        "model": "Stamp",
         "regions": {"slide": origin | {"scale_source": "the coordinate system um"}},
     }
 

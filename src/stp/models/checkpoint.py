@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from stp._replace import replace
+from stp.models.digest import digest
 from stp.vocabulary import Vocabulary
 
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.parquet"
@@ -21,6 +22,13 @@ class Pretrained:
 
     config_class: ClassVar[type]
     reads_genes: ClassVar[bool] = True  # then a vocabulary belongs to it
+    name: str = ""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) of all that decides what the model computes: weights, config and vocabulary."""
+        vocabulary = self.vocabulary.digest if self.reads_genes else None
+        return digest(type(self).__name__, self.config, vocabulary, self.state_dict())
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write weights, config and, for models that read genes, the vocabulary into the folder `path`.
@@ -58,6 +66,7 @@ class Pretrained:
         vocabulary = [Vocabulary.load(path / VOCABULARY)] if cls.reads_genes else []
         module = cls(config, *vocabulary)
         _fill(module, path / WEIGHTS)
+        module.name = path.resolve().name
         return module.eval()
 
 

@@ -12,11 +12,16 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Compute in bf16 where asked, or with "auto" on a GPU; on CPUs fp32 is faster."""
+def choose_precision(device: torch.device, precision: str) -> str:
+    """Return the precision asked for, or with "auto" bf16 on a GPU; on CPUs fp32 is faster."""
     if precision not in ("auto", "bf16", "fp32"):
         raise ValueError(f"precision must be 'auto', 'bf16' or 'fp32', not {precision!r}")
-    enabled = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return ("bf16" if device.type == "cuda" else "fp32") if precision == "auto" else precision
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Compute in the precision that `choose_precision` says."""
+    enabled = choose_precision(device, precision) == "bf16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 

@@ -8,6 +8,7 @@ import torch
 from tqdm.auto import tqdm
 
 from stp import _keys
+from stp.models.checkpoint import Pretrained
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,6 +29,7 @@ class Results:
     def write(self, adata: "AnnData", key: str) -> None:
         if not self.arrays:
             raise ValueError("there is no spot to embed: the table is empty, or no spot has tokens")
+        adata.obsm.pop(_keys.aligned(key), None)  # of a model before, whose record is gone
         for name, array in zip((key, _keys.aligned(key)), self.arrays, strict=False):
             adata.obsm[name] = array
 
@@ -44,5 +46,8 @@ def progress_of(batches: Iterator[Any], total: int, name: str, shown: bool) -> I
             bar.update(len(batch[0] if isinstance(batch, tuple) else batch))
 
 
-def name_of(model: torch.nn.Module) -> dict[str, str]:
-    return {"model": type(model).__name__}
+def identity(model: Pretrained) -> dict[str, str | None]:
+    """Tell which model it is, as `uns` keeps it beside an embedding."""
+    kind = type(model).__name__
+    vocabulary = model.vocabulary.digest if model.reads_genes else None
+    return {"name": model.name or kind, "class": kind, "digest": model.digest, "vocabulary": vocabulary}

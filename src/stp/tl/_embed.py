@@ -7,11 +7,12 @@ import numpy as np
 import torch
 
 from stp import _keys
+from stp._provenance import model_of, require_one_model
 from stp._table import begin, record, require
-from stp.models.device import inference
+from stp.models.device import choose_precision, inference
 from stp.models.gene import GeneEncoder
 from stp.models.stamp import Stamp
-from stp.tl._batches import Results, cut, name_of, progress_of
+from stp.tl._batches import Results, cut, identity, progress_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -65,14 +66,15 @@ def embed_genes(
     `adata.obsm['X_stp_genes_aligned' | key_added + '_aligned']` : (n_obs, projection width) float32
         Unit vectors after projection: for retrieval. Only with a Stamp.
     `adata.uns['X_stp_genes' | key_added]` : dict
-        `params`.
+        `params`, with the precision used; `model`: its name, class, digest and the digest of its vocabulary;
+        `version` of stp.
 
     Raises
     ------
     KeyError
         There are no tokens.
     ValueError
-        The tokens were made with another vocabulary.
+        The tokens were made with another vocabulary, or nothing says with which.
     """
     adata = begin(adata, table_key, copy)
     tokens = np.asarray(require(adata, "obsm", tokens_key, "stp.tl.tokenize(adata, model)"))
@@ -80,13 +82,14 @@ def embed_genes(
     lengths = (tokens > 0).sum(axis=1)
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
-    results = Results(adata.n_obs)
+    results, made_by = Results(adata.n_obs), identity(model)
     with inference(model, device, precision) as chosen:
         for rows in progress_of(cut(order, batch_size), len(order), "embed_genes", progress):
             batch = torch.from_numpy(tokens[rows].astype(np.int64)).to(chosen)
             results.add(rows, model.encode_genes(batch) if isinstance(model, Stamp) else (model(batch),))
     results.write(adata, key_added)
-    record(adata, key_added, {"tokens_key": tokens_key, "precision": precision, **name_of(model)})
+    params = {"tokens_key": tokens_key, "precision": choose_precision(chosen, precision)}
+    record(adata, key_added, params, model=made_by)
     return adata if copy else None
 
 
@@ -123,25 +126,34 @@ def fuse(
     `adata.obsm['X_stp_fused' | key_added]` : (n_obs, sum of widths) float32
         The embeddings side by side.
     `adata.uns['X_stp_fused' | key_added]` : dict
-        `params`.
+        `params`; `model` that made the embeddings, None where it was none of stp; `version` of stp.
 
     Raises
     ------
     KeyError
         An embedding is missing.
+    ValueError
+        Embeddings of stp are of different models, or nothing says of which.
     """
     adata = begin(adata, table_key, copy)
     made_by = {_keys.GENES: "stp.tl.embed_genes(adata, model)", _keys.IMAGES: "stp.tl.embed_images(sdata, model)"}
     blocks = [np.asarray(require(adata, "obsm", rep, made_by.get(rep, "what makes it"))) for rep in use_reps]
+    models = {f"obsm[{rep!r}]": model_of(adata, rep) for rep in use_reps}
+    model = require_one_model({label: made_by for label, made_by in models.items() if made_by is not None})
     if scale:
         blocks = [block / np.nanmean(np.linalg.norm(block, axis=1)) for block in blocks]
     adata.obsm[key_added] = np.concatenate(blocks, axis=1).astype(np.float32)
-    record(adata, key_added, {"use_reps": list(use_reps), "scale": scale})
+    record(adata, key_added, {"use_reps": list(use_reps), "scale": scale}, model=model)
     return adata if copy else None
 
 
 def _check_vocabulary(adata: "AnnData", tokens_key: str, model: Stamp | GeneEncoder) -> None:
     made_with = adata.uns.get(tokens_key, {}).get("params", {}).get("vocabulary")
+    if made_with is None:
+        raise ValueError(
+            f"nothing says with which vocabulary obsm[{tokens_key!r}] was made: anndata.concat loses it unless "
+            'uns_merge="same" is passed, and then, too, where they differ; run stp.tl.tokenize(adata, model) again'
+        )
     if made_with != model.vocabulary.digest:
         raise ValueError(
             f"the tokens in obsm[{tokens_key!r}] were made with another vocabulary than the model's; "

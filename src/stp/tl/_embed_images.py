@@ -12,10 +12,10 @@ from stp import _keys
 from stp._log import logger
 from stp._table import begin, record
 from stp.data.slides import Slide, find_slides
-from stp.models.device import inference
+from stp.models.device import choose_precision, inference
 from stp.models.image import ImageEncoder
 from stp.models.stamp import Stamp
-from stp.tl._batches import Results, name_of, progress_of
+from stp.tl._batches import Results, identity, progress_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -85,7 +85,8 @@ def embed_images(
     `table.obs['X_stp_images_inside' | key_added + '_inside']` : bool
         Whether the patch lies wholly inside the image; outside it is white.
     `table.uns['X_stp_images' | key_added]` : dict
-        `params`, with the image and the source of the scale of each region.
+        `params`, with the precision used, and the image and the source of the scale of each region; `model`: its
+        name, class, digest and the digest of its vocabulary; `version` of stp.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def embed_images(
     slides = find_slides(sdata, table, um_per_px=um_per_px, **where)
     config = (model.image_encoder if isinstance(model, Stamp) else model).config
     window = {"size": config.image_size, "um_per_px": config.um_per_px}
-    results, inside = Results(table.n_obs), np.zeros(table.n_obs, dtype=bool)
+    results, inside, made_by = Results(table.n_obs), np.zeros(table.n_obs, dtype=bool), identity(model)
     how = {"batch_size": batch_size, "allow_upsampling": allow_upsampling, "max_bytes": max_bytes}
     batches = _ahead(
         (slide.rows[rows], patches)
@@ -116,8 +117,9 @@ def embed_images(
         inside[slide.rows] = slide.pyramid.inside(slide.centers, **window)
     results.write(table, key_added)
     table.obs[_keys.inside(key_added)] = inside
-    params = {"allow_upsampling": allow_upsampling, "precision": precision, **window, **name_of(model)}
-    record(table, key_added, {**params, "regions": {slide.region: _origin(slide) for slide in slides}})
+    params = {"allow_upsampling": allow_upsampling, "precision": choose_precision(chosen, precision), **window}
+    params["regions"] = {slide.region: _origin(slide) for slide in slides}
+    record(table, key_added, params, model=made_by)
     return table if copy else None
 
 

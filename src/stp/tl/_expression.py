@@ -7,6 +7,7 @@ import numpy as np
 
 from stp import _keys
 from stp._counts import log_normalized_blocks
+from stp._provenance import model_of, require_one_model
 from stp._table import begin, get_table, record, require
 from stp.retrieval import nearest, weights
 
@@ -66,18 +67,21 @@ def predict_expression(
     `adata.obs['stp_expression_uniform' | key_added + '_uniform']` : bool
         Whether no similarity was positive.
     `adata.uns['stp_expression' | key_added]` : dict
-        `params`; `genes`, the names of the columns; `units`.
+        `params`; `genes`, the names of the columns; `units`; `model` that made both embeddings; `version` of stp.
 
     Raises
     ------
     KeyError
         An embedding or a gene is missing.
     ValueError
-        No spot has an embedding, there are fewer references than `n_neighbors`, or their counts are not raw.
+        The embeddings are of different models, or nothing says of which; no spot has an embedding, there are fewer
+        references than `n_neighbors`, or their counts are not raw.
     """
     adata, reference = begin(adata, table_key, copy), get_table(reference, table_key)
     queries = np.asarray(require(adata, "obsm", use_rep, "stp.tl.embed_images(sdata, model)"))
     references = np.asarray(require(reference, "obsm", reference_rep, "stp.tl.embed_genes(reference, model)"))
+    models = {"the images": model_of(adata, use_rep), "the reference's genes": model_of(reference, reference_rep)}
+    model = require_one_model(models)
     profiles, names = _profiles(reference, layer, genes)
     known, usable = (np.isfinite(x).all(axis=1) for x in (queries, references))
     if not known.any():
@@ -91,7 +95,7 @@ def predict_expression(
     flagged[known] = uniform
     adata.obs[_keys.uniform(key_added)] = flagged
     params = {"n_neighbors": n_neighbors, "use_rep": use_rep, "reference_rep": reference_rep, "layer": layer}
-    record(adata, key_added, params, genes=names, units=UNITS)
+    record(adata, key_added, params, genes=names, units=UNITS, model=model)
     return adata if copy else None
 
 
