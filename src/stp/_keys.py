@@ -8,6 +8,8 @@ GENES = "X_stp_genes"
 IMAGES = "X_stp_images"
 FUSED = "X_stp_fused"
 EXPRESSION = "stp_expression"
+PROBE = "stp_probe"
+BATCH_EFFECT = "stp_batch_effect"
 
 REGION, SPOT = "stp_region", "stp_spot"  # columns that tie a row to its shape; no user's column has these names
 STORE = "stp_store"  # attribute of a training store
@@ -37,3 +39,9 @@ def n_tokens(key: str) -> str:
 def uniform(key: str) -> str:
     """Name the `obs` column that tells whether a prediction had to weigh its references equally."""
     return f"{key}_uniform"
+
+
+def made_by(rep: str) -> str:
+    """Name the call that makes an embedding."""
+    calls = {GENES: "stp.tl.embed_genes(adata, model)", IMAGES: "stp.tl.embed_images(sdata, model)"}
+    return {**calls, FUSED: "stp.tl.fuse(adata)"}.get(rep.removesuffix("_aligned"), "what makes it")

@@ -3,6 +3,7 @@
 from stp.pl._curves import training
 from stp.pl._neighborhoods import neighborhoods
 from stp.pl._patches import patches
+from stp.pl._probe import batch_effect, confusion
 from stp.pl._spots import expression, spots
 
-__all__ = ["expression", "neighborhoods", "patches", "spots", "training"]
+__all__ = ["batch_effect", "confusion", "expression", "neighborhoods", "patches", "spots", "training"]

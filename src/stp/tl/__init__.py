@@ -1,8 +1,22 @@
-"""Tokens, embeddings and predictions of the spots of an AnnData or SpatialData."""
+"""Tokens, embeddings and predictions of the spots of an AnnData or SpatialData, and their scores."""
 
+from stp.tl._batch import batch_effect
 from stp.tl._embed import embed_genes, fuse
 from stp.tl._embed_images import embed_images
 from stp.tl._expression import predict_expression
+from stp.tl._probe import linear_probe
+from stp.tl._scores import score_clusters, score_expression, score_retrieval
 from stp.tl._tokenize import tokenize
 
-__all__ = ["embed_genes", "embed_images", "fuse", "predict_expression", "tokenize"]
+__all__ = [
+    "batch_effect",
+    "embed_genes",
+    "embed_images",
+    "fuse",
+    "linear_probe",
+    "predict_expression",
+    "score_clusters",
+    "score_expression",
+    "score_retrieval",
+    "tokenize",
+]

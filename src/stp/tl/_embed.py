@@ -136,8 +136,7 @@ def fuse(
         Embeddings of stp are of different models, or nothing says of which.
     """
     adata = begin(adata, table_key, copy)
-    made_by = {_keys.GENES: "stp.tl.embed_genes(adata, model)", _keys.IMAGES: "stp.tl.embed_images(sdata, model)"}
-    blocks = [np.asarray(require(adata, "obsm", rep, made_by.get(rep, "what makes it"))) for rep in use_reps]
+    blocks = [np.asarray(require(adata, "obsm", rep, _keys.made_by(rep))) for rep in use_reps]
     models = {f"obsm[{rep!r}]": model_of(adata, rep) for rep in use_reps}
     model = require_one_model({label: made_by for label, made_by in models.items() if made_by is not None})
     if scale:

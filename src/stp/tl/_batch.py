@@ -1,0 +1,84 @@
+"""Batch effects of embeddings."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stp import _keys, metrics
+from stp._table import begin, record, require
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def batch_effect(
+    adata: "AnnData | SpatialData",
+    batch_key: str,
+    *,
+    label_key: str | None = None,
+    slide_key: str | None = None,
+    use_reps: Sequence[str] = (_keys.GENES, _keys.IMAGES),
+    seed: int = 0,
+    table_key: str = "table",
+    key_added: str = _keys.BATCH_EFFECT,
+    copy: bool = False,
+) -> "AnnData | None":
+    """Tell how well slide or patient can be read off embeddings, beside the biology that they carry.
+
+    Parameters
+    ----------
+    adata
+        Table of several slides with embeddings.
+    batch_key
+        Slide or patient in `obs`.
+    label_key
+        Classes in `obs`, read in each batch from the others; spots without one (missing or "") are left out of this.
+    slide_key
+        Slides in `obs`, where batches are patients of several slides: a slide's patient is then read from other slides.
+    use_reps
+        Embeddings in `obsm`.
+    seed
+        Of the random folds in which batches are read without `slide_key`.
+    table_key
+        Table of a SpatialData.
+    key_added
+        Name of the results.
+    copy
+        Return an annotated copy of the table instead of annotating it.
+
+    Returns
+    -------
+    `None` if `copy=False`, else the annotated table. Sets the following field:
+
+    `adata.uns['stp_batch_effect' | key_added]` : dict
+        `params`; `scores`, a row per embedding with the values of :func:`stp.metrics.batch_effect`.
+
+    Raises
+    ------
+    KeyError
+        A column or an embedding is missing.
+    ValueError
+        There is one batch or one class.
+    """
+    import pandas as pd
+
+    adata = begin(adata, table_key, copy)
+    batches = require(adata, "obs", batch_key, "what gives it").astype(str).to_numpy()
+    labels = None if label_key is None else require(adata, "obs", label_key, "what gives the labels")
+    slides = None if slide_key is None else require(adata, "obs", slide_key, "what gives it").astype(str).to_numpy()
+    scores = {}
+    for rep in use_reps:
+        embedding = np.asarray(require(adata, "obsm", rep, _keys.made_by(rep)))
+        known = np.isfinite(embedding).all(axis=1)
+        of = None if slides is None else slides[known]
+        scores[rep] = metrics.batch_effect(embedding[known], batches[known], slides=of, seed=seed)
+        if labels is not None:
+            known &= (labels.notna() & (labels.astype(str) != "")).to_numpy()
+            scores[rep] |= metrics.label_transfer(
+                embedding[known], labels[known].astype(str).to_numpy(), batches[known]
+            )
+    params = {"batch_key": batch_key, "label_key": label_key, "slide_key": slide_key, "use_reps": list(use_reps)}
+    record(adata, key_added, {**params, "seed": seed}, scores=pd.DataFrame.from_dict(scores, orient="index"))
+    return adata if copy else None

@@ -1,0 +1,199 @@
+"""Scores of clusters, predicted expression and retrieval, kept beside what they are scores of."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stp import _keys, metrics
+from stp._counts import log_normalized_blocks
+from stp._table import begin, get_table, record, require
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def score_clusters(
+    adata: "AnnData | SpatialData",
+    label_key: str,
+    cluster_key: str,
+    *,
+    use_rep: str = _keys.FUSED,
+    table_key: str = "table",
+    key_added: str = "stp_cluster_scores",
+    copy: bool = False,
+) -> "AnnData | None":
+    """Compare the clusters of one slide with labels, and score how far they lie apart (paper, table 1).
+
+    Parameters
+    ----------
+    adata
+        Table with labels, clusters and the embedding that was clustered.
+    label_key, cluster_key
+        Columns of `obs`; spots that lack either (missing or "") are not scored.
+    use_rep
+        The embedding in `obsm`.
+    table_key
+        Table of a SpatialData.
+    key_added
+        Name of the results.
+    copy
+        Return an annotated copy of the table instead of annotating it.
+
+    Returns
+    -------
+    `None` if `copy=False`, else the annotated table. Sets the following field:
+
+    `adata.uns['stp_cluster_scores' | key_added]` : dict
+        `params`; `n_spots`; `scores` of :func:`stp.metrics.clustering_scores` and
+        :func:`stp.metrics.separation_scores`.
+
+    Raises
+    ------
+    KeyError
+        A column or the embedding is missing.
+    ValueError
+        No spot has label and cluster, or all labels are the same.
+    """
+    adata = begin(adata, table_key, copy)
+    embedding = np.asarray(require(adata, "obsm", use_rep, _keys.made_by(use_rep)))
+    columns = [
+        require(adata, "obs", label_key, "what gives the labels"),
+        require(adata, "obs", cluster_key, "sc.tl.leiden(adata)"),
+    ]
+    known = np.isfinite(embedding).all(axis=1)
+    for column in columns:
+        known &= (column.notna() & (column.astype(str) != "")).to_numpy()
+    labels, clusters = (column[known].astype(str).to_numpy() for column in columns)
+    if len(np.unique(labels)) < 2:
+        what = f"all labels are {labels[0]!r}" if len(labels) else "no spot has a label and a cluster"
+        raise ValueError(f"{what} in obs[{label_key!r}]; a comparison needs two classes")
+    scores = metrics.clustering_scores(labels, clusters) | metrics.separation_scores(embedding[known], clusters)
+    params = {"label_key": label_key, "cluster_key": cluster_key, "use_rep": use_rep}
+    record(adata, key_added, params, n_spots=len(labels), scores=scores)
+    return adata if copy else None
+
+
+def score_expression(
+    adata: "AnnData | SpatialData",
+    reference: "AnnData | SpatialData",
+    *,
+    key: str = _keys.EXPRESSION,
+    n_genes: int = 100,
+    layer: str | None = None,
+    table_key: str = "table",
+    key_added: str = "stp_expression_scores",
+    copy: bool = False,
+) -> "AnnData | None":
+    """Score predicted expression of one slide beside what was measured there (paper, table 2).
+
+    Parameters
+    ----------
+    adata
+        Table with raw counts and a prediction in log1p of counts per 10,000.
+    reference
+        Training slides with raw counts: the genes that are scored are the most variable and the most expressed there.
+    key
+        Name of the prediction.
+    n_genes
+        How many of each kind.
+    layer
+        Layer of the raw counts of both; X by default.
+    table_key
+        Table of a SpatialData.
+    key_added
+        Name of the results.
+    copy
+        Return an annotated copy of the table instead of annotating it.
+
+    Returns
+    -------
+    `None` if `copy=False`, else the annotated table. Sets the following field:
+
+    `adata.uns['stp_expression_scores' | key_added]` : dict
+        `params`; `n_spots`; `scores`: "PCC-V", "PCC-E" and "MSE" of :func:`stp.metrics.expression_scores`; `genes`, a
+        row per predicted gene with its correlation and whether it is one of the variable or expressed.
+
+    Raises
+    ------
+    KeyError
+        There is no prediction, or a predicted gene is not measured in both tables.
+    ValueError
+        No spot has a prediction, or counts are not raw.
+    """
+    import pandas as pd
+
+    adata, reference = begin(adata, table_key, copy), get_table(reference, table_key)
+    predicted = np.asarray(require(adata, "obsm", key, "stp.tl.predict_expression(adata, reference)"))
+    genes = [str(name) for name in require(adata, "uns", key, "stp.tl.predict_expression(adata, reference)")["genes"]]
+    known = np.isfinite(predicted).all(axis=1)
+    if not known.any():
+        raise ValueError(f"no spot has a prediction in obsm[{key!r}], all are NaN")
+    measured, training = (_log_normalized(table, genes, layer) for table in (adata, reference))
+    chosen = metrics.scored_genes(training, n_genes)
+    table = pd.DataFrame({"pearson": metrics.gene_pearson(measured[known], predicted[known])}, index=genes)
+    for name, columns in chosen._asdict().items():
+        table[name] = np.isin(np.arange(len(genes)), columns)
+    scores = metrics.expression_scores(measured[known], predicted[known], chosen)
+    params = {"key": key, "n_genes": n_genes, "layer": layer}
+    record(adata, key_added, params, n_spots=int(known.sum()), scores=scores, genes=table)
+    return adata if copy else None
+
+
+def score_retrieval(
+    adata: "AnnData | SpatialData",
+    *,
+    use_rep: str = _keys.aligned(_keys.IMAGES),
+    reference_rep: str = _keys.aligned(_keys.GENES),
+    table_key: str = "table",
+    key_added: str = "stp_retrieval_scores",
+    copy: bool = False,
+) -> "AnnData | None":
+    """Tell how often a spot's image finds its own genes among those of its slide: recall at 1, 5 and 10.
+
+    Parameters
+    ----------
+    adata
+        Table of one slide with aligned images and genes.
+    use_rep, reference_rep
+        Unit vectors in `obsm` that ask and that are found.
+    table_key
+        Table of a SpatialData.
+    key_added
+        Name of the results.
+    copy
+        Return an annotated copy of the table instead of annotating it.
+
+    Returns
+    -------
+    `None` if `copy=False`, else the annotated table. Sets the following field:
+
+    `adata.uns['stp_retrieval_scores' | key_added]` : dict
+        `params`; `n_spots`; `scores`: "recall@1", "recall@5", "recall@10" and the chance of each.
+
+    Raises
+    ------
+    KeyError
+        An embedding is missing.
+    ValueError
+        No spot has both.
+    """
+    adata = begin(adata, table_key, copy)
+    pair = [np.asarray(require(adata, "obsm", rep, _keys.made_by(rep))) for rep in (use_rep, reference_rep)]
+    known = np.isfinite(pair[0]).all(axis=1) & np.isfinite(pair[1]).all(axis=1)
+    if not (n := int(known.sum())):
+        raise ValueError(f"no spot has both obsm[{use_rep!r}] and obsm[{reference_rep!r}]")
+    recall = metrics.recall_at_k(pair[0][known], pair[1][known])
+    scores = {f"recall@{k}": value for k, value in recall.items()} | {f"chance@{k}": min(1, k / n) for k in recall}
+    record(adata, key_added, {"use_rep": use_rep, "reference_rep": reference_rep}, n_spots=n, scores=scores)
+    return adata if copy else None
+
+
+def _log_normalized(table: "AnnData", genes: list[str], layer: str | None) -> np.ndarray:
+    columns = table.var_names.get_indexer(genes)
+    if (columns < 0).any():
+        missing = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
+        raise KeyError(
+            f"{len(missing)} predicted genes are not measured, e.g. {missing[:3]}; choose genes of all slides"
+        )
+    return np.concatenate([block[:, columns].toarray() for block in log_normalized_blocks(table, layer)])

@@ -1,0 +1,130 @@
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from stp import tl
+from stp.metrics import classification_scores
+
+
+def make(n=180, gap=4.0, n_slides=3, classes=("a", "b", "c")):
+    """Features whose first axes tell the class, on several slides; labels of the first spots are missing."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(len(classes), size=n)
+    features = rng.normal(size=(n, 8)).astype(np.float32)
+    features[np.arange(n), codes] += gap
+    labels = np.array(classes, dtype=object)[codes]
+    labels[:5], labels[5:10] = "", np.nan
+    obs = pd.DataFrame(
+        {"label": labels, "slide": [f"s{i % n_slides}" for i in range(n)]}, index=[str(i) for i in range(n)]
+    )
+    adata = anndata.AnnData(np.zeros((n, 1), np.float32), obs=obs, obsm={"X_stp_images": features})
+    adata.uns["truth"] = np.array(classes)[codes]
+    return adata
+
+
+FAST = {"learning_rate": 3e-2}
+
+
+def test_a_class_in_the_features_is_read(tmp_path):
+    adata = make()
+    tl.linear_probe(adata, "label", group_key="slide", **FAST)
+    found, details = adata.obs["stp_probe"], adata.uns["stp_probe"]
+    assert found[:10].isna().all() and found[10:].notna().all(), "spots without a label are left out"
+    assert (found[10:] == adata.uns["truth"][10:]).mean() > 0.9
+    scores = details["scores"]
+    assert list(scores.index) == ["s0", "s1", "s2"]
+    for slide, row in scores.iterrows():
+        rows = np.flatnonzero((adata.obs["slide"] == slide) & found.notna())
+        expected = classification_scores(adata.uns["truth"][rows], found[rows].astype(str))
+        assert row.to_dict() == pytest.approx({"n_spots": len(rows), **expected})
+    counts = pd.crosstab(adata.uns["truth"][10:], found[10:].astype(str))
+    np.testing.assert_array_equal(details["confusion"], counts)
+    assert list(details["classes"]) == ["a", "b", "c"]
+    assert details["params"]["n_folds"] == 3
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    back = anndata.read_h5ad(tmp_path / "a.h5ad").uns["stp_probe"]
+    pd.testing.assert_frame_equal(back["scores"], scores, check_dtype=False)
+
+
+def test_noise_is_not_read():
+    adata = make(gap=0.0)
+    tl.linear_probe(adata, "label", group_key="slide", **FAST)
+    assert adata.uns["stp_probe"]["scores"]["balanced_accuracy"].mean() == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_a_spot_is_predicted_by_a_probe_that_never_saw_its_slide():
+    """A slide whose labels are turned round is all wrong where the others decide."""
+    adata = make(classes=("a", "b"))
+    labels = adata.obs["label"].to_numpy(copy=True)
+    turned = (adata.obs["slide"] == "s0").to_numpy()
+    labels[turned] = [{"a": "b", "b": "a"}.get(label, label) for label in labels[turned]]
+    adata.obs["label"] = labels
+    tl.linear_probe(adata, "label", group_key="slide", **FAST)
+    assert adata.uns["stp_probe"]["scores"]["balanced_accuracy"]["s0"] < 0.1
+
+
+def test_random_folds_within_a_slide_are_the_same_for_a_seed():
+    adata = make()
+    one, two, other = (tl.linear_probe(adata, "label", n_folds=4, seed=s, copy=True, **FAST) for s in (0, 0, 1))
+    assert "stp_probe" not in adata.uns
+    assert list(one.uns["stp_probe"]["scores"].index) == ["0", "1", "2", "3"]
+    pd.testing.assert_series_equal(one.obs["stp_probe"], two.obs["stp_probe"])
+    assert not one.obs["stp_probe"].equals(other.obs["stp_probe"])
+
+
+def test_spots_without_an_embedding_keep_their_row():
+    adata = make()
+    adata.obsm["X_stp_images"][20] = np.nan
+    tl.linear_probe(adata, "label", **FAST)
+    assert pd.isna(adata.obs["stp_probe"].iloc[20])
+    assert adata.uns["stp_probe"]["confusion"].sum() == 169
+
+
+def test_training_stops_when_the_held_out_loss_no_longer_falls(monkeypatch):
+    steps = []
+    adam_step = tl._probe.torch.optim.Adam.step
+    monkeypatch.setattr(
+        tl._probe.torch.optim.Adam, "step", lambda self, *a, **k: steps.append(1) or adam_step(self, *a, **k)
+    )
+    for noisy, early in ((True, True), (False, False)):
+        adata = make(gap=0.0 if noisy else 4.0)
+        steps.clear()
+        tl.linear_probe(adata, "label", n_folds=2, learning_rate=0.3 if noisy else 1e-4)
+        epochs = len(steps) / 2 / 10  # of two folds, ten steps and more each
+        assert (epochs < 50) == early
+
+
+def one_class(adata):
+    adata.obs["label"] = "a"
+
+
+def no_label(adata):
+    adata.obs["label"] = ""
+
+
+def of_regions(adata):
+    adata.uns["spatialdata_attrs"] = {"region_key": "slide"}
+
+
+@pytest.mark.parametrize(
+    ("change", "how", "error", "message"),
+    [
+        (lambda a: a.obs.pop("label"), {}, KeyError, r"obs\['label'\] is missing; run what gives the labels first"),
+        (lambda a: a.obsm.pop("X_stp_images"), {}, KeyError, r"run stp\.tl\.embed_images\(sdata, model\) first"),
+        (one_class, {}, ValueError, r"all labels are 'a' in obs\['label'\]; a probe needs two classes"),
+        (no_label, {}, ValueError, r"no spot has a label in obs\['label'\]"),
+        (lambda a: None, {"n_folds": 200}, ValueError, "fewer than 200 folds"),
+        (lambda a: None, {"group_key": "patient"}, KeyError, r"obs\['patient'\] is missing"),
+        (of_regions, {}, ValueError, r"of 3 slides; give group_key=, so that no slide is in both sides"),
+        (of_regions, {"group_key": "block"}, ValueError, "slide 's0' is in both sides of a split"),
+    ],
+    ids=["label", "features", "one class", "no label", "folds", "group", "slides without groups", "slide cut"],
+)
+def test_the_probe_refuses(change, how, error, message):
+    adata = make()
+    adata.obs["block"] = [str(i % 2) for i in range(adata.n_obs)]
+    change(adata)
+    with pytest.raises(error, match=message):
+        tl.linear_probe(adata, "label", **how)
+    assert "stp_probe" not in adata.uns
