@@ -29,7 +29,8 @@ def test_blocks_do_not_change_what_is_found(monkeypatch):
     whole = nearest(queries, references, 7)
     scores = queries @ references.T
     np.testing.assert_array_equal(whole.index, np.argsort(-scores, axis=1)[:, :7])
-    monkeypatch.setattr(stp.retrieval, "BLOCK", 7)
+    monkeypatch.setattr(stp.retrieval, "QUERIES", 7)
+    monkeypatch.setattr(stp.retrieval, "REFERENCES", 9)
     blocks = nearest(queries, references, 7)
     np.testing.assert_array_equal(blocks.index, whole.index)
     np.testing.assert_allclose(blocks.similarity, whole.similarity, rtol=1e-6)

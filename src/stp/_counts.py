@@ -15,15 +15,25 @@ CHECKED_ROWS = 256
 
 def get_counts(adata: "AnnData", layer: str | None = None) -> Any:
     """Return the raw counts, of any kind that AnnData holds, after looking at the first rows of them."""
+    check_counts(adata, layer)
+    return by_rows(layer_of(adata, layer))
+
+
+def check_counts(adata: "AnnData", layer: str | None = None) -> None:
+    """Refuse a table or layer whose first rows are no raw counts."""
+    wrong = _first_not_a_count(layer_of(adata, layer))
+    if wrong is not None:
+        raise ValueError(_counts_message(adata, layer, wrong))
+
+
+def layer_of(adata: "AnnData", layer: str | None) -> Any:
+    """Return X or a layer, as it is."""
     if layer is not None and layer not in adata.layers:
         raise KeyError(f"no layer {layer!r}; pass layer= one of {list(adata.layers)} or None for X")
     X = adata.X if layer is None else adata.layers[layer]
     if X is None:
         raise ValueError(f"the table has no X; pass layer= one of {list(adata.layers)}")
-    wrong = _first_not_a_count(X)
-    if wrong is not None:
-        raise ValueError(_counts_message(adata, layer, wrong))
-    return by_rows(X)
+    return X
 
 
 def by_rows(X: Any) -> Any:
@@ -54,23 +64,40 @@ def row_blocks(X: Any, block_rows: int = BLOCK_ROWS) -> Iterator["csr_matrix"]:
         yield from (_csr(X[start : start + step]) for start in range(0, X.shape[0], step))
 
 
-def count_blocks(adata: "AnnData", layer: str | None = None, block_rows: int = BLOCK_ROWS) -> Iterator["csr_matrix"]:
-    """Yield the raw counts as canonical CSR blocks of rows: sorted, without duplicates, every value checked."""
-    X = get_counts(adata, layer)
-    for start in range(0, adata.n_obs, block_rows):
-        block = _to_csr(X[start : start + block_rows])
+def chosen_blocks(X: Any, rows: np.ndarray | None = None, block_rows: int = BLOCK_ROWS) -> Iterator["csr_matrix"]:
+    """Yield canonical CSR blocks of rows, sorted and without duplicates; of `rows` alone, ascending, where given."""
+    for start in range(0, X.shape[0], block_rows):
+        edges = (start, start + block_rows)
+        chosen = None if rows is None else rows[slice(*np.searchsorted(rows, edges))] - start
+        if chosen is None or len(chosen):  # a block of which nothing is wanted is not read
+            block = X[start : start + block_rows]
+            yield _to_csr(block if chosen is None else block[chosen])
+
+
+def count_blocks(
+    adata: "AnnData", layer: str | None = None, rows: np.ndarray | None = None, *, block_rows: int = BLOCK_ROWS
+) -> Iterator["csr_matrix"]:
+    """Yield the raw counts as canonical CSR blocks of rows, every value checked; of `rows` alone, where given."""
+    for block in chosen_blocks(get_counts(adata, layer), rows, block_rows):
         wrong = _not_a_count(block.data)
         if wrong is not None:
             raise ValueError(_counts_message(adata, layer, wrong))
         yield block
 
 
-def log_normalized_blocks(adata: "AnnData", layer: str | None = None) -> Iterator["csr_matrix"]:
+def log_normalized_blocks(
+    adata: "AnnData", layer: str | None = None, rows: np.ndarray | None = None
+) -> Iterator["csr_matrix"]:
     """Yield log1p of counts per 10,000 of each spot, block by block; spots without counts stay zero."""
-    for block in count_blocks(adata, layer):
+    for block in count_blocks(adata, layer, rows):
         total = np.asarray(block.sum(axis=1), dtype=float).ravel()
         block.data = block.data * np.repeat(1e4 / np.where(total > 0, total, 1), np.diff(block.indptr))
         yield block.log1p()
+
+
+def holds_counts(X: Any) -> bool:
+    """Tell whether the first rows are raw counts."""
+    return _first_not_a_count(X) is None
 
 
 def gene_sums(block: Any, index: np.ndarray, n_genes: int) -> np.ndarray:
@@ -144,9 +171,6 @@ def not_raw(wrong: float, where: str = "the table") -> str:
 
 
 def _counts_message(adata: "AnnData", layer: str | None, wrong: float) -> str:
-    def holds_counts(name: str) -> bool:
-        return _first_not_a_count(adata.layers[name]) is None
-
-    layers = [name for name in adata.layers if holds_counts(name)]
+    layers = [name for name in adata.layers if holds_counts(adata.layers[name])]
     remedy = f"pass layer={layers[0]!r}" if layers else "start from the raw counts"
     return f"{not_raw(wrong, 'X' if layer is None else f'layer {layer!r}')}; {remedy}"

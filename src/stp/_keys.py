@@ -45,3 +45,23 @@ def made_by(rep: str) -> str:
     """Name the call that makes an embedding."""
     calls = {GENES: "stp.tl.embed_genes(adata, model)", IMAGES: "stp.tl.embed_images(sdata, model)"}
     return {**calls, FUSED: "stp.tl.fuse(adata)"}.get(rep.removesuffix("_aligned"), "what makes it")
+
+
+def far(key: str) -> str:
+    """Name the `obs` column that tells whether a spot is far from any reference."""
+    return f"{key}_far"
+
+
+def neighbors(key: str) -> str:
+    """Name the `obsm` array of the references behind each prediction."""
+    return f"{key}_neighbors"
+
+
+def similarity(key: str) -> str:
+    """Name the `obsm` array of their similarities."""
+    return f"{key}_similarity"
+
+
+def uncertainty(key: str) -> str:
+    """Name the `obsm` array of the spread of each predicted gene over the references."""
+    return f"{key}_uncertainty"

@@ -36,6 +36,7 @@ def get_tables(data: Any, table_key: str = "table") -> Iterator[tuple[str, "AnnD
 
 
 def _open_table(path: Path, table_key: str) -> "AnnData":
+    """Open a table of a store: names, obs and uns are read, counts and obsm stay on disk."""
     import anndata
     import zarr
 
@@ -45,9 +46,21 @@ def _open_table(path: Path, table_key: str) -> "AnnData":
         raise ValueError(
             f"{path} is not a SpatialData store with a table {table_key!r}; stp.io.write_store makes one"
         ) from error
-    X = group["X"]
-    X = anndata.io.sparse_dataset(X) if isinstance(X, zarr.Group) else X[:]
-    return anndata.AnnData(X=X, obs=anndata.io.read_elem(group["obs"]), var=anndata.io.read_elem(group["var"]))
+    lazy = {slot: dict(group[slot].members()) if slot in group else {} for slot in ("layers", "obsm")}
+    lazy = {slot: {key: _lazy(element) for key, element in found.items()} for slot, found in lazy.items()}
+    read = {slot: anndata.io.read_elem(group[slot]) for slot in ("obs", "var", "uns") if slot in group}
+    return anndata.AnnData(X=_lazy(group["X"]), **read, **lazy)
+
+
+def _lazy(element: Any) -> Any:
+    """Leave an array or a sparse matrix on disk; anything else is read."""
+    import anndata
+    import zarr
+
+    if isinstance(element, zarr.Array):
+        return element
+    sparse = element.attrs.get("encoding-type") in ("csr_matrix", "csc_matrix")
+    return anndata.io.sparse_dataset(element) if sparse else anndata.io.read_elem(element)
 
 
 def tie(adata: "AnnData", region: str) -> "AnnData":

@@ -127,7 +127,7 @@ def _evaluate(stamp: Stamp, references: list["SpatialData"], held_out: "SpatialD
     table = _embed_genes(tl.embed_images(held_out, stamp, copy=True), stamp)
     tl.fuse(table, scale=True)
     scores = {f"ari_{name}": _cluster(table, name) for name in ("genes", "images", "fused")}
-    tl.predict_expression(table, reference)
+    tl.predict_expression(table, reference, genes=list(reference.var_names))
     scores["pcc"] = _correlation(table, reference)
     found = metrics.recall_at_k(table.obsm["X_stp_images_aligned"], table.obsm["X_stp_genes_aligned"])
     return table, scores | {"recall@5": found[5], "chance@5": 5 / table.n_obs}

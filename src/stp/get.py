@@ -19,14 +19,15 @@ def expression(adata: "AnnData", *, key: str = _keys.EXPRESSION) -> "AnnData":
     Parameters
     ----------
     adata
-        Table annotated by :func:`stp.tl.predict_expression`.
+        Table annotated by :func:`stp.tl.predict_expression` or :func:`stp.tl.regress_expression`.
     key
         Name of the prediction.
 
     Returns
     -------
-    AnnData of all spots and the predicted genes: X holds log1p of counts per 10,000; `obs` and the coordinates in
-    `obsm["spatial"]` are those of `adata`.
+    AnnData of all spots and the predicted genes: X holds the prediction, in the units that `uns["units"]` names
+    (log1p of counts per 10,000 unless another layer was predicted); `layers["uncertainty"]` how far the references
+    disagree, where the prediction was retrieved; `obs` and the coordinates in `obsm["spatial"]` are those of `adata`.
 
     Raises
     ------
@@ -40,4 +41,7 @@ def expression(adata: "AnnData", *, key: str = _keys.EXPRESSION) -> "AnnData":
     details = require(adata, "uns", key, "stp.tl.predict_expression(adata, reference)")
     genes = pd.DataFrame(index=pd.Index([str(name) for name in details["genes"]]))
     kept = {name: adata.obsm[name].copy() for name in (_keys.SPATIAL,) if name in adata.obsm}
-    return anndata.AnnData(np.array(X), obs=adata.obs.copy(), var=genes, obsm=kept, uns={"units": details["units"]})
+    spread = adata.obsm.get(_keys.uncertainty(key))
+    layers = {} if spread is None else {"uncertainty": np.array(spread)}
+    uns = {"units": details["units"]}
+    return anndata.AnnData(np.array(X), obs=adata.obs.copy(), var=genes, layers=layers, obsm=kept, uns=uns)

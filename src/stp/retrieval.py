@@ -1,10 +1,15 @@
-"""Retrieve the nearest references of each query and average their profiles (paper, equation 12)."""
+"""Retrieve the nearest references of each query, exactly, and average their profiles (paper, equation 12)."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-BLOCK = 4096  # queries scored at a time
+from stp._best import add_profiles, keep_best
+from stp._threads import in_threads
+
+QUERIES, REFERENCES = 2048, 8192  # scored against each other at a time
+ROWS_PER_THREAD = 64
 
 
 class Neighbors(NamedTuple):
@@ -14,26 +19,59 @@ class Neighbors(NamedTuple):
     similarity: np.ndarray  # (n_queries, k) float32
 
 
-def nearest(queries: np.ndarray, references: np.ndarray, k: int) -> Neighbors:
+def nearest(queries: np.ndarray, references: np.ndarray | Iterable[np.ndarray], k: int) -> Neighbors:
     """Find the k references of highest cosine for each query; ties go to the lower reference index.
+
+    Exact: cosines that decide are computed in float64, and those of equal vectors are equal. There is never more than
+    a block of cosines in memory.
 
     Parameters
     ----------
-    queries, references
-        Unit vectors (n_queries, d) and (n_references, d).
+    queries
+        Vectors (n_queries, d).
+    references
+        Vectors (n_references, d), in one array or in several one after the other. Vectors of NaN are passed over.
     k
         Number of references, at most `n_references`.
+
+    Raises
+    ------
+    ValueError
+        There are fewer references than that.
     """
-    if not 1 <= k <= len(references):
-        raise ValueError(f"cannot retrieve {k} neighbors from {len(references)} references; lower n_neighbors")
-    blocks = [_nearest(queries[i : i + BLOCK] @ references.T, k) for i in range(0, len(queries), BLOCK)]
-    index, similarity = (np.concatenate(part) for part in zip(*blocks, strict=True))
-    return Neighbors(index, similarity)
+    queries = _unit(queries)
+    index = np.full((len(queries), max(k, 0)), -1, dtype=np.int64)
+    similarity, n_usable, first = np.full(index.shape, -np.inf), 0, 0
+    for part in [references] if isinstance(references, np.ndarray) else references:
+        for start in range(0, len(part), REFERENCES):
+            block = _unit(part[start : start + REFERENCES])
+            n_usable += int(np.isfinite(block).all(axis=1).sum())
+            if k > 0:
+                _take(queries, block, first, index, similarity)
+            first += len(block)
+    if not 1 <= k <= n_usable:
+        raise ValueError(f"cannot retrieve {k} neighbors from {n_usable} references; lower n_neighbors")
+    return Neighbors(index, similarity.astype(np.float32))
 
 
-def _nearest(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    index = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return index, np.take_along_axis(scores, index, axis=1)
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    vectors = np.asarray(vectors, dtype=np.float32)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, length, out=np.full_like(vectors, np.nan), where=length > 0)
+
+
+def _take(queries: np.ndarray, block: np.ndarray, first: int, index: np.ndarray, similarity: np.ndarray) -> None:
+    """Score a block of references against all queries, and keep what is best so far."""
+    slack = 2.0**-23 * queries.shape[1]  # twice the bound on what float32 does to a sum of so many products
+    for start in range(0, len(queries), QUERIES):
+        stop = start + QUERIES
+        scores = queries[start:stop] @ block.T
+
+        def keep(rows: slice, start: int = start, scores: np.ndarray = scores) -> None:
+            at = slice(start + rows.start, start + rows.stop)
+            keep_best(scores[rows], slack, queries[at], block, first, index[at], similarity[at])
+
+        in_threads(keep, len(scores), ROWS_PER_THREAD)
 
 
 def weights(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -54,3 +92,46 @@ def weights(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total = positive.sum(axis=1, keepdims=True)
     uniform = total[:, 0] <= 0
     return np.where(total > 0, positive / np.where(total > 0, total, 1), 1 / similarity.shape[1]), uniform
+
+
+class Average:
+    """Weighted means of profiles and their spread, from blocks of profiles that need not be in memory together.
+
+    Parameters
+    ----------
+    index, weight
+        (n_queries, k) profiles of each query, and what they weigh; weights of a query sum to one.
+    n_genes
+        Width of a profile.
+    """
+
+    def __init__(self, index: np.ndarray, weight: np.ndarray, n_genes: int) -> None:
+        n, k = index.shape
+        order = np.argsort(index, axis=None, kind="stable")
+        self._index, self._weight, self._query = index.ravel()[order], weight.ravel()[order], order // k
+        self._total = np.zeros(n)
+        self.mean, self._squares = np.zeros((2, n, n_genes), dtype=np.float32)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The profiles that are needed, in order."""
+        return np.unique(self._index)
+
+    def add(self, rows: np.ndarray, profiles: np.ndarray) -> None:
+        """Add profiles (m, n_genes) with these indices, which ascend."""
+        part = slice(*np.searchsorted(self._index, [rows[0], rows[-1] + 1]))
+        order = np.argsort(self._query[part], kind="stable")  # by query, and the profiles of each in their order
+        at = np.searchsorted(rows, self._index[part][order])
+        starts = np.searchsorted(self._query[part][order], np.arange(len(self._total) + 1))
+        profiles, weight = np.ascontiguousarray(profiles, dtype=np.float32), self._weight[part][order]
+
+        def add(q: slice) -> None:
+            out = self._total[q], self.mean[q], self._squares[q]
+            add_profiles(profiles, at, weight, starts[q.start : q.stop + 1], *out)
+
+        in_threads(add, len(self._total), ROWS_PER_THREAD)
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Weighted standard deviation of the profiles of each query (n_queries, n_genes)."""
+        return np.sqrt(np.maximum(self._squares, 0))

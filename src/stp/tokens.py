@@ -1,15 +1,12 @@
 """Rank the genes of each spot into tokens, and mask them for pretraining; arrays in, arrays out."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numba
 import numpy as np
 
 from stp._counts import not_raw
 from stp._ranks import RankTable, rank_rows
+from stp._threads import in_threads
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -80,19 +77,8 @@ def rank_genes(
             raise ValueError(not_raw(float(values[wrong])))
         return unmapped
 
-    unmapped = _in_threads(rank, n)
+    unmapped = in_threads(rank, n, ROWS_PER_THREAD)
     return Ranked(tokens, n_tokens, mapped, sum(unmapped, np.zeros(n_columns, np.int64)))
-
-
-def _in_threads(work: Callable[[slice], Any], n: int) -> list:
-    """Split n rows among threads; in order."""
-    n_threads = min(numba.get_num_threads(), -(-n // ROWS_PER_THREAD))
-    edges = np.linspace(0, n, max(n_threads, 1) + 1).astype(int)
-    parts = [slice(start, stop) for start, stop in pairwise(edges) if stop > start]
-    if len(parts) < 2:
-        return [work(part) for part in parts]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        return list(pool.map(work, parts))
 
 
 def mask_tokens(

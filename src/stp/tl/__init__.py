@@ -5,6 +5,7 @@ from stp.tl._embed import embed_genes, fuse
 from stp.tl._embed_images import embed_images
 from stp.tl._expression import predict_expression
 from stp.tl._probe import linear_probe
+from stp.tl._regression import regress_expression
 from stp.tl._scores import score_clusters, score_expression, score_retrieval
 from stp.tl._tokenize import tokenize
 
@@ -15,6 +16,7 @@ __all__ = [
     "fuse",
     "linear_probe",
     "predict_expression",
+    "regress_expression",
     "score_clusters",
     "score_expression",
     "score_retrieval",

@@ -1,0 +1,105 @@
+"""Predict expression from image features by regression."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stp import _keys
+from stp._profiles import choose_genes, one_unit, profiles
+from stp._table import begin, record
+from stp.tl._references import blocks, open_embeddings, open_references
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def regress_expression(
+    adata: "AnnData | SpatialData",
+    reference: "AnnData | SpatialData | str | Path | Iterable[AnnData | SpatialData | str | Path]",
+    *,
+    genes: Sequence[str] | None = None,
+    alpha: float = 1.0,
+    n_components: int = 256,
+    use_rep: str = "X_stp_images",
+    layer: str | None = None,
+    table_key: str = "table",
+    key_added: str = _keys.EXPRESSION,
+    copy: bool = False,
+) -> "AnnData | None":
+    """Predict expression by ridge regression on principal components of features (as HEST-Benchmark does).
+
+    Features are standardized and reduced on the references alone; then one ridge regression predicts all genes.
+
+    Parameters
+    ----------
+    adata
+        Spots with image features; needs no counts.
+    reference
+        Spots with the same features and raw counts, never from the slide that is predicted: a table, a SpatialData,
+        the path of one on disk, or several of these.
+    genes
+        Genes to predict, which all references measure; by default those that `var["highly_variable"]` of any
+        reference marks.
+    alpha
+        Strength of the penalty.
+    n_components
+        Principal components; at most as many as features or references.
+    use_rep
+        Features in `obsm` on both sides.
+    layer
+        Layer of the reference. Raw counts, in X by default, become log1p of counts per 10,000; a layer that holds
+        anything else is predicted as it is.
+    table_key
+        Table of a SpatialData.
+    key_added
+        Name of the results.
+    copy
+        Return an annotated copy of the table instead of annotating it.
+
+    Returns
+    -------
+    `None` if `copy=False`, else the annotated table. Sets the following fields:
+
+    `adata.obsm['stp_expression' | key_added]` : (n_obs, n_genes) float32
+        Prediction; NaN for spots without features.
+    `adata.uns['stp_expression' | key_added]` : dict
+        `params`; `genes`, the names of the columns; `units`; `model` that made the features; `version` of stp.
+
+    Raises
+    ------
+    KeyError
+        Features or a gene are missing, or no gene is marked as highly variable and none is asked for.
+    ValueError
+        The features are of different models, or nothing says of which; no spot has any, the references share no
+        gene, or their counts are not raw.
+    """
+    adata, tables = begin(adata, table_key, copy), open_references(reference, table_key)
+    features, of_references, made_by = open_embeddings(adata, use_rep, tables, use_rep)
+    known_features = np.concatenate(list(blocks(of_references)))
+    genes, units = choose_genes(tables, genes), one_unit(tables, layer)
+    known, usable = (np.isfinite(x).all(axis=1) for x in (features, known_features))
+    if not known.any() or not usable.any():
+        raise ValueError(f"no spot of {'the references' if known.any() else 'the table'} has obsm[{use_rep!r}]")
+    expression = np.concatenate([block for table in tables.values() for block in profiles(table, layer, genes)])
+    predicted = np.full((adata.n_obs, len(genes)), np.nan, dtype=np.float32)
+    model = _ridge(alpha, min(n_components, usable.sum(), features.shape[1]))
+    predicted[known] = (
+        model.fit(known_features[usable], expression[usable]).predict(features[known]).reshape(-1, len(genes))
+    )
+    adata.obsm[key_added] = predicted
+    params = {"alpha": alpha, "n_components": n_components, "use_rep": use_rep, "layer": layer}
+    record(adata, key_added, params, genes=genes, units=units, model=made_by)
+    return adata if copy else None
+
+
+def _ridge(alpha: float, n_components: int):
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    pca = PCA(n_components, svd_solver="randomized", random_state=0)
+    return make_pipeline(StandardScaler(), pca, Ridge(alpha))

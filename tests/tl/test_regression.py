@@ -1,0 +1,70 @@
+import anndata
+import numpy as np
+import pytest
+import scanpy as sc
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+
+from stp import get, tl
+
+
+@pytest.fixture
+def reference(adata, made_by):
+    """Features that tell expression, but for noise."""
+    normal = sc.pp.log1p(sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True).X.toarray()
+    rng = np.random.default_rng(0)
+    adata.obsm["X_stp_images"] = (normal[:, :12] @ rng.normal(size=(12, 20))).astype(np.float32)
+    made_by(adata, "X_stp_images")
+    return adata
+
+
+@pytest.fixture
+def query(reference, made_by):
+    table = anndata.AnnData(obs={"n": np.arange(30)})
+    table.obsm["X_stp_images"] = reference.obsm["X_stp_images"][:30].copy()
+    made_by(table, "X_stp_images")
+    return table
+
+
+def test_it_is_ridge_on_standardized_principal_components(query, reference):
+    genes = ["LUM", "ERBB2"]
+    assert tl.regress_expression(query, reference, genes=genes, alpha=3.0, n_components=5) is None
+    normal = sc.pp.log1p(sc.pp.normalize_total(reference, target_sum=1e4, copy=True), copy=True)
+    scaler = StandardScaler().fit(reference.obsm["X_stp_images"])
+    pca = PCA(5).fit(scaler.transform(reference.obsm["X_stp_images"]))
+    train, test = (pca.transform(scaler.transform(a.obsm["X_stp_images"])) for a in (reference, query))
+    expected = Ridge(3.0).fit(train, normal[:, genes].X.toarray()).predict(test)
+    np.testing.assert_allclose(query.obsm["stp_expression"], expected, rtol=1e-3, atol=1e-3)
+    assert list(get.expression(query).var_names) == genes
+    assert not get.expression(query).layers
+    assert query.uns["stp_expression"]["units"] == "log1p of counts per 10,000"
+
+
+def test_several_references_are_one(query, reference):
+    tl.regress_expression(query, reference, genes=["LUM"])
+    parts = [reference[:40].copy(), reference[40:].copy()]
+    tl.regress_expression(query, parts, genes=["LUM"], key_added="parts")
+    np.testing.assert_allclose(query.obsm["parts"], query.obsm["stp_expression"], rtol=1e-3, atol=1e-3)
+
+
+def test_spots_without_features_are_nan_and_teach_nothing(query, reference):
+    query.obsm["X_stp_images"][3] = np.nan
+    reference.obsm["X_stp_images"][50:] = np.nan
+    tl.regress_expression(query, reference, genes=["LUM"])
+    assert np.flatnonzero(np.isnan(query.obsm["stp_expression"][:, 0])).tolist() == [3]
+    tl.regress_expression(query, reference[:50].copy(), genes=["LUM"], key_added="half")
+    np.testing.assert_allclose(query.obsm["half"], query.obsm["stp_expression"], rtol=1e-4)
+
+
+def test_bad_input(query, reference):
+    with pytest.raises(KeyError, match=r"marks no highly variable genes .*; pass genes="):
+        tl.regress_expression(query, reference)
+    narrow = reference.copy()
+    narrow.obsm["X_stp_images"] = narrow.obsm["X_stp_images"][:, :7]
+    with pytest.raises(ValueError, match=r"has 20 columns, obsm\['X_stp_images'\] of the reference \{7\}"):
+        tl.regress_expression(query, narrow, genes=["LUM"])
+    query.obsm["X_stp_images"][:] = np.nan
+    with pytest.raises(ValueError, match=r"no spot of the table has obsm\['X_stp_images'\]"):
+        tl.regress_expression(query, reference, genes=["LUM"])
+    assert "stp_expression" not in query.obsm
