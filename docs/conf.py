@@ -1,11 +1,17 @@
 """How the documentation is built: `python -m sphinx -W docs docs/_build/html`."""
 
 import os
+import sys
 import warnings
 from importlib.metadata import version as version_of
+from pathlib import Path
 
 from stp.models import GeneEncoderConfig, ImageEncoderConfig
 from stp.train import AlignConfig, PretrainConfig
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+import figures  # noqa: E402
 
 project = "stp"
 author = "stp developers"
@@ -17,11 +23,15 @@ warnings.filterwarnings("ignore", module="sphinx_autodoc_typehints")  # it calls
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
     "scanpydoc.elegant_typehints",
 ]
 default_role = "literal"
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_templates"]
+figures.main(HERE / "generated")
 
 # Names of other projects become links, unless nothing can be fetched: a missing inventory is a warning,
 # and a warning is an error here.
@@ -40,6 +50,12 @@ if not os.environ.get("STP_DOCS_OFFLINE"):
         "torch": ("https://docs.pytorch.org/docs/stable/", None),
     }
 
+# Every reference is to resolve, but for what our signatures name and users never meet, and, offline, other projects.
+nitpicky = True
+nitpick_ignore_regex = [("py:class", r"stp\.(_\w+|models\.checkpoint)\..*|stp\.models\.image\.ImageOutput")]
+if not intersphinx_mapping:
+    nitpick_ignore_regex.append(("py:.*", r"(?!stp\.).*"))
+
 napoleon_google_docstring = False
 napoleon_use_rtype = True
 autodoc_member_order = "bysource"
@@ -51,13 +67,7 @@ always_use_bars_union = True
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-# The tutorial's tensors are so small that threads would mostly wait for each other, above all on a busy machine.
-os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-nb_execution_mode = "force"
-nb_execution_in_temp = True
-nb_execution_raise_on_error = True
-nb_execution_timeout = 300
-nb_output_stderr = "remove"  # warnings of other packages
+nb_execution_mode = "off"  # tutorials are committed with their outputs, and run by the tests
 
 html_theme = "sphinx_book_theme"
 html_title = "stp"

@@ -99,7 +99,7 @@ class Vocabulary:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hexadecimal) of all that decides tokens: gene ids, means and their rounding."""
+        """SHA-256 (hexadecimal) of gene ids, means and their rounding, which decide tokens."""
         digest = hashlib.sha256("\n".join(self.gene_ids).encode())
         if self.means is not None:
             # One bit pattern for every NaN: 0/0 has another sign on another CPU.

@@ -26,7 +26,7 @@ class Pretrained:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hexadecimal) of all that decides what the model computes: weights, config and vocabulary."""
+        """SHA-256 (hexadecimal) of weights, config and vocabulary, which decide what the model computes."""
         vocabulary = self.vocabulary.digest if self.reads_genes else None
         return digest(type(self).__name__, self.config, vocabulary, self.state_dict())
 
