@@ -61,7 +61,8 @@ def batch_of(stamp: Stamp, n: int, length: int, form: dict, device: torch.device
     tokens = torch.randint(stamp.vocabulary.n_special, stamp.vocabulary.n_tokens, (n, length), generator=generator)
     genes = torch.randn(n, stamp.gene_encoder.width, generator=generator) if "trained" in form else tokens
     cells = torch.randint(0, 9, (n,), generator=generator)
-    batch = {"genes": genes, "patches": patches, "regions": regions, "cells": cells, "stains": torch.ones(n, 3)}
+    drawn = {"cells": cells, "turns": 0 * cells, "stains": torch.ones(n, 3)}
+    batch = {"genes": genes, "patches": patches, "regions": regions, **drawn}
     return {name: values.to(device) for name, values in batch.items()}
 
 

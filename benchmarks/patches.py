@@ -175,7 +175,7 @@ def loading(image: np.ndarray, folder: Path, repeats: int) -> dict[str, float]:
     levels = tuple(type(levels[0])(group[one], channels_first=True) for one in paths)
     disk.__dict__["pyramid"] = ImagePyramid(levels, 0.5, np.diag([2.0, 2.0, 1]))
     runs = {
-        name: partial(epoch, PairDataset([one], tokens, **how))
+        name: partial(epoch, PairDataset([one], {"genes": tokens}, **how))
         for name, one in {"store": store, "arrays": memory, "store left on disk": disk}.items()
     }
     seconds = interleave(runs, repeats)

@@ -90,9 +90,13 @@ def log_normalized_blocks(
 ) -> Iterator["csr_matrix"]:
     """Yield log1p of counts per 10,000 of each spot, block by block; spots without counts stay zero."""
     for block in count_blocks(adata, layer, rows):
-        total = np.asarray(block.sum(axis=1), dtype=float).ravel()
-        block.data = block.data * np.repeat(1e4 / np.where(total > 0, total, 1), np.diff(block.indptr))
-        yield block.log1p()
+        yield log_normalized(block, np.asarray(block.sum(axis=1), dtype=float).ravel())
+
+
+def log_normalized(counts: "csr_matrix", total: np.ndarray) -> "csr_matrix":
+    """Return log1p of counts per 10,000, given the counts of each spot over all genes; counts may be overwritten."""
+    counts.data = counts.data * np.repeat(1e4 / np.where(total > 0, total, 1), np.diff(counts.indptr))
+    return counts.log1p()
 
 
 def holds_counts(X: Any) -> bool:

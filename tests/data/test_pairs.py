@@ -4,8 +4,9 @@ import PIL.Image
 import pytest
 import torch
 
+from stp.augmentation import turned, turned_cells
 from stp.data.dataset import Picks
-from stp.data.pairs import PairDataset, region_centers, turned, turned_cell
+from stp.data.pairs import PairDataset, region_centers
 from stp.data.store import SpotStore
 from stp.io import from_anndata, write_store
 from stp.patches import ImagePyramid
@@ -46,7 +47,7 @@ def store(tmp_path_factory):
 def pairs(store, ranked):
     def make(seed=0, **how):
         window = {"image_size": SIZE, "um_per_px": UM}
-        return PairDataset([store], ranked([store], 8), seed=seed, **window, **how)
+        return PairDataset([store], {"genes": ranked([store], 8)}, seed=seed, **window, **how)
 
     return make
 
@@ -115,8 +116,10 @@ def test_cells_of_a_batch_say_where_its_patches_are(turn, pairs):
     dataset = pairs(turn=turn)
     for epoch in range(3):
         batch = dataset[picks(*range(30), epoch=epoch)]
-        images = zip(batch["regions"].numpy(), batch["patches"].numpy(), strict=True)
-        for cell, found in zip(batch["cells"].tolist(), (distances(*pair) for pair in images), strict=True):
+        assert batch["turns"].any() == turn
+        images = zip(*(turned(batch[name], batch["turns"]).numpy() for name in ("regions", "patches")), strict=True)
+        cells = turned_cells(batch["cells"], batch["turns"]).tolist()
+        for cell, found in zip(cells, (distances(*pair) for pair in images), strict=True):
             assert found.argmin() == cell
             assert found[cell] < 0.35 * np.delete(found, cell).min()
         assert len(set(batch["cells"].tolist())) > 5
@@ -129,6 +132,7 @@ def test_a_batch_of_pairs(pairs, store, ranked):
         "patches": ((3, SIZE, SIZE, 3), torch.uint8),
         "regions": ((3, SIZE, SIZE, 3), torch.uint8),
         "cells": ((3,), torch.int64),
+        "turns": ((3,), torch.int64),
         "stains": ((3, 3), torch.float32),
     }
     expected = store.pyramid.read(store.coordinates[[4, 2, 9]], size=SIZE, um_per_px=UM)
@@ -139,12 +143,12 @@ def test_a_batch_of_pairs(pairs, store, ranked):
 
 def test_pairs_of_several_stores_keep_their_order(stores, ranked):
     opened = [SpotStore(path) for path in stores[:2]]
-    dataset = PairDataset(opened, ranked(opened, 8), image_size=16, um_per_px=4.0, seed=0)
+    dataset = PairDataset(opened, {"genes": ranked(opened, 8)}, image_size=16, um_per_px=4.0, seed=0)
     spots = [(1, 5), (0, 3), (1, 2), (0, 9)]
     batch = dataset[Picks(0, np.array(spots))]
     for index, (store, row) in enumerate(spots):
         np.testing.assert_array_equal(batch["patches"][index], dataset.patches(store, np.array([row]))[0])
-        np.testing.assert_array_equal(batch["genes"][index], dataset.genes[store][row])
+        np.testing.assert_array_equal(batch["genes"][index], dataset.targets["genes"][store][row])
 
 
 def test_draws_depend_on_seed_spot_and_epoch_alone(pairs):
@@ -169,13 +173,3 @@ def test_stains_vary_about_one(pairs):
     logs = stains.log()
     assert logs.mean().abs() < 0.04
     assert logs.std() == pytest.approx(0.2, rel=0.15)
-
-
-def test_the_eight_turns():
-    image = np.arange(9).reshape(3, 3)
-    images = [turned(image, turn) for turn in range(8)]
-    assert len({tuple(one.ravel()) for one in images}) == 8
-    assert turned(image, 1).tolist() == [[2, 5, 8], [1, 4, 7], [0, 3, 6]]
-    assert turned(image, 4).tolist() == [[2, 1, 0], [5, 4, 3], [8, 7, 6]]
-    for turn, one in enumerate(images):
-        assert [one.ravel()[turned_cell(cell, turn)] for cell in range(9)] == list(range(9))

@@ -3,9 +3,10 @@ import torch
 import torch.nn.functional as F
 
 from stp import Vocabulary
+from stp.augmentation import stained
 from stp.losses import contrast, grid_pool, localization_logits, symmetric_contrast
 from stp.models import GeneEncoder, GeneEncoderConfig
-from stp.train.tasks import Alignment, MaskedGenes, NeighborhoodGenes, stained
+from stp.train.tasks import Alignment, MaskedGenes, NeighborhoodGenes
 
 N_GENES, FIRST, MASK, PAD = 40, 30, 0, 1
 SIZE = 3  # spots per group
@@ -78,7 +79,8 @@ def pairs():
     tokens = torch.stack([torch.randperm(32, generator=generator) + FIRST for _ in range(4)])
     tokens[1, 20:] = 0
     cells = torch.tensor([0, 3, 8, 4])
-    return {"genes": tokens, "patches": patches, "regions": regions, "cells": cells, "stains": torch.ones(4, 3)}
+    drawn = {"cells": cells, "turns": torch.zeros(4, dtype=int), "stains": torch.ones(4, 3)}
+    return {"genes": tokens, "patches": patches, "regions": regions, **drawn}
 
 
 @torch.no_grad()

@@ -87,6 +87,7 @@ def test_what_is_frozen_asks_for_no_gradient(stamp):
     generator = torch.Generator().manual_seed(0)
     patches, regions = torch.randint(0, 256, (2, 4, 32, 32, 3), dtype=torch.uint8, generator=generator)
     batch = {"patches": patches, "regions": regions, "cells": torch.arange(4), "stains": torch.ones(4, 3)}
+    batch["turns"] = torch.zeros(4, dtype=int)
     batch["genes"] = stamp.gene_encoder(torch.randint(30, 62, (4, 32)))
     Alignment(stamp)(batch)["loss"].backward()
     assert all(p.grad is None for p in stamp.gene_encoder.parameters())

@@ -24,7 +24,7 @@ def token_dataset(opened, vocabulary, ranked):
 
 @pytest.fixture
 def pair_dataset(opened, ranked):
-    return PairDataset(opened, ranked(opened, 32), image_size=32, um_per_px=4.0, seed=0)
+    return PairDataset(opened, {"genes": ranked(opened, 32)}, image_size=32, um_per_px=4.0, seed=0)
 
 
 def test_masked_loss_is_over_all_tokens_of_all_stores(stamp, token_dataset):

@@ -1,11 +1,12 @@
-"""Batches for alignment: the genes of spots, their patches, and the regions around them."""
+"""Batches for alignment: genes or pathways of spots, their patches, and the regions around them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from stp.augmentation import N_TURNS
 from stp.data.dataset import Picks
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
@@ -18,8 +19,11 @@ class PairDataset(Dataset):
 
     Parameters
     ----------
-    stores, genes
-        Where images come from; tokens of the spots, or features of a gene encoder that is not trained.
+    stores
+        Where images come from.
+    targets
+        What images are aligned with, by name: "genes" (tokens, or features of a gene encoder that is not trained),
+        "pathways" (scores of gene sets).
     image_size, um_per_px
         Pixels per side of patches and regions, and the scale of patches.
     seed
@@ -33,7 +37,7 @@ class PairDataset(Dataset):
     def __init__(
         self,
         stores: Sequence[SpotStore],
-        genes: SpotFile,
+        targets: Mapping[str, SpotFile],
         *,
         image_size: int,
         um_per_px: float,
@@ -41,27 +45,28 @@ class PairDataset(Dataset):
         turn: bool = False,
         stain_jitter: float = 0.0,
     ) -> None:
-        self.stores, self.genes = stores, genes
+        self.stores, self.targets = stores, targets
         self.image_size, self.um_per_px, self.seed = image_size, um_per_px, seed
         self.turn, self.stain_jitter = turn, stain_jitter
 
     def __getitem__(self, picks: Picks) -> dict[str, torch.Tensor]:
-        """Return genes (m, width), patches and regions (m, size, size, 3), cells (m,), stains (m, 3)."""
+        """Return targets (m, width) by name, patches and regions (m, size, size, 3), and how to augment them.
+
+        `turns` (m,) and `stains` (m, 3) are for the device to apply; `cells` (m,) are those before any turn.
+        """
         cells, turns, stains = zip(*(self._draw(store, row, picks.epoch) for store, row in picks.spots), strict=True)
         patches, regions = self._images(picks.spots, np.array(cells))
-        arrays = {
-            "genes": np.stack([self.genes[store][row] for store, row in picks.spots]),
-            "patches": np.stack([turned(patch, turn) for patch, turn in zip(patches, turns, strict=True)]),
-            "regions": np.stack([turned(region, turn) for region, turn in zip(regions, turns, strict=True)]),
-            "cells": np.array([turned_cell(cell, turn) for cell, turn in zip(cells, turns, strict=True)]),
-            "stains": np.stack(stains).astype(np.float32),
+        targets = {
+            name: np.stack([values[store][row] for store, row in picks.spots]) for name, values in self.targets.items()
         }
+        drawn = {"cells": np.array(cells), "turns": np.array(turns), "stains": np.stack(stains).astype(np.float32)}
+        arrays = {**targets, "patches": patches, "regions": regions, **drawn}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _draw(self, store: int, row: int, epoch: int) -> tuple[int, int, np.ndarray]:
         """Draw the region cell, one of eight turns, and a factor per channel."""
         rng = np.random.default_rng((self.seed, store, row, epoch))
-        cell, turn, noise = rng.integers(CELLS * CELLS), rng.integers(8), rng.standard_normal(3)
+        cell, turn, noise = rng.integers(CELLS * CELLS), rng.integers(N_TURNS), rng.standard_normal(3)
         return int(cell), int(turn) if self.turn else 0, np.exp(self.stain_jitter * noise)
 
     def _images(self, spots: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,14 +92,3 @@ def region_centers(centers: np.ndarray, cells: np.ndarray, patch_um: float) -> n
     row, column = np.divmod(cells, CELLS)
     middle = CELLS // 2
     return centers + np.column_stack([middle - column, middle - row]) * patch_um
-
-
-def turned(image: np.ndarray, turn: int) -> np.ndarray:
-    """Turn an image (y, x, ...) by `turn % 4` quarters, and mirror it first where `turn` is 4 or more."""
-    return np.rot90(image[:, ::-1] if turn >= 4 else image, turn % 4)
-
-
-def turned_cell(cell: int, turn: int) -> int:
-    """Return where a cell of the grid is after the turn."""
-    grid = turned(np.arange(CELLS * CELLS).reshape(CELLS, CELLS), turn)
-    return int(np.flatnonzero(grid.ravel() == cell)[0])

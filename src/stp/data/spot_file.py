@@ -1,16 +1,21 @@
 """Arrays of all spots of some stores, computed once into a file that every process maps and none holds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stp._counts import BLOCK_ROWS
 from stp._ranks import rank_table
 from stp.data.store import SpotStore
+from stp.pathways import membership, set_scores
 from stp.tokens import rank_genes
 from stp.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 
 class SpotFile:
@@ -68,13 +73,34 @@ def rank_stores(
     ValueError
         A store is damaged.
     """
-    table, tokens = rank_table(vocabulary.divisors()), file.to_fill()
+    table, how = rank_table(vocabulary.divisors()), {"context_length": file.width, "n_special": vocabulary.n_special}
+    for index, counts, out in _blocks(stores, vocabulary, file, rank, size):
+        rank_genes(counts, index, table, out=out, **how)
+
+
+def score_stores(
+    stores: Sequence[SpotStore],
+    vocabulary: Vocabulary,
+    sets: Sequence[np.ndarray],
+    file: SpotFile,
+    *,
+    rank: int = 0,
+    size: int = 1,
+) -> None:
+    """Score gene sets in all spots of some stores, as `rank_stores` ranks genes; NaN where none is measured."""
+    for index, counts, out in _blocks(stores, vocabulary, file, rank, size):
+        out[:] = set_scores(counts, index, membership(index, sets))
+
+
+def _blocks(
+    stores: Sequence[SpotStore], vocabulary: Vocabulary, file: SpotFile, rank: int, size: int
+) -> Iterator[tuple[np.ndarray, "csr_matrix", np.ndarray]]:
+    """Yield the vocabulary index of columns, counts of a block of spots, and where in the file they belong."""
+    values = file.to_fill()
     indices: dict[tuple[str, ...], np.ndarray] = {}  # most stores have the genes of one before
     for store, start in list(zip(stores, file.edges[:-1], strict=True))[rank::size]:
         names = tuple(store.gene_names)
         if names not in indices:
             indices[names] = vocabulary.encode(names)
         for first, counts in store.counts(BLOCK_ROWS):
-            out = tokens[start + first : start + first + counts.shape[0]]
-            how = {"context_length": file.width, "n_special": vocabulary.n_special, "out": out}
-            rank_genes(counts, indices[names], table, **how)
+            yield indices[names], counts, values[start + first : start + first + counts.shape[0]]

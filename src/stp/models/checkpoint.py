@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 import typing
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -88,6 +89,8 @@ def from_dict(config_class: type, values: dict[str, Any]) -> Any:
 
 
 def _value(hint: Any, value: Any) -> Any:
+    if isinstance(hint, types.UnionType):  # of a config and None
+        hint = None if value is None else typing.get_args(hint)[0]
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value)
     if isinstance(value, list):

@@ -1,6 +1,7 @@
-"""Stamp: a gene encoder and an image encoder joined by four projections (paper, section 3.3)."""
+"""Stamp: encoders of genes or pathways, and of images, joined by projections (paper, section 3.3)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from stp.models.checkpoint import Pretrained
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.models.image import ImageEncoder, ImageEncoderConfig
+from stp.models.pathways import PathwayEncoder
 from stp.vocabulary import Vocabulary
 
 MAX_SCALE = 100.0
@@ -17,42 +19,51 @@ MAX_SCALE = 100.0
 
 @dataclass(frozen=True)
 class StampConfig:
-    """Both encoders and the width of the space in which they meet."""
+    """Sizes of a Stamp.
 
-    gene: GeneEncoderConfig = field(default_factory=GeneEncoderConfig)
+    Parameters
+    ----------
+    gene, image
+        The encoders; no gene encoder where images were aligned with pathways alone.
+    projection_width
+        Width of the space in which they meet.
+    pathways
+        Name of each gene set, and how many genes it has; none where images were aligned with genes alone.
+    """
+
+    gene: GeneEncoderConfig | None = field(default_factory=GeneEncoderConfig)
     image: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     projection_width: int = 512
+    pathways: Mapping[str, int] | None = None
 
 
 class Stamp(Pretrained, nn.Module):
-    """Genes and images of a spot in one space.
+    """Genes or pathways, and images, of a spot in one space.
 
     Parameters
     ----------
     config
         Its size.
     vocabulary
-        The genes that tokens stand for.
+        The genes that tokens and gene sets stand for.
     """
 
     config_class = StampConfig
 
     def __init__(self, config: StampConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
-        self.gene_encoder = GeneEncoder(config.gene, vocabulary)
+        self.vocabulary = vocabulary
+        self.gene_encoder = None if config.gene is None else GeneEncoder(config.gene, vocabulary)
         self.image_encoder = ImageEncoder(config.image)
         self.config = replace(config, image=self.image_encoder.config)
-        width, genes, images = config.projection_width, self.gene_encoder.width, self.image_encoder.width
-        self.gene_projection = nn.Linear(genes, width)
+        width, images = config.projection_width, self.image_encoder.width
+        self.gene_projection = None if config.gene is None else nn.Linear(self.gene_encoder.width, width)
         self.patch_projection = nn.Linear(images, width)
         self.region_projection = nn.Linear(images, width)
         self.localization_projection = nn.Linear(images, width)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The genes that tokens stand for."""
-        return self.gene_encoder.vocabulary
+        self.pathway_encoder = PathwayEncoder(config.pathways) if config.pathways else None
+        self.pathway_projection = nn.Linear(len(config.pathways), width) if config.pathways else None
 
     @property
     def scale(self) -> torch.Tensor:
@@ -64,8 +75,19 @@ class Stamp(Pretrained, nn.Module):
 
         Features (n, width) in place of tokens are only aligned.
         """
+        if self.gene_encoder is None:
+            raise ValueError("this Stamp was aligned with pathways alone and reads no tokens; use its pathways")
         features = tokens if tokens.is_floating_point() else self.gene_encoder(tokens)
         return features, F.normalize(self.gene_projection(features), dim=-1)
+
+    def encode_pathways(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode scores of gene sets (n, n_sets): standardized scores and aligned unit vectors."""
+        if self.pathway_encoder is None:
+            raise ValueError(
+                "this Stamp knows no pathways; align one with AlignConfig(targets='pathways' or 'both', gene_sets=...)"
+            )
+        features = self.pathway_encoder(scores)
+        return features, F.normalize(self.pathway_projection(features), dim=-1)
 
     def encode_images(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode patches (n, size, size, 3) uint8: features (n, width) and aligned unit vectors."""

@@ -3,6 +3,7 @@
 from stp.tl._batch import batch_effect
 from stp.tl._embed import embed_genes, fuse
 from stp.tl._embed_images import embed_images
+from stp.tl._embed_pathways import embed_pathways
 from stp.tl._expression import predict_expression
 from stp.tl._probe import linear_probe
 from stp.tl._regression import regress_expression
@@ -13,6 +14,7 @@ __all__ = [
     "batch_effect",
     "embed_genes",
     "embed_images",
+    "embed_pathways",
     "fuse",
     "linear_probe",
     "predict_expression",

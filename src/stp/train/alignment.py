@@ -1,11 +1,17 @@
-"""Stage two, from stores on disk and a gene encoder to a Stamp."""
+"""Stage two, from stores on disk, and a gene encoder or gene sets, to a Stamp."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from stp.data.gene_sets import read_gene_sets
 from stp.data.pairs import PairDataset
 from stp.data.samplers import SpotSampler
+from stp.data.spot_file import SpotFile
+from stp.data.store import SpotStore
 from stp.models.gene import GeneEncoder
 from stp.models.image import ImageEncoderConfig
 from stp.models.lora import add_adapters, merged
@@ -17,16 +23,18 @@ from stp.train.run import Run
 from stp.train.tasks import Alignment
 from stp.train.validation import recall
 from stp.train.world import join
+from stp.vocabulary import Vocabulary
 
 
 def align(
     stores: Stores,
     output_dir: str | Path,
     *,
-    gene_encoder: GeneEncoder | str | Path,
+    gene_encoder: GeneEncoder | str | Path | None = None,
     image_encoder: ImageEncoderConfig = ImageEncoderConfig(),
     config: AlignConfig = AlignConfig(),
     validation: Stores = (),
+    vocabulary: Vocabulary | None = None,
     table_key: str = "table",
     resume: bool = True,
 ) -> Stamp:
@@ -40,11 +48,14 @@ def align(
         Run directory: weights, config and vocabulary as `Stamp.from_pretrained` reads them, training.json,
         metrics.jsonl, and the state to resume from.
     gene_encoder
-        The encoder to start from, or the folder of one; it is trained further.
+        The encoder to start from, or the folder of one; it is trained further. None for targets "pathways".
     image_encoder, config
         Backbone and input; schedule and seed.
     validation
-        Stores to choose the best epoch by: the highest recall@5 from image to genes.
+        Stores to choose the best epoch by: the highest recall@5 from image to genes, or to pathways where there are
+        no genes.
+    vocabulary
+        The genes of pathways where there is no gene encoder; human ones by default.
     table_key
         Table of every store.
     resume
@@ -60,47 +71,104 @@ def align(
         A path is no training store, a store lacks an image, the vocabulary has no means, or `output_dir` holds a
         run with other settings.
     """
-    genes = gene_encoder if isinstance(gene_encoder, GeneEncoder) else GeneEncoder.from_pretrained(gene_encoder)
+    genes, vocabulary = _genes(gene_encoder, vocabulary, config)
     stores, held_out = open_stores(stores, table_key), open_stores(validation, table_key)
     require([*stores, *held_out], "pyramid", "alignment")
-    genes.vocabulary.divisors()
-    model = StampConfig(genes.config, image_encoder, config.projection_width)
+    sets = read_gene_sets(config.gene_sets, vocabulary, stores) if config.gene_sets else {}
+    sizes = {name: len(of_set) for name, of_set in sets.items()} or None
+    model = StampConfig(genes and genes.config, image_encoder, config.projection_width, sizes)
     with join(config.device) as world:
-        asked = settings("align", stores, held_out, genes.vocabulary, config, model, world)
-        with Run(output_dir, asked | {"gene_encoder": digest(genes)}, resume=resume, world=world) as run:
+        asked = settings("align", stores, held_out, vocabulary, config, model, world)
+        asked["gene_encoder"] = genes and digest(tensor.cpu().numpy() for tensor in genes.state_dict().values())
+        asked["gene_sets"] = digest(sets.values())
+        with Run(output_dir, asked, resume=resume, world=world) as run:
             if run.state["phase"] < 1:
-                ranked = partial(Corpus.ranked, run, genes.vocabulary, genes.config.context_length, config.min_genes)
-                _align(run, ranked("train", stores), ranked("validation", held_out), genes, model, config)
+                stamp = seeded(config.seed, lambda: Stamp(model, vocabulary))
+                if genes:
+                    stamp.gene_encoder.load_state_dict(genes.state_dict())
+                corpora = [
+                    _corpus(run, stamp, config, *which) for which in (("train", stores), ("validation", held_out))
+                ]
+                _align(run, *corpora, stamp, sets, config)
     return Stamp.from_pretrained(output_dir)
 
 
+def _genes(
+    gene_encoder: GeneEncoder | str | Path | None, vocabulary: Vocabulary | None, config: AlignConfig
+) -> tuple[GeneEncoder | None, Vocabulary]:
+    """Return the gene encoder, if the targets need one, and the vocabulary."""
+    if config.targets == "pathways":
+        if gene_encoder is not None:
+            raise ValueError("targets 'pathways' take no gene_encoder; targets 'both' do")
+        return None, vocabulary or Vocabulary.default()
+    if gene_encoder is None or vocabulary is not None:
+        raise ValueError(
+            f"targets {config.targets!r} need gene_encoder, which brings its own vocabulary; pass it alone"
+        )
+    genes = gene_encoder if isinstance(gene_encoder, GeneEncoder) else GeneEncoder.from_pretrained(gene_encoder)
+    genes.vocabulary.divisors()
+    return genes, genes.vocabulary
+
+
+def _corpus(run: Run, stamp: Stamp, config: AlignConfig, name: str, stores: list[SpotStore]) -> Corpus | None:
+    if stamp.gene_encoder is None:
+        return Corpus.unranked(config.min_genes, name, stores)
+    length = stamp.gene_encoder.config.context_length
+    return Corpus.ranked(run, stamp.vocabulary, length, config.min_genes, name, stores)
+
+
 def _align(
-    run: Run, train: Corpus, held_out: Corpus | None, genes: GeneEncoder, model: StampConfig, config: AlignConfig
+    run: Run,
+    train: Corpus,
+    held_out: Corpus | None,
+    stamp: Stamp,
+    sets: Mapping[str, np.ndarray],
+    config: AlignConfig,
 ) -> None:
-    """Run the stage, unless it is done."""
-    stamp = seeded(config.seed, lambda: Stamp(model, genes.vocabulary))
-    stamp.gene_encoder.load_state_dict(genes.state_dict())
+    """Run the stage."""
     freeze(stamp, config)
-    image = {"image_size": model.image.image_size, "um_per_px": model.image.um_per_px, "seed": config.seed}
-
-    def read(corpus: Corpus, **augmented: Any) -> PairDataset:
-        frozen = config.trained != "all"
-        of_spots = corpus.encoded(run, stamp.gene_encoder, config) if frozen else corpus.tokens
-        return PairDataset(corpus.stores, of_spots, **image, **augmented)
-
-    dataset = read(train, turn=config.turn, stain_jitter=config.stain_jitter)
+    targets = _targets(run, train, stamp, sets, config)
+    if "pathways" in targets:
+        scores = (targets["pathways"][store][rows] for store, rows in enumerate(train.rows))
+        stamp.pathway_encoder.fit(sets.values(), scores)
+    dataset = _pairs(train, targets, stamp, config, turn=config.turn, stain_jitter=config.stain_jitter)
+    validate = None
+    if held_out:
+        read = _pairs(held_out, _targets(run, held_out, stamp, sets, config), stamp, config)
+        validate = partial(recall, stamp, read, held_out.rows, config)
     plan = fitted(train, config, run.world, multiple=config.spots_per_slide, stacklevel=4)
     sampler = SpotSampler(train.rows, plan.batch_size, config.seed, config.spots_per_slide)
-    validate = partial(recall, stamp, read(held_out), held_out.rows, config) if held_out else None
     gather = run.world.gather if config.negatives == "global" else None
-    task = Alignment(stamp, gather=gather, micro_batch=config.micro_batch)
+    task = Alignment(stamp, losses=config.losses, gather=gather, micro_batch=config.micro_batch)
     fit(task, dataset, sampler, plan, config, run, validate=validate, keep=partial(_keep, stamp, config, run.path))
     run.finish(1)
 
 
+def _targets(
+    run: Run, corpus: Corpus, stamp: Stamp, sets: Mapping[str, np.ndarray], config: AlignConfig
+) -> dict[str, SpotFile]:
+    """Compute what images are aligned with, by name."""
+    targets = {}
+    if stamp.gene_encoder is not None:
+        frozen = config.trained != "all"
+        targets["genes"] = corpus.encoded(run, stamp.gene_encoder, config) if frozen else corpus.tokens
+    if sets:
+        targets["pathways"] = corpus.scored(run, stamp.vocabulary, sets)
+    return targets
+
+
+def _pairs(
+    corpus: Corpus, targets: dict[str, SpotFile], stamp: Stamp, config: AlignConfig, **augmented: Any
+) -> PairDataset:
+    image = stamp.config.image
+    window = {"image_size": image.image_size, "um_per_px": image.um_per_px}
+    return PairDataset(corpus.stores, targets, **window, seed=config.seed, **augmented)
+
+
 def freeze(stamp: Stamp, config: AlignConfig) -> None:
     """Leave trainable what the config says."""
-    stamp.gene_encoder.requires_grad_(config.trained == "all")
+    if stamp.gene_encoder is not None:
+        stamp.gene_encoder.requires_grad_(config.trained == "all")
     stamp.image_encoder.requires_grad_(config.trained != "projections")
     if config.trained == "lora":
         seeded(config.seed, lambda: add_adapters(stamp.image_encoder, config.lora_rank))

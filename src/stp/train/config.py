@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+LOSSES = ("patch_target", "region_target", "patch_region", "localization")
+
 
 def _positive(config: object, *names: str) -> None:
     for name in names:
@@ -117,6 +119,10 @@ class AlignConfig(LoopConfig):
 
     Parameters
     ----------
+    targets
+        What images are aligned with: "genes" (the paper), "pathways", which need no gene encoder, or "both".
+    gene_sets
+        GMT file of the pathways, read once: sets and genes are then part of the model.
     epochs, batch_size, accumulate
         Passes over the spots, pairs per batch of one process, batches per step. Negatives come from the batch.
     negatives
@@ -124,6 +130,10 @@ class AlignConfig(LoopConfig):
     micro_batch
         Pairs encoded at a time, if not the whole batch: its memory at the price of encoding each pair once more.
         Gradients are those of the whole batch.
+    losses
+        Which of the four are summed: "patch_target" and "region_target" contrast images with genes or pathways,
+        "patch_region" patches with regions, "localization" finds the patch in its region. The paper sums all; its
+        table 6 leaves some out.
     trained
         "all" (the paper), "images": not the gene encoder, whose features are then computed once, "lora": nor the
         backbone, but low-rank adapters on it, or "projections" alone.
@@ -139,11 +149,14 @@ class AlignConfig(LoopConfig):
         Width of the space in which genes and images meet.
     """
 
+    targets: str = "genes"
+    gene_sets: str | None = None
     epochs: int = 30
     batch_size: int = 256
     accumulate: int = 2
     negatives: str = "global"
     micro_batch: int | None = None
+    losses: tuple[str, ...] = LOSSES
     trained: str = "all"
     lora_rank: int = 16
     spots_per_slide: int = 1
@@ -156,6 +169,12 @@ class AlignConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _positive(self, "epochs", "batch_size", "accumulate", "spots_per_slide", "projection_width", "lora_rank")
+        if self.targets not in ("genes", "pathways", "both"):
+            raise ValueError(f"targets must be 'genes', 'pathways' or 'both', not {self.targets!r}")
+        if (self.gene_sets is None) != (self.targets == "genes"):
+            raise ValueError("targets 'pathways' and 'both' need gene_sets, a GMT file; targets 'genes' take none")
+        if not self.losses or not set(self.losses) <= set(LOSSES):
+            raise ValueError(f"losses must be some of {list(LOSSES)}, not {list(self.losses)}")
         if self.trained not in ("all", "images", "lora", "projections"):
             raise ValueError(f"trained must be 'all', 'images', 'lora' or 'projections', not {self.trained!r}")
         if self.negatives not in ("global", "local"):

@@ -3,15 +3,14 @@
 import dataclasses
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import nn
 
-from stp.data.spot_file import SpotFile, rank_stores
+from stp.data.spot_file import SpotFile, rank_stores, score_stores
 from stp.data.store import SpotStore
 from stp.models.device import inference
 from stp.models.gene import GeneEncoder
@@ -30,15 +29,23 @@ class Corpus:
 
     Parameters
     ----------
-    stores, tokens
-        The stores, and the tokens of all their spots.
+    name, stores
+        What they are for, and the stores.
     rows
         Of each store, the spots that detect enough genes.
+    tokens
+        Of all their spots; none where no gene encoder reads them.
     """
 
+    name: str
     stores: list[SpotStore]
-    tokens: SpotFile
     rows: list[np.ndarray]
+    tokens: SpotFile | None = None
+
+    @classmethod
+    def unranked(cls, min_genes: int, name: str, stores: list[SpotStore]) -> Self | None:
+        """Choose the spots to train on, and rank nothing; None without stores."""
+        return cls(name, stores, _trainable(stores, min_genes)) if stores else None
 
     @classmethod
     def ranked(
@@ -57,14 +64,14 @@ class Corpus:
         run.once(tokens.create)
         rank_stores(stores, vocabulary, tokens, rank=run.world.rank, size=run.world.size)
         run.world.wait()
-        return cls(stores, tokens, _trainable(stores, tokens, min_genes))
+        rows = [mine[tokens[number][mine, 0] > 0] for number, mine in enumerate(_trainable(stores, min_genes))]
+        if not sum(map(len, rows)):
+            raise ValueError("no gene of the stores is in the vocabulary; fit one of their species to them")
+        return cls(name, stores, rows, tokens)
 
     def encoded(self, run: Run, encoder: GeneEncoder, config: LoopConfig) -> SpotFile:
         """Encode the genes of all spots into a file of the run: a frozen encoder gives the same each epoch."""
-        path = self.tokens.path.with_suffix(".features")
-        features = SpotFile(path, np.diff(self.tokens.edges), encoder.width, np.float32)
-
-        run.once(features.create)
+        features = self._file(run, "features", encoder.width)
         rows, world = features.to_fill(), run.world
         with inference(encoder, world.device, config.precision) as device:
             for start in list(range(0, len(rows), ENCODED_AT_A_TIME))[world.rank :: world.size]:
@@ -73,14 +80,23 @@ class Corpus:
         world.wait()
         return features
 
+    def scored(self, run: Run, vocabulary: Vocabulary, sets: Mapping[str, np.ndarray]) -> SpotFile:
+        """Score gene sets in all spots into a file of the run."""
+        scores = self._file(run, "pathways", len(sets))
+        score_stores(self.stores, vocabulary, list(sets.values()), scores, rank=run.world.rank, size=run.world.size)
+        run.world.wait()
+        return scores
 
-def _trainable(stores: list[SpotStore], tokens: SpotFile, min_genes: int) -> list[np.ndarray]:
+    def _file(self, run: Run, kind: str, width: int) -> SpotFile:
+        file = SpotFile(run.scratch / f"{self.name}.{kind}", [len(store) for store in self.stores], width, np.float32)
+        run.once(file.create)
+        return file
+
+
+def _trainable(stores: list[SpotStore], min_genes: int) -> list[np.ndarray]:
     rows = [store.trainable(min_genes) for store in stores]
     if not sum(map(len, rows)):
         raise ValueError(f"no spot of {len(rows)} stores detects {min_genes} genes; lower min_genes")
-    rows = [mine[tokens[number][mine, 0] > 0] for number, mine in enumerate(rows)]
-    if not sum(map(len, rows)):
-        raise ValueError("no gene of the stores is in the vocabulary; fit one of their species to them")
     return rows
 
 
@@ -112,8 +128,8 @@ def fitted(corpus: Corpus, wanted: Phase | AlignConfig, world: World, *, multipl
 
 
 def settings(stage: str, stores, held_out, vocabulary: Vocabulary, config: LoopConfig, model, world: World) -> dict:
-    """Collect all that decides the result of a run; where it computes and how often it logs does not."""
-    free = ("device", "n_workers", "log_every", "checkpoint_every")
+    """Collect all that decides the result of a run; where it computes, reads sets and how often it logs does not."""
+    free = ("device", "n_workers", "log_every", "checkpoint_every", "gene_sets")
     return {
         "stage": stage,
         "stores": [str(store.path) for store in stores],
@@ -125,11 +141,11 @@ def settings(stage: str, stores, held_out, vocabulary: Vocabulary, config: LoopC
     }
 
 
-def digest(model: nn.Module) -> str:
-    """Tell weights from others."""
+def digest(arrays: Iterable[np.ndarray]) -> str:
+    """Tell arrays, of weights or of genes, from others."""
     found = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
 
 

@@ -20,7 +20,7 @@ TABLES = {
     "pretrain": {"model": ("model", GeneEncoderConfig)},
     "align": {"image_encoder": ("image_encoder", ImageEncoderConfig)},
 }
-PATHS = {"pretrain": ("output_dir", "vocabulary"), "align": ("output_dir", "gene_encoder")}
+PATHS = {"pretrain": ("output_dir", "vocabulary"), "align": ("output_dir", "gene_encoder", "vocabulary")}
 PLAIN = ("table_key", "resume")
 
 
@@ -48,20 +48,24 @@ def read_recipe(path: str | Path, stage: str) -> tuple[Callable, dict[str, Any]]
     known = {"stores", "validation", *PATHS[stage], *PLAIN, *TABLES[stage], *fields}
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{path} has unknown keys {unknown}; {stage} knows {sorted(known - {'phases'} | {'phase'})}")
-    needed = {"stores", "output_dir"} | ({"gene_encoder"} if stage == "align" else set())
+    reads_genes = stage == "align" and values.get("targets") != "pathways"
+    needed = {"stores", "output_dir"} | ({"gene_encoder"} if reads_genes else set())
     if missing := sorted(needed - set(values)):
         raise ValueError(f"{path} lacks {missing}")
     arguments = {name: values[name] for name in PLAIN if name in values}
     arguments |= {name: path.parent / values[name] for name in PATHS[stage] if name in values}
+    if "gene_sets" in values:
+        values["gene_sets"] = str(path.parent / values["gene_sets"])
     arguments["config"] = from_dict(config_class, {name: values[name] for name in fields if name in values})
     for table, (name, table_class) in TABLES[stage].items():
         if table in values:
             arguments[name] = from_dict(table_class, values[table])
     for name in ("stores", "validation"):
         arguments[name] = [store for pattern in values.get(name, []) for store in _matches(path, pattern)]
+    if "vocabulary" in arguments:
+        arguments["vocabulary"] = Vocabulary.load(arguments["vocabulary"])
     if stage == "pretrain":
-        given = arguments.get("vocabulary")
-        vocabulary = Vocabulary.load(given) if given else Vocabulary.default()
+        vocabulary = arguments.get("vocabulary") or Vocabulary.default()
         arguments["vocabulary"] = vocabulary if vocabulary.means is not None else vocabulary.fit(arguments["stores"])
     return run, arguments
 

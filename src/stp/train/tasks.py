@@ -1,6 +1,6 @@
 """What is learned: a module that turns a batch into named losses, each a mean over a count of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,12 +8,15 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from stp._keys import PAD_ID
+from stp.augmentation import stained, turned, turned_cells
 from stp.losses import contrast, grid_pool, localization_logits, pooled_context, symmetric_contrast
 from stp.models.gene import GeneEncoder
 from stp.models.stamp import Stamp
+from stp.train.config import LOSSES
 
 Batch = dict[str, torch.Tensor]
 Gather = Callable[[torch.Tensor], tuple[torch.Tensor, int]]
+TARGETS = {"genes": "gene", "pathways": "pathway"}  # what images are aligned with, and its name in losses
 
 
 class MaskedGenes(nn.Module):
@@ -76,12 +79,16 @@ class NeighborhoodGenes(MaskedGenes):
 
 
 class Alignment(nn.Module):
-    """Align patches, regions and genes, and find the patch in its region (paper, eq. 7 to 11).
+    """Align patches, regions and targets, and find the patch in its region (paper, eq. 7 to 11).
+
+    Targets are what a batch holds of "genes" and "pathways".
 
     Parameters
     ----------
     model
         What is trained.
+    losses
+        Which of the four are summed.
     gather
         Turns vectors of this process into those of all, and says where its own begin; without it, negatives are
         those of the batch.
@@ -90,53 +97,72 @@ class Alignment(nn.Module):
         memory of one part, and has the gradients of a whole (GradCache, arXiv 2101.06983).
     """
 
-    def __init__(self, model: Stamp, *, gather: Gather | None = None, micro_batch: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Stamp,
+        *,
+        losses: Sequence[str] = LOSSES,
+        gather: Gather | None = None,
+        micro_batch: int | None = None,
+    ) -> None:
         super().__init__()
-        self.model, self.gather, self.micro_batch = model, gather or (lambda rows: (rows, 0)), micro_batch
+        self.model, self.losses, self.micro_batch = model, losses, micro_batch
+        self.gather = gather or (lambda rows: (rows, 0))
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Return the four losses by name, the share of patches found as "localized", and "loss"."""
-        genes, patches, regions, logits = self._encode_all(batch)
-        (all_genes, first), (all_patches, _), (all_regions, _) = map(self.gather, (genes, patches, regions))
-        scale, of_genes = self.model.scale, {"all_b": all_genes, "first": first}
-        losses = {
-            "patch_gene": symmetric_contrast(patches, genes, scale, all_a=all_patches, **of_genes),
-            "region_gene": symmetric_contrast(regions, genes, scale, all_a=all_regions, **of_genes),
-            "patch_region": contrast(patches, all_regions, scale, first),
-            "localization": F.cross_entropy(logits, batch["cells"]),
+        """Return the losses by name, the share of patches found as "localized", and "loss"."""
+        cells = turned_cells(batch["cells"], batch["turns"])
+        encoded = self._encode_all(batch)
+        logits = encoded.pop("logits", None)
+        everywhere = {name: self.gather(vectors) for name, vectors in encoded.items()}
+        scale, first, losses = self.model.scale, everywhere["patches"][1], {}
+        for name, (image, target) in self._contrasts(batch).items():
+            keys = {"all_a": everywhere[image][0], "all_b": everywhere[target][0], "first": first}
+            losses[name] = symmetric_contrast(encoded[image], encoded[target], scale, **keys)
+        if "patch_region" in self.losses:
+            losses["patch_region"] = contrast(encoded["patches"], everywhere["regions"][0], scale, first)
+        if "localization" in self.losses:
+            losses["localization"] = F.cross_entropy(logits, cells)
+        total = {"loss": sum(losses.values())}
+        if "localization" in self.losses:
+            total["localized"] = (logits.argmax(1) == cells).float().mean().detach()
+        return losses | total
+
+    def _contrasts(self, batch: Batch) -> dict[str, tuple[str, str]]:
+        """Name the losses between images and targets, with the vectors that each compares."""
+        images = {"patches": "patch", "regions": "region"}
+        return {
+            f"{image}_{target}": (images_of, targets_of)
+            for targets_of, target in TARGETS.items()
+            for images_of, image in images.items()
+            if targets_of in batch and f"{image}_target" in self.losses
         }
-        localized = (logits.argmax(1) == batch["cells"]).float().mean()
-        return {**losses, "localized": localized.detach(), "loss": sum(losses.values())}
 
-    def _encode_all(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-        inputs = [batch[name] for name in ("genes", "patches", "regions", "stains")]
+    def _encode_all(self, batch: Batch) -> dict[str, torch.Tensor]:
+        inputs = {name: batch[name] for name in (*TARGETS, "patches", "regions", "turns", "stains") if name in batch}
         if not self.micro_batch or not torch.is_grad_enabled():
-            return self._encode(*inputs)
-        parts = zip(*(tensor.split(self.micro_batch) for tensor in inputs), strict=True)
-        encoded = [checkpoint(self._encode, *part, use_reentrant=False) for part in parts]
-        return tuple(map(torch.cat, zip(*encoded, strict=True)))
+            return self._encode(inputs)
+        splits = zip(*(tensor.split(self.micro_batch) for tensor in inputs.values()), strict=True)
+        parts = [dict(zip(inputs, split, strict=True)) for split in splits]
+        encoded = [checkpoint(self._encode, part, use_reentrant=False) for part in parts]
+        return {name: torch.cat([part[name] for part in encoded]) for name in encoded[0]}
 
-    def _encode(
-        self, genes: torch.Tensor, patches: torch.Tensor, regions: torch.Tensor, stains: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        """Return genes, patches and regions as unit vectors (n, width), and the logits of nine cells (n, 9)."""
-        model, images = self.model, stained(patches, stains)
-        _, aligned_genes = model.encode_genes(genes)
-        _, aligned = model.encode_images(images)
-        region = model.image_encoder.encode(stained(regions, stains), references=images)
-        cells, reference = map(model.localization_projection, (grid_pool(region.tokens), region.reference))
-        return (
-            aligned_genes,
-            aligned,
-            F.normalize(model.region_projection(region.features), dim=-1),
-            localization_logits(cells, reference, model.scale),
-        )
+    def _encode(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Return targets, patches and regions as unit vectors (n, width), and the logits of nine cells (n, 9)."""
+        model = self.model
+        patches, regions = (stained(turned(batch[n], batch["turns"]), batch["stains"]) for n in ("patches", "regions"))
+        encoded = {name: getattr(model, f"encode_{name}")(batch[name])[1] for name in TARGETS if name in batch}
+        encoded["patches"] = model.encode_images(patches)[1]
+        if set(self.losses) == {"patch_target"}:
+            return encoded
+        region = model.image_encoder.encode(regions, references=patches)
+        encoded["regions"] = F.normalize(model.region_projection(region.features), dim=-1)
+        if "localization" in self.losses:
+            cells, reference = map(model.localization_projection, (grid_pool(region.tokens), region.reference))
+            encoded["logits"] = localization_logits(cells, reference, model.scale)
+        return encoded
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Say over how many items each loss is a mean."""
-        return dict.fromkeys(("patch_gene", "region_gene", "patch_region", "localization"), len(batch["genes"]))
-
-
-def stained(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Multiply the optical density of each channel (n, 3): a darker or paler stain; images (n, y, x, 3) of 0 to 255."""
-    return 255 * (images.float() / 255) ** factors[:, None, None]
+        images_alone = [name for name in ("patch_region", "localization") if name in self.losses]
+        return dict.fromkeys([*self._contrasts(batch), *images_alone], len(batch["patches"]))

@@ -35,28 +35,39 @@ def masked_loss(
 
 @torch.inference_mode()
 def recall(stamp: Stamp, dataset: PairDataset, rows: list[np.ndarray], config: LoopConfig) -> dict[str, float]:
-    """Return recall@1, 5 and 10 from patch to genes within each slide, averaged over slides, and chance; score: @5."""
-    found, chance = [], []
+    """Return recall@1, 5 and 10 from patch to target within each slide, averaged over slides, and chance; score: @5.
+
+    The target is the genes; that of a Stamp without genes is the pathways. With both, that of pathways stands beside.
+    """
+    found, chance = {name: [] for name in dataset.targets}, []
     for store, chosen in enumerate(rows):
         if not len(chosen):
             continue
-        found.append(recall_at_k(*_embed(stamp, dataset, store, chosen, config), RECALL_AT))
+        images, targets = _embed(stamp, dataset, store, chosen, config)
         chance.append(len(chosen))
-    scores = {f"recall@{k}": float(np.mean([one[k] for one in found])) for k in RECALL_AT}
+        for name, aligned in targets.items():
+            found[name].append(recall_at_k(images, aligned, RECALL_AT))
+    scores = {}
+    for number, (name, of_slides) in enumerate(found.items()):
+        prefix = f"{name}_" if number else ""
+        scores |= {f"{prefix}recall@{k}": float(np.mean([one[k] for one in of_slides])) for k in RECALL_AT}
     scores |= {f"chance@{k}": float(np.mean([min(1.0, k / n) for n in chance])) for k in RECALL_AT}
     return {**scores, "score": scores["recall@5"]}
 
 
-def _embed(stamp: Stamp, dataset: PairDataset, store: int, rows: np.ndarray, config: LoopConfig):
-    device = stamp.logit_scale.device
-    images, genes = [], []
+def _embed(
+    stamp: Stamp, dataset: PairDataset, store: int, rows: np.ndarray, config: LoopConfig
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the aligned vectors of images, and of each target by name."""
+    device, images, targets = stamp.logit_scale.device, [], {name: [] for name in dataset.targets}
     for part in _parts(rows):
-        read = torch.from_numpy(dataset.genes[store][part]).to(device)
         patches = torch.from_numpy(dataset.patches(store, part)).to(device)
         with autocast(device, config.precision):
             images.append(stamp.encode_images(patches)[1].float().cpu().numpy())
-            genes.append(stamp.encode_genes(read)[1].float().cpu().numpy())
-    return np.concatenate(images), np.concatenate(genes)
+            for name, values in dataset.targets.items():
+                read = torch.from_numpy(values[store][part]).to(device)
+                targets[name].append(getattr(stamp, f"encode_{name}")(read)[1].float().cpu().numpy())
+    return np.concatenate(images), {name: np.concatenate(vectors) for name, vectors in targets.items()}
 
 
 def _parts(rows: np.ndarray) -> list[np.ndarray]:

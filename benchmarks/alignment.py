@@ -1,0 +1,249 @@
+"""Does alignment learn, and from what? Losses, targets and gene encoders varied, three seeds, tested on one section.
+
+    python -m benchmarks.alignment --data ../shared/data/her2st --out results/alignment
+
+Trained on C2 to C4, the epoch chosen by recall@5 on C5, tested once on C6. These are serial sections of one patient:
+what is measured is transfer between sections, not to a patient; the position baseline says how far that goes without
+any image. Gene encoders, and the means of the vocabulary, come from patients D, E and F. Runs that are done are not
+repeated; a run that was stopped goes on.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import time
+import warnings
+from functools import cached_property
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import torch
+
+import stp
+from benchmarks.expression import Targets, color_and_texture, neighbor_mean, normalized, position, ridge
+from benchmarks.her2st import PITCH_UM, TEST, TRAIN, VALIDATION, _centers, read_section, write_stores
+from benchmarks.her2st import Settings as Her2st
+from stp.data.dataset import Picks
+from stp.data.pairs import PairDataset
+from stp.data.spot_file import SpotFile, rank_stores
+from stp.data.store import SpotStore
+from stp.models import GeneEncoder, GeneEncoderConfig, ImageEncoderConfig, Stamp
+from stp.patches import ImagePyramid
+from stp.train import AlignConfig, Phase, PretrainConfig
+from stp.train.tasks import Alignment
+
+GENE = GeneEncoderConfig(context_length=128, width=64, depth=2, n_heads=4, ffn_width=128)
+IMAGE = ImageEncoderConfig(
+    "vit_tiny_patch16_224",
+    {"patch_size": 16, "embed_dim": 128, "depth": 3, "num_heads": 4},
+    image_size=96,
+    um_per_px=112 / 96,
+)
+N_GENES = 5000  # of the vocabulary: those that most spots of the other patients detect
+MASKED, NEIGHBORS = Phase(batch_size=64), Phase(objective="neighborhood", batch_size=63)
+RATES = {"learning_rate": 2e-3, "min_learning_rate": 1e-4}
+STARTS = {  # of the gene encoder
+    "pretrained": PretrainConfig(phases=(MASKED, NEIGHBORS), **RATES),
+    "without phase one": PretrainConfig(phases=(NEIGHBORS, NEIGHBORS), **RATES),
+}
+ALIGN = AlignConfig(
+    epochs=20,
+    batch_size=48,
+    accumulate=1,
+    learning_rate=1e-3,
+    min_learning_rate=2e-5,
+    turn=True,
+    stain_jitter=0.2,
+    projection_width=128,
+)
+LOSSES = ALIGN.losses
+# Name of a variant: start of the gene encoder, what differs in the config.
+VARIANTS = {
+    "all four losses": ("pretrained", {}),
+    "patch-gene": ("pretrained", {"losses": LOSSES[:1]}),
+    "+ region-gene": ("pretrained", {"losses": LOSSES[:2]}),
+    "+ patch-region": ("pretrained", {"losses": LOSSES[:3]}),
+    "random gene encoder": ("random", {}),
+    "without phase one": ("without phase one", {}),
+}
+LOCALIZED_EPOCHS = 5  # draws of the region cell for each test spot
+
+
+def main(arguments: list[str] | None = None) -> pd.DataFrame:
+    """Train and score whatever is not done yet; writes a line per run into scores/, runs.csv, and prints a summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of HER2+ sections")
+    parser.add_argument("--out", type=Path, required=True, help="folder for stores, models and scores")
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--short", action="store_true", help="a smoke test: an epoch each")
+    options = parser.parse_args(arguments)
+    stp.tl  # noqa: B018 - so that the logger is there to be hushed
+    logging.getLogger("stp").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".* spots are few")
+    bench = Bench(options.data, options.out, options.short)
+    lines = bench.once("baselines", bench.baselines)
+    for seed in options.seeds:
+        for variant in options.variants:
+            lines += bench.once(f"{variant} {seed}", lambda v=variant, s=seed: bench.run(v, s))
+    table = pd.DataFrame(lines)
+    table.to_csv(options.out / "runs.csv", index=False)
+    print(table.groupby("method", sort=False).mean(numeric_only=True).drop(columns="seed").round(3).to_string())
+    return table
+
+
+class Bench:
+    """Five sections of one patient: what is trained, and how it is scored."""
+
+    def __init__(self, data: Path, out: Path, short: bool) -> None:
+        self.data, self.out = data, out
+        self.short = {"epochs": 1} if short else {}
+        sections = Her2st(image=IMAGE, n_sections=1 if short else None)
+        self.stores = write_stores(data, out, sections)
+        self.others = [path for name, path in self.stores.items() if name[0] != "C"]
+        genes = stp.Vocabulary.default().fit(self.others)
+        most = np.sort(np.argsort(-genes.n_detected, kind="stable")[:N_GENES])
+        self.vocabulary = stp.Vocabulary.from_genes(genes.gene_ids[most], genes.symbols[most]).fit(self.others)
+
+    def once(self, name: str, score) -> list[dict]:
+        """Score unless that was done before."""
+        path = self.out / "scores" / f"{name}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            start = time.perf_counter()
+            lines = score()
+            text = json.dumps([{**line, "seconds": round(time.perf_counter() - start)} for line in lines], indent=1)
+            path.write_text(text)
+            print(name, text, flush=True)
+        return json.loads(path.read_text())
+
+    def run(self, variant: str, seed: int) -> list[dict]:
+        """Align one variant and score it on the test section."""
+        start, changes = VARIANTS[variant]
+        config = dataclasses.replace(ALIGN, seed=seed, **changes, **self.short)
+        stamp = stp.train.align(
+            [self.stores[name] for name in TRAIN],
+            self.out / "models" / f"{variant} {seed}",
+            gene_encoder=self.gene_encoder(start, seed),
+            image_encoder=IMAGE,
+            config=config,
+            validation=[self.stores[VALIDATION]],
+        )
+        lines = [{"method": variant, "seed": seed, **self.score(stamp)}]
+        if variant == next(iter(VARIANTS)):
+            lines.append(
+                {"method": "untrained", "seed": seed, **self.score(seeded(seed, Stamp, stamp.config, stamp.vocabulary))}
+            )
+        return lines
+
+    def gene_encoder(self, start: str, seed: int) -> GeneEncoder:
+        """Return the gene encoder that alignment starts from: other patients' or none's."""
+        if start == "random":
+            return seeded(seed, GeneEncoder, GENE, self.vocabulary)
+        config = dataclasses.replace(STARTS[start], seed=seed)
+        folder = self.out / "models" / f"genes {start} {seed}"
+        return stp.train.pretrain(self.others, folder, vocabulary=self.vocabulary, model=GENE, config=config)
+
+    @cached_property
+    def slides(self) -> dict:
+        """The sections with their images, by name."""
+        return {name: read_section(self.data, name) for name in (*TRAIN, TEST)}
+
+    @cached_property
+    def targets(self) -> Targets:
+        """Genes to predict and to score by, chosen on the training sections."""
+        train = [self.slides[name].tables["table"] for name in TRAIN]
+        measured = set.intersection(*(set(slide.tables["table"].var_names) for slide in self.slides.values()))
+        return Targets.choose(train, sorted(measured))
+
+    @cached_property
+    def expression(self) -> dict[str, np.ndarray]:
+        """Measured expression of the genes to predict, by section."""
+        return {name: normalized(slide.tables["table"], self.targets.genes) for name, slide in self.slides.items()}
+
+    def score(self, stamp: Stamp) -> dict[str, float]:
+        """Score retrieval, localization and expression on the test section."""
+        tables = {name: self.embed(slide, stamp) for name, slide in self.slides.items()}
+        test, reference = tables[TEST], anndata.concat([tables[n] for n in TRAIN], join="inner", index_unique="-")
+        genes = list(self.targets.genes)
+        stp.tl.predict_expression(test, reference, genes=genes)
+        found = stp.metrics.recall_at_k(test.obsm["X_stp_images_aligned"], test.obsm["X_stp_genes_aligned"])
+        ridged = self.regress({name: table.obsm["X_stp_images"] for name, table in tables.items()})
+        return {
+            **{f"recall@{k}": value for k, value in found.items()},
+            "localized": self.localized(stamp),
+            **self.compare(test.obsm["stp_expression"]),
+            **{f"ridge {name}": value for name, value in self.compare(ridged).items()},
+        }
+
+    def embed(self, slide, stamp: Stamp) -> anndata.AnnData:
+        """Return the table of a slide with tokens and both embeddings."""
+        table = stp.tl.embed_images(slide, stamp, progress=False, copy=True)
+        stp.tl.tokenize(table, stamp)
+        stp.tl.embed_genes(table, stamp, progress=False)
+        return table
+
+    def compare(self, predicted: np.ndarray) -> dict[str, float]:
+        """Score predicted expression of the test section."""
+        return self.targets.score(self.expression[TEST], predicted)
+
+    def regress(self, features: dict[str, np.ndarray]) -> np.ndarray:
+        """Predict the test section by ridge regression on features."""
+        train = [np.concatenate([values[name] for name in TRAIN]) for values in (features, self.expression)]
+        return ridge(*train, features[TEST])
+
+    @torch.inference_mode()
+    def localized(self, stamp: Stamp) -> float:
+        """Return the share of test patches found in their region; cells are drawn anew for each of some epochs."""
+        store = SpotStore(self.stores[TEST])
+        tokens = SpotFile(self.out / "localized.tokens", [len(store)], GENE.context_length)
+        tokens.create()
+        rank_stores([store], self.vocabulary, tokens)
+        window = {"image_size": IMAGE.image_size, "um_per_px": IMAGE.um_per_px}
+        dataset, task, found = PairDataset([store], tokens, seed=0, **window), Alignment(stamp), []
+        rows = np.column_stack([np.zeros(len(store), int), np.arange(len(store))])
+        for epoch in range(LOCALIZED_EPOCHS):
+            for part in np.array_split(rows, 4):
+                found += [task(dataset[Picks(epoch, part)])["localized"].item()] * len(part)
+        return float(np.mean(found))
+
+    def baselines(self) -> list[dict]:
+        """Score what learns no alignment; the last one looks at the test section itself."""
+        train, test = [self.expression[name] for name in TRAIN], self.expression[TEST]
+        centers = {name: _centers(slide) for name, slide in self.slides.items()}
+        pixels = {name: color_and_texture(patches_of(slide)) for name, slide in self.slides.items()}
+        mean = np.broadcast_to(np.concatenate(train).mean(axis=0), test.shape)
+        n = len(test)
+        return [
+            {"method": "mean profile", **self.compare(mean)},
+            {"method": "ridge on color and texture", **self.compare(self.regress(pixels))},
+            {
+                "method": "position",
+                **self.compare(position([(centers[s], self.expression[s]) for s in TRAIN], centers[TEST])),
+            },
+            {
+                "method": "neighbors in the section (measured)",
+                **self.compare(neighbor_mean(centers[TEST], test, 1.2 * PITCH_UM)),
+            },
+            {"method": "chance", **{f"recall@{k}": k / n for k in (1, 5, 10)}, "localized": 1 / 9},
+        ]
+
+
+def patches_of(slide) -> np.ndarray:
+    """Cut the patches of a slide."""
+    image = ImagePyramid.from_spatialdata(slide, next(iter(slide.images)))
+    return image.read(_centers(slide), size=IMAGE.image_size, um_per_px=IMAGE.um_per_px)
+
+
+def seeded(seed: int, build, *arguments):
+    """Build a module from a seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build(*arguments).eval()
+
+
+if __name__ == "__main__":
+    main()
