@@ -1,4 +1,5 @@
 import shutil
+from multiprocessing.reduction import ForkingPickler
 
 import anndata
 import numpy as np
@@ -84,3 +85,18 @@ def test_what_is_no_training_store_is_refused(kind, tmp_path, stores):
 def test_an_unknown_table_is_refused_by_name(stores):
     with pytest.raises(ValueError, match="not a training store with a table 'cells'"):
         SpotStore(stores[0], "cells")
+
+
+def test_mapped_pixels_are_those_of_the_store_and_no_process_holds_them(store, stores, tmp_path):
+    store.write_pixels(tmp_path / "pixels")
+    assert store.n_pixel_bytes == sum(file.stat().st_size for file in (tmp_path / "pixels").iterdir())
+    store.map_pixels(tmp_path / "pixels")
+    unmapped = SpotStore(stores[0]).pyramid
+    for level, other in zip(store.pyramid.levels, unmapped.levels, strict=True):
+        assert isinstance(level.array, np.memmap)
+        assert not isinstance(other.array, np.ndarray)  # nor does one that is not mapped
+        np.testing.assert_array_equal(level.array, other.read(0, other.shape[0], 0, other.shape[1]))
+    travelled = ForkingPickler.dumps(store)  # as workers receive it
+    assert len(travelled) < store.n_pixel_bytes / 20
+    levels = ForkingPickler.loads(travelled).pyramid.levels
+    assert [type(level.array) for level in levels] == [np.memmap, np.memmap]

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -284,3 +285,10 @@ def test_a_loss_that_is_not_finite_names_the_stores(stores, vocabulary, tiny_con
     with pytest.raises(FloatingPointError, match=r"not finite|the loss is nan") as caught:
         pretrain(stores[:1], tmp_path, vocabulary=vocabulary, model=tiny_config.gene, config=config)
     assert f"the batch is of {stores[0]}" in str(caught.value)
+
+
+def test_images_that_do_not_fit_the_disk_are_refused_before_training(stores, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10**4))
+    with pytest.raises(OSError, match="the decoded images of 2 stores take .* choose an output_dir on a larger disk"):
+        align(stores[:2], tmp_path / "out", **settings[align])
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from stp import Vocabulary
-from stp.augmentation import stained
+from stp.augmentation import stained, turned, turned_cells
 from stp.losses import contrast, grid_pool, localization_logits, symmetric_contrast
 from stp.models import GeneEncoder, GeneEncoderConfig
 from stp.train.tasks import Alignment, MaskedGenes, NeighborhoodGenes
@@ -168,3 +168,21 @@ def test_stain_reaches_patches_regions_and_references(stamp, pairs):
     }
     torch.testing.assert_close(dark, Alignment(stamp)(by_hand))
     assert abs(dark["loss"] - plain["loss"]) > 1e-4
+
+
+@pytest.mark.parametrize("losses", [("patch_target",), ("patch_region",), ("localization",), ("region_target",)])
+def test_losses_that_are_left_out_change_no_other(losses, stamp, pairs):
+    whole, part = Alignment(stamp)(pairs), Alignment(stamp, losses=losses)(pairs)
+    (name,) = Alignment(stamp, losses=losses).counts(pairs)
+    assert set(part) - {"localized"} == {name, "loss"}
+    torch.testing.assert_close(part["loss"], whole[name])
+
+
+@torch.no_grad()
+def test_images_are_turned_with_their_cells(stamp, pairs):
+    """Turned on the device or by hand before, a batch has the same losses, and its cells are counted after the turn."""
+    turns = torch.arange(4) * 2 + 1
+    by_hand = pairs | {name: turned(pairs[name], turns) for name in ("patches", "regions")}
+    by_hand["cells"] = turned_cells(pairs["cells"], turns)
+    assert by_hand["cells"].tolist() != pairs["cells"].tolist()
+    torch.testing.assert_close(Alignment(stamp)(pairs | {"turns": turns}), Alignment(stamp)(by_hand))

@@ -52,7 +52,7 @@ def test_recall_is_within_each_slide_and_averaged_over_slides(stamp, pair_datase
 @torch.no_grad()
 def test_recall_counts_from_patch_to_genes(stamp, pair_dataset):
     rows = np.arange(10, 60)
-    tokens = torch.from_numpy(pair_dataset.genes[1][rows].astype(np.int64))
+    tokens = torch.from_numpy(pair_dataset.targets["genes"][1][rows].astype(np.int64))
     _, genes = stamp.encode_genes(tokens)
     _, patches = stamp.encode_images(torch.from_numpy(pair_dataset.patches(1, rows)))
     similar = patches @ genes.T

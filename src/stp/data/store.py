@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stp._keys import STORE, STORE_VERSION
-from stp._levels import open_array
+from stp._levels import Level, open_array
 from stp._table import names_on_disk
 from stp.patches import ImagePyramid
 
@@ -44,11 +45,16 @@ class SpotStore:
         if attrs.get("version") != STORE_VERSION or f"tables/{table_key}" not in self._group:
             raise ValueError(f"{path} is not a training store with a table {table_key!r}; stp.io.write_store makes one")
         self.name, self._um_per_px = attrs["name"], attrs["patch_um_per_px"]
+        self._pixels: Path | None = None  # the folder that `map_pixels` was given
         self._table = self._group[f"tables/{table_key}"]
         self._indptr = self._table["X/indptr"][:]
 
     def __len__(self) -> int:
         return len(self._indptr) - 1
+
+    def __getstate__(self) -> dict:
+        # What was mapped would travel as a copy.
+        return {name: value for name, value in self.__dict__.items() if name != "pyramid"}
 
     @property
     def gene_names(self) -> np.ndarray:
@@ -62,14 +68,40 @@ class SpotStore:
 
     @cached_property
     def pyramid(self) -> ImagePyramid | None:
-        """The image, in um, with levels of moderate size in memory; None where there is none."""
+        """The image, in um, read from disk as it is asked for; None where there is none."""
         if "images/image" not in self._group:
             return None
         image = self._group["images/image"]
         paths = [level["path"] for level in image.attrs["ome"]["multiscales"][0]["datasets"]]
-        levels = tuple(open_array(image[path]) for path in paths)
+        levels = [open_array(image[path]) for path in paths]
+        if self._pixels is not None:
+            files = [(self._pixels / str(number), np.uint8) for number in range(len(levels))]
+            shapes = [(*level.shape, 3) for level in levels]
+            levels = [Level(np.memmap(*file, "r", shape=shape)) for file, shape in zip(files, shapes, strict=True)]
         to_pixels = np.diag([1 / self._um_per_px, 1 / self._um_per_px, 1])
-        return ImagePyramid(levels, self._um_per_px, to_pixels, "store").in_memory()
+        return ImagePyramid(tuple(levels), self._um_per_px, to_pixels, "store")
+
+    def write_pixels(self, folder: Path) -> None:
+        """Decode the image into plain files of a new folder, for `map_pixels`."""
+        folder.mkdir()
+        for number, level in enumerate(self.pyramid.levels):
+            height, width = level.shape
+            pixels = np.memmap(folder / str(number), np.uint8, "w+", shape=(height, width, 3))
+            for top, bottom in pairwise(level.edges[0]):
+                pixels[top:bottom] = level.read(top, bottom, 0, width)
+
+    def map_pixels(self, folder: Path) -> None:
+        """Read the image from plain files from now on: processes map the same ones, and none holds them.
+
+        Patches are cut at the speed of memory where the system keeps the pages, however many slides there are.
+        """
+        self._pixels = folder
+        self.__dict__.pop("pyramid", None)
+
+    @property
+    def n_pixel_bytes(self) -> int:
+        """What `write_pixels` takes on disk."""
+        return sum(3 * height * width for height, width in (level.shape for level in self.pyramid.levels))
 
     def trainable(self, min_genes: int) -> np.ndarray:
         """Return the rows of spots in tissue that detect at least `min_genes` genes."""

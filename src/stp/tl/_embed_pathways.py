@@ -11,7 +11,7 @@ from stp._log import logger
 from stp._table import begin, gene_names, record
 from stp.models.stamp import Stamp
 from stp.pathways import membership, set_scores
-from stp.tl._batches import Results, name_of
+from stp.tl._batches import Results, identity
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,7 +57,8 @@ def embed_pathways(
     `adata.obsm['X_stp_pathways_aligned' | key_added + '_aligned']` : (n_obs, projection width) float32
         Unit vectors after projection: for retrieval.
     `adata.uns['X_stp_pathways' | key_added]` : dict
-        `params`; `sets`, the names of the columns; `measured`, the share of each set's genes that the table has.
+        `params`; `sets`, the names of the columns; `measured`, the share of each set's genes that the table has;
+        `model`: its name, class, digest and the digest of its vocabulary; `version` of stp.
 
     Raises
     ------
@@ -69,7 +70,9 @@ def embed_pathways(
     index = model.vocabulary.recognize(gene_names(adata, gene_ids_key)).index
     measured = np.array([np.isin(genes, index).mean() for genes in sets.values()])
     if not measured.all():
-        logger.warning(f"{(measured == 0).sum()} of {len(sets)} gene sets have no gene in the table and count as average")
+        logger.warning(
+            f"{(measured == 0).sum()} of {len(sets)} gene sets have no gene in the table and count as average"
+        )
     average, results, start = membership(index, list(sets.values())), Results(adata.n_obs), 0
     with torch.inference_mode():
         for counts in count_blocks(adata, layer):
@@ -78,8 +81,8 @@ def embed_pathways(
             results.add(start + filled, model.encode_pathways(scores))
             start += counts.shape[0]
     results.write(adata, key_added)
-    params = {"layer": layer, "gene_ids_key": gene_ids_key, **name_of(model)}
-    record(adata, key_added, params, sets=np.array(list(sets), dtype=object), measured=measured)
+    params = {"layer": layer, "gene_ids_key": gene_ids_key}
+    record(adata, key_added, params, sets=np.array(list(sets), dtype=object), measured=measured, model=identity(model))
     return adata if copy else None
 
 

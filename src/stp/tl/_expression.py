@@ -55,7 +55,8 @@ def predict_expression(
     n_neighbors
         References per query.
     use_rep, reference_rep
-        Unit vectors in `obsm` of `adata` and of `reference`.
+        Unit vectors in `obsm` of `adata` and of `reference`; "X_stp_pathways_aligned" where images were aligned with
+        pathways.
     layer
         Layer of the reference. Raw counts, in X by default, become log1p of counts per 10,000; a layer that holds
         anything else is averaged as it is.

@@ -1,5 +1,6 @@
 """Stage two, from stores on disk, and a gene encoder or gene sets, to a Stamp."""
 
+import hashlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from stp.models.image import ImageEncoderConfig
 from stp.models.lora import add_adapters, merged
 from stp.models.stamp import Stamp, StampConfig
 from stp.train.config import AlignConfig
-from stp.train.corpus import Corpus, Stores, digest, fitted, open_stores, require, seeded, settings
+from stp.train.corpus import Corpus, Stores, fitted, open_stores, require, seeded, settings
 from stp.train.loop import fit
 from stp.train.run import Run
 from stp.train.tasks import Alignment
@@ -79,8 +80,8 @@ def align(
     model = StampConfig(genes and genes.config, image_encoder, config.projection_width, sizes)
     with join(config.device) as world:
         asked = settings("align", stores, held_out, vocabulary, config, model, world)
-        asked["gene_encoder"] = genes and digest(tensor.cpu().numpy() for tensor in genes.state_dict().values())
-        asked["gene_sets"] = digest(sets.values())
+        asked["gene_encoder"] = genes and genes.digest
+        asked["gene_sets"] = hashlib.sha256(b"".join(of_set.tobytes() for of_set in sets.values())).hexdigest()
         with Run(output_dir, asked, resume=resume, world=world) as run:
             if run.state["phase"] < 1:
                 stamp = seeded(config.seed, lambda: Stamp(model, vocabulary))
@@ -126,6 +127,8 @@ def _align(
     config: AlignConfig,
 ) -> None:
     """Run the stage."""
+    for corpus in filter(None, (train, held_out)):
+        corpus.map_images(run)
     freeze(stamp, config)
     targets = _targets(run, train, stamp, sets, config)
     if "pathways" in targets:

@@ -1,9 +1,10 @@
 """What both stages do with stores before their first step: open, check, rank, and fit batches to their size."""
 
 import dataclasses
-import hashlib
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,10 +88,30 @@ class Corpus:
         run.world.wait()
         return scores
 
+    def map_images(self, run: Run) -> None:
+        """Decode all images into files of the run, which its processes map; patches are cut from these from now on."""
+        folders = [run.scratch / f"{self.name}.{number}.pixels" for number in range(len(self.stores))]
+        run.once(partial(_require_room, self.stores, run.scratch))
+        todo = list(zip(self.stores, folders, strict=True))
+        for store, folder in todo[run.world.rank :: run.world.size]:
+            store.write_pixels(folder)
+        run.world.wait()
+        for store, folder in todo:
+            store.map_pixels(folder)
+
     def _file(self, run: Run, kind: str, width: int) -> SpotFile:
         file = SpotFile(run.scratch / f"{self.name}.{kind}", [len(store) for store in self.stores], width, np.float32)
         run.once(file.create)
         return file
+
+
+def _require_room(stores: list[SpotStore], folder: Path) -> None:
+    needed, free = sum(store.n_pixel_bytes for store in stores), shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            f"the decoded images of {len(stores)} stores take {needed / 1e9:.1f} GB, and {folder} has "
+            f"{free / 1e9:.1f} GB left; choose an output_dir on a larger disk"
+        )
 
 
 def _trainable(stores: list[SpotStore], min_genes: int) -> list[np.ndarray]:
@@ -139,14 +160,6 @@ def settings(stage: str, stores, held_out, vocabulary: Vocabulary, config: LoopC
         "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in free},
         "processes": world.size,
     }
-
-
-def digest(arrays: Iterable[np.ndarray]) -> str:
-    """Tell arrays, of weights or of genes, from others."""
-    found = hashlib.sha256()
-    for array in arrays:
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
 
 
 def seeded(seed: int, build: Callable[[], Any]) -> Any:
