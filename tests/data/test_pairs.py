@@ -168,6 +168,16 @@ def test_cells_are_uniform(pairs):
     np.testing.assert_allclose(np.bincount(drawn, minlength=9) / 3000, 1 / 9, atol=0.02)
 
 
+def test_a_spot_at_the_border_fills_any_cell(store):
+    """Regions that leave the image are padded, so that no cell is likelier there than elsewhere."""
+    centers = np.array([[SIZE * UM / 2, SIZE * UM / 2]] * 9)
+    (patch,) = store.pyramid.read(centers[:1], size=SIZE, um_per_px=UM)
+    around = region_centers(centers, np.arange(9), SIZE * UM)
+    regions = store.pyramid.read(around, size=SIZE, um_per_px=3 * UM)
+    assert [int(distances(region, patch).argmin()) for region in regions] == list(range(9))
+    assert (regions[8][:16] == 255).all()  # outside is white
+
+
 def test_stains_vary_about_one(pairs):
     stains = torch.cat([pairs(stain_jitter=0.2)[picks(*range(30), epoch=epoch)]["stains"] for epoch in range(5)])
     logs = stains.log()
