@@ -3,7 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-EXTRAS = {"peft": "lora", "decoupler": "pathways", "spatialdata_plot": "plot", "skmisc": "eval"}
+EXTRAS = {"peft": "lora", "spatialdata_plot": "plot", "skmisc": "eval"}
 
 
 def extra(module: str) -> ModuleType:

@@ -12,8 +12,6 @@ from stp.models import GeneEncoder, Stamp
 from stp.train import AlignConfig, align
 from stp.train.recipe import read_recipe
 
-pytest.importorskip("decoupler")
-
 GMT = (
     "EPITHELIUM\tabout\tEPCAM\tKRT8\tKRT18\tERBB2\tRPL3\n"
     "STROMA\tabout\tCOL1A1\tCOL1A2\tDCN\tLUM\tRPL4\n"

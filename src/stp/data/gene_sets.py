@@ -5,21 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
-from stp._extras import extra
 from stp._log import logger
 from stp.data.store import SpotStore
 from stp.vocabulary import Vocabulary
 
-MIN_GENES = 5  # of a set that are known and measured, as decoupler's default
+MIN_GENES = 5  # of a set that are known and measured
 
 
 def read_gene_sets(path: str | Path, vocabulary: Vocabulary, stores: Sequence[SpotStore]) -> dict[str, np.ndarray]:
-    """Read a GMT file through decoupler; what is left out is logged.
+    """Read a GMT file; what is left out is logged.
 
     Parameters
     ----------
     path
-        A gene set per line: name, description, genes.
+        A gene set per line: name, description, genes, divided by tabs.
     vocabulary
         The genes that are known.
     stores
@@ -34,33 +33,48 @@ def read_gene_sets(path: str | Path, vocabulary: Vocabulary, stores: Sequence[Sp
     FileNotFoundError
         There is no such file.
     ValueError
-        No set has five genes that are known and measured.
+        It is no GMT file, or no set has five genes that are known and measured.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no gene sets at {path}; give a GMT file, such as MSigDB and Reactome publish")
-    table = extra("decoupler").pp.read_gmt(str(path))
-    index = vocabulary.encode(table["target"])
+    named = _named(Path(path))
     columns = {tuple(store.gene_names) for store in stores}  # most stores have the same
-    known = np.isin(index, np.concatenate([vocabulary.encode(names) for names in columns])) & (index >= 0)
-    rows = table.groupby("source", sort=False).indices
-    sets = {str(name): np.unique(index[of_set][known[of_set]]) for name, of_set in rows.items()}
-    kept = {name: genes for name, genes in sets.items() if len(genes) >= MIN_GENES}
+    measured = np.unique(np.concatenate([vocabulary.encode(names) for names in columns]))
+    genes = list(dict.fromkeys(gene for of_set in named.values() for gene in of_set))
+    index = dict(zip(genes, vocabulary.encode(genes).tolist(), strict=True))
+    usable = set(measured[measured >= 0].tolist())
+    sets = {name: np.unique([i for g in of_set if (i := index[g]) in usable]) for name, of_set in named.items()}
+    kept = {name: of_set for name, of_set in sets.items() if len(of_set) >= MIN_GENES}
     if not kept:
         raise ValueError(f"none of the {len(sets)} gene sets of {path} has {MIN_GENES} genes that the stores measure")
-    _report(path, list(sets), kept, table["target"].to_numpy(), known)
+    _report(
+        path, [name for name in sets if name not in kept], kept, [gene for gene in genes if index[gene] not in usable]
+    )
     return kept
 
 
-def _report(path, names: Sequence[str], kept: Mapping, genes: np.ndarray, known: np.ndarray) -> None:
+def _named(path: Path) -> dict[str, list[str]]:
+    """Read names and genes; columns are divided by tabs, because names hold spaces."""
+    lines = [line.split("\t") for line in path.read_text().splitlines() if line.strip()]
+    if short := [number for number, line in enumerate(lines, 1) if len(line) < 3]:
+        raise ValueError(f"{path} is no GMT file: line {short[0]} has no name, description and genes divided by tabs")
+    names = [line[0] for line in lines]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path} has several gene sets {max(names, key=names.count)!r}; give each a name of its own")
+    return {name: [gene for gene in genes if gene] for name, _, *genes in lines}
+
+
+def _report(path: str | Path, dropped: list[str], kept: Mapping, unknown: list[str]) -> None:
     """Say which sets and genes are left out."""
-    all_genes, unknown = np.unique(genes.astype(str)), np.unique(genes[~known].astype(str))
     logger.info(
-        f"{len(kept)} of {len(names)} gene sets of {path}; of their {len(all_genes)} genes {len(unknown)} are not "
-        f"measured or not in the vocabulary{_some(unknown)}"
+        f"{len(kept)} of {len(kept) + len(dropped)} gene sets of {path} are used; "
+        f"{len(unknown)} genes are not measured or not in the vocabulary{_some(unknown)}"
     )
-    if dropped := [name for name in names if name not in kept]:
-        why = f"have fewer than {MIN_GENES} such genes and are left out"
-        logger.warning(f"{len(dropped)} gene sets of {path} {why}{_some(dropped)}")
+    if dropped:
+        logger.warning(
+            f"{len(dropped)} gene sets of {path} have fewer than {MIN_GENES} genes that the stores measure and are "
+            f"left out{_some(dropped)}"
+        )
 
 
 def _some(names: Sequence[str]) -> str:

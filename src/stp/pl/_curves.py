@@ -54,7 +54,7 @@ def _draw(ax: "Axes", lines: list[dict], name: str) -> None:
     curves = {
         "train": ("train", name, {"linestyle": "-"}),
         "validation": ("validation", name, {"marker": "o", "markersize": 4}),
-        "chance": ("validation", name.replace("recall", CHANCE), {"linestyle": ":", "color": "gray"}),
+        "chance": ("validation", CHANCE + name.rpartition("recall")[2], {"linestyle": ":", "color": "gray"}),
     }
     for label, (split, column, style) in curves.items():
         points = [(line["step"], line[column]) for line in lines if line["split"] == split and column in line]

@@ -93,8 +93,9 @@ class Alignment(nn.Module):
         Turns vectors of this process into those of all, and says where its own begin; without it, negatives are
         those of the batch.
     micro_batch
-        Pairs to encode at a time. Each part is encoded again when its gradient is computed, so that a batch needs the
-        memory of one part, and has the gradients of a whole (GradCache, arXiv 2101.06983).
+        Pairs to encode at a time. Each part but the last, whose gradients come first, is encoded again when its
+        gradient is computed, so that a batch needs the memory of one part, and has the gradients of a whole (GradCache,
+        arXiv 2101.06983).
     """
 
     def __init__(
@@ -143,8 +144,9 @@ class Alignment(nn.Module):
         if not self.micro_batch or not torch.is_grad_enabled():
             return self._encode(inputs)
         splits = zip(*(tensor.split(self.micro_batch) for tensor in inputs.values()), strict=True)
-        parts = [dict(zip(inputs, split, strict=True)) for split in splits]
+        *parts, last = [dict(zip(inputs, split, strict=True)) for split in splits]
         encoded = [checkpoint(self._encode, part, use_reentrant=False) for part in parts]
+        encoded.append(self._encode(last))
         return {name: torch.cat([part[name] for part in encoded]) for name in encoded[0]}
 
     def _encode(self, batch: Batch) -> dict[str, torch.Tensor]:
