@@ -68,13 +68,13 @@ def test_fuse_refuses_embeddings_of_different_models(embedded, other):
 def test_retrieval_refuses_a_reference_of_another_model(embedded, parts, other):
     tl.predict_expression(embedded, parts[0])
     tl.embed_genes(parts[0], other)
-    with pytest.raises(ValueError, match="do not mix: the images by .*; the reference by .*; embed all spots"):
+    with pytest.raises(ValueError, match="do not mix: the images by .*; the reference's genes by .*; embed all spots"):
         tl.predict_expression(embedded, parts[0])
 
 
 def test_retrieval_refuses_a_reference_of_unknown_origin(embedded, parts):
     parts[0].obsm["mine"] = parts[0].obsm["X_stp_genes_aligned"]
-    with pytest.raises(ValueError, match="the reference by something that is not recorded"):
+    with pytest.raises(ValueError, match="the reference's genes by something that is not recorded"):
         tl.predict_expression(embedded, parts[0], reference_rep="mine")
 
 

@@ -44,8 +44,13 @@ def uniform(key: str) -> str:
 
 def made_by(rep: str) -> str:
     """Name the call that makes an embedding."""
-    calls = {GENES: "stp.tl.embed_genes(adata, model)", IMAGES: "stp.tl.embed_images(sdata, model)"}
-    return {**calls, FUSED: "stp.tl.fuse(adata)"}.get(rep.removesuffix("_aligned"), "what makes it")
+    calls = {
+        GENES: "stp.tl.embed_genes(adata, model)",
+        IMAGES: "stp.tl.embed_images(sdata, model)",
+        PATHWAYS: "stp.tl.embed_pathways(adata, model)",
+        FUSED: "stp.tl.fuse(adata)",
+    }
+    return calls.get(rep.removesuffix("_aligned"), "what makes it")
 
 
 def far(key: str) -> str:
