@@ -130,7 +130,7 @@ def test_what_does_not_fit_together_is_refused(stores, genes, tiny_config, confi
         align(stores, tmp_path, gene_encoder=genes, config=config)
     with pytest.raises(ValueError, match="targets 'genes' need gene_encoder"):
         align(stores, tmp_path)
-    with pytest.raises(ValueError, match="no vocabulary beside"):
+    with pytest.raises(ValueError, match="brings its own vocabulary; pass it alone"):
         align(stores, tmp_path, gene_encoder=genes, vocabulary=vocabulary)
     assert not list(tmp_path.iterdir())
 

@@ -18,7 +18,7 @@ from stp.models.image import ImageEncoderConfig
 from stp.models.lora import add_adapters, merged
 from stp.models.stamp import Stamp, StampConfig
 from stp.train.config import AlignConfig
-from stp.train.corpus import Corpus, Stores, fitted, open_stores, require, seeded, settings
+from stp.train.corpus import Corpus, Stores, fitted, open_stores, require, require_scale, seeded, settings
 from stp.train.loop import fit
 from stp.train.run import Run
 from stp.train.tasks import Alignment
@@ -39,7 +39,7 @@ def align(
     table_key: str = "table",
     resume: bool = True,
 ) -> Stamp:
-    """Stage two: align an image encoder with a gene encoder on patches and regions (paper, section 3.3).
+    """Stage two: align an image encoder with genes, or gene sets, on patches and regions (paper, section 3.3).
 
     Parameters
     ----------
@@ -68,13 +68,18 @@ def align(
 
     Raises
     ------
+    FileNotFoundError
+        There are no gene sets, or no gene encoder, where the config or the argument says.
     ValueError
-        A path is no training store, a store lacks an image, the vocabulary has no means, or `output_dir` holds a
-        run with other settings.
+        A path is no training store, a store lacks an image or has too coarse a one, the vocabulary has no means, gene
+        encoder, gene sets and targets do not fit together, or `output_dir` holds a run with other settings.
+    OSError
+        The decoded images do not fit the disk of `output_dir`.
     """
     genes, vocabulary = _genes(gene_encoder, vocabulary, config)
     stores, held_out = open_stores(stores, table_key), open_stores(validation, table_key)
     require([*stores, *held_out], "pyramid", "alignment")
+    require_scale([*stores, *held_out], image_encoder.um_per_px)
     sets = read_gene_sets(config.gene_sets, vocabulary, stores) if config.gene_sets else {}
     sizes = {name: len(of_set) for name, of_set in sets.items()} or None
     model = StampConfig(genes and genes.config, image_encoder, config.projection_width, sizes)
@@ -87,10 +92,8 @@ def align(
                 stamp = seeded(config.seed, lambda: Stamp(model, vocabulary))
                 if genes:
                     stamp.gene_encoder.load_state_dict(genes.state_dict())
-                corpora = [
-                    _corpus(run, stamp, config, *which) for which in (("train", stores), ("validation", held_out))
-                ]
-                _align(run, *corpora, stamp, sets, config)
+                corpus = partial(_corpus, run, stamp, config)
+                _align(run, corpus("train", stores), corpus("validation", held_out), stamp, sets, config)
     return Stamp.from_pretrained(output_dir)
 
 

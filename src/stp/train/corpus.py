@@ -138,6 +138,15 @@ def require(stores: Sequence[SpotStore], part: str, purpose: str) -> None:
         )
 
 
+def require_scale(stores: Sequence[SpotStore], um_per_px: float) -> None:
+    """Refuse stores whose image is much coarser than what patches are wanted at, by name."""
+    for store in stores:
+        try:
+            store.pyramid.check_scale(um_per_px)
+        except ValueError as error:
+            raise ValueError(f"{store.path}: {error}") from error
+
+
 def fitted(corpus: Corpus, wanted: Phase | AlignConfig, world: World, *, multiple: int = 1, stacklevel: int) -> Plan:
     """Fit batches, of all processes together, to the number of spots; say so where they shrink."""
     multiple, wanted_size = multiple * world.size, wanted.batch_size * world.size
