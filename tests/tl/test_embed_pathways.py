@@ -59,7 +59,8 @@ def test_expression_is_retrieved_through_pathways(sdata, slide_of, stamp):
     with pytest.raises(KeyError, match=r"run stp.tl.embed_pathways\(reference, model\) first"):
         tl.predict_expression(sdata, reference, reference_rep="X_stp_pathways_aligned")
     tl.embed_pathways(reference, stamp)
-    tl.predict_expression(sdata, reference, reference_rep="X_stp_pathways_aligned", n_neighbors=5)
+    how = {"reference_rep": "X_stp_pathways_aligned", "genes": ["EPCAM", "DCN"], "n_neighbors": 5}
+    tl.predict_expression(sdata, reference, **how)
     assert np.isfinite(sdata.tables["table"].obsm["stp_expression"]).all()
 
 
