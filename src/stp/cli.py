@@ -1,4 +1,4 @@
-"""The command line: `stp demo`, `stp pretrain` and `stp align`."""
+"""The command line: `stp demo`, `stp pretrain`, `stp align` and `stp embed`."""
 
 import argparse
 from pathlib import Path
@@ -17,8 +17,37 @@ def main(arguments: list[str] | None = None) -> int:
     for stage, what in stages.items():
         command = commands.add_parser(stage, help=what, description=f"{what}. A run that was stopped goes on.")
         command.add_argument("recipe", type=Path, help="TOML file: stores, output_dir, and the fields of the configs")
+    _add_embed(commands)
     options = parser.parse_args(arguments)
+    if options.command == "embed":
+        return _embed(parser, options)
     return _demo(options) if options.command == "demo" else _train(parser, options)
+
+
+def _add_embed(commands: argparse._SubParsersAction) -> None:
+    what = "embed the spots of many stores by genes and images; also under torchrun --no-python"
+    embed = commands.add_parser("embed", help=what, description=f"{what}. What is finished is skipped.")
+    embed.add_argument("stores", type=Path, nargs="+", help="SpatialData zarr folders; results are added to them")
+    embed.add_argument("--model", required=True, help="folder of a Stamp or encoder, or the name of a backbone")
+    embed.add_argument("--manifest", type=Path, default="stp_embed.jsonl", help="JSON lines: what came of each store")
+    embed.add_argument("--batch-size", type=int, default=64, help="spots at a time (64)")
+    embed.add_argument("--device", help="a torch device; by default a GPU if there is one")
+    embed.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
+    embed.add_argument("--table-key", default="table", help="table of the stores (table)")
+
+
+def _embed(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from stp.embedding import embed_stores, open_model
+
+    try:
+        model = open_model(options.model)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    names = ("manifest", "batch_size", "device", "precision", "table_key")
+    failed = embed_stores(options.stores, model, **{name: getattr(options, name) for name in names})
+    if failed:
+        print(f"{failed} stores failed: see {options.manifest}")
+    return 1 if failed else 0
 
 
 def _demo(options: argparse.Namespace) -> int:

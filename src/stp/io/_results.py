@@ -92,8 +92,11 @@ def _write(entries: list[tuple[str, str, Any]], beside: Path, folder: Path) -> N
     before, columns = _columns(obs), [key for slot, key, _ in entries if slot == "obs"]
     if columns:  # a column that is listed must be there at any moment
         obs.attrs["column-order"] = [name for name in before if name not in columns]
+    for slot, key, _ in entries:  # what tells how results were made goes before they do and comes after them
+        if slot == "uns":
+            _set_aside(folder / slot / key, beside)
     for slot, key, _ in entries:
-        _move(beside / slot / key, folder / slot / key)
+        _move(beside / slot / key, folder / slot / key, beside)
     if columns:
         obs.attrs["column-order"] = list(dict.fromkeys([*before, *columns]))
 
@@ -106,7 +109,14 @@ def _is_numpy_backed(value: Any) -> bool:
     return type(value).__name__ == "NumpyExtensionArray"
 
 
-def _move(source: Path, target: Path) -> None:
-    if target.exists():
-        shutil.rmtree(target)
+def _move(source: Path, target: Path, beside: Path) -> None:
+    _set_aside(target, beside)
     source.rename(target)
+
+
+def _set_aside(target: Path, beside: Path) -> None:
+    """Take an old entry out of the store at once: one that is half deleted would read as zeros."""
+    if target.exists():
+        old = beside / "old" / target.parent.name
+        old.mkdir(parents=True, exist_ok=True)
+        target.rename(old / target.name)
