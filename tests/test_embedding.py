@@ -21,6 +21,7 @@ from stp.models import Stamp
 
 TORCHRUN, STP = (Path(sys.executable).with_name(name) for name in ("torchrun", "stp"))
 KEYS = ("X_stp_genes", "X_stp_images")
+N_KILLS = 8
 
 
 @pytest.fixture(scope="module")
@@ -151,38 +152,50 @@ def test_processes_under_torchrun_divide_the_stores_and_outlive_a_failure(slides
         assert set(KEYS) <= set(table_of(store).obsm)
 
 
-# Forks of one process that has imported everything: what takes time in each is the work that is to be killed.
+# Forks of one process that has imported everything; a fork is killed at a number of writes into the stores.
 DRIVER = """
-import os, signal, sys, time
-import spatialdata, stp.embedding
+import os, signal, sys
+import spatialdata, stp.embedding, timm
 from stp import cli
-arguments = sys.argv[1:]
+folder, *arguments = sys.argv[1:]
+CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
+writes, last = 0, float("inf")
+
+def watch(event, values):
+    global writes
+    writing = event == "open" and values[2] & (os.O_WRONLY | os.O_RDWR)
+    if (event in CHANGES or writing) and str(values[0]).startswith(folder):
+        writes += 1
+        if writes > last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
 print("ready", flush=True)
 for line in sys.stdin:
-    start, child = time.time(), os.fork()
+    child = os.fork()
     if child == 0:
-        os._exit(cli.main(arguments))
-    if line.strip() != "whole":
-        time.sleep(float(line))
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    print(os.WIFSIGNALED(status), time.time() - start, flush=True)
+        last = float(line)
+        sys.addaudithook(watch)
+        cli.main(arguments)
+        print(writes, flush=True)
+        os._exit(0)
+    if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
+        print("killed", flush=True)
 """
 
 
 @pytest.fixture
 def driver(slides, models, tmp_path):
-    command = [sys.executable, "-c", DRIVER, "embed", *slides, "--model", models / "two"]
+    command = [sys.executable, "-c", DRIVER, tmp_path, "embed", *slides, "--model", models / "two"]
     command += ["--manifest", tmp_path / "manifest.jsonl"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(list(map(str, command)), **pipes, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         assert process.stdout.readline() == "ready\n"
 
-        def run(seconds):
-            process.stdin.write(f"{seconds}\n")
+        def run(writes):
+            """Run until so many writes are done; returns their number, or "killed"."""
+            process.stdin.write(f"{writes}\n")
             process.stdin.flush()
-            killed, took = process.stdout.readline().split()
-            return killed == "True", float(took)
+            return process.stdout.readline().strip()
 
         yield run
         process.stdin.close()
@@ -209,16 +222,15 @@ def test_killed_at_any_moment_stores_are_readable_and_the_rest_is_done_next_time
     whole.mkdir()
     for store in slides:
         shutil.copytree(store, whole / store.name)
-    seconds = driver("whole")[1]
-    kills = 0
-    for moment in np.linspace(0.15, 0.95, 9):
+    n_writes = int(driver("inf"))
+    assert n_writes > 50
+    for writes in np.linspace(2, n_writes - 2, N_KILLS).astype(int):
         for store in slides:
             shutil.rmtree(store)
             shutil.copytree(whole / store.name, store)
-        kills += driver(moment * seconds)[0]
+        assert driver(writes) == "killed"
         for store in slides:
             check_readable(store, counts[store], expected)
-    assert kills >= 5
     assert embed(*slides, model=models / "two")[0] == 0
     digest = Stamp.from_pretrained(models / "two").digest
     for store in slides:
