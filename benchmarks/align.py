@@ -3,19 +3,21 @@
     python -m benchmarks.align [--backbone vit_small_patch16_224 --batch 16 --gene-depth 2 ...]
 
 Random images and tokens that are on the device already. Steps of all forms are interleaved; figures are the median.
-Memory is the peak of a step beyond what stays between steps. With --repeats 0 nothing is run: operations, and hours at
+Memory is the peak of a training process beyond the weights: activations, gradients and optimizer. With --repeats 0 nothing is run: operations, and hours at
 45 % of a speed given as --tflops, for any configuration on any machine.
 """
 
 import argparse
 import json
+import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from torch import nn
 
 import stp
-from benchmarks.encoder import ceiling, flops, memory, synchronized
+from benchmarks.encoder import ceiling, flops, status, synchronized
 from benchmarks.tokenize import interleave
 from stp.models import GeneEncoderConfig, ImageEncoderConfig, Stamp, StampConfig
 from stp.models.device import autocast, choose_device
@@ -96,6 +98,24 @@ def prepare(form: dict, options: argparse.Namespace, device: torch.device) -> tu
     return stamp, step
 
 
+def memory(name: str, options: argparse.Namespace) -> float:
+    """Return the GB that two steps of a form take beyond its weights, in a process of its own; on a CPU, of Linux."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
+        return processes.submit(_memory, name, options).result()
+
+
+def _memory(name: str, options: argparse.Namespace) -> float:
+    device = choose_device(None)
+    _, step = prepare(FORMS[name], options, device)
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        step(), step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**30
+    before = status("VmRSS")
+    step(), step()
+    return (status("VmHWM") - before) / 2**20
+
+
 def on_paper(stamp: Stamp, form: dict, options: argparse.Namespace, speed: float) -> dict[str, str | float]:
     """Say what a form computes, and how long the paper's training would take at the goal."""
     work = pair_flops(stamp, form, options.length, -(-options.batch // options.micro_batch))
@@ -130,8 +150,8 @@ def main() -> None:
         results |= {name: on_paper(stamp, FORMS[name], options, speed) for name, stamp in stamps.items()}
         print(json.dumps(results, indent=2))
         return
+    kept = {name: memory(name, options) for name in options.forms}
     built = {name: prepare(FORMS[name], options, device) for name in options.forms}
-    kept = {name: memory(step, device) for name, (_, step) in built.items()}
     seconds = interleave({name: synchronized(step, device) for name, (_, step) in built.items()}, options.repeats)
     for name, (stamp, _) in built.items():
         paper, rate = on_paper(stamp, FORMS[name], options, speed), options.batch / seconds[name]

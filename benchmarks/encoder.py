@@ -63,12 +63,12 @@ def memory(step: Callable[[], None], device: torch.device) -> float:
         step()
         return (torch.cuda.max_memory_allocated() - before) / 2**30
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
-    before = _status("VmRSS")
+    before = status("VmRSS")
     step()
-    return (_status("VmHWM") - before) / 2**20
+    return (status("VmHWM") - before) / 2**20
 
 
-def _status(name: str) -> int:
+def status(name: str) -> int:
     """Read a line of the kernel's account of this process, in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
