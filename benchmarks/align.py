@@ -3,8 +3,8 @@
     python -m benchmarks.align [--backbone vit_small_patch16_224 --batch 16 --gene-depth 2 ...]
 
 Random images and tokens that are on the device already. Steps of all forms are interleaved; figures are the median.
-Memory is the peak of a training process beyond the weights: activations, gradients and optimizer. With --repeats 0 nothing is run: operations, and hours at
-45 % of a speed given as --tflops, for any configuration on any machine.
+Memory is the peak of a training process beyond the weights: activations, gradients and optimizer. With --repeats 0
+nothing is run: operations, and hours at 45 % of a speed given as --tflops, for any configuration on any machine.
 """
 
 import argparse
