@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 _METADATA = b"stp_vocabulary"
+MOST = 2**28  # bytes; the human vocabulary has 2 million
 
 
 def write_columns(path: str | Path, columns: dict[str, list], about: dict[str, Any]) -> None:
@@ -22,9 +23,13 @@ def read_columns(path: str | Path) -> tuple[dict[str, list], dict[str, Any]]:
     from pyarrow import parquet
 
     try:
-        table = parquet.ParquetFile(path).read()
+        file = parquet.ParquetFile(path)
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) > MOST:
+            raise ValueError(f"it unpacks to more than {MOST} bytes")
+        table = file.read()
         return table.to_pydict(), json.loads(table.schema.metadata[_METADATA])
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no vocabulary; Vocabulary.save writes one") from error
+        raise ValueError(f"{path} is no vocabulary ({error}); Vocabulary.save writes one") from error

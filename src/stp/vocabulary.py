@@ -283,11 +283,14 @@ class Vocabulary:
         """
         columns, about = read_columns(path)
         aliases: dict[str, tuple[str, ...]] = {}
-        for gene, names in zip(columns["gene_ids"], columns.pop("aliases"), strict=True):
-            for name in names:
-                aliases[name] = (*aliases.get(name, ()), gene)
-        digest = about.pop("digest")
-        vocabulary = cls(**columns, aliases=aliases, round_means=about["round_means"], corpus=tuple(about["corpus"]))
-        if vocabulary.digest != digest:
-            raise ValueError(f"{path} is damaged: its genes and means are not those that were saved")
+        try:
+            for gene, names in zip(columns["gene_ids"], columns.pop("aliases"), strict=True):
+                for name in names:
+                    aliases[name] = (*aliases.get(name, ()), gene)
+            corpus = tuple(about["corpus"])
+            vocabulary = cls(**columns, aliases=aliases, round_means=about["round_means"], corpus=corpus)
+            if vocabulary.digest != about["digest"]:
+                raise ValueError("its genes and means are not those that were saved")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
         return vocabulary

@@ -5,16 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from stp.models import GeneEncoder, ImageEncoder, Stamp, StampConfig
-from stp.models.checkpoint import from_dict
-from stp.train import Phase, PretrainConfig
+from stp.models import GeneEncoder, ImageEncoder, Stamp
 
 CLASSES = [GeneEncoder, ImageEncoder, Stamp]
 by_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 FILES = {
-    GeneEncoder: {"config.json", "model.safetensors", "vocabulary.parquet"},
-    ImageEncoder: {"config.json", "model.safetensors"},
-    Stamp: {"config.json", "model.safetensors", "vocabulary.parquet"},
+    GeneEncoder: {"README.md", "config.json", "model.safetensors", "vocabulary.parquet"},
+    ImageEncoder: {"README.md", "config.json", "model.safetensors"},
+    Stamp: {"README.md", "config.json", "model.safetensors", "vocabulary.parquet"},
 }
 
 
@@ -82,7 +80,9 @@ def test_truncated_weights_are_one_clear_error(models, kind, share, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind in CLASSES for name in sorted(FILES[kind])], ids=lambda x: str(x)
+    ("kind", "name"),
+    [(kind, name) for kind in CLASSES for name in sorted(FILES[kind] - {"README.md"})],
+    ids=lambda x: str(x),
 )
 def test_a_missing_file_is_named(models, kind, name, tmp_path):
     models[kind].save_pretrained(tmp_path)
@@ -96,14 +96,67 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
         Stamp.from_pretrained(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("change", ["width", "name"])
-def test_weights_of_another_size_are_refused(models, change, tmp_path):
+def edit(folder, change):
+    """Let someone edit the config.json of a model."""
+    file = folder / "config.json"
+    description = json.loads(file.read_text())
+    change(description["config"])
+    file.write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"width": 64}, r"of another shape: embeddings\.weight is \[67, 32\], not \[67, 64\], .* and \d+ more$"),
+        ({"depth": 3}, r"missing: encoder\.layers\.2\.self_attn\.in_proj_weight, .* and 9 more$"),
+        ({"depth": 1}, r"unknown: encoder\.layers\.1\."),
+    ],
+)
+def test_weights_of_another_size_are_refused_by_name(models, change, said, tmp_path):
     models[GeneEncoder].save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["config"] |= {"width": 64} if change == "width" else {"depth": 3}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"model\.safetensors does not fit the config\.json beside it"):
+    edit(tmp_path, lambda config: config.update(change))
+    with pytest.raises(ValueError, match=r"model\.safetensors does not fit the config\.json beside it: " + said):
         GeneEncoder.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["weights", "config", "vocabulary"])
+def test_what_was_changed_after_it_was_saved_is_refused(stamp, adata, what, tmp_path):
+    stamp.save_pretrained(tmp_path)
+    if what == "weights":
+        file = tmp_path / "model.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1  # of the last weight
+        file.write_bytes(content)
+    elif what == "config":
+        edit(tmp_path, lambda config: config["image"].update(channel_order="bgr"))
+    else:
+        stamp.vocabulary.fit(adata).save(tmp_path / "vocabulary.parquet")
+    with pytest.raises(ValueError, match="is not what was saved: the digest of its weights, config and vocabulary"):
+        Stamp.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_halves_the_file_and_is_a_model_of_its_own(stamp, precision, tmp_path):
+    stamp.save_pretrained(tmp_path / "full")
+    stamp.save_pretrained(tmp_path / "half", precision=precision)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    half = Stamp.from_pretrained(tmp_path / "half")
+    assert {tensor.dtype for tensor in half.state_dict().values()} == {torch.float32}
+    assert half.digest != stamp.digest
+    half.save_pretrained(tmp_path / "again")
+    assert Stamp.from_pretrained(tmp_path / "again").digest == half.digest
+    for ours, theirs in zip(outputs(half), outputs(stamp), strict=True):
+        assert torch.linalg.norm(ours - theirs) < 0.02 * torch.linalg.norm(theirs)
+
+
+def test_precision_that_cannot_hold_a_weight_is_refused(stamp, tmp_path):
+    stamp.logit_scale.data.fill_(1e5)
+    with pytest.raises(ValueError, match=r"\['logit_scale'\] hold weights beyond fp16; save in 'bf16' or 'fp32'"):
+        stamp.save_pretrained(tmp_path / "x", precision="fp16")
+    with pytest.raises(ValueError, match=r"precision must be one of \['fp32', 'bf16', 'fp16'\], not 'int8'"):
+        stamp.save_pretrained(tmp_path / "x", precision="int8")
+    assert not (tmp_path / "x").exists()
 
 
 def test_image_encoder_loads_beside_the_vocabulary_of_an_earlier_model(models, tmp_path):
@@ -112,15 +165,48 @@ def test_image_encoder_loads_beside_the_vocabulary_of_an_earlier_model(models, t
     assert torch.equal(outputs(ImageEncoder.from_pretrained(tmp_path))[0], outputs(models[ImageEncoder])[0])
 
 
-def test_configs_are_built_from_plain_values():
-    plain = {"gene": {"width": 64}, "image": {"mean": [0.1, 0.2, 0.3]}, "projection_width": 7}
-    config = from_dict(StampConfig, plain)
-    assert (config.gene.width, config.image.mean, config.projection_width) == (64, (0.1, 0.2, 0.3), 7)
-    pretrain = from_dict(PretrainConfig, {"phases": [{"epochs": 2}, {"objective": "neighborhood"}]})
-    assert pretrain.phases == (Phase(epochs=2), Phase(objective="neighborhood"))
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-@pytest.mark.parametrize("values", [{"widht": 1}, {"gene": {"widht": 1}}], ids=["outer", "nested"])
-def test_unknown_names_in_a_config_are_refused(values):
-    with pytest.raises(ValueError, match=r"has no \['widht'\]; it has"):
-        from_dict(StampConfig, values)
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache as huggingface_hub lays it out, on a machine that is offline."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "cache" / "models--someone--stamp" / "snapshots"
+
+
+def test_a_commit_in_the_cache_of_the_hub_needs_no_network(stamp, cache):
+    stamp.save_pretrained(cache / COMMIT)
+    loaded = Stamp.from_pretrained("someone/stamp", revision=COMMIT)
+    assert loaded.digest == stamp.digest
+    assert loaded.name == f"someone/stamp@{COMMIT[:12]}"
+
+
+@pytest.mark.parametrize(
+    ("hub_id", "revision", "kind", "message"),
+    [
+        (
+            "someone/stamp",
+            "f" * 40,
+            FileNotFoundError,
+            "neither on the hub within reach nor in its cache .* download",
+        ),
+        ("someone/else", COMMIT, FileNotFoundError, "someone/else is neither"),
+        ("someone/stamp", "main", ValueError, "revision 'main' is no commit: branches and tags move; pass the 40"),
+        ("someone/stamp", "../../" + "a" * 34, ValueError, "is no commit"),
+        ("../../someone/stamp", COMMIT, ValueError, "is no id of the hub"),
+        ("/etc", COMMIT, ValueError, "is no id of the hub"),
+    ],
+)
+def test_what_the_hub_cannot_give_is_refused(stamp, cache, hub_id, revision, kind, message):
+    stamp.save_pretrained(cache / COMMIT)
+    with pytest.raises(kind, match=message):
+        Stamp.from_pretrained(hub_id, revision=revision)
+
+
+def test_an_id_without_a_commit_names_the_remedy():
+    with pytest.raises(FileNotFoundError, match="or revision=, a commit, with the id of a model on the hub"):
+        Stamp.from_pretrained("someone/stamp")

@@ -181,7 +181,7 @@ def run_fit(folder, *, n_batches=5, plan=None, log_every=3, scores=None, task=No
             config,
             run,
             validate=None if scores is None else lambda: next(scores),
-            keep=lambda: kept.append(task.weight.detach().clone()),
+            keep=lambda scores: kept.append(task.weight.detach().clone()),
         )
     return task, run, kept
 

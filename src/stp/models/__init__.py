@@ -1,5 +1,6 @@
 """The encoders and Stamp, which joins them; each is built from one config."""
 
+from stp.models.card import ModelCard
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.models.hub import backbones, load_backbone
 from stp.models.image import ImageEncoder, ImageEncoderConfig
@@ -10,6 +11,7 @@ __all__ = [
     "GeneEncoderConfig",
     "ImageEncoder",
     "ImageEncoderConfig",
+    "ModelCard",
     "Stamp",
     "StampConfig",
     "backbones",

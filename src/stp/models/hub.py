@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from stp.models.fetch import HUB, fetch
 from stp.models.image import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, ImageEncoderConfig
+from stp.models.weights import check_shapes, read
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,49 +109,16 @@ def load_backbone(name: str, *, path: str | Path | None = None) -> ImageEncoder:
     if path is not None and not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}")
     one = BACKBONES[name]
-    file = Path(path) if path is not None else _download(name, one)
+    instead = f"download {' or '.join(WEIGHTS)} of {HUB}/{one.hub_id} ({one.license}) and give it as path="
+    file = Path(path) if path is not None else fetch(one.hub_id, WEIGHTS, instead=instead)
     scale = {"image_size": one.image_size, "um_per_px": one.um_per_px, "mean": one.mean, "std": one.std}
+    weights = _renamed(read(file))
     encoder = ImageEncoder(ImageEncoderConfig(one.architecture, one.arguments, **scale))
-    weights = _renamed(_read(file))
-    try:
-        encoder.backbone.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{file} does not hold the weights of {name}: {error}") from error
+    ours, theirs = ({key: tuple(x.shape) for key, x in of.items()} for of in (encoder.backbone.state_dict(), weights))
+    check_shapes(theirs, ours, file, name)
+    encoder.backbone.load_state_dict(weights)
+    encoder.name = name
     return encoder.eval()
-
-
-def _download(name: str, one: Backbone) -> Path:
-    from huggingface_hub import errors, hf_hub_download
-
-    for file in WEIGHTS:
-        try:
-            return Path(hf_hub_download(one.hub_id, file))
-        except errors.GatedRepoError as error:
-            raise PermissionError(
-                f"the weights of {name} are gated: accept the terms at https://huggingface.co/{one.hub_id} "
-                f"({one.license}), log in with `hf auth login`, and try again; or give a file you have as path="
-            ) from error
-        except (errors.RemoteEntryNotFoundError, errors.EntryNotFoundError) as error:
-            if isinstance(error, errors.LocalEntryNotFoundError):
-                raise _unreachable(name, one) from error
-        except (errors.HfHubHTTPError, OSError) as error:
-            raise _unreachable(name, one) from error
-    raise _unreachable(name, one)
-
-
-def _unreachable(name: str, one: Backbone) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"the weights of {name} are neither on the hub within reach nor in its cache on this machine: download "
-        f"{WEIGHTS[0]} or {WEIGHTS[1]} of https://huggingface.co/{one.hub_id} and give it as path="
-    )
-
-
-def _read(file: Path) -> dict[str, torch.Tensor]:
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(file)
-    return torch.load(file, map_location="cpu", weights_only=True)
 
 
 PARTS = {

@@ -1,5 +1,6 @@
 """ImageEncoder: any timm vision transformer with a prompt token after CLS (paper, section 3.3)."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from stp.models.checkpoint import Pretrained
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MLP_LAYERS = ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,14 @@ def _create_backbone(config: ImageEncoderConfig) -> nn.Module:
     import timm
     from timm.models import VisionTransformer
 
+    if not timm.is_model(config.backbone):  # timm itself would also take names of repositories and of files
+        raise ValueError(f"timm has no {config.backbone!r}; timm.list_models('vit*') lists what may be a backbone")
+    if strange := sorted(set(config.backbone_args) - set(inspect.signature(VisionTransformer).parameters)):
+        raise ValueError(f"backbone_args has {strange}, which are none of a VisionTransformer of timm")
     sizes = {"num_classes": 0, "img_size": config.image_size, **config.backbone_args}
     if "mlp_layer" in sizes:  # by name, so that the config can be written
+        if sizes["mlp_layer"] not in MLP_LAYERS:
+            raise ValueError(f"mlp_layer must be one of {MLP_LAYERS}, not {sizes['mlp_layer']!r}")
         sizes["mlp_layer"] = getattr(timm.layers, sizes["mlp_layer"])
     try:
         backbone = timm.create_model(config.backbone, pretrained=config.pretrained, **sizes)

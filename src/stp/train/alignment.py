@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,24 @@ from stp.data.pairs import PairDataset
 from stp.data.samplers import SpotSampler
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
+from stp.models.card import ModelCard
 from stp.models.gene import GeneEncoder
 from stp.models.image import ImageEncoderConfig
 from stp.models.lora import add_adapters, merged
 from stp.models.stamp import Stamp, StampConfig
 from stp.train.config import AlignConfig
-from stp.train.corpus import Corpus, Stores, fitted, open_stores, require, require_scale, seeded, settings
+from stp.train.corpus import (
+    Corpus,
+    Stores,
+    described,
+    fitted,
+    open_stores,
+    require,
+    require_scale,
+    save_with_scores,
+    seeded,
+    settings,
+)
 from stp.train.loop import fit
 from stp.train.run import Run
 from stp.train.tasks import Alignment
@@ -90,6 +103,7 @@ def align(
         with Run(output_dir, asked, resume=resume, world=world) as run:
             if run.state["phase"] < 1:
                 stamp = seeded(config.seed, lambda: Stamp(model, vocabulary))
+                stamp.card = ModelCard(trained_on=genes.card.trained_on if genes else ())
                 if genes:
                     stamp.gene_encoder.load_state_dict(genes.state_dict())
                 corpus = partial(_corpus, run, stamp, config)
@@ -132,6 +146,8 @@ def _align(
     """Run the stage."""
     for corpus in filter(None, (train, held_out)):
         corpus.map_images(run)
+    trained_on = (*stamp.card.trained_on, described("align", train, held_out))
+    stamp.card = replace(stamp.card, trained_on=trained_on)
     freeze(stamp, config)
     targets = _targets(run, train, stamp, sets, config)
     if "pathways" in targets:
@@ -180,5 +196,5 @@ def freeze(stamp: Stamp, config: AlignConfig) -> None:
         seeded(config.seed, lambda: add_adapters(stamp.image_encoder, config.lora_rank))
 
 
-def _keep(stamp: Stamp, config: AlignConfig, path: Path) -> None:
-    (merged(stamp) if config.trained == "lora" else stamp).save_pretrained(path)
+def _keep(stamp: Stamp, config: AlignConfig, path: Path, scores: dict[str, float]) -> None:
+    save_with_scores(merged(stamp) if config.trained == "lora" else stamp, path, scores)

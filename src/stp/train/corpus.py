@@ -13,6 +13,7 @@ import torch
 
 from stp.data.spot_file import SpotFile, rank_stores, score_stores
 from stp.data.store import SpotStore
+from stp.models.checkpoint import Pretrained
 from stp.models.device import inference
 from stp.models.gene import GeneEncoder
 from stp.train.config import AlignConfig, LoopConfig, Phase, Plan, fit_plan
@@ -169,6 +170,22 @@ def settings(stage: str, stores, held_out, vocabulary: Vocabulary, config: LoopC
         "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in free},
         "processes": world.size,
     }
+
+
+def described(stage: str, train: Corpus, held_out: Corpus | None) -> str:
+    """Return the line of a model card that tells what a stage was trained on."""
+    said = f"{stage}: {_described(train)}"
+    return f"{said}; weights chosen on {_described(held_out)}" if held_out else said
+
+
+def _described(corpus: Corpus) -> str:
+    return f"{sum(map(len, corpus.rows))} spots of {', '.join(store.path.name for store in corpus.stores)}"
+
+
+def save_with_scores(model: Pretrained, path: Path, scores: dict[str, float]) -> None:
+    """Save a model whose card has the scores of its validation."""
+    model.card = dataclasses.replace(model.card, metrics=scores)
+    model.save_pretrained(path)
 
 
 def seeded(seed: int, build: Callable[[], Any]) -> Any:

@@ -33,7 +33,7 @@ def fit(
     *,
     phase: int = 0,
     validate: Callable[[], dict[str, float]] | None = None,
-    keep: Callable[[], None],
+    keep: Callable[[dict[str, float]], None],
 ) -> None:
     """Train one phase to its end, from wherever the run directory stands.
 
@@ -52,7 +52,7 @@ def fit(
     validate
         Called after each epoch; its "score", the higher the better, decides which weights are kept.
     keep
-        Writes the weights that users get; without `validate`, called once at the end.
+        Writes the weights that users get, with their scores; without `validate`, called once at the end, with none.
     """
     world, device = run.world, run.world.device
     task.to(device).train()
@@ -92,7 +92,7 @@ def fit(
             if world.any(bool(asked)):
                 raise SystemExit(0)
     if validate is None and world.leads:
-        keep()
+        keep({})
     run.checkpoint(phase=phase + 1, step=0, best=None, task=task.state_dict(), optimizer=None)
 
 
@@ -221,7 +221,7 @@ def _end_epoch(task, run, phase, epoch, step, best, validate, keep) -> float | N
     run.log(phase=phase, epoch=epoch, step=step, split="validation", **scores)
     if best is None or scores["score"] > best:
         if run.world.leads:
-            keep()
+            keep(scores)
         return scores["score"]
     return best
 

@@ -7,9 +7,10 @@ from torch import nn
 
 from stp.data.dataset import TokenDataset
 from stp.data.samplers import GroupSampler, SpotSampler
+from stp.models.card import ModelCard
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.train.config import Phase, Plan, PretrainConfig
-from stp.train.corpus import Corpus, Stores, fitted, open_stores, require, seeded, settings
+from stp.train.corpus import Corpus, Stores, described, fitted, open_stores, require, save_with_scores, seeded, settings
 from stp.train.loop import fit
 from stp.train.run import Run
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
@@ -96,7 +97,8 @@ def _run_phases(
     validate = None
     if held_out:
         validate = partial(masked_loss, encoder, _dataset(held_out, vocabulary, config), held_out.rows, config)
-    keep = partial(encoder.save_pretrained, run.path)
+    encoder.card = ModelCard(trained_on=(described("pretrain", train, held_out),))
+    keep = partial(save_with_scores, encoder, run.path)
     for number in range(run.state["phase"], len(config.phases)):
         task, sampler, plan = _phase(config.phases[number], config, encoder, train, run.world)
         fit(task, dataset, sampler, plan, config, run, phase=number, validate=validate, keep=keep)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stp.models.checkpoint import from_dict
+from stp.models.config import from_dict
 from stp.models.gene import GeneEncoderConfig
 from stp.models.image import ImageEncoderConfig
 from stp.train.alignment import align

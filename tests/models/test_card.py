@@ -1,0 +1,36 @@
+import dataclasses
+import json
+
+from stp.models import ModelCard, Stamp
+
+
+def test_a_card_is_written_read_and_shown(stamp, tmp_path):
+    stamp.card = ModelCard(
+        ("align: 9 spots of a.zarr",),
+        {"recall@5": 0.25},
+        license="CC-BY-4.0",
+        intended_use="Research.",
+        version="0.0.7",
+    )
+    stamp.save_pretrained(tmp_path / "mine")
+    assert Stamp.from_pretrained(tmp_path / "mine").card == stamp.card
+    page = (tmp_path / "mine" / "README.md").read_text()
+    assert page.startswith('---\nlibrary_name: stp-spatial\nlicense: "CC-BY-4.0"\n')
+    for line in ("# mine", "- align: 9 spots of a.zarr", "- recall@5: 0.25", "Research.", "stp 0.0.7", stamp.digest):
+        assert line in page
+
+
+def test_what_is_not_stated_is_said_to_be_so(stamp, tmp_path):
+    stamp.save_pretrained(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert page.count("Not stated.") == 2 and "not stated" in page and "Not for diagnosis" in page
+    assert json.loads((tmp_path / "config.json").read_text())["card"]["license"] == "not stated"
+
+
+def test_untrained_genes_are_listed():
+    card = dataclasses.replace(ModelCard(), untrained_genes=tuple(f"G{i}" for i in range(12)))
+    assert "12 genes were added and not trained: G0, G1" in card.page("Stamp", "x", "0")
+
+
+def test_a_license_cannot_break_the_header():
+    assert 'license: "x\\ny: z"' in ModelCard(license="x\ny: z").page("Stamp", "x", "0")
