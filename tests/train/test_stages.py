@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -93,7 +94,10 @@ def test_the_run_directory_is_a_model(request, stage, kind, vocabulary):
     model, folder = request.getfixturevalue(stage)
     names = {file.name for file in folder.iterdir()}
     run = {"training.json", "metrics.jsonl", "resume.pt", "run.lock"}
-    assert names == {"model.safetensors", "config.json", "vocabulary.parquet", *run}
+    assert names == {"model.safetensors", "config.json", "vocabulary.parquet", "README.md", *run}
+    assert re.match(r"pretrain: \d+ spots of slide0.zarr, .*; weights chosen on \d+ spots of", model.card.trained_on[0])
+    assert len(model.card.trained_on) == (1 if kind is GeneEncoder else 2)
+    assert "score" in model.card.metrics
     assert same_weights(kind.from_pretrained(folder), model)
     assert model.vocabulary.digest == vocabulary.digest
     assert not model.training and next(model.parameters()).device.type == "cpu"
