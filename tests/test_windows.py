@@ -73,17 +73,34 @@ def test_each_chunk_under_a_box_is_decoded_once_and_no_other(corners, side, chun
         assert set(counted.decoded) == needed
 
 
+LEAST = 3 * ((20 + 1 + 16) * (20 + 16) + 8 * 16 * 16)  # under a box of 20 px, and to decode a chunk of 16 px
+
+
 @settings(deadline=None, max_examples=100)
 @given(
     corners=st.lists(st.tuples(st.integers(-20, 320), st.integers(-20, 220)), min_size=1, max_size=40),
-    more=st.integers(0, 60_000),
+    more=st.integers(0, 200_000),
 )
 def test_what_is_held_stays_under_the_limit(corners, more):
     low = np.array(corners)
     counted = Chunked(IMAGE, (16, 16, 3))
-    limit = 3 * (20 + 1 + 16 + 1280) * (20 + 16) + more
-    held = check(low, low + 20, windows(Level(counted), low, low + 20, limit))
-    assert held + 5 * counted.largest <= limit
+    held = check(low, low + 20, windows(Level(counted), low, low + 20, LEAST + more))
+    assert held + 8 * counted.largest <= LEAST + more
+
+
+def test_the_limit_that_is_named_is_enough():
+    low = np.random.default_rng(0).integers(0, 200, (30, 2))
+    with pytest.raises(ValueError, match=f"take {LEAST};"):
+        next(windows(Level(Chunked(IMAGE, (16, 16, 3))), low, low + 20, LEAST - 3))
+    check(low, low + 20, windows(Level(Chunked(IMAGE, (16, 16, 3))), low, low + 20, LEAST))
+
+
+def test_large_chunks_are_decoded_one_at_a_time():
+    low = np.random.default_rng(0).integers(0, 200, (30, 2))
+    counted = Chunked(IMAGE, (100, 100, 3))
+    check(low, low + 20, windows(Level(counted), low, low + 20, 4 * IMAGE.nbytes))
+    assert counted.largest <= 100 * 100 * 3
+    assert set(counted.decoded.values()) == {1}
 
 
 def test_a_limit_under_one_patch_is_refused_before_anything_is_read():

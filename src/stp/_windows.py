@@ -7,6 +7,9 @@ import numpy as np
 
 DEFAULT_BYTES = 256 * 2**20
 BLOCK = 256  # rows read at a time where chunks are lower
+COPIES = 4  # of what is being decoded: compressed, decoded, joined, and the one before
+KEPT = 4 * 2**20  # pixels' worth of memory that the allocator keeps of what was decoded
+RUNS = 32  # as many parts of the limit are decoded at a time, where chunks are smaller
 
 Group = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -41,30 +44,34 @@ def windows(level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None
     if isinstance(level.array, np.ndarray):
         yield np.arange(len(low)), level.read(0, limit[1], 0, limit[0]), np.zeros(2, dtype=int)
         return
-    pixels, width = _room(level, low, high, max_bytes)
+    pixels, width, run = _room(level, low, high, max_bytes)
+    held = np.empty((pixels, 3), np.uint8)  # once: what is freed and taken again stays with the allocator
     for strip in _strips(low[:, 0], high[:, 0], width):
-        yield from _bands(level, strip[np.argsort(low[strip, 1], kind="stable")], low, high, pixels)
+        yield from _bands(level, strip[np.argsort(low[strip, 1], kind="stable")], low, high, held, run)
 
 
-def _room(level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None) -> tuple[int, int]:
-    """Return how many pixels may be in memory, and how wide a strip may be."""
+def _room(level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None) -> tuple[int, int, int]:
+    """Return how many pixels may be held, how wide a strip may be, and how many pixels are decoded at a time."""
     tallest, widest = (int(np.diff(edges).max()) for edges in level.edges)
-    wide, tall = (high - low).max(axis=0, initial=1)
-    rows = int(tall) + 1 + tallest + _decoding(tallest)
-    least = rows * int(wide + widest)
-    pixels = (DEFAULT_BYTES if max_bytes is None else max_bytes) // 3
-    if pixels < least and max_bytes is not None:
+    wide, tall = (int(side) for side in (high - low).max(axis=0, initial=1))
+    rows, chunk, whole = tall + 1 + tallest, tallest * widest, int(np.prod(level.shape))
+    least = rows * (wide + widest)
+    needed = least + _decoding(chunk)
+    allowed = max(DEFAULT_BYTES // 3, needed) if max_bytes is None else max_bytes // 3
+    if allowed < needed:
         raise ValueError(
             f"max_bytes={max_bytes} is too little: a patch and the chunks under it, of {tallest} x {widest} pixels, "
-            f"take {3 * least}; allow as much, or rewrite the image in smaller chunks"
+            f"take {3 * needed}; allow as much, or rewrite the image in smaller chunks"
         )
-    pixels = max(pixels, least)
-    return pixels, pixels // rows
+    run = max(chunk, min(allowed // RUNS, whole))
+    run = run if allowed - _decoding(run) >= least else chunk
+    held = allowed - _decoding(run)
+    return min(held, whole + wide * tall), held // rows, run
 
 
-def _decoding(tallest: int) -> int:
-    """Return the rows taken by what is being decoded: zarr holds it about five times, from compressed to joined."""
-    return 5 * max(tallest, BLOCK)
+def _decoding(run: int) -> int:
+    """Return the pixels that memory must have room for while `run` of them are decoded (measured)."""
+    return COPIES * run + min(COPIES * run, KEPT)
 
 
 def _strips(left: np.ndarray, right: np.ndarray, width: int) -> Iterator[np.ndarray]:
@@ -77,18 +84,21 @@ def _strips(left: np.ndarray, right: np.ndarray, width: int) -> Iterator[np.ndar
         start = stop
 
 
-def _bands(level: Any, strip: np.ndarray, low: np.ndarray, high: np.ndarray, pixels: int) -> Iterator[Group]:
-    """Go down a strip of boxes, keeping the rows that the next ones share with those before."""
+def _bands(
+    level: Any, strip: np.ndarray, low: np.ndarray, high: np.ndarray, held: np.ndarray, run: int
+) -> Iterator[Group]:
+    """Go down a strip of boxes, keeping in `held` the rows that the next ones share with those before."""
     edges, touched = level.edges, _touched(level.edges, low[strip], high[strip])
     left, right = int(low[strip, 0].min()), int(high[strip, 0].max())
     top, bottom = low[strip, 1], np.maximum.accumulate(high[strip, 1])
-    if len(edges[0]) == len(edges[1]) == 2:  # a single chunk
+    if touched.size == 1 and touched.any():
         yield strip, level.read(int(top[0]), int(bottom[-1]), left, right), np.array([left, top[0]])
         return
     tallest = int(np.diff(edges[0]).max())
     whole = int(edges[0][np.searchsorted(edges[0], bottom[-1])] - top[0])
-    room = min(pixels // max(right - left, 1) - _decoding(tallest), whole)
-    held = np.empty((room, right - left, 3), np.uint8)
+    width = max(right - left, 1)
+    room = min(len(held) // width, whole)
+    held = held[: room * width].reshape(room, width, 3)[:, : right - left]
     start = 0
     first = done = int(top[0])  # the rows that are held
     while start < len(strip):
@@ -99,7 +109,7 @@ def _bands(level: Any, strip: np.ndarray, low: np.ndarray, high: np.ndarray, pix
         held[: len(kept)] = kept
         first, done = begin, max(done, begin)
         end = int(edges[0][np.searchsorted(edges[0], bottom[stop - 1])])
-        _read(level, touched, (done, end), (left, right), held[done - first :])
+        _read(level, touched, (done, end), (left, right), held[done - first :], run)
         done = max(done, end)
         yield strip[start:stop], held[: done - first], np.array([left, first])
         start = stop
@@ -116,15 +126,18 @@ def _touched(edges: tuple[np.ndarray, np.ndarray], low: np.ndarray, high: np.nda
     return steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
 
 
-def _read(level: Any, touched: np.ndarray, rows: tuple[int, int], columns: tuple[int, int], out: np.ndarray) -> None:
-    """Fill `out` with what these rows and columns hold of touched chunks, in runs of neighboring chunks."""
+def _read(
+    level: Any, touched: np.ndarray, rows: tuple[int, int], columns: tuple[int, int], out: np.ndarray, run: int
+) -> None:
+    """Fill `out` with what these rows and columns hold of touched chunks, some neighboring chunks at a time."""
     y_edges, x_edges = level.edges
     row, last = (int(np.searchsorted(y_edges, y, side="right")) - 1 for y in rows)
+    block = min(BLOCK, run // int(np.diff(x_edges).max()))
     while row < last:
-        after = max(row + 1, int(np.searchsorted(y_edges, y_edges[row] + BLOCK, side="right")) - 1)
+        after = max(row + 1, int(np.searchsorted(y_edges, y_edges[row] + block, side="right")) - 1)
         after = min(after, last)
         top, bottom = max(int(y_edges[row]), rows[0]), int(y_edges[after])
-        for begin, end in _runs(touched[row:after].any(axis=0)):
+        for begin, end in _runs(touched[row:after].any(axis=0), x_edges, run // (y_edges[after] - y_edges[row])):
             left, right = max(int(x_edges[begin]), columns[0]), min(int(x_edges[end]), columns[1])
             pixels = level.read(top, bottom, left, right)
             borders = (
@@ -133,6 +146,7 @@ def _read(level: Any, touched: np.ndarray, rows: tuple[int, int], columns: tuple
             )
             _check(pixels, borders, touched[row:after, begin:end])
             out[top - rows[0] : bottom - rows[0], left - columns[0] : right - columns[0]] = pixels
+            del pixels  # before the next are decoded
         row = after
 
 
@@ -148,6 +162,11 @@ def _check(pixels: np.ndarray, borders: tuple[np.ndarray, np.ndarray], needed: n
             )
 
 
-def _runs(chosen: np.ndarray) -> np.ndarray:
-    """Return where runs of True begin and end: (n, 2)."""
-    return np.flatnonzero(np.diff(chosen, prepend=False, append=False)).reshape(-1, 2)
+def _runs(chosen: np.ndarray, edges: np.ndarray, width: int) -> Iterator[tuple[int, int]]:
+    """Yield where runs of chosen chunks begin and end, none wider than `width` unless a single chunk is."""
+    for begin, stop in np.flatnonzero(np.diff(chosen, prepend=False, append=False)).reshape(-1, 2):
+        while begin < stop:
+            end = int(np.searchsorted(edges, edges[begin] + width, side="right")) - 1
+            end = min(max(end, begin + 1), stop)
+            yield begin, end
+            begin = end

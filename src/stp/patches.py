@@ -1,5 +1,7 @@
 """ImagePyramid: the single path from a picture to patches of true physical scale."""
 
+import math
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,7 +134,7 @@ class ImagePyramid:
         allow_upsampling
             Accept a picture that is coarser than 1.25 times `um_per_px`.
         max_bytes
-            Limit on pixels of the picture in memory, patches not counted: by default 256 MiB, or what it takes to
+            Limit on the memory that reading takes, patches not counted: by default 256 MiB, or what it takes to
             decode one chunk where that is more.
 
         Returns
@@ -172,14 +174,14 @@ class ImagePyramid:
         if abs(side - size) < NATIVE:
             side, corners = size, np.floor(corners + 0.5)
         low, high = np.floor(corners).astype(int), np.ceil(corners + side).astype(int)
-        rows, patches = [], np.empty((batch_size, size, size, 3), dtype=np.uint8)
+        rows, patches = [], _own_memory((batch_size, size, size, 3))
         for group, window, origin in windows(level, low, high, max_bytes):
             for row in group:
                 patches[len(rows)] = _cut(window, corners[row] - origin, side, size)
                 rows.append(row)
                 if len(rows) == batch_size:
                     yield np.array(rows), patches
-                    rows, patches = [], np.empty_like(patches)
+                    rows, patches = [], _own_memory(patches.shape)
         if rows:
             yield np.array(rows), patches[: len(rows)]
 
@@ -249,6 +251,11 @@ def _only(systems: Any) -> str:
     if "um" in systems or len(systems) == 1:
         return "um" if "um" in systems else next(iter(systems))
     raise ValueError(f"the image is in several coordinate systems; pass coordinate_system= one of {sorted(systems)}")
+
+
+def _own_memory(shape: tuple[int, ...]) -> np.ndarray:
+    """Take memory that goes back to the system; glibc keeps, in each thread, twice the largest array it ever freed."""
+    return np.frombuffer(mmap.mmap(-1, max(1, math.prod(shape))), np.uint8, math.prod(shape)).reshape(shape)
 
 
 def _finite(centers: np.ndarray) -> np.ndarray:
