@@ -1,9 +1,10 @@
 """How well embeddings agree with a pathologist's regions: Leiden clusters and a probe, beside PCA."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import anndata
 import numpy as np
+import pandas as pd
 import scanpy as sc
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -17,33 +18,47 @@ from stp.metrics import clustering_scores
 SEEDS = range(5)
 RESOLUTION = 0.5  # the paper's
 MIN_SPOTS = 20  # smaller classes are dropped
+NO_LABEL = ["", "undetermined", "nan", "None", "NA"]
 N_VARIABLE, N_COMPONENTS = 2000, 50
 BLOCKS, N_FOLDS = 4, 5  # blocks per side of a section
 
 
 def labelled(adata: anndata.AnnData, label_key: str = "pathologist_label") -> anndata.AnnData:
     """Keep the spots with a determined label whose class has enough spots."""
-    labels = adata.obs[label_key].astype(str)
-    counts = labels[~labels.isin(["", "undetermined"])].value_counts()
-    return adata[labels.isin(counts.index[counts >= MIN_SPOTS])].copy()
+    return adata[labelled_rows(adata.obs[label_key])].copy()
+
+
+def labelled_rows(labels: pd.Series) -> np.ndarray:
+    """Return the positions of spots with a determined label whose class has enough spots."""
+    labels = labels.astype(str)
+    counts = labels[~labels.isin(NO_LABEL)].value_counts()
+    return np.flatnonzero(labels.isin(counts.index[counts >= MIN_SPOTS]))
 
 
 def agreement(embedding: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Mean ARI and NMI over seeds, at the paper's resolution and at as many clusters as there are classes."""
-    adata = anndata.AnnData(np.zeros((len(embedding), 1), np.float32), obsm={"X": embedding})
-    sc.pp.neighbors(adata, use_rep="X", transformer="sklearn")
-    n_classes = len(np.unique(labels))
-    paper = [_leiden(adata, RESOLUTION, seed) for seed in SEEDS]
-    matched = [_matched(adata, n_classes, seed) for seed in SEEDS]
-    scores = {
-        "": [clustering_scores(labels, c) for c in paper],
-        "_matched": [clustering_scores(labels, c) for c in matched],
-    }
+    adata, n_classes = _graph(embedding), len(np.unique(labels))
+    found = {"": [_leiden(adata, RESOLUTION, seed) for seed in SEEDS]}
+    found["_matched"] = [_matched(adata, n_classes, seed) for seed in SEEDS]
+    scores = {tag: [clustering_scores(labels, clusters) for clusters in runs] for tag, runs in found.items()}
     return {
         f"{name}{tag}": float(np.mean([s[name] for s in runs]))
         for tag, runs in scores.items()
         for name in ("ari", "nmi")
     }
+
+
+def clusters_of(embedding: np.ndarray, seeds: Iterable[int] = SEEDS) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each seed and its Leiden clusters at the paper's resolution."""
+    adata = _graph(embedding)
+    for seed in seeds:
+        yield seed, _leiden(adata, RESOLUTION, seed)
+
+
+def _graph(embedding: np.ndarray) -> anndata.AnnData:
+    adata = anndata.AnnData(np.zeros((len(embedding), 1), np.float32), obsm={"X": embedding})
+    sc.pp.neighbors(adata, use_rep="X", transformer="sklearn")
+    return adata
 
 
 def _leiden(adata: anndata.AnnData, resolution: float, seed: int) -> np.ndarray:
@@ -68,22 +83,32 @@ def _matched(adata: anndata.AnnData, n_clusters: int, seed: int) -> np.ndarray:
 
 def probe(embedding: np.ndarray, labels: np.ndarray, coordinates: np.ndarray) -> float:
     """Balanced accuracy of logistic regression, over five folds of spatial blocks: neighbors stay together."""
-    edges = [np.quantile(axis, np.linspace(0, 1, BLOCKS + 1)[1:-1]) for axis in coordinates.T]
-    column, row = (np.searchsorted(edge, axis) for edge, axis in zip(edges, coordinates.T, strict=True))
-    predicted = np.empty_like(labels)
-    for train, test in GroupKFold(N_FOLDS).split(embedding, groups=row * BLOCKS + column):
+    predicted, fold = np.empty_like(labels), blocks(coordinates, N_FOLDS)
+    for number in range(N_FOLDS):
+        train, test = fold != number, fold == number
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
         predicted[test] = model.fit(embedding[train], labels[train]).predict(embedding[test])
     return float(balanced_accuracy_score(labels, predicted))
+
+
+def blocks(coordinates: np.ndarray, n_folds: int) -> np.ndarray:
+    """Number the fold of each spot, so that spots of one spatial block are in one fold."""
+    edges = [np.quantile(axis, np.linspace(0, 1, BLOCKS + 1)[1:-1]) for axis in coordinates.T]
+    column, row = (np.searchsorted(edge, axis) for edge, axis in zip(edges, coordinates.T, strict=True))
+    fold = np.empty(len(coordinates), dtype=int)
+    for number, (_, test) in enumerate(GroupKFold(n_folds).split(coordinates, groups=row * BLOCKS + column)):
+        fold[test] = number
+    return fold
 
 
 def pca(section: anndata.AnnData, fitted_on: Sequence[anndata.AnnData]) -> np.ndarray:
     """Components of log expression of the variable genes, fitted on some sections, of one section."""
     shared = sorted(set.intersection(*(set(a.var_names) for a in (section, *fitted_on))))
     fit = _log(anndata.concat([a[:, shared] for a in fitted_on], index_unique="-"))
-    sc.pp.highly_variable_genes(fit, n_top_genes=N_VARIABLE)
+    sc.pp.highly_variable_genes(fit, n_top_genes=min(N_VARIABLE, fit.n_vars))
     genes = fit.var["highly_variable"].to_numpy()
-    components = PCA(N_COMPONENTS, random_state=0).fit(fit.X.toarray()[:, genes])
+    n_components = min(N_COMPONENTS, fit.n_obs, int(genes.sum()))
+    components = PCA(n_components, random_state=0).fit(fit.X.toarray()[:, genes])
     return components.transform(_log(section[:, shared]).X.toarray()[:, genes])
 
 

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from stp._extras import extra
-from stp.metrics import gene_pearson
+from stp.metrics import ScoredGenes, expression_scores, scored_genes
 
 N_VARIABLE, N_SCORED = 5000, 100
 SCALES = (1, 2, 4)  # pixels at which texture is measured
@@ -21,29 +21,30 @@ SCALES = (1, 2, 4)  # pixels at which texture is measured
 
 @dataclass(frozen=True)
 class Targets:
-    """The genes that are predicted and those that are scored, all chosen on training slides."""
+    """The genes that are predicted and those of them that are scored."""
 
     genes: np.ndarray  # names of the highly variable genes
-    variable: np.ndarray  # of those, indices of the most variable
-    expressed: np.ndarray  # and of the most expressed
+    scored: ScoredGenes  # columns of the most variable and the most expressed of them
 
     @classmethod
-    def choose(cls, train: Sequence[anndata.AnnData], everywhere: Sequence[str]) -> "Targets":
+    def choose(
+        cls, train: Sequence[anndata.AnnData], everywhere: Sequence[str], n_genes: int = N_VARIABLE
+    ) -> "Targets":
         """Choose highly variable genes (seurat_v3 on raw counts) among those that every slide measures."""
         extra("skmisc")  # seurat_v3 needs it
         counts = anndata.concat(train, index_unique="-")[:, list(everywhere)].copy()
-        n_genes = min(N_VARIABLE, counts.n_vars)
-        sc.pp.highly_variable_genes(counts, n_top_genes=n_genes, flavor="seurat_v3")
+        sc.pp.highly_variable_genes(counts, n_top_genes=min(n_genes, counts.n_vars), flavor="seurat_v3")
         genes = counts.var_names[counts.var["highly_variable"]].to_numpy()
-        values = normalized(counts, genes)
-        variable = np.argsort(-values.var(axis=0), kind="stable")[:N_SCORED]
-        return cls(genes, variable, np.argsort(-values.mean(axis=0), kind="stable")[:N_SCORED])
+        return cls.of(genes, normalized(counts, genes))
+
+    @classmethod
+    def of(cls, genes: np.ndarray, expression: np.ndarray) -> "Targets":
+        """Score the most variable and the most expressed of these genes in this expression."""
+        return cls(genes, scored_genes(expression, N_SCORED))
 
     def score(self, measured: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         """Return PCC-V, PCC-E and the mean squared error over the union of both sets."""
-        r, union = gene_pearson(measured, predicted), np.union1d(self.variable, self.expressed)
-        error = float(((measured - predicted)[:, union] ** 2).mean())
-        return {"PCC-V": float(r[self.variable].mean()), "PCC-E": float(r[self.expressed].mean()), "MSE": error}
+        return expression_scores(measured, predicted, self.scored)
 
 
 def normalized(adata: anndata.AnnData, genes: Sequence[str]) -> np.ndarray:

@@ -61,6 +61,17 @@ class Settings:
     n_sections: int | None = None  # of each patient to pretrain on
 
     @classmethod
+    def small(cls) -> "Settings":
+        """Return the gene encoder without patient C alone, and a smaller image encoder aligned with it as it is."""
+        full = cls()
+        image = {"patch_size": 16, "embed_dim": 96, "depth": 3, "num_heads": 3}
+        return cls(
+            image=dataclasses.replace(full.image, backbone_args=image),
+            align=dataclasses.replace(full.align, epochs=15, learning_rate=1e-3, trained="images"),
+            labelled=(),
+        )
+
+    @classmethod
     def short(cls) -> "Settings":
         """Return a run of about a minute."""
         gene = GeneEncoderConfig(context_length=64, width=32, depth=1, n_heads=2, ffn_width=64)
@@ -82,11 +93,13 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--data", type=Path, required=True, help="folder of h5ad and jpg files")
     parser.add_argument("--out", type=Path, required=True, help="folder for stores, models, figures and results")
     parser.add_argument("--short", action="store_true", help="a smoke test")
+    parser.add_argument("--small", action="store_true", help="one gene encoder, a smaller image encoder")
+    parser.add_argument("--models-only", action="store_true", help="train and score nothing")
     options = parser.parse_args(arguments)
-    settings, start = Settings.short() if options.short else Settings(), time.perf_counter()
+    settings = Settings.short() if options.short else Settings.small() if options.small else Settings()
+    start = time.perf_counter()
     stores = write_stores(options.data, options.out, settings)
     encoders = {patient: pretrain_without(patient, stores, options.out, settings) for patient in _patients(settings)}
-    results = {"agreement": score_labels(options.data, encoders, settings)}
     train, validation = [stores[name] for name in TRAIN], [stores[VALIDATION]]
     stamp = stp.train.align(
         train,
@@ -96,6 +109,9 @@ def main(arguments: list[str] | None = None) -> dict:
         config=settings.align,
         validation=validation,
     )
+    if options.models_only:
+        return {}
+    results = {"agreement": score_labels(options.data, encoders, settings)}
     results |= score_expression(options.data, stamp, options.out)
     results["seconds"] = round(time.perf_counter() - start)
     for name in ("pretrain_without_C", "stamp"):

@@ -1,0 +1,161 @@
+"""The paper's protocols as one command, on small slides of three patients."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from benchmarks import leakage, paper, slides, tables
+
+from stp.io import from_anndata, write_store
+from stp.models import GeneEncoder, Stamp
+
+
+def label(adata):
+    """Name each spot by whether its epithelial genes or its stromal ones are more; some have no label."""
+    counts = adata.X.toarray()
+    tumor = counts[:, :4].sum(axis=1) > counts[:, 4:8].sum(axis=1)
+    return np.where(np.arange(adata.n_obs) % 20 == 0, "undetermined", np.where(tumor, "tumor", "stroma"))
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory, slide_of):
+    """Stores of four slides of three patients with images, and one with counts alone."""
+    folder = tmp_path_factory.mktemp("labelled")
+    for seed, name in enumerate(("A1", "A2", "B1", "C1", "D1")):
+        adata, image = slide_of(seed)
+        adata.obs["region"], adata.obs["patient"] = label(adata), name[0]
+        adata.obs["one"] = "same"
+        sdata = adata if name == "D1" else from_anndata(adata, image, um_per_px=1.0, name=name)
+        write_store(sdata, folder / f"{name}.zarr", patch_um_per_px=4.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(labelled, tiny_config, vocabulary):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        stamp = Stamp(tiny_config, vocabulary)
+    stamp.save_pretrained(labelled / "stamp")
+    for patient in "ABCD":
+        stamp.gene_encoder.save_pretrained(labelled / f"without_{patient}")
+    return labelled / "stamp"
+
+
+def run(task, labelled, names, model, out, *more):
+    stores = [str(labelled / f"{name}.zarr") for name in names]
+    return paper.main([task, "--stores", *stores, "--model", str(model), "--out", str(out), *more])
+
+
+def test_clustering_scores_every_column_that_a_slide_allows(labelled, model, tmp_path):
+    scores = run("clustering", labelled, ["A1", "D1"], model, tmp_path, "--label-key", "region", "--seeds", "0", "1")
+    assert set(scores["metric"]) >= {"ari", "nmi", "homogeneity", "completeness", "silhouette", "calinski_harabasz"}
+    of = scores.groupby("slide")["method"].agg(set)
+    assert of["A1"] == {"STAMP_G", "STAMP_V", "STAMP_F", "raw backbone", "PCA", "PCA fitted on other slides"}
+    assert of["D1"] == {"STAMP_G", "PCA", "PCA fitted on other slides"}, "no image, no column of images"
+    assert (scores.groupby(["method", "slide", "metric"]).size() == 2).all()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "scores.csv"), scores, check_dtype=False)
+    assert {"table.csv", "table.md", "scores.png", "settings.json"} <= {path.name for path in tmp_path.iterdir()}
+    assert "stamp has no training.json: nothing tells whether" in (tmp_path / "table.md").read_text()
+
+
+def test_the_probe_leaves_out_slides_and_says_what_folds_share(labelled, model, tmp_path):
+    scores = run("probe", labelled, ["A1", "A2", "B1"], model, tmp_path, "--label-key", "region")
+    pca = scores[(scores["method"] == "PCA") & (scores["metric"] == "balanced_accuracy")].set_index("slide")["value"]
+    assert list(pca.index) == ["A1", "A2", "B1"]
+    assert pca.min() > 0.7, "the classes are in the counts, the same on all slides"
+    text = (tmp_path / "table.md").read_text()
+    assert "A1: patient A is in training, too" in text and "B1: patient" not in text
+    assert (tmp_path / "confusion PCA.png").exists()
+
+
+def test_patients_are_left_out_whole_each_by_a_model_of_its_own(labelled, model, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(slides, "open_model", lambda path: opened.append(path) or GeneEncoder.from_pretrained(path))
+    pattern = model.parent / "without_{patient}"
+    how = ("--label-key", "region", "--by", "patient", "--test", "A1", "B1")
+    scores = run("probe", labelled, ["A1", "A2", "B1"], pattern, tmp_path, *how)
+    assert set(scores["slide"]) == {"A1", "B1"}
+    assert [path.rsplit("_", 1)[1] for path in opened] == ["A", "B"]
+    assert "is in training, too" not in (tmp_path / "table.md").read_text()
+
+
+def test_a_single_slide_has_five_folds(labelled, model, tmp_path):
+    for folds in ("random", "blocks"):
+        scores = run("probe", labelled, ["C1"], model, tmp_path, "--label-key", "region", "--folds", folds)
+        assert scores["slide"].nunique() == 5
+        assert "C1: the only slide" in (tmp_path / "table.md").read_text()
+
+
+def test_expression_is_predicted_beside_baselines(labelled, model, tmp_path):
+    scores = run("expression", labelled, ["A1", "A2", "B1", "D1"], model, tmp_path, "--genes", "10", "--test", "A1")
+    wide = scores.pivot(index="method", columns="metric", values="value")
+    assert set(wide.index) == set(paper.EXPRESSION_METHODS)
+    assert wide.loc["mean profile", "PCC-V"] == 0
+    assert wide["MSE"].notna().all() and "PCC-V, chosen on test" in wide
+    text = (tmp_path / "table.md").read_text()
+    assert "D1 has no image and is left out" in text and "A1: patient A is in training, too" in text
+
+
+@pytest.mark.parametrize(
+    ("names", "how", "error", "message"),
+    [
+        (["A1", "B1"], ["--label-key", "layer"], KeyError, r"1 has no obs\['layer'\]; choose --label-key from"),
+        (["A1", "B1"], ["--label-key", "one"], ValueError, "has fewer than two classes of enough spots"),
+        (["A1", "A1"], ["--label-key", "region"], ValueError, "would be in both sides of a split"),
+        (["A1", "A2"], ["--label-key", "region", "--by", "patient"], ValueError, "all slides are of patient A"),
+        (["A1", "B1"], ["--label-key", "region", "--test", "Z9"], ValueError, r"no slide \['Z9'\]; choose --test from"),
+    ],
+    ids=["no label", "one class", "slide twice", "one patient", "unknown slide"],
+)
+def test_what_cannot_be_scored_is_refused(labelled, model, tmp_path, names, how, error, message):
+    with pytest.raises(error, match=message):
+        run("probe", labelled, names, model, tmp_path, *how)
+    assert not (tmp_path / "scores.csv").exists()
+
+
+def test_a_slide_in_both_sides_is_refused(labelled):
+    both = slides.read([labelled / "A1.zarr", labelled / "B1.zarr"], "patient")
+    with pytest.raises(ValueError, match="slide B1 is in both sides of the split"):
+        leakage.leaks(both, both[1:])
+
+
+def test_twins_of_expression_and_image_are_told(labelled):
+    one, other = slides.read([labelled / "A1.zarr", labelled / "B1.zarr"], "patient")
+    assert leakage.leaks([one], [other]) == []
+    copied = slides.Section("copy", "Z", one.sdata)
+    expression, image = leakage.leaks([one], [copied])
+    assert expression == "copy: 100% of its spots have a training spot with nearly the same expression (r > 0.99)"
+    assert "nearly the same image" in image
+
+
+def test_slides_and_patients_of_the_model_are_told(labelled, tmp_path):
+    (tmp_path / "run").mkdir()
+    trained = f'{{"stores": ["{labelled}/A1.zarr"], "validation": [], "gene_encoder": "f00"}}'
+    (tmp_path / "run" / "training.json").write_text(trained)
+    tested = slides.read([labelled / f"{name}.zarr" for name in ("A1", "A2", "B1")], "patient")
+    start, same, sister = leakage.seen_by_model(tmp_path / "run", tested, "patient")
+    assert start.startswith("model run began with a gene encoder")
+    assert same == "A1: model run was trained on this slide, so its scores are transductive"
+    assert sister == "A2: model run was trained on other slides of patient A"
+
+
+def long(values):
+    """Scores of one slide per patient."""
+    rows = [("m", f"{p}1", p, seed, "ari", value + seed / 100) for p, value in values.items() for seed in (-1, 1)]
+    return pd.DataFrame(rows, columns=["method", "slide", "patient", "seed", "metric", "value"])
+
+
+def test_few_patients_are_shown_one_by_one_and_more_by_an_interval():
+    few = tables.over_patients(long({"A": 0.1, "B": 0.3}), ["m", "absent"])
+    assert few.loc["m", "ari"] == "0.200 (A 0.100, B 0.300; n = 2)"
+    assert few.loc["absent", "ari"] == ""
+    many = tables.over_patients(long(dict(zip("ABCDEF", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], strict=True))), ["m"])
+    assert many.loc["m", "ari"].startswith("0.350 [0.2") and many.loc["m", "ari"].endswith("], n = 6")
+    low, high = tables.bootstrap(np.arange(100.0))
+    assert low == pytest.approx(49.5 - 1.96 * 2.89, abs=0.5) and high == pytest.approx(49.5 + 1.96 * 2.89, abs=0.5)
+
+
+def test_the_papers_form_has_mean_and_deviation_over_slides():
+    table = tables.paper_table(long({"A": 0.1, "B": 0.3}), ["m", "absent"])
+    assert list(table.loc["m"]) == ["0.200 ± 0.141", 2]
+    assert "| absent |  |  |" in tables.markdown(table)
