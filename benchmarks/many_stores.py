@@ -21,8 +21,9 @@ import numpy as np
 
 import stp
 from stp.data.dataset import Picks, TokenDataset
+from stp.data.ranking import rank_stores
 from stp.data.samplers import SpotSampler
-from stp.data.spot_file import SpotFile, rank_stores
+from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 
 RECIPE = """

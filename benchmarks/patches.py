@@ -29,7 +29,8 @@ import stp
 from benchmarks.tokenize import interleave
 from stp.data.dataset import Picks
 from stp.data.pairs import PairDataset
-from stp.data.spot_file import SpotFile, rank_stores
+from stp.data.ranking import rank_stores
+from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 from stp.patches import ImagePyramid
 

@@ -22,7 +22,8 @@ import torch
 import stp
 from benchmarks.clusters import agreement, labelled, pca, probe
 from stp.data.dataset import Picks, TokenDataset
-from stp.data.spot_file import SpotFile, rank_stores
+from stp.data.ranking import rank_stores
+from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 from stp.models import GeneEncoder, GeneEncoderConfig
 from stp.train import Phase, PretrainConfig

@@ -102,7 +102,8 @@ def vocabulary(stores):
 @pytest.fixture
 def ranked(tmp_path_factory, vocabulary):
     """Rank the spots of opened stores into a file of their own."""
-    from stp.data.spot_file import SpotFile, rank_stores
+    from stp.data.ranking import rank_stores
+    from stp.data.spot_file import SpotFile
 
     def rank(stores, context_length):
         path = tmp_path_factory.mktemp("tokens") / "tokens"

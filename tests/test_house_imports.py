@@ -13,7 +13,17 @@ FLOORS = {
     -1: {"_keys", "_version"},  # the ground: names alone
     0: {"_best", "_counts", "_extras", "_files", "_gene_names", "_levels", "_log", "_parquet", "_programs"}
     | {"_provenance", "_ranks", "_replace", "_scale", "_splits", "_table", "_threads", "_windows"},
-    1: {"_profiles", "augmentation", "losses", "metrics", "neighborhoods", "patches", "pathways", "retrieval"}
+    1: {
+        "_profiles",
+        "augmentation",
+        "losses",
+        "masking",
+        "metrics",
+        "neighborhoods",
+        "patches",
+        "pathways",
+        "retrieval",
+    }
     | {"tokens", "vocabulary"},
     2: {"data", "models"},
     3: {"train"},

@@ -1,6 +1,7 @@
 """Find the table of any data, read its slots and write results into them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,11 @@ def names_on_disk(frame: Any) -> np.ndarray:
     index = frame[frame.attrs["_index"]]
     values = index if hasattr(index, "shape") else index["values"]
     return np.asarray(values[:], dtype=object)
+
+
+def names_digest(names: Iterable[str]) -> str:
+    """Tell a list of gene names, in their order, from others."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def begin(data: Any, table_key: str, copy: bool) -> "AnnData":

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -69,3 +72,9 @@ def test_log_frequency_by_hand(tokens, vocabulary, block_rows, monkeypatch):
     found = dataset.log_frequency()
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.exp().numpy(), expected / expected.sum(), rtol=1e-5)
+
+
+def test_workers_start_without_what_only_ranking_needs():
+    code = "import sys, stp.data.pairs; print({'numba', 'scipy', 'timm', 'pandas'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

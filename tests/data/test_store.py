@@ -50,6 +50,22 @@ def test_trainable_spots_are_in_tissue_and_rich(adata, tmp_path):
     assert [SpotStore(tmp_path / "some.zarr").trainable(n).tolist() for n in (0, 3, 6)] == [[1, 2, 3], [1], []]
 
 
+def test_the_digest_of_the_genes_tells_stores_apart(store, stores, adata, tmp_path):
+    write_store(adata[:, 1:].copy(), tmp_path / "fewer.zarr")
+    assert store.genes == SpotStore(stores[1]).genes != SpotStore(tmp_path / "fewer.zarr").genes
+    group = zarr.open_group(shutil.copytree(stores[0], tmp_path / "old.zarr"), use_consolidated=False)
+    group.attrs["stp_store"] = {name: value for name, value in group.attrs["stp_store"].items() if name != "genes"}
+    assert SpotStore(tmp_path / "old.zarr").genes == store.genes  # of a store that does not tell
+
+
+def test_a_store_travels_as_its_path(store):
+    travelled = ForkingPickler.dumps(store)  # as workers receive it
+    assert len(travelled) < 3000
+    there = ForkingPickler.loads(travelled)
+    assert (len(there), there.genes) == (len(store), store.genes)
+    np.testing.assert_array_equal(there.coordinates, store.coordinates)
+
+
 def test_a_store_of_counts_alone(tmp_path):
     write_store(anndata.AnnData(np.ones((3, 2), np.float32)), tmp_path / "counts.zarr")
     store = SpotStore(str(tmp_path / "counts.zarr"))

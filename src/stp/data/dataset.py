@@ -11,7 +11,7 @@ from stp._counts import BLOCK_ROWS
 from stp._keys import MASK_ID, PAD_ID
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
-from stp.tokens import mask_tokens
+from stp.masking import mask_tokens
 from stp.vocabulary import Vocabulary
 
 

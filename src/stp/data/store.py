@@ -10,10 +10,11 @@ import numpy as np
 
 from stp._keys import STORE, STORE_VERSION
 from stp._levels import Level, open_array
-from stp._table import names_on_disk
+from stp._table import names_digest, names_on_disk
 from stp.patches import ImagePyramid
 
 if TYPE_CHECKING:
+    import zarr
     from scipy.sparse import csr_matrix
 
 
@@ -36,9 +37,8 @@ class SpotStore:
     def __init__(self, path: str | Path, table_key: str = "table") -> None:
         import zarr
 
-        self.path = Path(path)
+        self.path, self._table_key = Path(path), table_key
         try:
-            self._group = zarr.open_group(self.path, mode="r")
             attrs = self._group.attrs.get(STORE, {})
         except (FileNotFoundError, zarr.errors.ContainsArrayError):
             attrs = {}
@@ -46,15 +46,30 @@ class SpotStore:
             raise ValueError(f"{path} is not a training store with a table {table_key!r}; stp.io.write_store makes one")
         self.name, self._um_per_px = attrs["name"], attrs["patch_um_per_px"]
         self._pixels: Path | None = None  # the folder that `map_pixels` was given
-        self._table = self._group[f"tables/{table_key}"]
+        self._genes = attrs.get("genes")
         self._indptr = self._table["X/indptr"][:]
 
     def __len__(self) -> int:
         return len(self._indptr) - 1
 
     def __getstate__(self) -> dict:
-        # What was mapped would travel as a copy.
-        return {name: value for name, value in self.__dict__.items() if name != "pyramid"}
+        # Processes open and map the files themselves, and only if they read of them.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_group", "_table", "pyramid")}
+
+    @cached_property
+    def _group(self) -> "zarr.Group":
+        import zarr
+
+        return zarr.open_group(self.path, mode="r")
+
+    @cached_property
+    def _table(self) -> "zarr.Group":
+        return self._group[f"tables/{self._table_key}"]
+
+    @property
+    def genes(self) -> str:
+        """Digest of the names of the genes, in their order: most stores of a collection share it."""
+        return self._genes or names_digest(self.gene_names)
 
     @property
     def gene_names(self) -> np.ndarray:

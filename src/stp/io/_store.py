@@ -13,7 +13,7 @@ from stp._counts import count_blocks
 from stp._keys import STORE, STORE_VERSION
 from stp._log import logger
 from stp._scale import lattice_um_per_unit
-from stp._table import gene_names, get_table, tie
+from stp._table import gene_names, get_table, names_digest, tie
 from stp.data.slides import Slide, find_slides, spots_in_um
 from stp.io._pixels import empty_image, fill, make_arrays, shape_at
 from stp.vocabulary import Vocabulary
@@ -96,10 +96,12 @@ def write_store(
         centers, unit = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px, "um"
         shape = shape_at(slide.pyramid, patch_um_per_px, region_scale)
         image = {"image": empty_image(shape, patch_um_per_px, region_scale)}
-    store = _assemble(_counts(table, layer, gene_ids_key), centers, unit, image)
+    counts = _counts(table, layer, gene_ids_key)
+    store = _assemble(counts, centers, unit, image)
     store.attrs[STORE] = {
         "version": STORE_VERSION,
         "name": path.name.removesuffix(".zarr"),
+        "genes": names_digest(counts.var_names),
         "unit": unit,
         "patch_um_per_px": patch_um_per_px if slide else None,
         "scale_source": slide.pyramid.scale_source if slide else None,

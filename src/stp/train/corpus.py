@@ -11,7 +11,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from stp.data.spot_file import SpotFile, rank_stores, score_stores
+from stp.data.ranking import rank_stores, score_stores
+from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 from stp.models.checkpoint import Pretrained
 from stp.models.device import inference
