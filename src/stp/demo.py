@@ -170,7 +170,7 @@ def _draw(held_out: "SpatialData", table: "AnnData", out: Path) -> dict[str, Pat
     figures = {
         "True domains and clusters on the held-out slide": pl.spots(held_out, clusters),
         "Patches and the regions around them": pl.patches(held_out),
-        "Measured and predicted from the image alone": pl.expression(table, MARKERS),
+        "Measured and predicted from the image alone": pl.expression(held_out, MARKERS),
         "Pretraining of the gene encoder": pl.training(out / "gene_encoder"),
         "Alignment": pl.training(out / "stamp"),
     }

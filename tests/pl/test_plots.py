@@ -132,68 +132,6 @@ def test_spots_refuses_unknown_columns(colored):
         pl.spots(colored, ["domain", "leiden"])
 
 
-# ---- expression
-
-
-@pytest.fixture
-def predicted(adata):
-    """ERBB2 predicted perfectly, LUM the wrong way round, both but for one spot."""
-    counts = adata.X.toarray()
-    profiles = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
-    columns = adata.var_names.get_indexer(["LUM", "ERBB2"])
-    adata.obsm["stp_expression"] = profiles[:, columns] * [-0.1, 0.1] + [9, 0]
-    adata.obsm["stp_expression"][7] = np.nan
-    adata.uns["stp_expression"] = {"genes": np.array(["LUM", "ERBB2"], dtype=object), "params": {}}
-    adata.uns["truth"] = profiles[:, columns]
-    return adata
-
-
-def test_expression_draws_measured_above_predicted(predicted):
-    figure = pl.expression(predicted, ["ERBB2", "LUM"])
-    panels, bars = figure.axes[:4], figure.axes[4:]
-    assert [ax.get_title() for ax in panels] == [
-        "ERBB2, measured",
-        "LUM, measured",
-        "ERBB2, predicted (r = 1.00)",
-        "LUM, predicted (r = -1.00)",
-    ]
-    drawn = [ax.collections[0] for ax in panels]
-    for points, column in zip(drawn[:2], (1, 0), strict=True):
-        np.testing.assert_allclose(points.get_array(), predicted.uns["truth"][:, column], rtol=1e-5)
-    for points, column in zip(drawn[2:], (1, 0), strict=True):
-        np.testing.assert_allclose(points.get_array().filled(np.nan), predicted.obsm["stp_expression"][:, column])
-    for ax in panels:
-        np.testing.assert_allclose(ax.collections[0].get_offsets(), predicted.obsm["spatial"])
-        assert ax.yaxis_inverted() and ax.get_aspect() == 1
-    assert [bar.get_ylabel() for bar in bars] == ["log1p(counts per 10,000)"] * 4
-
-
-def test_expression_takes_one_gene_a_layer_and_other_keys(predicted):
-    predicted.layers["counts"], predicted.X = predicted.X.copy(), None
-    predicted.obsm["xy"], predicted.obsm["mine"] = predicted.obsm.pop("spatial"), predicted.obsm["stp_expression"]
-    predicted.uns["mine"] = {"genes": ["A", "LUM"]}
-    figure = pl.expression(predicted, "LUM", key="mine", layer="counts", spatial_key="xy")
-    assert len(figure.axes) == 4
-    points = figure.axes[1].collections[0].get_array()
-    np.testing.assert_allclose(points.filled(np.nan), predicted.obsm["stp_expression"][:, 1])
-
-
-@pytest.mark.parametrize(
-    ("change", "genes", "message"),
-    [
-        (lambda a: a.obsm.pop("stp_expression"), "LUM", r"run stp\.tl\.predict_expression\(adata, reference\) first"),
-        (lambda a: a.obsm.pop("spatial"), "LUM", r"obsm\['spatial'\] is missing"),
-        (lambda a: None, ["LUM", "CD3E"], r"\['CD3E'\] were not predicted; choose from adata\.uns\['stp_expression'\]"),
-        (lambda a: a.uns["stp_expression"].update(genes=["NEW", "X"]), "NEW", "are not all measured"),
-    ],
-    ids=["prediction", "coordinates", "not predicted", "not measured"],
-)
-def test_expression_refuses(predicted, change, genes, message):
-    change(predicted)
-    with pytest.raises(KeyError, match=message):
-        pl.expression(predicted, genes)
-
-
 # ---- training
 
 

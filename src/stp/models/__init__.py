@@ -2,11 +2,14 @@
 
 from stp.models.card import ModelCard
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
+from stp.models.head import ExpressionHead, ExpressionHeadConfig
 from stp.models.hub import backbones, load_backbone
 from stp.models.image import ImageEncoder, ImageEncoderConfig
 from stp.models.stamp import Stamp, StampConfig
 
 __all__ = [
+    "ExpressionHead",
+    "ExpressionHeadConfig",
     "GeneEncoder",
     "GeneEncoderConfig",
     "ImageEncoder",

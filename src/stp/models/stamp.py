@@ -29,12 +29,32 @@ class StampConfig:
         Width of the space in which they meet.
     pathways
         Name of each gene set, and how many genes it has; none where images were aligned with genes alone.
+    adapter_reduction
+        Features over the width of the adapters that :func:`stp.train.adapt` adds; none without them.
     """
 
     gene: GeneEncoderConfig | None = field(default_factory=GeneEncoderConfig)
     image: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     projection_width: int = 512
     pathways: Mapping[str, int] | None = None
+    adapter_reduction: int | None = None
+
+
+class Adapter(nn.Module):
+    """Adjust frozen features through a narrow layer (paper, A.3.3, after CLIP-Adapter); at first it changes nothing.
+
+    Two linear layers without bias, a ReLU between them, added to the features.
+    """
+
+    def __init__(self, width: int, reduction: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, width // reduction, bias=False)
+        self.up = nn.Linear(width // reduction, width, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Adjust features (n, width)."""
+        return features + self.up(F.relu(self.down(features)))
 
 
 class Stamp(Pretrained, nn.Module):
@@ -61,6 +81,9 @@ class Stamp(Pretrained, nn.Module):
         self.patch_projection = nn.Linear(images, width)
         self.region_projection = nn.Linear(images, width)
         self.localization_projection = nn.Linear(images, width)
+        reduction = config.adapter_reduction
+        self.gene_adapter = Adapter(self.gene_encoder.width, reduction) if reduction else nn.Identity()
+        self.patch_adapter = Adapter(images, reduction) if reduction else nn.Identity()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.pathway_encoder = PathwayEncoder(config.pathways) if config.pathways else None
         self.pathway_projection = nn.Linear(len(config.pathways), width) if config.pathways else None
@@ -78,7 +101,7 @@ class Stamp(Pretrained, nn.Module):
         if self.gene_encoder is None:
             raise ValueError("this Stamp was aligned with pathways alone and reads no tokens; use its pathways")
         features = tokens if tokens.is_floating_point() else self.gene_encoder(tokens)
-        return features, F.normalize(self.gene_projection(features), dim=-1)
+        return features, F.normalize(self.gene_projection(self.gene_adapter(features)), dim=-1)
 
     def encode_pathways(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode scores of gene sets (n, n_sets): standardized scores and aligned unit vectors."""
@@ -90,6 +113,9 @@ class Stamp(Pretrained, nn.Module):
         return features, F.normalize(self.pathway_projection(features), dim=-1)
 
     def encode_images(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode patches (n, size, size, 3) uint8: features (n, width) and aligned unit vectors."""
-        features = self.image_encoder(images)
-        return features, F.normalize(self.patch_projection(features), dim=-1)
+        """Encode patches (n, size, size, 3) uint8: features (n, width) and aligned unit vectors.
+
+        Features (n, width) in place of patches are only aligned.
+        """
+        features = images if images.ndim == 2 else self.image_encoder(images)
+        return features, F.normalize(self.patch_projection(self.patch_adapter(features)), dim=-1)

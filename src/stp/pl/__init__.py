@@ -1,9 +1,21 @@
 """Pictures: what the model sees, what it predicts, how it learned."""
 
 from stp.pl._curves import training
+from stp.pl._expression import expression, gene_correlation
 from stp.pl._neighborhoods import neighborhoods
 from stp.pl._patches import patches
 from stp.pl._probe import batch_effect, confusion
-from stp.pl._spots import expression, spots
+from stp.pl._retrieval import retrieval
+from stp.pl._spots import spots
 
-__all__ = ["batch_effect", "confusion", "expression", "neighborhoods", "patches", "spots", "training"]
+__all__ = [
+    "batch_effect",
+    "confusion",
+    "expression",
+    "gene_correlation",
+    "neighborhoods",
+    "patches",
+    "retrieval",
+    "spots",
+    "training",
+]

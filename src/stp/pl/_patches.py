@@ -68,7 +68,7 @@ def patches(
         for column, picture in enumerate(pictures):
             ax = figure.add_subplot(grid[row, column + 1])
             ax.imshow(picture, extent=(0, side, side, 0))
-            _scale_bar(ax, side, BAR_UM[row])
+            scale_bar(ax, side, BAR_UM[row])
             name = table.obs_names[slide.rows[chosen[column]]]
             ax.set(xticks=[], yticks=[], title=str(name) if row == 0 else "")
             if row:
@@ -98,7 +98,7 @@ def _overview(ax: "Axes", slide: Slide, chosen: np.ndarray, patch_um: float) -> 
     ax.set_title(f"{slide.image_key}, {len(xy)} spots")
 
 
-def _scale_bar(ax: "Axes", side: float, length: float) -> None:
+def scale_bar(ax: "Axes", side: float, length: float) -> None:
     left, low = 0.06 * side, 0.94 * side
     ax.plot([left, left + length], [low, low], color="black", linewidth=3, solid_capstyle="butt")
     ax.text(left, low - 0.03 * side, f"{length} um", fontsize=8, va="bottom")

@@ -6,11 +6,12 @@ from stp.tl._embed_images import embed_images
 from stp.tl._embed_pathways import embed_pathways
 from stp.tl._expression import predict_expression
 from stp.tl._probe import linear_probe
-from stp.tl._regression import regress_expression
+from stp.tl._regression import apply_expression_head, regress_expression
 from stp.tl._scores import score_clusters, score_expression, score_retrieval
 from stp.tl._tokenize import tokenize
 
 __all__ = [
+    "apply_expression_head",
     "batch_effect",
     "embed_genes",
     "embed_images",

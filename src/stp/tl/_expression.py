@@ -9,8 +9,8 @@ import numpy as np
 from stp import _keys
 from stp._profiles import choose_genes, one_unit, profiles
 from stp._table import begin, record
+from stp.data.references import blocks, name_spots, open_embeddings, open_references
 from stp.retrieval import Average, nearest, weights
-from stp.tl._references import blocks, name_spots, open_embeddings, open_references
 
 if TYPE_CHECKING:
     from anndata import AnnData

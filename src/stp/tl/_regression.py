@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from stp import _keys
 from stp._profiles import choose_genes, one_unit, profiles
-from stp._table import begin, record
-from stp.tl._references import blocks, open_embeddings, open_references
+from stp._provenance import model_of
+from stp._table import begin, record, require
+from stp.data.references import blocks, open_embeddings, open_references
+from stp.models.device import inference
+from stp.models.head import ExpressionHead
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -92,6 +96,69 @@ def regress_expression(
     adata.obsm[key_added] = predicted
     params = {"alpha": alpha, "n_components": n_components, "use_rep": use_rep, "layer": layer}
     record(adata, key_added, params, genes=genes, units=units, model=made_by)
+    return adata if copy else None
+
+
+def apply_expression_head(
+    adata: "AnnData | SpatialData",
+    head: ExpressionHead,
+    *,
+    use_rep: str = "X_stp_images",
+    device: str | None = None,
+    table_key: str = "table",
+    key_added: str = _keys.EXPRESSION,
+    copy: bool = False,
+) -> "AnnData | None":
+    """Predict expression by a head that :func:`stp.train.fit_expression_head` fitted (paper, A.3.3).
+
+    Parameters
+    ----------
+    adata
+        Spots with the features that the head reads.
+    head
+        The head.
+    use_rep
+        Features in `obsm`.
+    device
+        A torch device; by default a GPU if there is one.
+    table_key
+        Table of a SpatialData.
+    key_added
+        Name of the results.
+    copy
+        Return an annotated copy of the table instead of annotating it.
+
+    Returns
+    -------
+    `None` if `copy=False`, else the annotated table. Sets the following fields:
+
+    `adata.obsm['stp_expression' | key_added]` : (n_obs, n_genes) float32
+        Prediction; NaN for spots without features.
+    `adata.uns['stp_expression' | key_added]` : dict
+        `params`, with the digest of the head; `genes`; `units`; `model` that made the features; `version` of stp.
+
+    Raises
+    ------
+    KeyError
+        There are no features.
+    ValueError
+        The features are of another model than those the head was fitted on.
+    """
+    adata = begin(adata, table_key, copy)
+    features = np.asarray(require(adata, "obsm", use_rep, _keys.made_by(use_rep)), dtype=np.float32)
+    made_by, asked = model_of(adata, use_rep), head.config
+    if asked.width != features.shape[1] or (made_by and made_by["digest"] != asked.features_of):
+        raise ValueError(
+            f"obsm[{use_rep!r}] was not made by the model whose features the head was fitted on; embed the spots "
+            "with that, or fit a head on features of this one"
+        )
+    known = np.isfinite(features).all(axis=1)
+    predicted = np.full((adata.n_obs, len(asked.genes)), np.nan, dtype=np.float32)
+    with inference(head, device, "fp32") as chosen:
+        predicted[known] = head(torch.from_numpy(features[known]).to(chosen)).cpu().numpy()
+    adata.obsm[key_added] = predicted
+    entries = {"genes": np.asarray(asked.genes, dtype=object), "units": asked.units, "model": made_by}
+    record(adata, key_added, {"use_rep": use_rep, "head": head.digest}, **entries)
     return adata if copy else None
 
 

@@ -185,6 +185,61 @@ class AlignConfig(LoopConfig):
             raise ValueError(f"spots_per_slide {self.spots_per_slide} does not fit batch_size {self.batch_size}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdaptConfig(LoopConfig):
+    """Adapters on frozen encoders (paper, A.3.3). All spots with features are trained on: `min_genes` does nothing.
+
+    Parameters
+    ----------
+    epochs, batch_size, accumulate
+        Passes over the spots, spots per batch of one process, batches per step.
+    patience
+        Epochs without a better validation score after which training ends.
+    reduction
+        Features over the width of the adapter: 4 gives the count of parameters in the paper's table, 2 is its text.
+    """
+
+    epochs: int = 20
+    batch_size: int = 256
+    accumulate: int = 1
+    patience: int = 5
+    reduction: int = 4
+    learning_rate: float = 1e-3
+    min_learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    weight_decay: float = 1e-2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "epochs", "batch_size", "accumulate", "patience", "reduction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionConfig(LoopConfig):
+    """A head that predicts expression from features (paper, A.3.3). `min_genes` does nothing.
+
+    Parameters
+    ----------
+    epochs, batch_size, accumulate
+        Passes over the spots, spots per batch of one process, batches per step.
+    patience
+        Epochs without a better validation score after which training ends.
+    """
+
+    epochs: int = 100
+    batch_size: int = 256
+    accumulate: int = 1
+    patience: int = 3
+    learning_rate: float = 1e-4
+    min_learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    weight_decay: float = 0.0  # Adam, that is
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "epochs", "batch_size", "accumulate", "patience")
+
+
 @dataclass(frozen=True)
 class Plan:
     """How one phase walks through its data, after it was fitted to the data's size."""

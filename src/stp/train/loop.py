@@ -33,6 +33,7 @@ def fit(
     *,
     phase: int = 0,
     validate: Callable[[], dict[str, float]] | None = None,
+    patience: int | None = None,
     keep: Callable[[dict[str, float]], None],
 ) -> None:
     """Train one phase to its end, from wherever the run directory stands.
@@ -51,6 +52,8 @@ def fit(
         Number of this phase in the run.
     validate
         Called after each epoch; its "score", the higher the better, decides which weights are kept.
+    patience
+        Epochs without a better score after which training ends.
     keep
         Writes the weights that users get, with their scores; without `validate`, called once at the end, with none.
     """
@@ -60,11 +63,13 @@ def fit(
     steps_in = [len(sampler.batches(epoch)) // plan.accumulate for epoch in range(plan.epochs)]
     if not all(steps_in):
         raise ValueError("an epoch has no full batch: too few spots, or none with enough neighbors; add stores")
-    step, best = _restore(task, optimizer, run, phase)
+    step, best, waited = _restore(task, optimizer, run, phase)
     hidden = None if world.leads else True  # None: shown on a terminal
     bar = tqdm(total=sum(steps_in), initial=step, desc=type(task).__name__, unit="step", disable=hidden)
     with bar, stop_requests() as asked, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch, first in _unfinished(steps_in, step):
+            if patience is not None and waited >= patience:
+                break
             started, seen = time.perf_counter(), 0
             span = range(first, steps_in[epoch])
             for picks, batches in _batches(dataset, sampler, epoch, span, plan.accumulate, config, world):
@@ -84,11 +89,12 @@ def fit(
                     run.log(**where, split="train", **losses, learning_rate=rate, spots_per_second=round(speed, 1))
                 stopping = world.any(bool(asked))
                 if (step % config.checkpoint_every == 0 or stopping) and not last:
-                    _checkpoint(task, optimizer, run, phase, step, best)
+                    _checkpoint(task, optimizer, run, phase, step, best, waited)
                 if stopping and not last:
                     raise SystemExit(0)
-            best = _end_epoch(task, run, phase, epoch, step, best, validate, keep)
-            _checkpoint(task, optimizer, run, phase, step, best)
+            previous, best = best, _end_epoch(task, run, phase, epoch, step, best, validate, keep)
+            waited = waited + 1 if best == previous else 0
+            _checkpoint(task, optimizer, run, phase, step, best, waited)
             if world.any(bool(asked)):
                 raise SystemExit(0)
     if validate is None and world.leads:
@@ -149,15 +155,15 @@ def training_step(
     return sums
 
 
-def _restore(task: nn.Module, optimizer: torch.optim.Optimizer, run: Run, phase: int) -> tuple[int, float | None]:
+def _restore(task: nn.Module, optimizer: torch.optim.Optimizer, run: Run, phase: int) -> tuple[int, float | None, int]:
     state = run.state
     if state["task"] is not None:
         task.load_state_dict(state["task"])
     if state["phase"] != phase:
-        return 0, None
+        return 0, None, 0
     if state["optimizer"] is not None:
         optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["best"]
+    return state["step"], state["best"], state.get("waited", 0)
 
 
 def _unfinished(steps_in: list[int], step: int) -> Iterator[tuple[int, int]]:
@@ -226,5 +232,6 @@ def _end_epoch(task, run, phase, epoch, step, best, validate, keep) -> float | N
     return best
 
 
-def _checkpoint(task: nn.Module, optimizer: torch.optim.Optimizer, run: Run, phase: int, step: int, best) -> None:
-    run.checkpoint(phase=phase, step=step, best=best, task=task.state_dict(), optimizer=optimizer.state_dict())
+def _checkpoint(task, optimizer, run: Run, phase: int, step: int, best: float | None, waited: int) -> None:
+    weights = {"task": task.state_dict(), "optimizer": optimizer.state_dict()}
+    run.checkpoint(phase=phase, step=step, best=best, waited=waited, **weights)

@@ -11,6 +11,7 @@ from stp._keys import PAD_ID
 from stp.augmentation import stained, turned, turned_cells
 from stp.losses import contrast, grid_pool, localization_logits, pooled_context, symmetric_contrast
 from stp.models.gene import GeneEncoder
+from stp.models.head import ExpressionHead
 from stp.models.stamp import Stamp
 from stp.train.config import LOSSES
 
@@ -168,3 +169,48 @@ class Alignment(nn.Module):
         """Say over how many items each loss is a mean."""
         images_alone = [name for name in ("patch_region", "localization") if name in self.losses]
         return dict.fromkeys([*self._contrasts(batch), *images_alone], len(batch["patches"]))
+
+
+class Adaptation(nn.Module):
+    """Align features of patches and genes through adapters and projections, and train nothing else (paper, A.3.3).
+
+    It holds these parts of the model alone: checkpoints need no encoders.
+    """
+
+    def __init__(self, model: Stamp, *, gather: Gather | None = None) -> None:
+        super().__init__()
+        self.scale, self.gather = model.scale.item(), gather or (lambda rows: (rows, 0))
+        self.patches = nn.Sequential(model.patch_adapter, model.patch_projection)
+        self.genes = nn.Sequential(model.gene_adapter, model.gene_projection)
+
+    def aligned(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return unit vectors (n, width) of patches and genes."""
+        return tuple(F.normalize(part(batch[name]), dim=-1) for name, part in self.named_children())
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Return "patch_gene" and "loss"."""
+        patches, genes = self.aligned(batch)
+        (all_patches, first), (all_genes, _) = map(self.gather, (patches, genes))
+        loss = symmetric_contrast(patches, genes, self.scale, all_a=all_patches, all_b=all_genes, first=first)
+        return {"patch_gene": loss, "loss": loss}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Say over how many items each loss is a mean."""
+        return {"patch_gene": len(batch["patches"])}
+
+
+class ExpressionRegression(nn.Module):
+    """Predict expression from features, by the mean squared error (paper, A.3.3)."""
+
+    def __init__(self, head: ExpressionHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Return "mse" and "loss"."""
+        loss = F.mse_loss(self.head(batch["features"]).float(), batch["expression"])
+        return {"mse": loss, "loss": loss}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Say over how many items each loss is a mean."""
+        return {"mse": len(batch["features"])}

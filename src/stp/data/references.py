@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 READ_ROWS = 8192  # embeddings read at a time
 
 
-def open_references(reference: Any, table_key: str) -> dict[str, "AnnData"]:
+def open_references(reference: Any, table_key: str, *, allow_none: bool = False) -> dict[str, "AnnData"]:
     """Open one or several references, AnnData, SpatialData or paths of stores, by a name of each."""
     single = isinstance(reference, str | Path) or hasattr(reference, "obs_names") or hasattr(reference, "tables")
     given = [reference] if single else list(reference)
-    if not given:
+    if not given and not allow_none:
         raise ValueError("there is no reference: the list is empty")
     tables = [get_table(one, table_key) for one in given]
     names = [Path(one).stem if isinstance(one, str | Path) else f"reference {i}" for i, one in enumerate(given)]

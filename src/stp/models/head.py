@@ -1,0 +1,50 @@
+"""The regression head: expression from frozen features (paper, section A.3.3)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from stp.models.checkpoint import Pretrained
+
+
+@dataclass(frozen=True)
+class ExpressionHeadConfig:
+    """What a head reads and what it predicts.
+
+    Parameters
+    ----------
+    width
+        Of the features.
+    genes, units
+        Names of what it predicts, and in which units.
+    features_of
+        Digest of the model that made the features, where it is known.
+    """
+
+    width: int
+    genes: tuple[str, ...]
+    units: str
+    features_of: str | None = None
+
+
+class ExpressionHead(Pretrained, nn.Module):
+    """Three linear layers with ReLU between them: width, twice the width, width, genes."""
+
+    config_class = ExpressionHeadConfig
+    reads_genes = False
+
+    def __init__(self, config: ExpressionHeadConfig) -> None:
+        super().__init__()
+        self.config, width = config, config.width
+        self.layers = nn.Sequential(
+            nn.Linear(width, 2 * width),
+            nn.ReLU(),
+            nn.Linear(2 * width, width),
+            nn.ReLU(),
+            nn.Linear(width, len(config.genes)),
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Predict from features (n, width): (n, n_genes)."""
+        return self.layers(features)

@@ -1,0 +1,101 @@
+"""Values of spots on the tissue under them, through squidpy."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stp._table import get_table, require
+from stp.data.slides import Slide, find_slides
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+
+PICTURE_PX = 1600  # longer side of the picture of the whole slide
+MARGIN = 0.06  # around the spots, of their extent
+FILLED = 0.8  # of the distance to the next spot
+LIBRARY = "slide"  # squidpy's word for it
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Where the spots of one slide lie, and what is under them."""
+
+    rows: np.ndarray  # (n,) in the table
+    xy: np.ndarray  # (n, 2); in um, where there is a picture
+    picture: np.ndarray | None  # (y, x, 3) uint8
+    um_per_px: float  # of the picture
+
+    @classmethod
+    def of(
+        cls, data: Any, table_key: str, image_key: str | None, um_per_px: float | None, spatial_key: str
+    ) -> "Tissue":
+        """Find the slide of a SpatialData with an image, or take coordinates alone."""
+        table = get_table(data, table_key)
+        if getattr(data, "images", None):
+            slide = find_slides(data, table, image_key=image_key, um_per_px=um_per_px)[0]
+            xy = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
+            return cls(slide.rows, xy, *picture_of(slide))
+        xy = np.asarray(require(table, "obsm", spatial_key, "what gives the coordinates"), dtype=float)[:, :2]
+        return cls(np.arange(len(xy)), xy, None, 1.0)
+
+    def draw(self, ax: "Axes", values: np.ndarray, norm: "Normalize", size: float | None, **how: Any) -> None:
+        """Color the spots by values (n_obs,) of the table; those without one are left out."""
+        import squidpy as sq
+
+        view = self._view(values[self.rows])
+        if self.picture is None:
+            shown = {"shape": None, "size": size or marker_area(len(self.xy))}
+        else:
+            shown = {"shape": "circle", "size": size or 1.0}
+        shown |= {"library_id": LIBRARY, "cmap": "magma", "axis_label": ""}
+        sq.pl.spatial_scatter(view, color="value", norm=norm, ax=ax, **shown, **how)
+        self._frame(ax)
+
+    def _view(self, values: np.ndarray) -> "AnnData":
+        import anndata
+
+        known = np.isfinite(values)
+        view = anndata.AnnData(obs={"value": values[known]}, obsm={"spatial": self.xy[known]})
+        if self.picture is not None:
+            scale = {"tissue_hires_scalef": 1 / self.um_per_px, "spot_diameter_fullres": FILLED * _pitch(self.xy)}
+            view.uns["spatial"] = {LIBRARY: {"images": {"hires": self.picture}, "scalefactors": scale}}
+        return view
+
+    def _frame(self, ax: "Axes") -> None:
+        """Show the spots with a margin; y points down, as in the image."""
+        frame(ax, self.xy / self.um_per_px)
+        ax.set(xticks=[], yticks=[], xlabel="", ylabel="", aspect="equal")
+
+
+def picture_of(slide: Slide) -> tuple[np.ndarray, float]:
+    """Read a small picture of the whole slide; returns it and its um per pixel."""
+    height, width = slide.pyramid.levels[0].shape
+    um = slide.pyramid.um_per_px
+    scale = max(height, width) / PICTURE_PX
+    size = int(np.ceil(max(height, width) / scale))
+    center = np.array([[max(height, width) / 2] * 2])
+    in_pixels = type(slide.pyramid)(slide.pyramid.levels, um)
+    picture = in_pixels.read(center, size=size, um_per_px=um * scale, allow_upsampling=True)[0]
+    return picture[: int(np.ceil(height / scale)), : int(np.ceil(width / scale))], um * scale
+
+
+def frame(ax: "Axes", xy: np.ndarray) -> None:
+    """Show these points with a margin, y pointing down."""
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    margin = MARGIN * (high - low).max()
+    ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
+
+
+def marker_area(n_spots: int) -> float:
+    """Return the marker area, in points squared, at which this many spots neither touch nor vanish."""
+    return float(np.clip(12_000 / max(n_spots, 1), 2, 40))
+
+
+def _pitch(xy: np.ndarray) -> float:
+    """Return the median distance to the nearest spot."""
+    from scipy.spatial import cKDTree
+
+    return float(np.median(cKDTree(xy).query(xy, k=min(2, len(xy)))[0][..., -1])) or 1.0
