@@ -178,13 +178,29 @@ def test_a_url_is_refused_with_the_remedy():
         open_file("https://example.org/slide.svs")
 
 
-def test_a_tiff_whose_tiles_are_missing_is_refused(tmp_path):
+def empty_tiles(path, chosen):
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for tag in ("TileByteCounts", "TileOffsets"):
+            values = tiff.pages[0].tags[tag]
+            values.overwrite([0 if i in chosen else value for i, value in enumerate(values.value)])
+
+
+@pytest.mark.parametrize("compression", ["jpeg", None])
+def test_a_tile_without_bytes_is_blank(compression, tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, RGB, tile=(16, 16), photometric="rgb", compression=compression)
+    expected = tifffile.imread(path)
+    empty_tiles(path, {0})
+    expected[:16, :16] = 255
+    ((level,), _) = open_file(path)
+    np.testing.assert_array_equal(whole(level), expected)
+
+
+def test_a_tiff_whose_tiles_are_all_missing_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, RGB, tile=(16, 16), photometric="rgb")
-    with tifffile.TiffFile(path, mode="r+") as tiff:
-        counts = tiff.pages[0].tags["TileByteCounts"]
-        counts.overwrite([0, *counts.value[1:]])
-    with pytest.raises(ValueError, match=r"a\.tif cannot be read as a TIFF \(1 of its tiles are missing\)"):
+    empty_tiles(path, set(range(1000)))
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read as a TIFF \(all tiles of a level are empty\)"):
         open_file(path)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 TIFF_ENDINGS = {".tif", ".tiff", ".svs", ".btf", ".ndpi", ".scn"}
 MAX_TAG_UM = 5.0  # a resolution tag coarser than this is a screen's, not a microscope's
 LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # a decoder paints what a cut file lacks in gray
+BLANK = 255  # a tile that a scanner or converter left out, because it holds only glass
 TAIL = 65_536  # bytes at the end of a file among which they stand
 
 
@@ -51,7 +52,7 @@ class TiffArray(FileArray):
         import zarr
 
         series = tifffile.TiffFile(self.path).series[0]
-        return zarr.open(series.aszarr(level=self.level), mode="r")
+        return zarr.open(series.aszarr(level=self.level, fillvalue=BLANK), mode="r")
 
 
 @dataclass
@@ -82,8 +83,8 @@ def _open_tiff(path: Path) -> tuple[list[FileArray], float | None]:
             levels = tiff.series[0].levels
             if any(_end_of(level.keyframe) > tiff.filehandle.size for level in levels):
                 raise tifffile.TiffFileError("it ends before its pixels do")
-            if missing := sum(_missing(level.keyframe) for level in levels):
-                raise tifffile.TiffFileError(f"{missing} of its tiles are missing")
+            if not all(any(level.keyframe.databytecounts) for level in levels):
+                raise tifffile.TiffFileError("all tiles of a level are empty")
             return [_tiff_array(path, tiff, index) for index in range(len(levels))], _tagged_um(tiff)
     except tifffile.TiffFileError as error:
         raise ValueError(f"{path} cannot be read as a TIFF ({error}); is the file complete?") from error
@@ -99,11 +100,6 @@ def _tiff_array(path: Path, tiff: Any, index: int) -> TiffArray:
 def _end_of(page: Any) -> int:
     """Return the position of the byte after the last pixel."""
     return max((sum(place) for place in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
-
-
-def _missing(page: Any) -> int:
-    """Count the tiles without data, which a decoder would paint black."""
-    return sum(not count for count in page.databytecounts)
 
 
 def _tagged_um(tiff: Any) -> float | None:
