@@ -274,9 +274,17 @@ def test_tiles_of_real_slides_are_on_tissue(name, n_tiles, real):
     assert stained.mean() > 0.7
 
 
-def test_a_real_slide_of_glass_has_no_tiles(real):
-    with pytest.raises(ValueError, match="no tile lies on tissue"):
-        read_wsi(real("wsi", "kidney-48-5.tif"), um_per_px=0.5, tile_um=112)
+def test_tiles_of_a_small_piece_of_kidney(real):
+    path = real("wsi", "kidney-48-5.tif")  # one piece, 117 x 65 px, on a slide of glass
+    with pytest.raises(ValueError, match=r"no tile of 112 um holds 50% tissue, the fullest \d+%: check um_per_px"):
+        read_wsi(path, um_per_px=0.5, tile_um=112)
+    centers = read_wsi(path, um_per_px=12.0, tile_um=112)["table"].obsm["spatial"]
+    assert len(centers) == 46
+    assert ((centers > (280, 500)) & (centers < (405, 575))).all()
+    few = read_wsi(path, um_per_px=0.5, tile_um=112, min_tissue=0.02)["table"].obsm["spatial"]
+    assert len(few) and (np.abs(few - (342, 535)) < 224).all()
+    with pytest.raises(ValueError, match="min_tissue is a share of a tile, above 0 and up to 1, not 50"):
+        read_wsi(path, um_per_px=12.0, tile_um=112, min_tissue=50)
 
 
 def test_tiles_by_hand(tmp_path):

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 VISIUM_SPOT_UM = 55.0
 CHUNK = 512  # pixels per side of the chunks of an image held in memory
 THUMBNAIL_UM = 16.0  # um per pixel at which tissue is looked for
-TISSUE_SHARE = 0.5  # of a tile that must be tissue
 
 
 def from_anndata(
@@ -184,7 +183,12 @@ def _add_um(sdata: "SpatialData", name: str, scale: float) -> None:
 
 
 def read_wsi(
-    path: str | Path, *, um_per_px: float | None = None, tile_um: float | None = None, name: str = "wsi"
+    path: str | Path,
+    *,
+    um_per_px: float | None = None,
+    tile_um: float | None = None,
+    min_tissue: float = 0.5,
+    name: str = "wsi",
 ) -> "SpatialData":
     """Open a whole-slide image lazily, with a grid of tiles on tissue as spots without counts.
 
@@ -196,6 +200,8 @@ def read_wsi(
         um per pixel of the finest level; left out, it is read from the file.
     tile_um
         Side of a tile in um; without it there are no tiles and no table, only the image.
+    min_tissue
+        Share of a tile that must be tissue, stained and not white, above 0 and up to 1.
     name
         Name of the slide.
 
@@ -206,22 +212,24 @@ def read_wsi(
     Raises
     ------
     ValueError
-        The scale is unknown or contradicted, or no tile lies on tissue.
+        The scale is unknown or contradicted, or no tile holds enough tissue.
     """
     import anndata
     import spatialdata
 
+    if not 0 < min_tissue <= 1:
+        raise ValueError(f"min_tissue is a share of a tile, above 0 and up to 1, not {min_tissue}")
     pyramid = ImagePyramid.from_path(path, um_per_px=um_per_px)
     levels, scale = pyramid.levels, pyramid.um_per_px
     if tile_um is None:
         return spatialdata.SpatialData(images={f"{name}_full_image": _image(levels, _systems(scale))})
-    centers, side = _tiles(pyramid, tile_um)
+    centers, side = _tiles(pyramid, tile_um, min_tissue)
     adata = anndata.AnnData(np.empty((len(centers), 0), dtype=np.float32), obsm={"spatial": centers})
     adata.obs_names = [f"{name}_{int(x)}_{int(y)}" for x, y in centers]
     return _assemble(adata, centers, side / 2, levels, scale, name)
 
 
-def _tiles(pyramid: ImagePyramid, tile_um: float) -> tuple[np.ndarray, float]:
+def _tiles(pyramid: ImagePyramid, tile_um: float, min_tissue: float) -> tuple[np.ndarray, float]:
     """Lay a grid of tiles and keep those on tissue: centers (n, 2) in pixels, and the side of a tile."""
     height, width = pyramid.levels[0].shape
     side = tile_um / pyramid.um_per_px
@@ -229,11 +237,13 @@ def _tiles(pyramid: ImagePyramid, tile_um: float) -> tuple[np.ndarray, float]:
     centers = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     size = max(4, round(tile_um / THUMBNAIL_UM))
     small = pyramid.read(centers, size=size, um_per_px=tile_um / size, allow_upsampling=True)
-    on_tissue = (_is_tissue(small).mean(axis=(1, 2)) >= TISSUE_SHARE) & pyramid.inside(
-        centers, size=1, um_per_px=tile_um
-    )
+    share = _is_tissue(small).mean(axis=(1, 2)) * pyramid.inside(centers, size=1, um_per_px=tile_um)
+    on_tissue = share >= min_tissue
     if not on_tissue.any():
-        raise ValueError("no tile lies on tissue; check the image, or choose a smaller tile_um")
+        raise ValueError(
+            f"no tile of {tile_um:g} um holds {min_tissue:.0%} tissue, the fullest {share.max(initial=0):.0%}: check "
+            f"um_per_px ({pyramid.um_per_px:g}), or choose a smaller tile_um or min_tissue"
+        )
     return centers[on_tissue], side
 
 
