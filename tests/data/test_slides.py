@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import spatialdata
 from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel, TableModel
-from spatialdata.transformations import Identity, Scale, Translation, get_transformation, set_transformation
+from spatialdata.transformations import Identity, Scale, Sequence, Translation, get_transformation, set_transformation
 
 from stp.data.slides import find_slides
 from stp.io import from_anndata
@@ -109,6 +109,25 @@ def test_each_region_has_its_own_image(adata, image):
     for found in slides:
         assert set(obs["stp_region"].iloc[found.rows]) == {found.region}
         np.testing.assert_allclose(found.centers, adata.obsm["spatial"][obs["stp_spot"].iloc[found.rows]])
+
+
+def test_slides_that_share_coordinate_systems_are_told_by_the_names_of_their_images(adata, image):
+    finer = adata.copy()
+    finer.obsm["spatial"] = 2 * finer.obsm["spatial"]
+    finer.obs_names = [f"{spot}-2" for spot in finer.obs_names]
+    one = from_anndata(adata, image, um_per_px=1.0, name="V1")
+    two = from_anndata(finer, image.repeat(2, axis=0).repeat(2, axis=1), um_per_px=0.5, name="V1_2")
+    both = spatialdata.concatenate([one, two], concatenate_tables=True)
+    slides = find_slides(both, both["table"])
+    assert {s.region: s.image_key for s in slides} == {"V1": "V1_full_image", "V1_2": "V1_2_full_image"}
+
+
+def test_of_images_in_one_coordinate_system_the_one_under_the_spots_is_taken(sdata, image):
+    # A finer picture of another place, and one as fine beside the spots.
+    for name, scale, offset in (("finer", 0.5, 10_000), ("equal", 1.0, -5_000)):
+        steps = Sequence([scaled(scale), Translation([offset, 0], axes=("x", "y"))])
+        sdata.images[name] = image_element(image, {"global": steps, "um": steps})
+    assert slide(sdata).image_key == "slide_full_image"
 
 
 def test_a_mapping_names_the_image_of_each_region(sdata, adata, image):

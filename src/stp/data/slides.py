@@ -52,12 +52,13 @@ def find_slides(
         raise TypeError(
             "images are needed: pass a SpatialData; stp.io.from_anndata makes one of an AnnData and an image"
         )
-    slides = []
-    for region, rows, instances in _regions(table):
+    slides, regions = [], _regions(table)
+    names = [region for region, _, _ in regions]
+    for region, rows, instances in regions:
         image = image_key.get(region) if isinstance(image_key, Mapping) else image_key
         slides.append(
             _find_slide(
-                sdata, table, region, rows, instances, image, shapes_key or region, coordinate_system, um_per_px
+                sdata, table, region, names, rows, instances, image, shapes_key or region, coordinate_system, um_per_px
             )
         )
     return slides
@@ -91,9 +92,11 @@ def _regions(table: "AnnData") -> list[tuple[str, np.ndarray, np.ndarray]]:
     return [(name, index, instances[index]) for name, index in rows.items()]
 
 
-def _find_slide(sdata, table, region, rows, instances, image_key, shapes_key, coordinate_system, um_per_px) -> Slide:
+def _find_slide(
+    sdata, table, region, regions, rows, instances, image_key, shapes_key, coordinate_system, um_per_px
+) -> Slide:
     spots = _element(sdata, shapes_key)
-    image_key, system = _image_of(sdata, spots, image_key, coordinate_system)
+    image_key, system = _image_of(sdata, spots, region, regions, image_key, coordinate_system)
     centers = _centers(spots, instances, system, shapes_key)
     value, source = _scale(sdata, table[rows], region, spots, centers, image_key, system, um_per_px)
     pyramid = ImagePyramid.from_spatialdata(sdata, image_key, coordinate_system=system, um_per_px=value)
@@ -113,15 +116,19 @@ def _systems(element: Any) -> dict[str, Any]:
     return get_transformation(element, get_all=True)
 
 
-def _image_of(sdata, spots, image_key: str | None, system: str | None) -> tuple[str, str]:
-    """Choose the finest RGB image that shares a coordinate system with the spots, and that system."""
+def _image_of(sdata, spots, region, regions, image_key: str | None, system: str | None) -> tuple[str, str]:
+    """Choose the finest RGB image under the spots in a coordinate system that both share, and that system."""
     if not sdata.images:
         raise KeyError("the SpatialData has no image; stp.io.from_anndata(adata, image) adds one")
     if image_key is not None and image_key not in sdata.images:
         raise KeyError(f"no image {image_key!r}; pass image_key= one of {sorted(sdata.images)}")
-    candidates = [image_key] if image_key else _rgb_images(sdata)
-    shared = {key: _shared(spots, sdata.images[key], system, key) for key in candidates}
-    resolution = {key: linear_scale(found[1]) for key, found in shared.items() if found}
+    candidates = (
+        [image_key] if image_key else [key for key in _rgb_images(sdata) if _owner(key, regions) in ("", region)]
+    )
+    found = {key: _shared(spots, sdata.images[key], system, key) for key in candidates}
+    shared = {key: one for key, one in found.items() if one}
+    shared = _under(sdata, spots, shared) if len(shared) > 1 else shared
+    resolution = {key: linear_scale(one[1]) for key, one in shared.items()}
     if not resolution:
         where = f"in {system!r}" if system else "in any coordinate system of the spots"
         raise ValueError(
@@ -132,6 +139,26 @@ def _image_of(sdata, spots, image_key: str | None, system: str | None) -> tuple[
     if len(best) > 1:
         raise ValueError(f"several images fit the spots; pass image_key= one of {best}")
     return best[0], shared[best[0]][0]
+
+
+def _owner(image_key: str, regions: list[str]) -> str:
+    """Name the region after which an image is named, as the readers do: `region_full_image`; "" where there is none."""
+    return max((region for region in regions if f"{image_key}_".startswith(f"{region}_")), key=len, default="")
+
+
+def _under(sdata: Any, spots: Any, shared: dict[str, tuple[str, np.ndarray]]) -> dict[str, tuple[str, np.ndarray]]:
+    """Keep the images on which spots lie; all, where none does."""
+    from spatialdata import get_centroids
+
+    kept = {}
+    for key, (system, matrix) in shared.items():
+        centers = get_centroids(spots, coordinate_system=system).compute()[["x", "y"]].to_numpy(dtype=float)
+        to_pixels = inverse(affine_of(sdata.images[key], system), f"image {key!r} to {system!r}")
+        pixels = centers @ to_pixels[:2, :2].T + to_pixels[:2, 2]
+        sizes = _finest(sdata.images[key]).sizes
+        if ((pixels >= 0) & (pixels <= (sizes["x"], sizes["y"]))).all(axis=1).any():
+            kept[key] = (system, matrix)
+    return kept or shared
 
 
 def _shared(spots: Any, image: Any, wanted: str | None, key: str) -> tuple[str, np.ndarray] | None:
@@ -159,11 +186,12 @@ def _rgb_images(sdata: "SpatialData") -> list[str]:
     channels = {key: [str(name).lower() for name in get_channel_names(image)] for key, image in sdata.images.items()}
     named = [key for key, names in channels.items() if names[:3] in (["r", "g", "b"], ["red", "green", "blue"])]
     unnamed = [key for key, names in channels.items() if names in (["0", "1", "2"], ["0", "1", "2", "3"])]
-    return named or [key for key in unnamed if _dtype(sdata.images[key]) == np.uint8]
+    return named or [key for key in unnamed if _finest(sdata.images[key]).dtype == np.uint8]
 
 
-def _dtype(image: Any) -> np.dtype:
-    return next(iter(image["scale0"].data_vars.values())).dtype if hasattr(image, "children") else image.dtype
+def _finest(image: Any) -> Any:
+    """Return the array of an image, the finest of a multiscale one."""
+    return next(iter(image["scale0"].data_vars.values())) if hasattr(image, "children") else image
 
 
 def _centers(spots: Any, instances: np.ndarray, system: str, name: str) -> np.ndarray:
