@@ -49,7 +49,9 @@ def test_the_list():
     assert list(table.index) == list(PARAMETERS)
     assert table.loc["H-optimus-0", "mean"] == (0.707223, 0.578729, 0.703617)
     assert table.loc["Midnight-12k", ["hub_id", "license", "gated"]].tolist() == ["kaiko-ai/midnight", "MIT", False]
-    assert set(table.columns) == {"hub_id", "width", "image_size", "um_per_px", "mean", "std", "license", "gated"}
+    facts = {"hub_id", "width", "image_size", "um_per_px", "scale", "mean", "std", "license", "gated", "note"}
+    assert set(table.columns) == facts
+    assert set(table["scale"]) == {"stated", "20x", "assumed"}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -34,13 +34,15 @@ class Backbone:
     std: tuple[float, ...] = IMAGENET_STD
     image_size: int = 224
     um_per_px: float = 0.5
+    scale: str = "stated"  # by its makers, or "20x" for 0.5 um by custom, or "assumed" where they state nothing
+    note: str = ""
 
 
 UNI2_H = {"patch_size": 14, "embed_dim": 1536, "depth": 24, "num_heads": 24, "mlp_ratio": 16 / 3, "reg_tokens": 8}
 VIRCHOW2 = {"init_values": 1e-5, "mlp_ratio": 5.3375, "reg_tokens": 4, **SWIGLU}
 GIGAPATH = {"patch_size": 16, "init_values": 1e-5}
 BACKBONES = {
-    "UNI": Backbone("MahmoodLab/UNI", 1024, "CC-BY-NC-ND-4.0", True, "vit_large_patch16_224"),
+    "UNI": Backbone("MahmoodLab/UNI", 1024, "CC-BY-NC-ND-4.0", True, "vit_large_patch16_224", scale="20x"),
     "UNI2-h": Backbone(
         "MahmoodLab/UNI2-h",
         1536,
@@ -48,17 +50,49 @@ BACKBONES = {
         True,
         "vit_giant_patch14_224",
         {**UNI2_H, "init_values": 1e-5, "no_embed_class": True, **SWIGLU},
+        scale="assumed",
     ),
-    "Virchow2": Backbone("paige-ai/Virchow2", 1280, "CC-BY-NC-ND-4.0", True, "vit_huge_patch14_224", VIRCHOW2),
+    "Virchow2": Backbone(
+        "paige-ai/Virchow2",
+        1280,
+        "CC-BY-NC-ND-4.0",
+        True,
+        "vit_huge_patch14_224",
+        VIRCHOW2,
+        note="trained at 0.25 to 2 um per pixel; its makers add the mean of the patch tokens to these features",
+    ),
     "H-optimus-0": Backbone(
         "bioptimus/H-optimus-0", 1536, "Apache-2.0", True, "vit_giant_patch14_reg4_dinov2", **HOPTIMUS
     ),
     "H-optimus-1": Backbone(
         "bioptimus/H-optimus-1", 1536, "CC-BY-NC-ND-4.0", True, "vit_giant_patch14_reg4_dinov2", **HOPTIMUS
     ),
-    "GigaPath": Backbone("prov-gigapath/prov-gigapath", 1536, "Apache-2.0", True, "vit_giant_patch14_dinov2", GIGAPATH),
-    "Phikon-v2": Backbone("owkin/phikon-v2", 1024, "Owkin non-commercial", False, "vit_large_patch16_224"),
-    "Midnight-12k": Backbone("kaiko-ai/midnight", 1536, "MIT", False, "vit_giant_patch14_dinov2", **HALF),
+    "GigaPath": Backbone(
+        "prov-gigapath/prov-gigapath",
+        1536,
+        "Apache-2.0",
+        True,
+        "vit_giant_patch14_dinov2",
+        GIGAPATH,
+        note="its card allows research only, no deployment; 256 px at 0.5 um are cut to the middle 224",
+    ),
+    "Phikon-v2": Backbone(
+        "owkin/phikon-v2",
+        1024,
+        "Owkin non-commercial",
+        False,
+        "vit_large_patch16_224",
+        note="a licence of its own, LICENSE.pdf on the hub",
+    ),
+    "Midnight-12k": Backbone(
+        "kaiko-ai/midnight",
+        1536,
+        "MIT",
+        False,
+        "vit_giant_patch14_dinov2",
+        **HALF,
+        note="trained at 0.25 to 2 um per pixel; its makers add the mean of the patch tokens to these features",
+    ),
 }
 
 
@@ -67,13 +101,14 @@ def backbones() -> "pd.DataFrame":
 
     Returns
     -------
-    A row per encoder: hub id, width of its features, pixels and um per pixel of its input, mean and standard
-    deviation of its normalization, licence, and whether the hub asks to accept terms before it gives the weights.
-    Licences are those stated on the hub in 2025; read them there before use.
+    A row per encoder: hub id, width of its features (the class token), pixels and um per pixel of its input, where
+    this scale is from ("stated" by its makers, "20x" where they state a magnification, "assumed" where they state
+    nothing), mean and standard deviation of its normalization, licence, whether the hub asks to accept terms before
+    it gives the weights, and a note. Licences and terms change; read them on the hub before use.
     """
     import pandas as pd
 
-    shown = ("hub_id", "width", "image_size", "um_per_px", "mean", "std", "license", "gated")
+    shown = ("hub_id", "width", "image_size", "um_per_px", "scale", "mean", "std", "license", "gated", "note")
     rows = {name: {key: getattr(one, key) for key in shown} for name, one in BACKBONES.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
