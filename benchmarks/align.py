@@ -10,6 +10,7 @@ nothing is run: operations, and hours at 45 % of a speed given as --tflops, for 
 import argparse
 import json
 import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
@@ -100,6 +101,7 @@ def prepare(form: dict, options: argparse.Namespace, device: torch.device) -> tu
 
 def memory(name: str, options: argparse.Namespace) -> float:
     """Return the GB that two steps of a form take beyond its weights, in a process of its own; on a CPU, of Linux."""
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "1000000"  # or what is freed stays, and is counted
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
         return processes.submit(_memory, name, options).result()
 
