@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import stp.retrieval
-from stp.retrieval import nearest, weights
+from stp.retrieval import Average, nearest, weights
 
 
 def unit(*shape, seed=0):
@@ -54,3 +54,56 @@ def test_weights_sum_to_one():
     weight, _ = weights(np.random.default_rng(0).uniform(-1, 1, (100, 7)).astype(np.float32))
     np.testing.assert_allclose(weight.sum(axis=1), 1)
     assert weight.min() == 0
+
+
+def test_equal_vectors_tie_wherever_blocks_end(monkeypatch):
+    """A matrix product rounds the same dot product differently at the edge of a block; ties must not notice."""
+    monkeypatch.setattr(stp.retrieval, "REFERENCES", 37)
+    vectors = unit(5, 512, seed=3)
+    found = nearest(vectors, vectors[np.arange(1001) % 5], 200)
+    for query in range(5):
+        assert found.index[query].tolist() == list(range(query, 1001, 5))[:200]
+        assert len(set(found.similarity[query].tolist())) == 1
+
+
+def test_references_may_come_in_parts_and_be_missing():
+    queries, references = unit(20, 16), unit(100, 16, seed=1)
+    references[::7] = np.nan
+    references[3] = 0
+    usable = np.flatnonzero(np.isfinite(references).all(axis=1) & (references != 0).any(axis=1))
+    found = nearest(queries, iter([references[:33], references[33:34], references[34:]]), 9)
+    expected = nearest(queries, references[usable], 9)
+    np.testing.assert_array_equal(found.index, usable[expected.index])
+    np.testing.assert_array_equal(found.similarity, expected.similarity)
+    with pytest.raises(ValueError, match=f"from {len(usable)} references"):
+        nearest(queries, references, len(usable) + 1)
+
+
+def test_lengths_of_vectors_do_not_matter():
+    queries, references = unit(20, 16), unit(100, 16, seed=1)
+    longer = references * np.random.default_rng(0).uniform(0.1, 9, (100, 1)).astype(np.float32)
+    found, expected = nearest(3 * queries, longer, 9), nearest(queries, references, 9)
+    np.testing.assert_array_equal(found.index, expected.index)
+    np.testing.assert_allclose(found.similarity, expected.similarity, rtol=1e-5)
+
+
+def test_average_and_spread_equal_numpy_in_any_blocks():
+    rng = np.random.default_rng(0)
+    profiles, index = rng.random((60, 11)).astype(np.float32), rng.integers(0, 60, (200, 7))
+    weight, _ = weights(rng.uniform(-0.3, 1, (200, 7)))
+    for size in (1, 13, 60):
+        average = Average(index, weight, 11)
+        for start in range(0, len(average.rows), size):
+            rows = average.rows[start : start + size]
+            average.add(rows, profiles[rows])
+        mean = np.array([np.average(profiles[i], axis=0, weights=w) for i, w in zip(index, weight, strict=True)])
+        off = (profiles[index] - mean[:, None]) ** 2
+        np.testing.assert_allclose(average.mean, mean, rtol=1e-5)
+        np.testing.assert_allclose(average.spread, np.sqrt((off * weight[..., None]).sum(axis=1)), atol=1e-5)
+
+
+def test_one_reference_has_no_spread():
+    average = Average(np.array([[2], [0]]), np.ones((2, 1)), 3)
+    average.add(np.arange(3), unit(3, 3))
+    np.testing.assert_array_equal(average.mean, unit(3, 3)[[2, 0]])
+    assert not average.spread.any()

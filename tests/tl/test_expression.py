@@ -176,3 +176,109 @@ def test_no_query_with_an_embedding_is_refused(query, reference):
     query.obsm["X_stp_images_aligned"][:] = np.nan
     with pytest.raises(ValueError, match=r"no spot has an embedding in obsm\['X_stp_images_aligned'\]"):
         tl.predict_expression(query, reference)
+
+
+# ---- many references, and what a prediction rests on
+
+
+def test_references_in_parts_are_one(query, reference):
+    tl.predict_expression(query, reference, key_added="whole")
+    tl.predict_expression(query, [reference[:30].copy(), reference[30:].copy()])
+    for key in ("", "_uncertainty", "_similarity"):
+        np.testing.assert_allclose(query.obsm[f"stp_expression{key}"], query.obsm[f"whole{key}"], rtol=1e-5, atol=1e-6)
+    for key in ("spot", "row"):
+        used = [query.uns[name]["references"][key].to_numpy() for name in ("whole", "stp_expression")]
+        index = [query.obsm[f"{name}_neighbors"] for name in ("whole", "stp_expression")]
+        assert (used[0][index[0]] == used[1][index[1]]).all() == (key == "spot")
+
+
+def test_provenance_uncertainty_and_similarity(query, reference):
+    reference.obs["section"] = np.repeat(["A", "B"], 50)
+    tl.predict_expression(query, reference, genes=["LUM"], n_neighbors=4, slide_key="section")
+    details, index = query.uns["stp_expression"], query.obsm["stp_expression_neighbors"]
+    used = details["references"].iloc[index[0]]
+    similar = reference.obsm["X_stp_genes_aligned"] @ query.obsm["X_stp_images_aligned"][0]
+    best = np.argsort(-similar, kind="stable")[:4]
+    assert used["row"].tolist() == best.tolist() and used["spot"].tolist() == reference.obs_names[best].tolist()
+    assert used["slide"].tolist() == reference.obs["section"].iloc[best].tolist()
+    assert set(details["references"].index[index.ravel()]) == set(details["references"].index), "only what was used"
+    np.testing.assert_allclose(query.obsm["stp_expression_similarity"][0], similar[best], rtol=1e-5)
+    counts = reference.X.toarray()
+    lum = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)[best, list(reference.var_names).index("LUM")]
+    weight = similar[best] / similar[best].sum()
+    spread = np.sqrt(weight @ (lum - weight @ lum) ** 2)
+    np.testing.assert_allclose(query.obsm["stp_expression_uncertainty"][0, 0], spread, rtol=1e-4)
+
+
+def test_far_spots_are_flagged_by_a_stated_rule(query, reference):
+    query.obsm["X_stp_images_aligned"][:] = reference.obsm["X_stp_genes_aligned"][:30]
+    query.obsm["X_stp_images_aligned"][7] = -reference.obsm["X_stp_genes_aligned"].mean(axis=0)
+    query.obsm["X_stp_images_aligned"][8] = np.nan
+    tl.predict_expression(query, reference, genes=["LUM"])
+    assert np.flatnonzero(query.obs["stp_expression_far"]).tolist() == [7]
+    far = query.uns["stp_expression"]["far"]
+    best = query.obsm["stp_expression_similarity"][:, 0]
+    assert best[7] < far["threshold"] <= np.nanmin(np.delete(best, 7)) and "quartile" in far["rule"]
+    assert (query.obsm["stp_expression_neighbors"][8] == -1).all()
+
+
+def test_a_store_on_disk_is_read_in_blocks(query, reference, made_by, tmp_path, monkeypatch, image):
+    import spatialdata
+    import zarr
+
+    from stp import io
+
+    sdata = io.from_anndata(reference, image, um_per_px=1.0)
+    made_by(sdata.tables["table"], "X_stp_genes")
+    sdata.write(tmp_path / "a.zarr")
+    tl.predict_expression(query, sdata, genes=["LUM"], key_added="memory")
+    read = []
+    plain = zarr.Array.__getitem__
+    monkeypatch.setattr(zarr.Array, "__getitem__", lambda array, where: read.append(where) or plain(array, where))
+    monkeypatch.setattr("stp.data.references.READ_ROWS", 16)
+    tl.predict_expression(query, tmp_path / "a.zarr", genes=["LUM"])
+    np.testing.assert_array_equal(query.obsm["stp_expression"], query.obsm["memory"])
+    assert [where for where in read if where == slice(16, 32)]
+    assert spatialdata.read_zarr(tmp_path / "a.zarr").tables["table"].n_obs == 100
+
+
+def test_a_layer_of_other_values_is_averaged_as_it_is(query, reference):
+    reference.layers["scaled"] = np.random.default_rng(0).normal(size=reference.shape)
+    tl.predict_expression(query, reference, genes=["LUM"], layer="scaled", n_neighbors=1)
+    assert query.uns["stp_expression"]["units"] == "layer 'scaled'"
+    rows = query.uns["stp_expression"]["references"]["row"].to_numpy()[query.obsm["stp_expression_neighbors"][:, 0]]
+    expected = reference.layers["scaled"][rows, list(reference.var_names).index("LUM")]
+    np.testing.assert_allclose(query.obsm["stp_expression"][:, 0], expected, rtol=1e-5)
+    other = reference.copy()
+    other.layers["scaled"] = other.X
+    with pytest.raises(ValueError, match="layer 'scaled' holds raw counts in some references and not in others"):
+        tl.predict_expression(query, [reference, other], genes=["LUM"], layer="scaled")
+
+
+def test_genes_left_out_are_the_highly_variable_ones(query, reference):
+    reference.var["highly_variable"] = reference.var_names.isin(["LUM", "CD3E"])
+    tl.predict_expression(query, reference)
+    assert set(query.uns["stp_expression"]["genes"]) == {"LUM", "CD3E"}
+    del reference.var["highly_variable"]
+    with pytest.raises(KeyError, match="marks no highly variable genes that all tables measure; pass genes="):
+        tl.predict_expression(query, reference)
+
+
+def test_bad_references_are_refused_by_name(query, reference, made_by):
+    other = reference.copy()
+    made_by(other, "X_stp_genes", name="another", digest="1" * 64)
+    with pytest.raises(ValueError, match="of reference 1 by another"):
+        tl.predict_expression(query, [reference, other])
+    other = reference.copy()
+    other.var_names = [f"ENSG{i:011d}" for i in range(other.n_vars)]
+    with pytest.raises(ValueError, match=r"share no gene: reference 0 has \['EPCAM'.*reference 1 has \['ENSG0000"):
+        tl.predict_expression(query, [reference, other])
+    del other.obsm["X_stp_genes_aligned"]
+    with pytest.raises(KeyError, match=r"obsm\['X_stp_genes_aligned'\] of reference 1 is missing; run stp\.tl\.embed"):
+        tl.predict_expression(query, [reference, other])
+    other.obsm["X_stp_genes_aligned"] = np.ones((100, 3), np.float32)
+    with pytest.raises(ValueError, match="do not lie in one space"):
+        tl.predict_expression(query, other)
+    with pytest.raises(ValueError, match="no reference: the list is empty"):
+        tl.predict_expression(query, [])
+    assert not {*query.obsm} - {"X_stp_images_aligned"}

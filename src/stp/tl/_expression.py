@@ -105,7 +105,7 @@ def predict_expression(
     known = np.isfinite(queries).all(axis=1)
     if not known.any():
         raise ValueError(f"no spot has an embedding in obsm[{use_rep!r}], all are NaN")
-    if n_neighbors > (n := sum(len(one) for one in vectors)):
+    if n_neighbors > (n := sum(one.shape[0] for one in vectors)):
         raise ValueError(f"cannot retrieve {n_neighbors} neighbors from {n} references; lower n_neighbors")
     found = nearest(queries[known], blocks(vectors), n_neighbors)
     weight, uniform = weights(found.similarity)
