@@ -3,6 +3,8 @@
 import numpy as np
 from numba import njit
 
+GROUP = 128  # scores that are compared before any is looked at
+
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def _dot(a, b):
@@ -33,21 +35,27 @@ def keep_best(scores, slack, queries, block, first, index, similarity):
     index, similarity
         (n, k) the lists; similarity starts at minus infinity.
     """
-    last = index.shape[1] - 1
+    last, m = index.shape[1] - 1, scores.shape[1]
     for q in range(scores.shape[0]):
-        bound = similarity[q, last] - slack
-        for j in range(scores.shape[1]):
-            if not scores[q, j] >= bound:
+        row, bound = scores[q], np.float32(similarity[q, last] - slack)
+        for start in range(0, m, GROUP):
+            near = 0  # counted without a branch, so that many scores are compared at once
+            for j in range(start, min(start + GROUP, m)):
+                near += row[j] >= bound
+            if near == 0:
                 continue
-            exact = _dot(queries[q], block[j])
-            if not exact > similarity[q, last]:
-                continue
-            place = last
-            while place > 0 and similarity[q, place - 1] < exact:
-                similarity[q, place], index[q, place] = similarity[q, place - 1], index[q, place - 1]
-                place -= 1
-            similarity[q, place], index[q, place] = exact, first + j
-            bound = similarity[q, last] - slack
+            for j in range(start, min(start + GROUP, m)):
+                if not row[j] >= bound:
+                    continue
+                exact = _dot(queries[q], block[j])
+                if not exact > similarity[q, last]:
+                    continue
+                place = last
+                while place > 0 and similarity[q, place - 1] < exact:
+                    similarity[q, place], index[q, place] = similarity[q, place - 1], index[q, place - 1]
+                    place -= 1
+                similarity[q, place], index[q, place] = exact, first + j
+                bound = np.float32(similarity[q, last] - slack)
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})

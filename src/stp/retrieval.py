@@ -8,7 +8,7 @@ import numpy as np
 from stp._best import add_profiles, keep_best
 from stp._threads import in_threads
 
-QUERIES, REFERENCES = 2048, 8192  # scored against each other at a time
+QUERIES, REFERENCES = 2048, 4096  # scored against each other at a time
 ROWS_PER_THREAD = 64
 
 
@@ -42,12 +42,13 @@ def nearest(queries: np.ndarray, references: np.ndarray | Iterable[np.ndarray], 
     queries = _unit(queries)
     index = np.full((len(queries), max(k, 0)), -1, dtype=np.int64)
     similarity, n_usable, first = np.full(index.shape, -np.inf), 0, 0
+    scores = np.empty(min(QUERIES, len(queries)) * REFERENCES, dtype=np.float32)
     for part in [references] if isinstance(references, np.ndarray) else references:
         for start in range(0, len(part), REFERENCES):
             block = _unit(part[start : start + REFERENCES])
             n_usable += int(np.isfinite(block).all(axis=1).sum())
             if k > 0:
-                _take(queries, block, first, index, similarity)
+                _take(queries, block, scores, first, index, similarity)
             first += len(block)
     if not 1 <= k <= n_usable:
         raise ValueError(f"cannot retrieve {k} neighbors from {n_usable} references; lower n_neighbors")
@@ -60,12 +61,13 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return np.divide(vectors, length, out=np.full_like(vectors, np.nan), where=length > 0)
 
 
-def _take(queries: np.ndarray, block: np.ndarray, first: int, index: np.ndarray, similarity: np.ndarray) -> None:
-    """Score a block of references against all queries, and keep what is best so far."""
-    slack = 2.0**-23 * queries.shape[1]  # twice the bound on what float32 does to a sum of so many products
+def _take(queries, block, memory, first: int, index: np.ndarray, similarity: np.ndarray) -> None:
+    """Score a block of references against all queries, in memory that is used again, and keep what is best so far."""
+    slack = 2.0**-22 * queries.shape[1]  # four times the bound on what float32 does to a sum of so many products
     for start in range(0, len(queries), QUERIES):
-        stop = start + QUERIES
-        scores = queries[start:stop] @ block.T
+        some = queries[start : start + QUERIES]
+        scores = memory[: len(some) * len(block)].reshape(len(some), len(block))
+        np.matmul(some, block.T, out=scores)
 
         def keep(rows: slice, start: int = start, scores: np.ndarray = scores) -> None:
             at = slice(start + rows.start, start + rows.stop)
