@@ -42,7 +42,7 @@ def nearest(queries: np.ndarray, references: np.ndarray | Iterable[np.ndarray], 
     queries = _unit(queries)
     index = np.full((len(queries), max(k, 0)), -1, dtype=np.int64)
     similarity, n_usable, first = np.full(index.shape, -np.inf), 0, 0
-    scores = np.empty(min(QUERIES, len(queries)) * REFERENCES, dtype=np.float32)
+    scores = np.empty((min(QUERIES, len(queries)), REFERENCES), dtype=np.float32)
     for part in [references] if isinstance(references, np.ndarray) else references:
         for start in range(0, len(part), REFERENCES):
             block = _unit(part[start : start + REFERENCES])
@@ -62,18 +62,22 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _take(queries, block, memory, first: int, index: np.ndarray, similarity: np.ndarray) -> None:
-    """Score a block of references against all queries, in memory that is used again, and keep what is best so far."""
+    """Score a block of references against all queries, in memory that is used again, and keep what is best so far.
+
+    Each thread multiplies and looks at its own queries: threads of BLAS would wait, spinning, while scores are read.
+    """
+    from threadpoolctl import threadpool_limits
+
     slack = 2.0**-22 * queries.shape[1]  # four times the bound on what float32 does to a sum of so many products
     for start in range(0, len(queries), QUERIES):
-        some = queries[start : start + QUERIES]
-        scores = memory[: len(some) * len(block)].reshape(len(some), len(block))
-        np.matmul(some, block.T, out=scores)
 
-        def keep(rows: slice, start: int = start, scores: np.ndarray = scores) -> None:
-            at = slice(start + rows.start, start + rows.stop)
-            keep_best(scores[rows], slack, queries[at], block, first, index[at], similarity[at])
+        def take(rows: slice, start: int = start) -> None:
+            at, scores = slice(start + rows.start, start + rows.stop), memory[rows, : len(block)]
+            np.matmul(queries[at], block.T, out=scores)
+            keep_best(scores, slack, queries[at], block, first, index[at], similarity[at])
 
-        in_threads(keep, len(scores), ROWS_PER_THREAD)
+        with threadpool_limits(1, user_api="blas"):
+            in_threads(take, min(QUERIES, len(queries) - start), ROWS_PER_THREAD)
 
 
 def weights(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
