@@ -11,7 +11,7 @@ SRC = Path(__file__).parents[1] / "src" / "stp"
 
 FLOORS = {
     -1: {"_keys", "_version"},  # the ground: names alone
-    0: {"_best", "_counts", "_extras", "_files", "_gene_names", "_levels", "_log", "_parquet", "_programs"}
+    0: {"_aliases", "_best", "_counts", "_extras", "_files", "_gene_names", "_levels", "_log", "_parquet", "_programs"}
     | {"_provenance", "_ranks", "_replace", "_scale", "_splits", "_table", "_threads", "_windows"},
     1: {
         "_profiles",
@@ -28,7 +28,7 @@ FLOORS = {
     2: {"data", "models"},
     3: {"train"},
     4: {"datasets", "get", "io", "pl", "tl"},
-    5: {"__init__", "cli", "demo", "embedding"},
+    5: {"__init__", "cli", "demo", "doctor", "embedding", "reference_check"},
 }
 FLOOR = {unit: floor for floor, units in FLOORS.items() for unit in units}
 ROOF = 5

@@ -1,4 +1,4 @@
-"""The command line: `stp demo`, `stp pretrain`, `stp align` and `stp embed`."""
+"""The command line: `stp demo | pretrain | align | embed | reference-check | doctor`."""
 
 import argparse
 from pathlib import Path
@@ -18,10 +18,11 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(stage, help=what, description=f"{what}. A run that was stopped goes on.")
         command.add_argument("recipe", type=Path, help="TOML file: stores, output_dir, and the fields of the configs")
     _add_embed(commands)
+    _add_reference_check(commands)
+    commands.add_parser("doctor", help="what works on this machine; status 1 where the main job cannot run")
     options = parser.parse_args(arguments)
-    if options.command == "embed":
-        return _embed(parser, options)
-    return _demo(options) if options.command == "demo" else _train(parser, options)
+    runs = {"embed": _embed, "demo": _demo, "reference-check": _reference_check, "doctor": _doctor}
+    return runs.get(options.command, _train)(parser, options)
 
 
 def _add_embed(commands: argparse._SubParsersAction) -> None:
@@ -50,7 +51,33 @@ def _embed(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _demo(options: argparse.Namespace) -> int:
+def _add_reference_check(commands: argparse._SubParsersAction) -> None:
+    what = "how tie order, rounding, pooling and channel order move the embeddings of the authors' weights"
+    check = commands.add_parser("reference-check", help=what)
+    check.add_argument("checkpoint", type=Path, help="their pytorch_model.bin")
+    check.add_argument("assets", type=Path, help="folder of model.h5ad, Visium_mean.npy and gene_name_id_dict.pkl")
+    check.add_argument("section", type=Path, help="a section of yours: SpatialData zarr folder, or h5ad without image")
+    check.add_argument("--n-spots", type=int, default=100, help="spots drawn from it (100)")
+    check.add_argument("--table-key", default="table", help="table of the SpatialData (table)")
+
+
+def _reference_check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from stp.reference_check import run
+
+    chosen = {"n_spots": options.n_spots, "table_key": options.table_key}
+    try:
+        return run(options.checkpoint, options.assets, options.section, **chosen)
+    except (ValueError, KeyError, OSError) as error:
+        parser.error(str(error))
+
+
+def _doctor(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from stp.doctor import run
+
+    return run()
+
+
+def _demo(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     from stp.demo import run
 
     return run(options.out)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stp._aliases import genes_by_name, names_by_gene, with_aliases
 from stp._counts import get_counts, sum_genes
 from stp._gene_names import NameBook, Names, some, unversioned
 from stp._keys import N_SPECIAL
@@ -256,6 +257,19 @@ class Vocabulary:
         sums = [(np.rint(np.nan_to_num(part.means) * part.n_detected), part.n_detected) for part in parts]
         return parts[0]._with_sums(np.sum(sums, axis=0), [label for part in parts for label in part.corpus])
 
+    def grow(self, other: "Vocabulary") -> "Vocabulary":
+        """Return this vocabulary with the genes of another appended that it lacks; see :func:`stp.models.grow`.
+
+        Means of genes that both have stay as they are here. ValueError where one of the two has means, one none.
+        """
+        if (self.means is None) != (other.means is None):
+            raise ValueError("one vocabulary has means and the other has none; Vocabulary.fit(data) computes them")
+        new = ~np.isin(other.gene_ids, self.gene_ids)
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in _DTYPES}
+        columns = {name: None if a is None or b is None else np.append(a, b[new]) for name, (a, b) in pairs.items()}
+        aliases = with_aliases(self.aliases, other.aliases, other.gene_ids[new])
+        return replace(self, **columns, aliases=aliases, corpus=(*self.corpus, *other.corpus))
+
     def _with_sums(self, sums: np.ndarray, corpus: list[str]) -> "Vocabulary":
         """Return a copy with the means that follow from UMIs and detecting spots per gene, (2, n_genes)."""
         total, detected = sums
@@ -264,29 +278,16 @@ class Vocabulary:
 
     def save(self, path: str | Path) -> None:
         """Write one parquet file: a row per gene, the rest in its metadata."""
-        names: dict[str, list[str]] = {gene: [] for gene in self.gene_ids}
-        for name, genes in self.aliases.items():
-            for gene in genes:
-                names[gene].append(name)
         columns = {name: getattr(self, name).tolist() for name in _DTYPES if getattr(self, name) is not None}
         about = {"round_means": self.round_means, "corpus": self.corpus, "digest": self.digest}
-        write_columns(path, columns | {"aliases": [sorted(aliases) for aliases in names.values()]}, about)
+        write_columns(path, columns | {"aliases": names_by_gene(self.gene_ids, self.aliases)}, about)
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Read a file that :meth:`save` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the file is no vocabulary, or not the one that was saved.
-        """
+        """Read a file that :meth:`save` wrote; ValueError where it is no vocabulary, or not the one that was saved."""
         columns, about = read_columns(path)
-        aliases: dict[str, tuple[str, ...]] = {}
         try:
-            for gene, names in zip(columns["gene_ids"], columns.pop("aliases"), strict=True):
-                for name in names:
-                    aliases[name] = (*aliases.get(name, ()), gene)
+            aliases = genes_by_name(columns["gene_ids"], columns.pop("aliases"))
             corpus = tuple(about["corpus"])
             vocabulary = cls(**columns, aliases=aliases, round_means=about["round_means"], corpus=corpus)
             if vocabulary.digest != about["digest"]:

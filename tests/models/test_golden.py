@@ -1,61 +1,41 @@
 """Values computed with the authors' code on section C4; see shared/reference/README.md."""
 
+import dataclasses
 import json
 import runpy
 from types import SimpleNamespace
 
+import anndata
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from stp import Vocabulary
+from stp import tl
 from stp.losses import contrast, grid_pool, localization_logits, symmetric_contrast
-from stp.models import GeneEncoder, GeneEncoderConfig, Stamp, StampConfig
+from stp.models import GeneEncoder, GeneEncoderConfig, load_reference
 from stp.models.device import autocast
-from stp.models.image import IMAGENET_MEAN, IMAGENET_STD
+from stp.models.image import IMAGENET_MEAN
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
 
-N_GENES = 20310
-NAMES = {
-    "gene_encoder.": "spot_backbone.",
-    "gene_projection.": "spot_projection.",
-    "image_encoder.backbone.": "visual_backbone.base_model.",
-    "image_encoder.prompt": "visual_backbone.p_visual",
-    "image_encoder.reference_projection.": "visual_backbone.ref_pos_embed.",
-    "localization_projection.": "positioning_projection.",
-}
-STAGE_ONE_ONLY = "spatial_classifier_head"
-UNUSED = "spot_backbone.encoder_layer."  # the layer that the authors' blocks are copies of
+HEAD = "spot_backbone.classifier_head"
 POOLINGS = {"mean": "gene_features_masked_mean", "reference": "gene_features_reference_pooling"}
 pytestmark = pytest.mark.slow
 
 
-def released_name(name):
-    return next((theirs + name[len(ours) :] for ours, theirs in NAMES.items() if name.startswith(ours)), name)
-
-
-def fill(module, golden):
-    """Give a module that was built without memory the weights made from the released names."""
+@pytest.fixture(scope="module")
+def stamp(golden, tmp_path_factory):
+    """Write the golden weights as the authors write theirs, those of stage one besides, and load them."""
     weight = runpy.run_path(str(golden / "weights.py"))["weight"]
-    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    made = {name: weight(released_name(name), shape) for name, shape in shapes.items()}
-    module.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in made.items()}, assign=True)
-    return module.eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def genes():
-    return Vocabulary.from_genes([f"g{i}" for i in range(N_GENES)])
-
-
-@pytest.fixture(scope="module")
-def stamp(golden, genes):
-    with torch.device("meta"):
-        model = Stamp(StampConfig(gene=GeneEncoderConfig(tie_heads=False)), genes)
-    for name, values in {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}.items():  # not among the weights
-        setattr(model.image_encoder, name, torch.tensor(values).view(1, 3, 1, 1))
-    return fill(model, golden)
+    shapes = json.loads((golden / "state_dict_shapes.json").read_text())
+    heads = {name.replace(".classifier", ".spatial_classifier"): shapes[name] for name in shapes if HEAD in name}
+    made = {name: torch.from_numpy(np.asarray(weight(name, tuple(shape)))) for name, shape in (shapes | heads).items()}
+    file = tmp_path_factory.mktemp("release") / "pytorch_model.bin"
+    torch.save({f"module.{name}": tensor for name, tensor in made.items()}, file)
+    del made
+    model = load_reference(file, golden.parent / "assets").requires_grad_(False)
+    file.unlink()
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +49,8 @@ def computed(stamp, values):
     tokens = torch.from_numpy(values["tokens"].astype(np.int64))
     ids = torch.where(tokens == 0, 1, tokens)
     hidden = {pooling: stamp.gene_encoder.hidden(ids, padding=pooling == "reference") for pooling in POOLINGS}
-    patches, regions = (torch.from_numpy(values[name]).permute(0, 2, 3, 1) for name in ("patches", "regions"))
+    pixels = (torch.from_numpy(values[name]).permute(0, 2, 3, 1) for name in ("patches", "regions"))
+    patches, regions = (one.flip(-1) for one in pixels)  # as slides are: the model turns them to the order fed there
     image_features, images_aligned = stamp.encode_images(patches)
     encoder = stamp.image_encoder
     references = encoder.backbone.patch_embed.proj(torch.from_numpy(values["reference_images"]))
@@ -93,24 +74,50 @@ def assert_close(ours, golden, relative=1e-4):
     assert np.linalg.norm(ours - golden) <= relative * np.linalg.norm(golden)
 
 
-def test_every_weight_of_the_release_has_its_place(stamp, golden):
-    released = json.loads((golden / "state_dict_shapes.json").read_text())
-    ours = {released_name(name): list(tensor.shape) for name, tensor in stamp.state_dict().items()}
-    expected = {name: shape for name, shape in released.items() if UNUSED not in name}
-    assert {name: shape for name, shape in ours.items() if STAGE_ONE_ONLY not in name} == expected
+def test_the_config_says_what_these_weights_need(stamp):
+    assert (stamp.config.gene.pooling, stamp.config.gene.tie_heads) == ("reference", False)
+    assert (stamp.config.image.channel_order, stamp.config.image.mean) == ("bgr", IMAGENET_MEAN)
+    assert stamp.vocabulary.round_means and len(stamp.vocabulary) == 20_310
+
+
+def test_from_their_file_to_embeddings(stamp, values, real):
+    """From the release as downloaded, through the verbs, to the features that the authors' code computes."""
+    spots = [name.decode() for name in values["spots"]]
+    adata = anndata.read_h5ad(real("her2st", "C4.h5ad"))[spots].copy()
+    tl.tokenize(adata, stamp)
+    keys = np.zeros((len(spots), len(stamp.vocabulary)))
+    index = stamp.vocabulary.encode(adata.var_names)
+    np.add.at(keys.T, index[index >= 0], adata.X.toarray().T[index >= 0])
+    keys /= stamp.vocabulary.divisors()
+    for row, *tokens in zip(keys, adata.obsm["stp_tokens"], values["tokens"], strict=True):
+        ours, theirs = (row[one[one > 0].astype(int) - 30] for one in tokens)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)  # the same ranks; genes of one tie in another order
+    adata.obsm["stp_tokens"] = values["tokens"]
+    tl.embed_genes(adata, stamp, progress=False)
+    assert_close(adata.obsm["X_stp_genes"], values["gene_features_reference_pooling"])
+    assert_close(adata.obsm["X_stp_genes_aligned"], values["genes_aligned_reference_pooling"])
+    assert adata.uns["X_stp_genes"]["model"]["name"] == "STAMP, the authors' release"
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_gene_features(genes, computed, values, pooling):
+def test_gene_features(stamp, computed, values, pooling):
     with torch.device("meta"):  # pooling has no weights
-        encoder = GeneEncoder(GeneEncoderConfig(pooling=pooling), genes)
+        encoder = GeneEncoder(GeneEncoderConfig(pooling=pooling), stamp.vocabulary)
     assert_close(encoder.pool(computed.hidden[pooling], computed.ids != 1), values[POOLINGS[pooling]])
 
 
-def test_gene_features_in_bf16(stamp, computed, values):
+@pytest.fixture
+def pooled(stamp, monkeypatch):
+    """Return the gene encoder as it was in stage one and is here by default: pooling over real tokens."""
+    encoder = stamp.gene_encoder
+    monkeypatch.setattr(encoder, "config", dataclasses.replace(encoder.config, pooling="mean"))
+    return encoder
+
+
+def test_gene_features_in_bf16(pooled, computed, values):
     with autocast(torch.device("cpu"), "bf16"):
-        hidden = stamp.gene_encoder.hidden(computed.ids)
-    features = stamp.gene_encoder.pool(hidden.float(), computed.ids != 1)
+        hidden = pooled.hidden(computed.ids)
+    features = pooled.pool(hidden.float(), computed.ids != 1)
     golden = torch.from_numpy(values["gene_features_masked_mean"])
     assert_close(features, golden, relative=1e-2)
     assert torch.cosine_similarity(features, golden).min() > 0.999

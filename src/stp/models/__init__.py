@@ -2,9 +2,11 @@
 
 from stp.models.card import ModelCard
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
+from stp.models.grow import grow
 from stp.models.head import ExpressionHead, ExpressionHeadConfig
 from stp.models.hub import backbones, load_backbone
 from stp.models.image import ImageEncoder, ImageEncoderConfig
+from stp.models.reference import load_reference
 from stp.models.stamp import Stamp, StampConfig
 
 __all__ = [
@@ -18,5 +20,7 @@ __all__ = [
     "Stamp",
     "StampConfig",
     "backbones",
+    "grow",
     "load_backbone",
+    "load_reference",
 ]
