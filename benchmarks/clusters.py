@@ -103,13 +103,18 @@ def blocks(coordinates: np.ndarray, n_folds: int) -> np.ndarray:
 
 def pca(section: anndata.AnnData, fitted_on: Sequence[anndata.AnnData]) -> np.ndarray:
     """Components of log expression of the variable genes, fitted on some sections, of one section."""
-    shared = sorted(set.intersection(*(set(a.var_names) for a in (section, *fitted_on))))
+    return pca_of([section], fitted_on)[0]
+
+
+def pca_of(sections: Sequence[anndata.AnnData], fitted_on: Sequence[anndata.AnnData]) -> list[np.ndarray]:
+    """Components of log expression of the variable genes, fitted once on some sections, of each of others."""
+    shared = sorted(set.intersection(*(set(a.var_names) for a in (*sections, *fitted_on))))
     fit = _log(anndata.concat([a[:, shared] for a in fitted_on], index_unique="-"))
     sc.pp.highly_variable_genes(fit, n_top_genes=min(N_VARIABLE, fit.n_vars))
     genes = fit.var["highly_variable"].to_numpy()
     n_components = min(N_COMPONENTS, fit.n_obs, int(genes.sum()))
-    components = PCA(n_components, random_state=0).fit(fit.X.toarray()[:, genes])
-    return components.transform(_log(section[:, shared]).X.toarray()[:, genes])
+    components = PCA(n_components, random_state=0).fit(fit.X[:, genes].toarray())
+    return [components.transform(_log(one[:, shared]).X[:, genes].toarray()) for one in sections]
 
 
 def _log(adata: anndata.AnnData) -> anndata.AnnData:

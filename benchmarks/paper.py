@@ -20,10 +20,11 @@ import pandas as pd
 
 import stp
 from benchmarks import tables
-from benchmarks.clusters import blocks, clusters_of, pca
-from benchmarks.expression import Targets, color_and_texture, normalized, position, ridge
+from benchmarks.clusters import blocks, clusters_of, pca, pca_of
+from benchmarks.expression import Targets, normalized
 from benchmarks.leakage import leaks, seen_by_model
-from benchmarks.slides import FEATURES, RAW, Embedder, Section, read
+from benchmarks.predictions import METHODS, predictions
+from benchmarks.slides import FEATURES, Embedder, Section, read
 
 GENE_RATE, IMAGE_RATE = 1e-3, 1e-4  # the paper's learning rates of a probe
 RATES = {"STAMP_V": IMAGE_RATE, "raw backbone": IMAGE_RATE}
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     embed = Embedder(options.model, options.backbone)
     title, methods, rows, notes = TASKS[options.task](sections, embed, options)
     scores = pd.DataFrame(rows, columns=["method", "slide", "patient", "seed", "metric", "value"])
-    notes = list(dict.fromkeys(notes))
+    notes = list(dict.fromkeys([*embed.notes, *notes]))
     tables.write(options.out, title, scores, methods, notes)
     settings = {name: str(value) for name, value in vars(options).items()}
     (options.out / "settings.json").write_text(json.dumps(settings, indent=2))
@@ -120,13 +121,14 @@ def _joined(train, test, embed: Embedder, options: argparse.Namespace) -> anndat
     for section in (*train, *test):
         found = embed(section, test[0])
         part = found[section.rows(options.label_key)].copy()
-        part.obsm["X_pca"] = pca(part, [one.table[one.rows(options.label_key)] for one in train or test])
         part.obs["slide"] = section.name
         if train:
             part.obs["fold"] = "test" if section.name in {one.name for one in test} else "train"
         elif options.folds == "blocks":
             part.obs["fold"] = blocks(section.centers[section.rows(options.label_key)], N_FOLDS).astype(str)
         parts.append(part)
+    for part, components in zip(parts, pca_of(parts, parts[: len(train)] or parts), strict=True):
+        part.obsm["X_pca"] = components
     joined = anndata.concat(parts, join="inner", index_unique="-")
     _labels(joined, options.label_key, "these slides")
     return joined
@@ -160,7 +162,7 @@ def _draw_confusion(seen: dict[str, pd.DataFrame], options: argparse.Namespace) 
 
 def expression(sections: Sequence[Section], embed: Embedder, options: argparse.Namespace):
     """Predict the highly variable genes of each slide from its image; slides without an image are left out."""
-    rows, methods = [], dict.fromkeys(EXPRESSION_METHODS)
+    rows = []
     notes = [f"{one.name} has no image and is left out" for one in sections if one.slide is None]
     sections = [one for one in sections if one.slide is not None]
     if len(sections) < 2:
@@ -172,47 +174,12 @@ def expression(sections: Sequence[Section], embed: Embedder, options: argparse.N
         targets = Targets.choose([one.table for one in chosen_on], shared, options.genes)
         for section in test:
             measured = normalized(section.table, targets.genes)
-            for name, predicted in _predictions(train, section, embed, targets.genes):
+            for name, predicted in predictions(train, section, embed, targets.genes):
                 scores = targets.score(measured, predicted)
                 own = Targets.of(targets.genes, measured).score(measured, predicted)
                 scores |= {f"{metric}, chosen on test": own[metric] for metric in ("PCC-V", "PCC-E")}
                 rows += [(name, section.name, section.patient, 0, *pair) for pair in scores.items()]
-    return "Expression predicted from images", list(methods), rows, notes
-
-
-EXPRESSION_METHODS = (
-    "STAMP_Con, no adapter",
-    "ridge on STAMP_V",
-    "ridge on raw backbone",
-    "ridge on color and texture",
-    "position",
-    "mean profile",
-)
-
-
-def _predictions(train, section: Section, embed: Embedder, genes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Predict one slide by every method; position copies spots of the same patient's other slides."""
-    query, references = embed(section, section), [embed(one, section) for one in train]
-    if RAW not in query.obsm:
-        raise ValueError(f"{embed.path(section)} reads no images; give a Stamp or an image encoder")
-    if "X_stp_genes_aligned" in query.obsm:
-        stp.tl.predict_expression(query, references, genes=list(genes))
-        yield "STAMP_Con, no adapter", query.obsm["stp_expression"]
-    for name, key in (("ridge on STAMP_V", FEATURES["STAMP_V"]), ("ridge on raw backbone", RAW)):
-        stp.tl.regress_expression(query, references, genes=list(genes), use_rep=key)
-        yield name, query.obsm["stp_expression"]
-    expressed = [normalized(one.table, genes) for one in train]
-    pixels = [color_and_texture(_patches(one)) for one in train]
-    pooled = np.concatenate(expressed)
-    yield "ridge on color and texture", ridge(np.concatenate(pixels), pooled, color_and_texture(_patches(section)))
-    sisters = [(one.centers, e) for one, e in zip(train, expressed, strict=True) if one.patient == section.patient]
-    if sisters:
-        yield "position", position(sisters, section.centers)
-    yield "mean profile", np.broadcast_to(pooled.mean(axis=0), (section.table.n_obs, len(genes)))
-
-
-def _patches(section: Section) -> np.ndarray:
-    return section.slide.pyramid.read(section.slide.centers, size=96, um_per_px=112 / 96, allow_upsampling=True)
+    return "Expression predicted from images", METHODS, rows, notes
 
 
 def _folds(sections: Sequence[Section], options: argparse.Namespace) -> Iterator[tuple[list[Section], list[Section]]]:

@@ -17,7 +17,7 @@ from benchmarks.clusters import labelled_rows
 from stp import _keys
 from stp.data.slides import Slide, find_slides
 from stp.embedding import Model, open_model
-from stp.models import ImageEncoder, Stamp
+from stp.models import GeneEncoder, ImageEncoder, Stamp
 
 RAW = "X_raw"
 
@@ -95,7 +95,7 @@ class Embedder:
     """
 
     def __init__(self, template: str, backbone: str | None = None) -> None:
-        self.template, self.backbone = template, backbone
+        self.template, self.backbone, self.notes = template, backbone, []
         self._models: dict[str, Model] = {}
         self._tables: dict[tuple[str, str], anndata.AnnData] = {}
 
@@ -103,13 +103,20 @@ class Embedder:
         """Path of the model for the fold in which a section is tested."""
         return self.template.format(slide=tested.name, patient=tested.patient)
 
+    def model(self, tested: Section) -> Model:
+        """Return the model of the fold in which a section is tested."""
+        path = self.path(tested)
+        if path not in self._models:
+            self._models[path] = open_model(path)
+            if isinstance(self._models[path], GeneEncoder):
+                self.notes.append("STAMP_G is the gene encoder of stage one, without alignment: the paper's dagger")
+        return self._models[path]
+
     def __call__(self, section: Section, tested: Section) -> anndata.AnnData:
         """Return the table of a section with all embeddings that the fold's model and the section allow."""
         key = self.path(tested), section.name
         if key not in self._tables:
-            if key[0] not in self._models:
-                self._models[key[0]] = open_model(key[0])
-            self._tables[key] = self._embed(section, self._models[key[0]])
+            self._tables[key] = self._embed(section, self.model(tested))
         return self._tables[key]
 
     def _embed(self, section: Section, model: Model) -> anndata.AnnData:

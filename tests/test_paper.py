@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from benchmarks import leakage, paper, slides, tables
+from benchmarks import leakage, paper, predictions, slides, tables
 
 from stp.io import from_anndata, write_store
 from stp.models import GeneEncoder, Stamp
@@ -89,7 +89,7 @@ def test_a_single_slide_has_five_folds(labelled, model, tmp_path):
 def test_expression_is_predicted_beside_baselines(labelled, model, tmp_path):
     scores = run("expression", labelled, ["A1", "A2", "B1", "D1"], model, tmp_path, "--genes", "10", "--test", "A1")
     wide = scores.pivot(index="method", columns="metric", values="value")
-    assert set(wide.index) == set(paper.EXPRESSION_METHODS)
+    assert set(wide.index) == set(predictions.METHODS)
     assert wide.loc["mean profile", "PCC-V"] == 0
     assert wide["MSE"].notna().all() and "PCC-V, chosen on test" in wide
     text = (tmp_path / "table.md").read_text()
