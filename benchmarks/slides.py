@@ -16,7 +16,7 @@ import stp
 from benchmarks.clusters import labelled_rows
 from stp import _keys
 from stp.data.slides import Slide, find_slides
-from stp.embedding import Model, open_model
+from stp.embedding import Model, open_model, reads_genes
 from stp.models import GeneEncoder, ImageEncoder, Stamp
 
 RAW = "X_raw"
@@ -122,7 +122,7 @@ class Embedder:
     def _embed(self, section: Section, model: Model) -> anndata.AnnData:
         quiet = {"progress": False}
         table = section.table.copy()
-        if model.reads_genes:
+        if reads_genes(model):
             stp.tl.tokenize(table, model)
             stp.tl.embed_genes(table, model, **quiet)
         if section.slide is None or not isinstance(model, Stamp | ImageEncoder):
@@ -131,7 +131,7 @@ class Embedder:
         sdata = spatialdata.SpatialData.init_from_elements({name: one for part in parts for name, one in part.items()})
         stp.tl.embed_images(sdata, model, **quiet)
         stp.tl.embed_images(sdata, self._raw(model), key_added=RAW, **quiet)
-        if model.reads_genes:
+        if reads_genes(model):
             stp.tl.fuse(table)
         return table
 

@@ -1,5 +1,6 @@
 """`stp embed`: in this process, under torchrun, and killed at any moment."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from stp.models import Stamp
 
 TORCHRUN, STP = (Path(sys.executable).with_name(name) for name in ("torchrun", "stp"))
 KEYS = ("X_stp_genes", "X_stp_images")
-N_KILLS = 8
+N_KILLS = 6
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,8 @@ def models(tmp_path_factory, tiny_config, vocabulary):
     one = Stamp.from_pretrained(folder / "one")
     one.gene_encoder.save_pretrained(folder / "genes")
     one.image_encoder.save_pretrained(folder / "images")
+    pathways = dataclasses.replace(tiny_config, gene=None, pathways={"a set": 3})
+    Stamp(pathways, vocabulary).save_pretrained(folder / "pathways")
     return folder
 
 
@@ -100,7 +103,8 @@ def test_one_part_that_is_missing_is_all_that_is_made(slides, models):
 def test_encoders_alone_embed_what_they_read(slides, models):
     assert embed(slides[0], model=models / "genes")[1][-1]["written"] == ["X_stp_genes"]
     assert "X_stp_genes_aligned" not in table_of(slides[0]).obsm
-    assert embed(slides[0], model=models / "images")[1][-1]["written"] == ["X_stp_images"]
+    for name in ("images", "pathways"):  # a Stamp of pathways alone reads no tokens
+        assert embed(slides[0], model=models / name)[1][-1]["written"] == ["X_stp_images"]
 
 
 def test_a_store_that_fails_does_not_stop_the_rest_and_the_manifest_says_why(slides, models, adata, tmp_path, capsys):

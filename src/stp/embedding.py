@@ -40,6 +40,11 @@ def open_model(name: str | Path) -> Model:
     return classes[kind].from_pretrained(name)
 
 
+def reads_genes(model: Model) -> bool:
+    """Tell whether a model embeds tokens; a Stamp that was aligned with pathways alone does not."""
+    return model.reads_genes and getattr(model, "gene_encoder", model) is not None
+
+
 def embed_stores(
     stores: Sequence[str | Path],
     model: Model,
@@ -132,7 +137,7 @@ def _missing(path: Path, model: Model, digest: str, table_key: str) -> list[str]
         raise FileNotFoundError(f"no store at {path}")
     group = zarr.open_group(path, mode="r", use_consolidated=False)
     has_image = bool(list(group["images"])) if "images" in group else False
-    wanted = [_keys.GENES] if model.reads_genes else []
+    wanted = [_keys.GENES] if reads_genes(model) else []
     # Without an image a Stamp still embeds genes; an image encoder has nothing to do, and says so.
     if isinstance(model, ImageEncoder) or (isinstance(model, Stamp) and has_image):
         wanted.append(_keys.IMAGES)
