@@ -1,4 +1,4 @@
-"""Embed spots by the H&E patches around them, read while the model computes."""
+"""Embed spots by the H&E patches around them."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -104,14 +104,14 @@ def embed_images(
     window = {"size": config.image_size, "um_per_px": config.um_per_px}
     results, inside, made_by = Results(table.n_obs), np.zeros(table.n_obs, dtype=bool), identity(model)
     how = {"batch_size": batch_size, "allow_upsampling": allow_upsampling, "max_bytes": max_bytes}
-    batches = _ahead(
+    batches = (
         (slide.rows[rows], patches)
         for slide in slides
         for rows, patches in slide.pyramid.stream(slide.centers, **window, **how)
     )
-    with inference(model, device, precision) as chosen, closing(batches):
+    with inference(model, device, precision) as chosen, closing(_ahead(batches, chosen)) as read:
         encode = _Encoder(model, chosen, batch_size)
-        for rows, patches in progress_of(batches, table.n_obs, "embed_images", progress):
+        for rows, patches in progress_of(read, table.n_obs, "embed_images", progress):
             results.add(rows, encode(patches))
     for slide in slides:
         inside[slide.rows] = slide.pyramid.inside(slide.centers, **window)
@@ -152,8 +152,14 @@ class _Encoder:
         return self.model.encode_images(batch) if isinstance(self.model, Stamp) else (self.model(batch),)
 
 
-def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
-    """Pass batches on while the next one is read in a thread."""
+def _ahead(batches: Iterator[Any], device: torch.device) -> Iterator[Any]:
+    """Pass batches on while the next one is read in a thread, unless the model computes on the CPU.
+
+    There, a thread that reads takes a core from those that compute, and all of these wait for the one that lost it.
+    """
+    if device.type == "cpu":
+        yield from batches
+        return
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, batches, None)
         while (batch := coming.result()) is not None:
