@@ -134,7 +134,7 @@ class ImagePyramid:
         allow_upsampling
             Accept a picture that is coarser than 1.25 times `um_per_px`.
         max_bytes
-            Limit on the memory that reading takes, patches not counted: by default 256 MiB, or what it takes to
+            Limit on pixels that are kept or decoded, patches not counted: by default 256 MiB, or what it takes to
             decode one chunk where that is more.
 
         Returns

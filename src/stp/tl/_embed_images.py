@@ -59,7 +59,7 @@ def embed_images(
     batch_size
         Patches at a time; halved, with a warning, where the device's memory does not hold so many.
     max_bytes
-        Limit on the memory that reading the image takes, patches not counted; by default 256 MiB, or what it takes
+        Limit on pixels that are kept or decoded, patches not counted; by default 256 MiB, or what it takes
         to decode one chunk where that is more.
     device
         A torch device; by default a GPU if there is one.
