@@ -23,7 +23,7 @@ from benchmarks import tables
 from benchmarks.clusters import blocks, clusters_of, pca, pca_of
 from benchmarks.expression import Targets, normalized
 from benchmarks.leakage import leaks, seen_by_model
-from benchmarks.predictions import METHODS, predictions
+from benchmarks.predictions import MEAN, METHODS, predictions
 from benchmarks.slides import FEATURES, Embedder, Section, read
 
 GENE_RATE, IMAGE_RATE = 1e-3, 1e-4  # the paper's learning rates of a probe
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     title, methods, rows, notes = TASKS[options.task](sections, embed, options)
     scores = pd.DataFrame(rows, columns=["method", "slide", "patient", "seed", "metric", "value"])
     notes = list(dict.fromkeys([*embed.notes, *notes]))
-    tables.write(options.out, title, scores, methods, notes)
+    tables.write(options.out, title, scores, methods, PCA if PCA in methods else MEAN, notes)
     settings = {name: str(value) for name, value in vars(options).items()}
     (options.out / "settings.json").write_text(json.dumps(settings, indent=2))
     print((options.out / "table.md").read_text())

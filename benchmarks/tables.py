@@ -67,10 +67,11 @@ def differences(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
     return wide.sub(base.reindex(wide.index.droplevel("method")).set_axis(wide.index)).drop(index=baseline)
 
 
-def write(out: Path, title: str, scores: pd.DataFrame, methods: list[str], notes: list[str]) -> None:
-    """Write scores.csv, table.csv, table.md and scores.png into a folder."""
+def write(out: Path, title: str, scores: pd.DataFrame, methods: list[str], baseline: str, notes: list[str]) -> None:
+    """Write scores.csv, differences.csv from a baseline, table.csv, table.md and scores.png into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     scores.to_csv(out / "scores.csv", index=False)
+    differences(scores, baseline).to_csv(out / "differences.csv")
     table, patients = paper_table(scores, methods), over_patients(scores, methods)
     table.to_csv(out / "table.csv", index_label="method")
     parts = [f"# {title}", "Mean ± standard deviation over slides or folds.", markdown(table)]

@@ -54,7 +54,9 @@ def test_clustering_scores_every_column_that_a_slide_allows(labelled, model, tmp
     assert of["D1"] == {"STAMP_G", "PCA", "PCA fitted on other slides"}, "no image, no column of images"
     assert (scores.groupby(["method", "slide", "metric"]).size() == 2).all()
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "scores.csv"), scores, check_dtype=False)
-    assert {"table.csv", "table.md", "scores.png", "settings.json"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"table.csv", "differences.csv", "table.md", "scores.png", "settings.json"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
     assert "stamp has no training.json: nothing tells whether" in (tmp_path / "table.md").read_text()
 
 
@@ -155,6 +157,12 @@ def test_few_patients_are_shown_one_by_one_and_more_by_an_interval():
     assert many.loc["m", "ari"].startswith("0.350 [0.2") and many.loc["m", "ari"].endswith("], n = 6")
     low, high = tables.bootstrap(np.arange(100.0))
     assert low == pytest.approx(49.5 - 1.96 * 2.89, abs=0.5) and high == pytest.approx(49.5 + 1.96 * 2.89, abs=0.5)
+
+
+def test_differences_are_paired_by_slide():
+    ours, base = long({"A": 0.4, "B": 0.3}), long({"B": 0.2, "A": 0.1}).assign(method="PCA")
+    found = tables.differences(pd.concat([ours, base]), "PCA")["ari"]
+    assert found.to_dict() == pytest.approx({("m", "A", "A1"): 0.3, ("m", "B", "B1"): 0.1})
 
 
 def test_the_papers_form_has_mean_and_deviation_over_slides():
