@@ -1,16 +1,22 @@
 """One synthetic slide whose color follows expression, its store, and a tiny Stamp trained on nothing."""
 
+import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each of the processes that share the tests
 
 import anndata
+import h5py
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+import tifffile
 
 matplotlib.use("Agg")
 
@@ -179,6 +185,100 @@ def embedded(sdata, stamp):
     tl.embed_genes(sdata, stamp)
     tl.embed_images(sdata, stamp)
     return sdata
+
+
+def write_counts(path, adata):
+    """Write counts as Cell Ranger 3 and later do: genes x barcodes in CSC."""
+    strings = {
+        "id": [f"ENSG{index:011d}" for index in range(adata.n_vars)],
+        "name": adata.var_names,
+        "feature_type": ["Gene Expression"] * adata.n_vars,
+        "genome": ["GRCh38"] * adata.n_vars,
+        "_all_tag_keys": ["genome"],
+    }
+    with h5py.File(path, "w") as file:
+        matrix = file.create_group("matrix")
+        matrix["barcodes"] = np.array(adata.obs_names, "S")
+        matrix["data"] = adata.X.data.astype(np.int32)
+        matrix["indices"] = adata.X.indices.astype(np.int64)
+        matrix["indptr"] = adata.X.indptr.astype(np.int64)
+        matrix["shape"] = np.array(adata.shape[::-1], np.int32)
+        features = matrix.create_group("features")
+        for key, values in strings.items():
+            features[key] = np.array(values, "S")
+        file.attrs.update({"chemistry_description": "Spatial 3' v1", "filetype": "matrix", "version": 2})
+
+
+def write_space_ranger(folder: Path, adata: anndata.AnnData, image: np.ndarray) -> None:
+    """Write a Space Ranger folder with rows of positions in another order than barcodes."""
+    import PIL.Image
+
+    (folder / "spatial").mkdir(parents=True)
+    write_counts(folder / "filtered_feature_bc_matrix.h5", adata)
+    positions = pd.DataFrame({"barcode": adata.obs_names, "in_tissue": 1})
+    positions[["array_row", "array_col"]] = adata.obs[["array_row", "array_col"]].to_numpy()
+    positions[["pxl_row_in_fullres", "pxl_col_in_fullres"]] = adata.obsm["spatial"][:, ::-1]
+    positions.sample(frac=1, random_state=0).to_csv(folder / "spatial" / "tissue_positions.csv", index=False)
+    scales = {"tissue_hires_scalef": 0.5, "tissue_lowres_scalef": 0.1}
+    factors = {"spot_diameter_fullres": 65.0, "fiducial_diameter_fullres": 100.0, **scales}
+    (folder / "spatial" / "scalefactors_json.json").write_text(json.dumps(factors))
+    for name, factor in (("hires", 0.5), ("lowres", 0.1)):
+        small = PIL.Image.fromarray(image).resize([int(n * factor) for n in image.shape[1::-1]])
+        small.save(folder / "spatial" / f"tissue_{name}_image.png")
+
+
+@pytest.fixture
+def space_ranger(adata, image, tmp_path) -> Path:
+    """Make a Space Ranger folder, and its full-resolution slide beside it."""
+    folder = tmp_path / "sample"
+    write_space_ranger(folder, adata, image)
+    tifffile.imwrite(tmp_path / "full.tif", image, tile=(256, 256), photometric="rgb")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory) -> Path:
+    """Run `stp demo` as a user does; STP_DEMO names a folder where it has run, and saves three minutes."""
+    if done := os.environ.get("STP_DEMO"):
+        return Path(done)
+    folder = tmp_path_factory.mktemp("demo")
+    command = [Path(sys.executable).with_name("stp"), "demo", "--out", folder]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def workplace(demo, tmp_path_factory) -> Path:
+    """Lay out the folder in which pages, examples and tutorials run: the demo, a slide, a Space Ranger folder."""
+    import spatialdata
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("workplace")
+    shutil.copytree(demo, folder / "demo", ignore=shutil.ignore_patterns("resume*"))
+    image = spatialdata.read_zarr(demo / "stores" / "held_out.zarr").images["image"]["scale0"].image
+    picture = Image.fromarray(image.transpose("y", "x", "c").to_numpy())
+    picture.resize([round(1.75 * n) for n in picture.size]).save(folder / "slide.tif")  # 1 um per pixel
+    adata, image = make_slide()
+    write_space_ranger(folder / "slide" / "outs", adata, image)
+    Image.fromarray(image).save(folder / "slide" / "full_resolution.tif")
+    return folder
+
+
+@pytest.fixture
+def names(workplace, monkeypatch) -> dict:
+    """Name what all pages take as given: the demo's held-out slide, a part of its spots, and the demo's Stamp."""
+    import scanpy
+    import spatialdata
+
+    import stp
+
+    monkeypatch.chdir(workplace)
+    sdata = spatialdata.read_zarr("demo/stores/held_out.zarr")
+    sdata.tables["table"] = sdata.tables["table"][::4].copy()
+    model = stp.models.Stamp.from_pretrained("demo/stamp")
+    given = {"stp": stp, "sc": scanpy, "spatialdata": spatialdata, "sdata": sdata, "model": model}
+    return given | {"adata": sdata.tables["table"].copy(), "vocabulary": model.vocabulary}
 
 
 # Threads of torch that wait must not spin: beside other processes on the same cores a step takes fifty times as long.

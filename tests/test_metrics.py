@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-import stp.metrics
 from stp.metrics import (
     ScoredGenes,
     batch_effect,
@@ -76,7 +75,7 @@ def test_recall_of_chance():
 def test_recall_is_the_same_in_blocks(monkeypatch):
     queries, references = np.random.default_rng(0).normal(size=(2, 101, 8)) + np.arange(8)
     whole = recall_at_k(queries, references)
-    monkeypatch.setattr(stp.metrics, "BLOCK", 7)
+    monkeypatch.setattr("stp.metrics._retrieval.BLOCK", 7)
     assert recall_at_k(queries, references) == whole
 
 

@@ -69,6 +69,12 @@ def synthetic_visium(
     ------
     ValueError
         If there are fewer than 6 rows or columns, or `um_per_px` is not positive.
+
+    Examples
+    --------
+    >>> slide = stp.datasets.synthetic_visium(seed=1, n_rows=8, n_cols=8, um_per_px=2.0)
+    >>> list(slide.images), list(slide.tables)
+    (['slide_full_image'], ['table'])
     """
     if min(n_rows, n_cols) < 6 or not um_per_px > 0:
         raise ValueError(f"n_rows and n_cols must be 6 or more, um_per_px positive: {n_rows}, {n_cols}, {um_per_px}")

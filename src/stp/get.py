@@ -33,6 +33,16 @@ def expression(adata: "AnnData", *, key: str = _keys.EXPRESSION) -> "AnnData":
     ------
     KeyError
         There is no such prediction.
+
+    Examples
+    --------
+    >>> reference = spatialdata.read_zarr("demo/stores/train_0.zarr")
+    >>> stp.tl.tokenize(reference, model)
+    >>> stp.tl.embed_genes(reference, model)
+    >>> stp.tl.embed_images(sdata, model)
+    >>> stp.tl.predict_expression(sdata, reference, genes=adata.var_names[:5])
+    >>> stp.get.expression(sdata.tables["table"]).n_vars
+    5
     """
     import anndata
     import pandas as pd

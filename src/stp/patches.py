@@ -41,6 +41,12 @@ class ImagePyramid:
         (3, 3) matrix from the coordinate system to pixels of the finest level.
     scale_source
         Where `um_per_px` was taken from.
+
+    Examples
+    --------
+    >>> pyramid = stp.patches.ImagePyramid.from_path("slide.tif", um_per_px=1.0)
+    >>> pyramid.read([[500, 500], [900, 700]], size=56, um_per_px=2.0).shape
+    (2, 56, 56, 3)
     """
 
     levels: tuple[Level, ...]

@@ -50,6 +50,10 @@ class Vocabulary:
     ------
     ValueError
         If gene ids repeat, there are more than 65,505 (tokens are uint16), or shapes disagree.
+
+    Examples
+    --------
+    >>> index = stp.Vocabulary.default().encode(["HER2", "ENSG00000141736.14"])
     """
 
     gene_ids: np.ndarray

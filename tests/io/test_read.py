@@ -1,10 +1,6 @@
-import json
-
 import anndata
 import dask.array
-import h5py
 import numpy as np
-import pandas as pd
 import PIL.Image
 import pytest
 import spatialdata
@@ -151,48 +147,6 @@ def test_what_is_no_rgb_image_is_refused(adata, image):
         from_anndata(adata, image[..., 0])
     with pytest.raises(FileNotFoundError, match=r"no image at nothing\.jpg"):
         from_anndata(adata, "nothing.jpg")
-
-
-def write_counts(path, adata):
-    """Write counts as Cell Ranger 3 and later do: genes x barcodes in CSC."""
-    strings = {
-        "id": [f"ENSG{index:011d}" for index in range(adata.n_vars)],
-        "name": adata.var_names,
-        "feature_type": ["Gene Expression"] * adata.n_vars,
-        "genome": ["GRCh38"] * adata.n_vars,
-        "_all_tag_keys": ["genome"],
-    }
-    with h5py.File(path, "w") as file:
-        matrix = file.create_group("matrix")
-        matrix["barcodes"] = np.array(adata.obs_names, "S")
-        matrix["data"] = adata.X.data.astype(np.int32)
-        matrix["indices"] = adata.X.indices.astype(np.int64)
-        matrix["indptr"] = adata.X.indptr.astype(np.int64)
-        matrix["shape"] = np.array(adata.shape[::-1], np.int32)
-        features = matrix.create_group("features")
-        for key, values in strings.items():
-            features[key] = np.array(values, "S")
-        file.attrs.update({"chemistry_description": "Spatial 3' v1", "filetype": "matrix", "version": 2})
-
-
-@pytest.fixture
-def space_ranger(adata, image, tmp_path):
-    """A Space Ranger folder with rows of positions in another order than barcodes, and its full-resolution slide."""
-    folder = tmp_path / "sample"
-    (folder / "spatial").mkdir(parents=True)
-    write_counts(folder / "filtered_feature_bc_matrix.h5", adata)
-    positions = pd.DataFrame({"barcode": adata.obs_names, "in_tissue": 1})
-    positions[["array_row", "array_col"]] = adata.obs[["array_row", "array_col"]].to_numpy()
-    positions[["pxl_row_in_fullres", "pxl_col_in_fullres"]] = adata.obsm["spatial"][:, ::-1]
-    positions.sample(frac=1, random_state=0).to_csv(folder / "spatial" / "tissue_positions.csv", index=False)
-    scales = {"tissue_hires_scalef": 0.5, "tissue_lowres_scalef": 0.1}
-    factors = {"spot_diameter_fullres": 65.0, "fiducial_diameter_fullres": 100.0, **scales}
-    (folder / "spatial" / "scalefactors_json.json").write_text(json.dumps(factors))
-    for name, factor in (("hires", 0.5), ("lowres", 0.1)):
-        small = PIL.Image.fromarray(image).resize([int(n * factor) for n in image.shape[1::-1]])
-        small.save(folder / "spatial" / f"tissue_{name}_image.png")
-    tifffile.imwrite(tmp_path / "full.tif", image, tile=(256, 256), photometric="rgb")
-    return folder
 
 
 def test_read_visium(space_ranger, adata, image):

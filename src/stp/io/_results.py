@@ -40,6 +40,14 @@ def write_results(sdata: "SpatialData", *, table_key: str = "table", keys: Seque
         A key is in none of the three slots.
     PermissionError
         The store is read-only.
+
+    Examples
+    --------
+    >>> slide = stp.datasets.synthetic_visium(n_rows=8, n_cols=8)
+    >>> stp.io.write_store(slide, "slide.zarr", patch_um_per_px=2.0, overwrite=True)
+    >>> stored = spatialdata.read_zarr("slide.zarr")
+    >>> stored.tables["table"].obs["seen"] = "yes"
+    >>> stp.io.write_results(stored, keys=["seen"])
     """
     import zarr
 

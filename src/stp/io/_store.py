@@ -79,6 +79,13 @@ def write_store(
         There is something at `path`, and `overwrite` is False or it is no store.
     ValueError
         No raw counts, several slides in one table, or an image that is too coarse.
+
+    Examples
+    --------
+    >>> slide = stp.datasets.synthetic_visium(n_rows=8, n_cols=8)
+    >>> stp.io.write_store(slide, "slide.zarr", patch_um_per_px=2.0, overwrite=True)
+    >>> list(spatialdata.read_zarr("slide.zarr").images)
+    ['image']
     """
     path = Path(path)
     if region_scale < 2 or not patch_um_per_px > 0:

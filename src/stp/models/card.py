@@ -52,6 +52,11 @@ class ModelCard:
         The stp that trained it.
     untrained_genes
         Ids of genes that the vocabulary grew by and no training has seen; see :func:`stp.models.grow`.
+
+    Examples
+    --------
+    >>> stp.models.ModelCard(license="CC-BY-4.0", intended_use="Breast cancer sections.").license
+    'CC-BY-4.0'
     """
 
     trained_on: tuple[str, ...] = ()

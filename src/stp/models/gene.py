@@ -30,6 +30,11 @@ class GeneEncoderConfig:
         weights need.
     tie_heads
         Predict genes with the token embedding instead of a matrix of their own; off for released weights.
+
+    Examples
+    --------
+    >>> stp.models.GeneEncoderConfig(width=128, depth=4, n_heads=8).context_length
+    1500
     """
 
     context_length: int = 1500
@@ -56,6 +61,13 @@ class GeneEncoder(Pretrained, nn.Module):
         Its size.
     vocabulary
         The genes that tokens stand for.
+
+    Examples
+    --------
+    >>> config = stp.models.GeneEncoderConfig(context_length=64, width=32, depth=2, n_heads=2, ffn_width=64)
+    >>> encoder = stp.models.GeneEncoder(config, vocabulary)
+    >>> stp.tl.tokenize(adata, encoder)
+    >>> stp.tl.embed_genes(adata, encoder)
     """
 
     config_class = GeneEncoderConfig

@@ -34,6 +34,11 @@ class ImageEncoderConfig:
         "rgb", or "bgr" for weights trained so.
     pretrained
         Start from timm's weights for this backbone.
+
+    Examples
+    --------
+    >>> stp.models.ImageEncoderConfig("vit_tiny_patch16_224", {"depth": 2}, image_size=64, um_per_px=2.0).image_size
+    64
     """
 
     backbone: str = "vit_large_patch16_224"
@@ -62,6 +67,13 @@ class ImageEncoder(Pretrained, nn.Module):
     """Encode patches and regions with one backbone.
 
     A patch carries the learned prompt token; a region carries its patch instead, shrunk to one token.
+
+    Examples
+    --------
+    >>> config = stp.models.ImageEncoderConfig("vit_tiny_patch16_224", backbone_args={}, um_per_px=2.0)
+    >>> encoder = stp.models.ImageEncoder(config)
+    >>> encoder.width
+    192
     """
 
     config_class = ImageEncoderConfig

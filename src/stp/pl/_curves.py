@@ -30,6 +30,10 @@ def training(run_dir: str | Path) -> "Figure":
         The folder has no metrics.jsonl.
     ValueError
         It has no line yet.
+
+    Examples
+    --------
+    >>> figure = stp.pl.training("demo/stamp")
     """
     import matplotlib.pyplot as plt
 

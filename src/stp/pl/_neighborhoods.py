@@ -47,6 +47,10 @@ def neighborhoods(
     ------
     KeyError
         There are no coordinates.
+
+    Examples
+    --------
+    >>> figure = stp.pl.neighborhoods(sdata)
     """
     import matplotlib.pyplot as plt
     from matplotlib.collections import LineCollection

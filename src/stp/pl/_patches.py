@@ -50,6 +50,10 @@ def patches(
     ------
     KeyError
         A named spot is not in the table.
+
+    Examples
+    --------
+    >>> figure = stp.pl.patches(sdata)
     """
     import matplotlib.pyplot as plt
 

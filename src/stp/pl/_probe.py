@@ -34,6 +34,12 @@ def confusion(adata: "AnnData | SpatialData", *, key: str = _keys.PROBE, table_k
     ------
     KeyError
         There is no such probe.
+
+    Examples
+    --------
+    >>> stp.tl.embed_images(sdata, model)
+    >>> stp.tl.linear_probe(sdata, "domain", learning_rate=1e-2)
+    >>> figure = stp.pl.confusion(sdata)
     """
     import matplotlib.pyplot as plt
     from sklearn.metrics import ConfusionMatrixDisplay
@@ -80,6 +86,14 @@ def batch_effect(
     ------
     KeyError
         There is no such result.
+
+    Examples
+    --------
+    >>> stp.tl.tokenize(adata, model)
+    >>> stp.tl.embed_genes(adata, model)
+    >>> adata.obs["half"] = (adata.obs["array_col"] > 25).astype(str)
+    >>> stp.tl.batch_effect(adata, "half", use_reps=["X_stp_genes"])
+    >>> figure = stp.pl.batch_effect(adata)
     """
     import matplotlib.pyplot as plt
 

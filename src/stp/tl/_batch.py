@@ -61,6 +61,19 @@ def batch_effect(
         A column or an embedding is missing.
     ValueError
         There is one batch or one class.
+
+    Examples
+    --------
+    >>> import anndata
+    >>> paths = ["demo/stores/train_0.zarr", "demo/stores/train_1.zarr"]
+    >>> slides = {path: spatialdata.read_zarr(path).tables["table"] for path in paths}
+    >>> for slide in slides.values():
+    ...     stp.tl.tokenize(slide, model)
+    ...     stp.tl.embed_genes(slide, model)
+    >>> both = anndata.concat(slides, label="slide", uns_merge="same", index_unique="-")
+    >>> stp.tl.batch_effect(both, "slide", use_reps=["X_stp_genes"])
+    >>> "stp_batch_effect" in both.uns
+    True
     """
     import pandas as pd
 

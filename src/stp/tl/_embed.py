@@ -75,6 +75,13 @@ def embed_genes(
         There are no tokens.
     ValueError
         The tokens were made with another vocabulary, or nothing says with which.
+
+    Examples
+    --------
+    >>> stp.tl.tokenize(sdata, model)
+    >>> stp.tl.embed_genes(sdata, model)
+    >>> sdata.tables["table"].obsm["X_stp_genes"].shape[1]
+    64
     """
     adata = begin(adata, table_key, copy)
     tokens = np.asarray(require(adata, "obsm", tokens_key, "stp.tl.tokenize(adata, model)"))
@@ -134,6 +141,15 @@ def fuse(
         An embedding is missing.
     ValueError
         Embeddings of stp are of different models, or nothing says of which.
+
+    Examples
+    --------
+    >>> stp.tl.tokenize(sdata, model)
+    >>> stp.tl.embed_genes(sdata, model)
+    >>> stp.tl.embed_images(sdata, model)
+    >>> stp.tl.fuse(sdata)
+    >>> sdata.tables["table"].obsm["X_stp_fused"].shape[1]
+    192
     """
     adata = begin(adata, table_key, copy)
     blocks = [np.asarray(require(adata, "obsm", rep, _keys.made_by(rep))) for rep in use_reps]

@@ -96,6 +96,12 @@ def embed_images(
         An AnnData was given; :func:`stp.io.from_anndata` adds its image.
     ValueError
         Several readings are possible, the scale is unknown or contradicted, or the image is too coarse.
+
+    Examples
+    --------
+    >>> stp.tl.embed_images(sdata, model)
+    >>> sdata.tables["table"].obsm["X_stp_images"].shape[1]
+    128
     """
     table = begin(sdata, table_key, copy)
     where = {"image_key": image_key, "shapes_key": shapes_key, "coordinate_system": coordinate_system}

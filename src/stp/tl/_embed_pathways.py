@@ -64,6 +64,12 @@ def embed_pathways(
     ------
     ValueError
         The model knows no pathways, X is not raw counts, or its genes are of another species.
+
+    Examples
+    --------
+    >>> stp.tl.embed_pathways(adata, model)  # that of the demo was aligned with genes alone
+    Traceback (most recent call last):
+    ValueError: ...
     """
     adata = begin(adata, table_key, copy)
     sets = _sets(model)

@@ -98,6 +98,16 @@ def predict_expression(
     ValueError
         The embeddings are of different models, or nothing says of which; no spot has an embedding, the references
         share no gene, there are fewer references than `n_neighbors`, or their counts are not raw.
+
+    Examples
+    --------
+    >>> reference = spatialdata.read_zarr("demo/stores/train_0.zarr")
+    >>> stp.tl.tokenize(reference, model)
+    >>> stp.tl.embed_genes(reference, model)
+    >>> stp.tl.embed_images(sdata, model)
+    >>> stp.tl.predict_expression(sdata, reference, genes=adata.var_names[:5])
+    >>> sdata.tables["table"].obsm["stp_expression"].shape[1]
+    5
     """
     adata, tables = begin(adata, table_key, copy), open_references(reference, table_key)
     queries, vectors, model = open_embeddings(adata, use_rep, tables, reference_rep)

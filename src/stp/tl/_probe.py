@@ -81,6 +81,13 @@ def linear_probe(
     ValueError
         No spot has a label, there is one class, a class is rarer than there are folds, or a slide would be in both
         sides of a split.
+
+    Examples
+    --------
+    >>> stp.tl.embed_images(sdata, model)
+    >>> stp.tl.linear_probe(sdata, "domain", learning_rate=1e-2)
+    >>> list(sdata.tables["table"].uns["stp_probe"]["scores"])
+    ['n_spots', 'balanced_accuracy', 'weighted_f1']
     """
     adata = begin(adata, table_key, copy)
     features = np.asarray(require(adata, "obsm", use_rep, _keys.made_by(use_rep)), dtype=np.float32)

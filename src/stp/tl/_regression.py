@@ -79,6 +79,15 @@ def regress_expression(
     ValueError
         The features are of different models, or nothing says of which; no spot has any, the references share no
         gene, or their counts are not raw.
+
+    Examples
+    --------
+    >>> reference = spatialdata.read_zarr("demo/stores/train_0.zarr")
+    >>> for slide in (reference, sdata):
+    ...     stp.tl.embed_images(slide, model)
+    >>> stp.tl.regress_expression(sdata, reference, genes=adata.var_names[:5])
+    >>> sdata.tables["table"].obsm["stp_expression"].shape[1]
+    5
     """
     adata, tables = begin(adata, table_key, copy), open_references(reference, table_key)
     features, of_references, made_by = open_embeddings(adata, use_rep, tables, use_rep)

@@ -54,6 +54,16 @@ def score_clusters(
         A column or the embedding is missing.
     ValueError
         No spot has label and cluster, or all labels are the same.
+
+    Examples
+    --------
+    >>> stp.tl.tokenize(adata, model)
+    >>> stp.tl.embed_genes(adata, model)
+    >>> sc.pp.neighbors(adata, use_rep="X_stp_genes")
+    >>> sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False)
+    >>> stp.tl.score_clusters(adata, "domain", "leiden", use_rep="X_stp_genes")
+    >>> sorted(adata.uns["stp_cluster_scores"]["scores"])[:2]
+    ['ari', 'calinski_harabasz']
     """
     adata = begin(adata, table_key, copy)
     embedding = np.asarray(require(adata, "obsm", use_rep, _keys.made_by(use_rep)))
@@ -120,6 +130,17 @@ def score_expression(
         There is no prediction, or a predicted gene is not measured in both tables.
     ValueError
         No spot has a prediction, or counts are not raw.
+
+    Examples
+    --------
+    >>> reference = spatialdata.read_zarr("demo/stores/train_0.zarr")
+    >>> stp.tl.tokenize(reference, model)
+    >>> stp.tl.embed_genes(reference, model)
+    >>> stp.tl.embed_images(sdata, model)
+    >>> stp.tl.predict_expression(sdata, reference, genes=adata.var_names)
+    >>> stp.tl.score_expression(sdata, reference)
+    >>> sorted(sdata.tables["table"].uns["stp_expression_scores"]["scores"])
+    ['MSE', 'PCC-E', 'PCC-V']
     """
     import pandas as pd
 
@@ -177,6 +198,15 @@ def score_retrieval(
         An embedding is missing.
     ValueError
         No spot has both.
+
+    Examples
+    --------
+    >>> stp.tl.tokenize(sdata, model)
+    >>> stp.tl.embed_genes(sdata, model)
+    >>> stp.tl.embed_images(sdata, model)
+    >>> stp.tl.score_retrieval(sdata)
+    >>> "stp_retrieval_scores" in sdata.tables["table"].uns
+    True
     """
     adata = begin(adata, table_key, copy)
     pair = [np.asarray(require(adata, "obsm", rep, _keys.made_by(rep))) for rep in (use_rep, reference_rep)]

@@ -75,6 +75,12 @@ def tokenize(
     ValueError
         The vocabulary has no means or is of another species, the counts are not raw, no gene is known, or less than
         half of the UMIs are.
+
+    Examples
+    --------
+    >>> stp.tl.tokenize(sdata, model)
+    >>> sdata.tables["table"].obsm["stp_tokens"].dtype
+    dtype('uint16')
     """
     if context_length < 1:
         raise ValueError(f"context_length must be positive, not {context_length}")

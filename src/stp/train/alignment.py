@@ -88,6 +88,18 @@ def align(
         encoder, gene sets and targets do not fit together, or `output_dir` holds a run with other settings.
     OSError
         The decoded images do not fit the disk of `output_dir`.
+
+    Examples
+    --------
+    >>> size = stp.models.GeneEncoderConfig(context_length=32, width=16, depth=1, n_heads=2, ffn_width=32)
+    >>> genes = stp.models.GeneEncoder(size, vocabulary)
+    >>> backbone = {"patch_size": 8, "depth": 1, "embed_dim": 32, "num_heads": 2}
+    >>> image = stp.models.ImageEncoderConfig("vit_tiny_patch16_224", backbone, image_size=32, um_per_px=1.75)
+    >>> config = stp.train.AlignConfig(epochs=1, batch_size=32, accumulate=1, projection_width=16)
+    >>> stores = ["demo/stores/train_0.zarr"]
+    >>> stamp = stp.train.align(stores, "runs/stamp", gene_encoder=genes, image_encoder=image, config=config)
+    >>> stamp.config.projection_width
+    16
     """
     genes, vocabulary = _genes(gene_encoder, vocabulary, config)
     stores, held_out = open_stores(stores, table_key), open_stores(validation, table_key)

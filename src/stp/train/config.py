@@ -67,6 +67,11 @@ class Phase:
     epochs, batch_size, accumulate
         Passes over the spots, spots per batch of one process, batches per step. A neighborhood batch holds groups of
         nine.
+
+    Examples
+    --------
+    >>> stp.train.Phase(objective="neighborhood", batch_size=216).epochs
+    1
     """
 
     objective: str = "masked"
@@ -97,6 +102,12 @@ class PretrainConfig(LoopConfig):
     log_frequency_start
         Start the bias of the heads at the log frequency of tokens, so that the first loss is that of guessing by
         frequency. Not in the paper.
+
+    Examples
+    --------
+    >>> config = stp.train.PretrainConfig(learning_rate=1e-3)
+    >>> [phase.objective for phase in config.phases]
+    ['masked', 'neighborhood']
     """
 
     phases: tuple[Phase, ...] = (Phase(), Phase(objective="neighborhood", batch_size=216))
@@ -147,6 +158,11 @@ class AlignConfig(LoopConfig):
         Standard deviation of the log factor on each channel's optical density. Not in the paper.
     projection_width
         Width of the space in which genes and images meet.
+
+    Examples
+    --------
+    >>> stp.train.AlignConfig(epochs=10, micro_batch=32).batch_size
+    256
     """
 
     targets: str = "genes"

@@ -67,6 +67,15 @@ def pretrain(
         The loss or its gradient is not finite; names the stores of the batch, and no step is taken.
     SystemExit
         With status 0, after a checkpoint: the process was sent SIGTERM or SIGUSR1.
+
+    Examples
+    --------
+    >>> size = stp.models.GeneEncoderConfig(context_length=32, width=16, depth=1, n_heads=2, ffn_width=32)
+    >>> config = stp.train.PretrainConfig(phases=(stp.train.Phase(batch_size=32),))
+    >>> stores = ["demo/stores/train_0.zarr"]
+    >>> genes = stp.train.pretrain(stores, "runs/genes", vocabulary=vocabulary, model=size, config=config)
+    >>> genes.width
+    16
     """
     stores, held_out = open_stores(stores, table_key), open_stores(validation, table_key)
     vocabulary.divisors()

@@ -1,0 +1,72 @@
+"""README and docs: their Python blocks run, in order, and what the reference shows runs too."""
+
+import ast
+import doctest
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import stp
+
+ROOT = Path(__file__).parents[1]
+NOT_RUN = re.compile(r"# not run by the tests: \w+")
+FENCED = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if "_build" not in page.parts]
+WITH_CODE = [page for page in PAGES if FENCED.search(page.read_text())]
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    """Close figures, and keep squidpy's and scanpy's from opening windows."""
+    import matplotlib.pyplot as plt
+
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.filterwarnings("default")  # pages show what users see, warnings included
+def test_blocks_of_pages_run(page, names):
+    blocks = FENCED.findall(page.read_text())
+    for number, block in enumerate(blocks):
+        if not NOT_RUN.match(block):
+            code = compile(block, f"{page.name}, block {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            exec(code, names)
+
+
+class Checker(doctest.OutputChecker):
+    """Where nothing is said to be printed, let the progress of other packages pass."""
+
+    def check_output(self, want, got, optionflags):
+        return not want or super().check_output(want, got, optionflags)
+
+
+def public() -> dict[str, object]:
+    parts = {name: getattr(stp, name) for name in stp.__all__ if not name.startswith("_")}
+    modules = {name: part for name, part in parts.items() if inspect.ismodule(part)}
+    inner = {f"{name}.{one}": getattr(part, one) for name, part in modules.items() for one in part.__all__}
+    return inner | {name: part for name, part in parts.items() if name not in modules}
+
+
+@pytest.mark.parametrize("name", sorted(public()))
+@pytest.mark.filterwarnings("default")
+def test_examples_of_the_reference_run(name, names):
+    part = public()[name]
+    own = [test for test in doctest.DocTestFinder(recurse=False).find(part, name, globs=names) if test.examples]
+    assert own, f"give stp.{name} an Examples section"
+    runner = doctest.DocTestRunner(Checker(), verbose=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    said: list[str] = []
+    for test in own:
+        runner.run(test, out=said.append)
+    assert not runner.failures, "".join(said)
+
+
+def test_links_between_pages_lead_somewhere():
+    """Sphinx sees to those within docs; this sees to README, whose links must also work from a package index."""
+    for target in re.findall(r"\]\(((?!https?://)[^)]+)\)", (ROOT / "README.md").read_text()):
+        path, _, anchor = target.partition("#")
+        text = (ROOT / path).read_text() if (ROOT / path).suffix == ".md" else ""
+        headings = {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in text.splitlines()}
+        assert (ROOT / path).exists() and (not anchor or anchor in headings), target
