@@ -56,7 +56,9 @@ def test_examples_of_the_reference_run(name, names):
     part = public()[name]
     own = [test for test in doctest.DocTestFinder(recurse=False).find(part, name, globs=names) if test.examples]
     assert own, f"give stp.{name} an Examples section"
-    runner = doctest.DocTestRunner(Checker(), verbose=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    runner = doctest.DocTestRunner(
+        Checker(), verbose=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    )
     said: list[str] = []
     for test in own:
         runner.run(test, out=said.append)

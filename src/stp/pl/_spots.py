@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-CATEGORIES = "tab10"
+# Colors that people with any color vision tell apart (Okabe and Ito), and two more.
+CATEGORIES = "#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00 #F0E442 #000000 #999999 #882255".split()
 
 
 def spots(
@@ -84,7 +85,7 @@ def _scatter(ax: "Axes", xy: np.ndarray, values: Any, size: float | None) -> Non
         ax.figure.colorbar(points, ax=ax, shrink=0.7)
         return
     categories = values.astype("category").cat.categories
-    colors = plt.get_cmap(CATEGORIES if len(categories) <= 10 else "tab20").colors
+    colors = CATEGORIES if len(categories) <= len(CATEGORIES) else plt.get_cmap("tab20").colors
     for i, category in enumerate(categories):
         chosen = (values == category).to_numpy()
         ax.scatter(*xy[chosen].T, color=colors[i % len(colors)], s=size, linewidths=0, label=str(category))
