@@ -58,6 +58,14 @@ def from_anndata(
         `obsm[spatial_key]` is missing.
     ValueError
         The physical scale is unknown or contradicted, or the image is not 8-bit RGB.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> picture = np.full((2500, 2700, 3), 255, dtype=np.uint8)  # or "slide.tif"
+    >>> sdata = stp.io.from_anndata(adata, picture, um_per_px=1.0, name="mine")
+    >>> list(sdata.images), list(sdata.shapes)
+    (['mine_full_image'], ['mine'])
     """
     require(adata, "obsm", spatial_key, "nothing of stp: give the spot centers in pixels as this key, or spatial_key=")
     centers = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
@@ -150,6 +158,12 @@ def read_visium(
     Returns
     -------
     SpatialData with the coordinate systems of spatialdata-io and "um".
+
+    Examples
+    --------
+    >>> sdata = stp.io.read_visium("slide/outs", image="slide/full_resolution.tif", name="mine")
+    >>> "um" in sdata.coordinate_systems
+    True
     """
     import spatialdata_io
 
@@ -213,6 +227,12 @@ def read_wsi(
     ------
     ValueError
         The scale is unknown or contradicted, or no tile holds enough tissue.
+
+    Examples
+    --------
+    >>> slide = stp.io.read_wsi("slide.tif", um_per_px=1.0, tile_um=112)
+    >>> slide.tables["table"].n_vars
+    0
     """
     import anndata
     import spatialdata

@@ -20,6 +20,11 @@ class ExpressionHeadConfig:
         Names of what it predicts, and in which units.
     features_of
         Digest of the model that made the features, where it is known.
+
+    Examples
+    --------
+    >>> stp.models.ExpressionHeadConfig(128, ("ERBB2",), "log1p of counts per 10,000").width
+    128
     """
 
     width: int
@@ -29,7 +34,14 @@ class ExpressionHeadConfig:
 
 
 class ExpressionHead(Pretrained, nn.Module):
-    """Three linear layers with ReLU between them: width, twice the width, width, genes."""
+    """Three linear layers with ReLU between them: width, twice the width, width, genes.
+
+    Examples
+    --------
+    >>> config = stp.models.ExpressionHeadConfig(128, ("ERBB2",), "log1p of counts per 10,000")
+    >>> len(stp.models.ExpressionHead(config).layers)
+    5
+    """
 
     config_class = ExpressionHeadConfig
     reads_genes = False

@@ -105,6 +105,11 @@ def backbones() -> "pd.DataFrame":
     this scale is from ("stated" by its makers, "20x" where they state a magnification, "assumed" where they state
     nothing), mean and standard deviation of its normalization, licence, whether the hub asks to accept terms before
     it gives the weights, and a note. Licences and terms change; read them on the hub before use.
+
+    Examples
+    --------
+    >>> stp.models.backbones().loc["Midnight-12k", "license"]
+    'MIT'
     """
     import pandas as pd
 
@@ -136,6 +141,12 @@ def load_backbone(name: str, *, path: str | Path | None = None) -> ImageEncoder:
         There is no such file; or neither the hub nor its cache gives the weights.
     PermissionError
         The hub refuses the weights: its terms are to be accepted first.
+
+    Examples
+    --------
+    >>> stp.models.load_backbone("Midnight-12k", path="nowhere.safetensors")  # with a file of yours
+    Traceback (most recent call last):
+    FileNotFoundError: no weights at nowhere.safetensors
     """
     if name not in BACKBONES:
         raise ValueError(

@@ -31,6 +31,11 @@ class StampConfig:
         Name of each gene set, and how many genes it has; none where images were aligned with genes alone.
     adapter_reduction
         Features over the width of the adapters that :func:`stp.train.adapt` adds; none without them.
+
+    Examples
+    --------
+    >>> stp.models.StampConfig(projection_width=128).gene.width
+    512
     """
 
     gene: GeneEncoderConfig | None = field(default_factory=GeneEncoderConfig)
@@ -66,6 +71,12 @@ class Stamp(Pretrained, nn.Module):
         Its size.
     vocabulary
         The genes that tokens and gene sets stand for.
+
+    Examples
+    --------
+    >>> model = stp.models.Stamp.from_pretrained("demo/stamp")
+    >>> model.config.projection_width, model.vocabulary.n_genes
+    (64, 415)
     """
 
     config_class = StampConfig

@@ -66,6 +66,16 @@ def expression(
         There is no prediction, or a gene is not measured or not predicted.
     ValueError
         Measured and predicted are in different units.
+
+    Examples
+    --------
+    >>> genes = list(adata.var_names[:2])
+    >>> reference = spatialdata.read_zarr("demo/stores/train_0.zarr")
+    >>> stp.tl.tokenize(reference, model)
+    >>> stp.tl.embed_genes(reference, model)
+    >>> stp.tl.embed_images(sdata, model)
+    >>> stp.tl.predict_expression(sdata, reference, genes=genes)
+    >>> figure = stp.pl.expression(sdata, genes)
     """
     import matplotlib.pyplot as plt
     from matplotlib.colors import Normalize
@@ -120,6 +130,15 @@ def gene_correlation(
         There is no prediction.
     ValueError
         No predicted gene is measured, or measured and predicted are in different units.
+
+    Examples
+    --------
+    >>> reference = spatialdata.read_zarr("demo/stores/train_0.zarr")
+    >>> stp.tl.tokenize(reference, model)
+    >>> stp.tl.embed_genes(reference, model)
+    >>> stp.tl.embed_images(sdata, model)
+    >>> stp.tl.predict_expression(sdata, reference, genes=adata.var_names[:9])
+    >>> figure = stp.pl.gene_correlation(sdata)
     """
     import matplotlib.pyplot as plt
 

@@ -58,6 +58,15 @@ def retrieval(
         There is no prediction, or no such spot.
     ValueError
         The spot has no prediction, or the references are not those of the prediction.
+
+    Examples
+    --------
+    >>> reference = spatialdata.read_zarr("demo/stores/train_0.zarr")
+    >>> stp.tl.tokenize(reference, model)
+    >>> stp.tl.embed_genes(reference, model)
+    >>> stp.tl.embed_images(sdata, model)
+    >>> stp.tl.predict_expression(sdata, reference, genes=adata.var_names[:2])
+    >>> figure = stp.pl.retrieval(sdata, reference, spot=adata.obs_names[0])
     """
     import matplotlib.pyplot as plt
 

@@ -45,6 +45,10 @@ def spots(
     Returns
     -------
     The figure; axes are in um.
+
+    Examples
+    --------
+    >>> figure = stp.pl.spots(sdata, ["domain", "activity"])
     """
     import matplotlib.pyplot as plt
 

@@ -152,6 +152,16 @@ def apply_expression_head(
         There are no features.
     ValueError
         The features are of another model than those the head was fitted on.
+
+    Examples
+    --------
+    >>> stp.tl.embed_images(sdata, model)
+    >>> config = stp.train.RegressionConfig(epochs=1, batch_size=8)
+    >>> genes = list(adata.var_names[:3])
+    >>> head = stp.train.fit_expression_head(sdata, "runs/head", genes=genes, config=config, resume=False)
+    >>> stp.tl.apply_expression_head(sdata, head)  # here on what it was fitted on
+    >>> sdata.tables["table"].obsm["stp_expression"].shape[1]
+    3
     """
     adata = begin(adata, table_key, copy)
     features = np.asarray(require(adata, "obsm", use_rep, _keys.made_by(use_rep)), dtype=np.float32)

@@ -68,6 +68,16 @@ def adapt(
         A table has no features.
     ValueError
         Features are of another model, the model is adapted already, or `output_dir` holds a run with other settings.
+
+    Examples
+    --------
+    >>> stp.tl.tokenize(sdata, model)
+    >>> stp.tl.embed_genes(sdata, model)
+    >>> stp.tl.embed_images(sdata, model)
+    >>> config = stp.train.AdaptConfig(epochs=1, batch_size=8)
+    >>> adapted = stp.train.adapt(sdata, "runs/adapted", model=model, config=config, resume=False)
+    >>> adapted.config.projection_width
+    64
     """
     model = model if isinstance(model, Stamp) else Stamp.from_pretrained(model)
     if model.config.adapter_reduction is not None:

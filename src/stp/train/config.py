@@ -213,6 +213,10 @@ class AdaptConfig(LoopConfig):
         Epochs without a better validation score after which training ends.
     reduction
         Features over the width of the adapter: 4 gives the count of parameters in the paper's table, 2 is its text.
+
+    Examples
+    --------
+    >>> config = stp.train.AdaptConfig(epochs=5)
     """
 
     epochs: int = 20
@@ -240,6 +244,10 @@ class RegressionConfig(LoopConfig):
         Passes over the spots, spots per batch of one process, batches per step.
     patience
         Epochs without a better validation score after which training ends.
+
+    Examples
+    --------
+    >>> config = stp.train.RegressionConfig(epochs=5)
     """
 
     epochs: int = 100

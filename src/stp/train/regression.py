@@ -67,6 +67,15 @@ def fit_expression_head(
         Features or a gene are missing, or no gene is marked as highly variable and none is asked for.
     ValueError
         Features are of different models, the tables share no gene, or their counts are not raw.
+
+    Examples
+    --------
+    >>> stp.tl.embed_images(sdata, model)
+    >>> config = stp.train.RegressionConfig(epochs=1, batch_size=8)
+    >>> genes = list(adata.var_names[:3])
+    >>> head = stp.train.fit_expression_head(sdata, "runs/head", genes=genes, config=config, resume=False)
+    >>> head.config.width
+    128
     """
     tables = open_references(reference, table_key)
     held_out = open_references(validation, table_key, allow_none=True)
