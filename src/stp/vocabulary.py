@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_GENES = 2**16 - 1 - N_SPECIAL  # tokens are uint16
-
 _DTYPES = {"gene_ids": object, "symbols": object, "means": np.float64, "n_detected": np.int64}
 
 
