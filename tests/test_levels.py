@@ -34,12 +34,6 @@ def test_arrays_of_any_order_and_backing(channels_first, alpha, backing):
     np.testing.assert_array_equal(window, RGB[3:20, 50:60])
 
 
-def test_in_memory_reads_once():
-    level = open_array(dask.array.from_array(np.moveaxis(RGB, -1, 0), chunks=16)).in_memory()
-    assert isinstance(level.array, np.ndarray)
-    np.testing.assert_array_equal(whole(level), RGB)
-
-
 @pytest.mark.parametrize(
     ("array", "message"),
     [

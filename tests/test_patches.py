@@ -101,7 +101,7 @@ def test_a_small_picture_may_be_enlarged_on_request():
 
 
 @pytest.mark.parametrize("um_per_px", [0.5, 1.3])
-@pytest.mark.parametrize("backing", ["dask", "zarr", "cyx", "tiff", "in memory"])
+@pytest.mark.parametrize("backing", ["dask", "zarr", "cyx", "tiff"])
 def test_patches_are_the_same_from_any_backing(backing, um_per_px, tmp_path):
     def tiff(array):
         tifffile.imwrite(tmp_path / "a.tif", array, tile=(64, 64), photometric="rgb", compression="deflate")
@@ -112,21 +112,11 @@ def test_patches_are_the_same_from_any_backing(backing, um_per_px, tmp_path):
         "zarr": lambda x: zarr.create_array({}, data=x, chunks=(50, 64, 3)),
         "cyx": lambda x: np.ascontiguousarray(np.moveaxis(x, -1, 0)),
         "tiff": tiff,
-        "in memory": lambda x: dask.array.from_array(x, chunks=100),
     }
     pyramid = pyramid_of(make[backing](IMAGE))
-    pyramid = pyramid.in_memory() if backing == "in memory" else pyramid
     centers = np.concatenate([CENTERS, [[5, 5], [402, 300]]])
     expected = pyramid_of(IMAGE).read(centers, size=32, um_per_px=um_per_px)
     np.testing.assert_array_equal(pyramid.read(centers, size=32, um_per_px=um_per_px), expected)
-
-
-def test_in_memory_keeps_large_levels_where_they_are():
-    large, small = Counted(IMAGE), Counted(IMAGE[::2, ::2])
-    pyramid = pyramid_of(large, small).in_memory(max_bytes=IMAGE.nbytes // 2)
-    assert (large.windows, small.windows) == ([], [small.shape])
-    assert pyramid.levels[0].array is large
-    assert isinstance(pyramid.levels[1].array, np.ndarray)
 
 
 @pytest.mark.parametrize("um_per_px", [0.5, 1.3])

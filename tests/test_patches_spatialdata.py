@@ -84,7 +84,7 @@ def test_levels_of_a_real_slide_show_the_same_place(real):
     path = real("wsi", "TCGA-CR-7395-01A-01-TS1.svs")
     slide = ImagePyramid.from_path(path, um_per_px=0.25)
     assert [level.origin for level in slide.levels] == [(0, 0), (0, 0)]  # its maker dropped the last pixels
-    (image,) = (level.in_memory().array for level in slide.levels[:1])
+    image = slide.levels[0].read(0, slide.levels[0].shape[0], 0, slide.levels[0].shape[1])
     assert (image.shape[0] % 2, image.shape[1] % 2) == (1, 1)
     element = Image2DModel.parse(image, dims=("y", "x", "c"), c_coords=list("rgb"), scale_factors=[2, 2])
     levels = ImagePyramid.from_spatialdata(spatialdata.SpatialData(images={"he": element}), "he", um_per_px=0.25)

@@ -46,11 +46,6 @@ class Level:
             return np.moveaxis(np.asarray(self.array[:3, top:bottom, left:right]), 0, -1)
         return np.asarray(self.array[top:bottom, left:right, :3])
 
-    def in_memory(self) -> "Level":
-        """Return the same level, read once and kept."""
-        whole = np.ascontiguousarray(self.read(0, self.shape[0], 0, self.shape[1]))
-        return Level(whole, origin=self.origin)
-
 
 def open_array(array: Any) -> Level:
     """Wrap an array, telling y x c from c y x by where the three or four channels stand."""

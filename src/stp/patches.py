@@ -20,7 +20,6 @@ __all__ = ["ImagePyramid"]
 WHITE = 255
 SQUARE = 1.02  # a pixel may be this much longer than wide
 UPSAMPLING_LIMIT = 1.25  # the finest level may be this much coarser than asked for (method.md section 4)
-KEPT_BYTES = 512 * 2**20  # of a level that is kept in memory: a Visium capture area at 0.5 um per pixel
 NATIVE = 0.5  # a window that differs from the patch by less than this many pixels is a plain slice
 
 
@@ -95,11 +94,6 @@ class ImagePyramid:
         stated = linear_scale(pixels_to["um"]) if "um" in pixels_to else None
         value, source = resolve({"um_per_px": um_per_px, "the coordinate system um": stated})
         return cls(element_levels(element), value, to_pixels, source)
-
-    def in_memory(self, max_bytes: int = KEPT_BYTES) -> "ImagePyramid":
-        """Return a pyramid whose levels up to `max_bytes` are read once and kept."""
-        levels = [level.in_memory() if 3 * np.prod(level.shape) <= max_bytes else level for level in self.levels]
-        return ImagePyramid(tuple(levels), self.um_per_px, self.affine, self.scale_source)
 
     def to_pixels(self, centers: np.ndarray) -> np.ndarray:
         """Map coordinates (n, 2) as x, y to pixels of the finest level."""
