@@ -38,6 +38,12 @@ def grow(model: Model, vocabulary: Vocabulary) -> Model:
     ------
     ValueError
         The vocabulary lacks genes of the model, or the model reads gene sets.
+
+    Examples
+    --------
+    >>> grown = stp.models.grow(model, model.vocabulary)
+    >>> grown.vocabulary.n_genes == model.vocabulary.n_genes
+    True
     """
     if isinstance(model, Stamp) and (model.gene_encoder is None or model.config.pathways):
         raise ValueError("gene sets stand for genes by their place in the vocabulary; a model of pathways cannot grow")

@@ -55,6 +55,12 @@ def load_reference(checkpoint: str | Path, assets: str | Path, *, channel_order:
     ValueError
         A file is damaged or holds anything but what it should, in which case nothing in it was run; or tensors are
         missing, unknown or of another shape (named).
+
+    Examples
+    --------
+    >>> stp.models.load_reference("nowhere/pytorch_model.bin", "assets")  # with the files of the release
+    Traceback (most recent call last):
+    FileNotFoundError: ...
     """
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():
