@@ -1,5 +1,6 @@
 """One synthetic slide whose color follows expression, its store, and a tiny Stamp trained on nothing."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -241,10 +242,15 @@ def demo(tmp_path_factory) -> Path:
     """Run `stp demo` as a user does; STP_DEMO names a folder where it has run, and saves three minutes."""
     if done := os.environ.get("STP_DEMO"):
         return Path(done)
-    folder = tmp_path_factory.mktemp("demo")
-    command = [Path(sys.executable).with_name("stp"), "demo", "--out", folder]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # which all processes have
+    folder = base / "demo"
+    with (base / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "summary.json").exists():
+            command = [Path(sys.executable).with_name("stp"), "demo", "--out", folder]
+            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert run.returncode == 0, run.stdout + run.stderr
     return folder
 
 

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 NOT_RUN = re.compile(r"# not run by the tests: \w+")
 FENCED = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if "_build" not in page.parts]
+TUTORIALS = sorted((ROOT / "tutorials").glob("*.ipynb"))
 WITH_CODE = [page for page in PAGES if FENCED.search(page.read_text())]
 
 
@@ -34,6 +36,23 @@ def test_blocks_of_pages_run(page, names):
         if not NOT_RUN.match(block):
             code = compile(block, f"{page.name}, block {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             exec(code, names)
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("default")
+def test_tutorials_run(tutorial, names):
+    cells = json.loads(tutorial.read_text())["cells"]
+    assert all(cell["outputs"] for cell in cells if cell["cell_type"] == "code" and _shows(cell)), "commit its outputs"
+    assert tutorial.stat().st_size < 2**20
+    for number, cell in enumerate(cells):
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"{tutorial.name}, cell {number}", "exec"), names)
+
+
+def _shows(cell: dict) -> bool:
+    """Tell whether a cell ends in a value or makes a figure."""
+    last = ast.parse("".join(cell["source"])).body[-1]
+    return isinstance(last, ast.Expr) or "figure = " in "".join(cell["source"])
 
 
 class Checker(doctest.OutputChecker):
