@@ -10,6 +10,8 @@ from stp import tl
 from stp._provenance import model_of, require_one_model
 from stp.models import Stamp
 
+GENE = ["EPCAM"]
+
 
 @pytest.fixture
 def other(stamp):
@@ -37,7 +39,7 @@ def joined(tables, **how):
 
 def test_every_embedding_tells_its_model(embedded, stamp):
     tl.fuse(embedded)
-    tl.predict_expression(embedded, embedded)
+    tl.predict_expression(embedded, embedded, genes=GENE)
     table = embedded.tables["table"]
     expected = {"name": "Stamp", "class": "Stamp", "digest": stamp.digest, "vocabulary": stamp.vocabulary.digest}
     for key in ("X_stp_genes", "X_stp_images", "X_stp_fused", "stp_expression"):
@@ -66,28 +68,31 @@ def test_fuse_refuses_embeddings_of_different_models(embedded, other):
 
 
 def test_retrieval_refuses_a_reference_of_another_model(embedded, parts, other):
-    tl.predict_expression(embedded, parts[0])
+    tl.predict_expression(embedded, parts[0], genes=GENE)
     tl.embed_genes(parts[0], other)
-    with pytest.raises(ValueError, match="do not mix: the images by .*; the reference's genes by .*; embed all spots"):
-        tl.predict_expression(embedded, parts[0])
+    with pytest.raises(
+        ValueError,
+        match="do not mix: X_stp_images_aligned by .*; X_stp_genes_aligned of reference 0 by .*; embed all spots",
+    ):
+        tl.predict_expression(embedded, parts[0], genes=GENE)
 
 
 def test_retrieval_refuses_a_reference_of_unknown_origin(embedded, parts):
     parts[0].obsm["mine"] = parts[0].obsm["X_stp_genes_aligned"]
-    with pytest.raises(ValueError, match="the reference's genes by something that is not recorded"):
-        tl.predict_expression(embedded, parts[0], reference_rep="mine")
+    with pytest.raises(ValueError, match="mine of reference 0 by something that is not recorded"):
+        tl.predict_expression(embedded, parts[0], reference_rep="mine", genes=GENE)
 
 
 def test_what_concat_loses_is_an_error_that_names_the_remedy(embedded, parts, stamp):
     with pytest.raises(ValueError, match=r"which model made obsm\['X_stp_genes_aligned'\].*uns_merge=\"same\""):
-        tl.predict_expression(embedded, joined(parts))
+        tl.predict_expression(embedded, joined(parts), genes=GENE)
     with pytest.raises(ValueError, match=r"with which vocabulary obsm\['stp_tokens'\] was made.*uns_merge=\"same\""):
         tl.embed_genes(joined(parts), stamp)
 
 
 def test_what_concat_keeps_is_enough(embedded, parts, stamp):
     whole = joined(parts, uns_merge="same")
-    tl.predict_expression(embedded, whole)
+    tl.predict_expression(embedded, whole, genes=GENE)
     tl.embed_genes(whole, stamp, key_added="again")
     assert embedded.tables["table"].uns["stp_expression"]["model"]["digest"] == stamp.digest
 
@@ -95,7 +100,7 @@ def test_what_concat_keeps_is_enough(embedded, parts, stamp):
 def test_tables_of_two_models_lose_the_digest_when_they_are_joined(embedded, parts, other):
     tl.embed_genes(parts[1], other)
     with pytest.raises(ValueError, match="where the tables were embedded with different models"):
-        tl.predict_expression(embedded, joined(parts, uns_merge="same"))
+        tl.predict_expression(embedded, joined(parts, uns_merge="same"), genes=GENE)
 
 
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])

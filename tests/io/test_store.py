@@ -13,6 +13,7 @@ from spatialdata.transformations import get_transformation
 
 import stp.io._store
 from stp import Vocabulary
+from stp._table import names_digest
 from stp.data.slides import find_slides
 from stp.data.store import SpotStore
 from stp.io import from_anndata, write_store
@@ -104,6 +105,7 @@ def test_the_image_has_the_wanted_scales(shot, bare_slide, tmp_path, patch_um_pe
     assert sdata.attrs["stp_store"] == {
         "version": 1,
         "name": "a",
+        "genes": names_digest(sdata["table"].var_names),
         "unit": "um",
         "patch_um_per_px": patch_um_per_px,
         "scale_source": "the coordinate system um",

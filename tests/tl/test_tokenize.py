@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
+import stp
 from stp import Vocabulary, tl
 
 
@@ -69,6 +70,7 @@ def test_parameters_are_recorded(adata, vocabulary):
         },
         "coverage": 1.0,
         "n_genes": 32,
+        "version": stp.__version__,
     }
 
 

@@ -129,7 +129,13 @@ def _slide(sdata: Any, table: "AnnData", image_key, shapes_key, coordinate_syste
     """Resolve the slide, or None where there is no image."""
     if not getattr(sdata, "images", None):
         return None
-    slides = find_slides(
+    attrs = table.uns.get("spatialdata_attrs")
+    regions = list(table.obs[attrs["region_key"]].unique()) if attrs else []
+    if len(regions) > 1:
+        raise ValueError(
+            f"a store holds one slide, the table covers {regions}; write one subset of the table per store"
+        )
+    (slide,) = find_slides(
         sdata,
         table,
         image_key=image_key,
@@ -137,12 +143,7 @@ def _slide(sdata: Any, table: "AnnData", image_key, shapes_key, coordinate_syste
         coordinate_system=coordinate_system,
         um_per_px=um_per_px,
     )
-    if len(slides) != 1:
-        regions = [slide.region for slide in slides]
-        raise ValueError(
-            f"a store holds one slide, the table covers {regions}; write one subset of the table per store"
-        )
-    return slides[0]
+    return slide
 
 
 def _centers(sdata: Any, table: "AnnData", um_per_px: float | None) -> tuple[np.ndarray | None, str]:
