@@ -65,10 +65,16 @@ def versions() -> Iterator[Line]:
         yield Line(asked.name, fits, found, "" if fits else f"too old: {remedy}", needed=True)
     for name in MAIN:
         try:
-            import_module(name)
+            _import(name)
         except Exception as error:  # noqa: BLE001 - a broken install can raise anything
             remedy = f"install it again: pip install --force-reinstall {name}"
             yield Line(f"import {name}", False, f"{type(error).__name__}: {error}", remedy, needed=True)
+
+
+def _import(name: str) -> None:
+    with warnings.catch_warnings():  # of others, about themselves
+        warnings.simplefilter("ignore")
+        import_module(name)
 
 
 def namesake() -> Iterator[Line]:
@@ -125,7 +131,7 @@ def optional_parts() -> Iterator[Line]:
     """Import what only some functions need."""
     for module, extra in EXTRAS.items():
         try:
-            import_module(module)
+            _import(module)
             yield Line(module, True, f"works, for {extra}")
         except Exception as error:  # noqa: BLE001 - a broken install can raise anything
             yield Line(module, None, f"does not ({type(error).__name__})", f"pip install '{OURS}[{extra}]'")

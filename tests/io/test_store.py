@@ -189,7 +189,7 @@ def test_several_regions_are_refused(sdata, tmp_path):
     sdata.tables["table"] = TableModel.parse(
         second, region=["slide", "other"], region_key="stp_region", instance_key="stp_spot"
     )
-    with pytest.raises(ValueError, match=r"a store holds one slide, the table covers \['slide', 'other'\]"):
+    with pytest.raises(ValueError, match=r"one slide is needed, the table covers \['slide', 'other'\]; subset"):
         write_store(sdata, tmp_path / "a.zarr", patch_um_per_px=4.0)
 
 

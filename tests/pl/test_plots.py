@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from spatialdata.models import TableModel
 
 from stp import io, pl
 
@@ -22,6 +23,18 @@ def titles(figure):
 
 def rectangles(ax):
     return [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+
+
+@pytest.mark.parametrize("draw", [pl.patches, lambda sdata: pl.spots(sdata, "array_row")], ids=["patches", "spots"])
+def test_of_several_slides_none_is_left_out_in_silence(sdata, draw):
+    table = sdata["table"].copy()
+    table.obs["stp_region"] = pd.Categorical(["slide"] * 50 + ["other"] * 50)
+    del table.uns["spatialdata_attrs"]
+    sdata.shapes["other"] = sdata["slide"]
+    how = {"region": ["slide", "other"], "region_key": "stp_region", "instance_key": "stp_spot"}
+    sdata.tables["table"] = TableModel.parse(table, **how)
+    with pytest.raises(ValueError, match=r"the table covers \['slide', 'other'\]; subset the table to one"):
+        draw(sdata)
 
 
 # ---- patches

@@ -64,6 +64,15 @@ def find_slides(
     return slides
 
 
+def only_slide(sdata: "SpatialData", table: "AnnData", **where: Any) -> Slide:
+    """Resolve the slide of a table that covers one, as `find_slides` does; ValueError where it covers several."""
+    attrs = table.uns.get("spatialdata_attrs")
+    regions = list(table.obs[attrs["region_key"]].unique()) if attrs else []
+    if len(regions) > 1:
+        raise ValueError(f"one slide is needed, the table covers {regions}; subset the table to one of them first")
+    return find_slides(sdata, table, **where)[0]
+
+
 def spots_in_um(sdata: Any, table: "AnnData") -> np.ndarray | None:
     """Return the centers of a table's spots (n_obs, 2) in the coordinate system um; None where they are not in it."""
     if not getattr(sdata, "shapes", None) or "spatialdata_attrs" not in table.uns:

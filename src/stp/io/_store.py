@@ -14,7 +14,7 @@ from stp._keys import STORE, STORE_VERSION
 from stp._log import logger
 from stp._scale import lattice_um_per_unit
 from stp._table import gene_names, get_table, names_digest, tie
-from stp.data.slides import Slide, find_slides, spots_in_um
+from stp.data.slides import Slide, only_slide, spots_in_um
 from stp.io._pixels import empty_image, fill, make_arrays, shape_at
 from stp.vocabulary import Vocabulary
 
@@ -129,13 +129,7 @@ def _slide(sdata: Any, table: "AnnData", image_key, shapes_key, coordinate_syste
     """Resolve the slide, or None where there is no image."""
     if not getattr(sdata, "images", None):
         return None
-    attrs = table.uns.get("spatialdata_attrs")
-    regions = list(table.obs[attrs["region_key"]].unique()) if attrs else []
-    if len(regions) > 1:
-        raise ValueError(
-            f"a store holds one slide, the table covers {regions}; write one subset of the table per store"
-        )
-    (slide,) = find_slides(
+    return only_slide(
         sdata,
         table,
         image_key=image_key,
@@ -143,7 +137,6 @@ def _slide(sdata: Any, table: "AnnData", image_key, shapes_key, coordinate_syste
         coordinate_system=coordinate_system,
         um_per_px=um_per_px,
     )
-    return slide
 
 
 def _centers(sdata: Any, table: "AnnData", um_per_px: float | None) -> tuple[np.ndarray | None, str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp._table import get_table
-from stp.data.slides import Slide, find_slides
+from stp.data.slides import Slide, only_slide
 from stp.pl._spots import draw_tissue
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def patches(
     import matplotlib.pyplot as plt
 
     table = get_table(sdata, table_key)
-    slide = find_slides(sdata, table, image_key=image_key, um_per_px=um_per_px)[0]
+    slide = only_slide(sdata, table, image_key=image_key, um_per_px=um_per_px)
     chosen = _choose(slide, table.obs_names[slide.rows], spots)
     n = len(chosen)
     figure = plt.figure(figsize=(4.6 + 1.9 * n, 4.2), layout="constrained")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp._table import get_table, require
-from stp.data.slides import Slide, find_slides
+from stp.data.slides import Slide, only_slide
 from stp.pl._tissue import frame, marker_area, picture_of
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def spots(
     table = get_table(sdata, table_key)
     columns = [color] if isinstance(color, str) else list(color)
     values = [require(table, "obs", name, "what makes it") for name in columns]
-    slide = find_slides(sdata, table, image_key=image_key, um_per_px=um_per_px)[0]
+    slide = only_slide(sdata, table, image_key=image_key, um_per_px=um_per_px)
     figure, axes = plt.subplots(
         1, 1 + len(columns), figsize=(4.6 * (1 + len(columns)), 4.2), layout="constrained", squeeze=False
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp._table import get_table, require
-from stp.data.slides import Slide, find_slides
+from stp.data.slides import Slide, only_slide
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -35,7 +35,7 @@ class Tissue:
         """Find the slide of a SpatialData with an image, or take coordinates alone."""
         table = get_table(data, table_key)
         if getattr(data, "images", None):
-            slide = find_slides(data, table, image_key=image_key, um_per_px=um_per_px)[0]
+            slide = only_slide(data, table, image_key=image_key, um_per_px=um_per_px)
             xy = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
             return cls(slide.rows, xy, *picture_of(slide))
         xy = np.asarray(require(table, "obsm", spatial_key, "what gives the coordinates"), dtype=float)[:, :2]
