@@ -11,6 +11,7 @@ from stp._keys import REGION, SPOT
 from stp._version import __version__
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -101,6 +102,13 @@ def require(adata: "AnnData", slot: str, key: str, made_by: str) -> Any:
     if key not in values:
         raise KeyError(f"adata.{slot}[{key!r}] is missing; run {made_by} first")
     return values[key]
+
+
+def require_column(adata: "AnnData", key: str, argument: str) -> "pd.Series":
+    """Return `adata.obs[key]`, or raise a KeyError that lists what the argument may name."""
+    if key not in adata.obs:
+        raise KeyError(f"adata.obs[{key!r}] is missing; pass {argument}= one of {list(adata.obs)}")
+    return adata.obs[key]
 
 
 def gene_names(adata: "AnnData", gene_ids_key: str | None = None) -> np.ndarray:

@@ -47,7 +47,7 @@ def test_only_batches_where_no_label_is_named(slides):
     [
         ("donor", {}, KeyError, r"obs\['donor'\] is missing"),
         ("slide", {"use_reps": ["X_stp_fused"]}, KeyError, r"run stp\.tl\.fuse\(adata\) first"),
-        ("one", {}, ValueError, "there is one class"),
+        ("one", {}, ValueError, r"obs\['one'\] is .* everywhere; a batch effect needs two"),
     ],
 )
 def test_batch_effect_refuses(slides, batch, how, error, message):

@@ -111,7 +111,7 @@ def of_regions(adata):
 @pytest.mark.parametrize(
     ("change", "how", "error", "message"),
     [
-        (lambda a: a.obs.pop("label"), {}, KeyError, r"obs\['label'\] is missing; run what gives the labels first"),
+        (lambda a: a.obs.pop("label"), {}, KeyError, r"obs\['label'\] is missing; pass label_key= one of"),
         (lambda a: a.obsm.pop("X_stp_images"), {}, KeyError, r"run stp\.tl\.embed_images\(sdata, model\) first"),
         (one_class, {}, ValueError, r"all labels are 'a' in obs\['label'\]; a probe needs two classes"),
         (no_label, {}, ValueError, r"no spot has a label in obs\['label'\]"),

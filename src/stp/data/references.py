@@ -8,7 +8,7 @@ import numpy as np
 
 from stp import _keys
 from stp._provenance import Model, model_of, require_one_model
-from stp._table import get_table, require
+from stp._table import get_table, require, require_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +87,6 @@ def name_spots(tables: Mapping[str, "AnnData"], rows: np.ndarray, slide_key: str
 def _slides(table: "AnnData", label: str, slide_key: str | None) -> Any:
     """Name the slide of each spot: by a column, by the regions that the table annotates, else by the reference."""
     if slide_key is not None:
-        return require(table, "obs", slide_key, f"nothing else: pass slide_key= one of {list(table.obs)} or None")
+        return require_column(table, slide_key, "slide_key")
     attrs = table.uns.get("spatialdata_attrs")
     return table.obs[attrs["region_key"]] if attrs else np.full(table.n_obs, label, dtype=object)

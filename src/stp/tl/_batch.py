@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp import _keys, metrics
-from stp._table import begin, record, require
+from stp._table import begin, record, require, require_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -78,9 +78,11 @@ def batch_effect(
     import pandas as pd
 
     adata = begin(adata, table_key, copy)
-    batches = require(adata, "obs", batch_key, "what gives it").astype(str).to_numpy()
-    labels = None if label_key is None else require(adata, "obs", label_key, "what gives the labels")
-    slides = None if slide_key is None else require(adata, "obs", slide_key, "what gives it").astype(str).to_numpy()
+    batches = require_column(adata, batch_key, "batch_key").astype(str).to_numpy()
+    if len(set(batches)) == 1:
+        raise ValueError(f"obs[{batch_key!r}] is {batches[0]!r} everywhere; a batch effect needs two batches")
+    labels = None if label_key is None else require_column(adata, label_key, "label_key")
+    slides = None if slide_key is None else require_column(adata, slide_key, "slide_key").astype(str).to_numpy()
     scores = {}
     for rep in use_reps:
         embedding = np.asarray(require(adata, "obsm", rep, _keys.made_by(rep)))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from stp import _keys
 from stp._splits import check_whole, folds
-from stp._table import begin, record, require
+from stp._table import begin, record, require, require_column
 from stp.metrics import classification_scores
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def linear_probe(
     adata = begin(adata, table_key, copy)
     features = np.asarray(require(adata, "obsm", use_rep, _keys.made_by(use_rep)), dtype=np.float32)
     labels = _labels(adata, label_key)
-    groups = None if group_key is None else require(adata, "obs", group_key, "what gives it").astype(str).to_numpy()
+    groups = None if group_key is None else require_column(adata, group_key, "group_key").astype(str).to_numpy()
     rows = np.flatnonzero(labels.notna().to_numpy() & np.isfinite(features).all(axis=1))
     slides = _slides(adata)[rows]
     groups = None if groups is None else groups[rows]
@@ -126,7 +126,7 @@ def linear_probe(
 
 
 def _labels(adata: "AnnData", key: str) -> "pd.Series":
-    labels = require(adata, "obs", key, "what gives the labels")
+    labels = require_column(adata, key, "label_key")
     labels = labels.astype(object).where(labels.notna() & (labels.astype(str) != ""), None)
     if (n := labels.nunique()) < 2:
         what = "no spot has a label" if n == 0 else f"all labels are {labels.dropna().iloc[0]!r}"

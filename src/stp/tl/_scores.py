@@ -6,7 +6,7 @@ import numpy as np
 
 from stp import _keys, metrics
 from stp._counts import log_normalized_blocks
-from stp._table import begin, get_table, record, require
+from stp._table import begin, get_table, record, require, require_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,7 +68,7 @@ def score_clusters(
     adata = begin(adata, table_key, copy)
     embedding = np.asarray(require(adata, "obsm", use_rep, _keys.made_by(use_rep)))
     columns = [
-        require(adata, "obs", label_key, "what gives the labels"),
+        require_column(adata, label_key, "label_key"),
         require(adata, "obs", cluster_key, "sc.tl.leiden(adata)"),
     ]
     known = np.isfinite(embedding).all(axis=1)
