@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import warnings
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -10,8 +11,9 @@ from stp.models import GeneEncoderConfig, ImageEncoderConfig
 from stp.train import AlignConfig, PretrainConfig
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 import figures  # noqa: E402
+from tests import bad_input  # noqa: E402
 
 project = "stp"
 author = "stp developers"
@@ -32,6 +34,8 @@ default_role = "literal"
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates"]
 figures.main(HERE / "generated")
+with tempfile.TemporaryDirectory() as folder:
+    (HERE / "generated" / "errors.txt").write_text(bad_input.page(Path(folder)))
 
 # Names of other projects become links, unless nothing can be fetched: a missing inventory is a warning,
 # and a warning is an error here.

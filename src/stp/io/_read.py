@@ -8,7 +8,7 @@ import numpy as np
 from stp._files import open_file
 from stp._levels import Level, open_array
 from stp._scale import lattice_um_per_unit, resolve, scale_factors
-from stp._table import require, tie
+from stp._table import tie
 from stp.patches import ImagePyramid
 
 if TYPE_CHECKING:
@@ -67,7 +67,11 @@ def from_anndata(
     >>> list(sdata.images), list(sdata.shapes)
     (['mine_full_image'], ['mine'])
     """
-    require(adata, "obsm", spatial_key, "nothing of stp: give the spot centers in pixels as this key, or spatial_key=")
+    if spatial_key not in adata.obsm:
+        raise KeyError(
+            f"adata.obsm[{spatial_key!r}] is missing: put spot centers there, x and y in pixels of the full-resolution "
+            f"image, or pass spatial_key= one of {list(adata.obsm)}"
+        )
     centers = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
     levels, tagged = _open(image)
     factors = scale_factors(adata.uns)

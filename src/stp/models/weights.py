@@ -70,7 +70,9 @@ def _unpickled(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        raise ValueError(f"{path} is damaged or holds more than tensors; nothing in it was run ({error})") from error
+        # torch's message is a page that ends by telling how to run the file all the same.
+        said = str(error).split("WeightsUnpickler error: ")[-1].split(" was not")[0].partition("\n")[0]
+        raise ValueError(f"{path} is damaged or holds more than tensors; nothing in it was run ({said})") from error
 
 
 def tensors_of(state: Any, path: Path) -> dict[str, torch.Tensor]:
