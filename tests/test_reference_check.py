@@ -37,6 +37,18 @@ def test_without_an_image_channels_are_left_out(released, adata):
     assert len(found) == 3 and np.isfinite(found.to_numpy()).all()
 
 
+def test_a_coarse_image_is_refused_before_genes_are_embedded(released, sdata, monkeypatch):
+    coarse = dataclasses.replace(released.image_encoder.config, um_per_px=0.5)
+    monkeypatch.setattr(released.image_encoder, "config", coarse)
+    monkeypatch.setattr(reference_check, "_by_genes", lambda *of: pytest.fail("genes were embedded"))
+    with pytest.raises(ValueError, match="allow_upsampling=True"):
+        reference_check.compare(released, sdata, n_spots=10)
+    monkeypatch.undo()
+    monkeypatch.setattr(released.image_encoder, "config", coarse)
+    found = reference_check.compare(released, sdata, n_spots=10, allow_upsampling=True)
+    assert len(found) == 5
+
+
 def test_tokens_of_another_tie_order_are_those_of_the_same_ranks(released, adata):
     tokens = reference_check._tokens(adata, released.vocabulary, released)
     other = reference_check._other_ties(adata, released)

@@ -59,12 +59,14 @@ def _add_reference_check(commands: argparse._SubParsersAction) -> None:
     check.add_argument("section", type=Path, help="a section of yours: SpatialData zarr folder, or h5ad without image")
     check.add_argument("--n-spots", type=int, default=100, help="spots drawn from it (100)")
     check.add_argument("--table-key", default="table", help="table of the SpatialData (table)")
+    coarse = "accept an image coarser than 0.625 um per pixel, 1.25 times what these weights are for"
+    check.add_argument("--allow-upsampling", action="store_true", help=coarse)
 
 
 def _reference_check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     from stp.reference_check import run
 
-    chosen = {"n_spots": options.n_spots, "table_key": options.table_key}
+    chosen = {name: getattr(options, name) for name in ("n_spots", "table_key", "allow_upsampling")}
     try:
         return run(options.checkpoint, options.assets, options.section, **chosen)
     except (ValueError, KeyError, OSError) as error:

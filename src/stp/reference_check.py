@@ -31,10 +31,18 @@ class Side(NamedTuple):
     aligned: np.ndarray  # (n, projection width), unit vectors
 
 
-def run(checkpoint: Path, assets: Path, section: Path, *, n_spots: int, table_key: str = "table") -> int:
+def run(
+    checkpoint: Path,
+    assets: Path,
+    section: Path,
+    *,
+    n_spots: int,
+    table_key: str = "table",
+    allow_upsampling: bool = False,
+) -> int:
     """Print the comparison for a section: a SpatialData zarr folder or, without images, an h5ad file."""
     data, stamp = read_section(section), load_reference(checkpoint, assets)
-    table = compare(stamp, data, n_spots=n_spots, table_key=table_key)
+    table = compare(stamp, data, n_spots=n_spots, table_key=table_key, allow_upsampling=allow_upsampling)
     print(
         f"{section.name}, {min(n_spots, get_table(data, table_key).n_obs)} spots: one change at a time to the release"
     )
@@ -53,7 +61,9 @@ def read_section(path: Path) -> Any:
         raise ValueError(f"{path} is no h5ad file and no SpatialData zarr folder ({error})") from error
 
 
-def compare(stamp: Stamp, data: Any, *, n_spots: int, table_key: str = "table") -> pd.DataFrame:
+def compare(
+    stamp: Stamp, data: Any, *, n_spots: int, table_key: str = "table", allow_upsampling: bool = False
+) -> pd.DataFrame:
     """Embed spots drawn from a section as released, and with one thing changed at a time.
 
     Returns
@@ -64,6 +74,10 @@ def compare(stamp: Stamp, data: Any, *, n_spots: int, table_key: str = "table") 
     """
     whole = get_table(data, table_key)
     part = whole[np.sort(np.random.default_rng(SEED).permutation(whole.n_obs)[:n_spots])].copy()
+    images = {}  # first, since an image that does not do is refused before hours of genes
+    if getattr(data, "images", None):
+        data.tables[table_key] = part
+        images = _by_images(stamp, data, table_key=table_key, allow_upsampling=allow_upsampling)
     tokens = _tokens(part, stamp.vocabulary, stamp)
     released = _by_genes(stamp, tokens)
     exact = dataclasses.replace(stamp.vocabulary, round_means=not stamp.vocabulary.round_means)
@@ -75,24 +89,21 @@ def compare(stamp: Stamp, data: Any, *, n_spots: int, table_key: str = "table") 
         rows[change] = {"other tokens": (other != tokens).mean(), **_moved(released, _by_genes(stamp, other))}
     with _changed(stamp.gene_encoder, pooling="mean"):
         rows["mean over real tokens"] = {"other tokens": 0.0, **_moved(released, _by_genes(stamp, tokens))}
-    if getattr(data, "images", None):
-        rows |= _orders_of_channels(stamp, data, part, table_key, released)
+    for order, side in images.items():
+        moved = _moved(images[stamp.image_encoder.config.channel_order], side)
+        recall = metrics.recall_at_k(side.aligned, released.aligned)[5]
+        rows[f"channels {order}"] = {**moved, "recall@5": recall, "chance": 5 / part.n_obs}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _orders_of_channels(stamp: Stamp, data: Any, part: "AnnData", table_key: str, genes: Side) -> dict[str, dict]:
-    data.tables[table_key] = part
+def _by_images(stamp: Stamp, data: Any, **where: Any) -> dict[str, Side]:
+    """Embed by images, with channels in either order."""
     sides = {}
     for order in ("bgr", "rgb"):
         with _changed(stamp.image_encoder, channel_order=order):
-            found = tl.embed_images(data, stamp, table_key=table_key, batch_size=BATCH, copy=True).obsm
+            found = tl.embed_images(data, stamp, batch_size=BATCH, copy=True, **where).obsm
         sides[order] = Side(found[IMAGES], found[aligned(IMAGES)])
-    own = sides[stamp.image_encoder.config.channel_order]
-    return {
-        f"channels {order}": _moved(own, side)
-        | {"recall@5": metrics.recall_at_k(side.aligned, genes.aligned)[5], "chance": 5 / part.n_obs}
-        for order, side in sides.items()
-    }
+    return sides
 
 
 @contextmanager

@@ -248,8 +248,7 @@ class Vocabulary:
         ValueError
             If there are no parts, their genes differ, or one has no means.
         """
-        parts = list(parts)
-        if not parts:
+        if not (parts := list(parts)):
             raise ValueError("no vocabularies to merge")
         for part in parts:
             if part.means is None or part.n_detected is None:
@@ -265,6 +264,8 @@ class Vocabulary:
 
         Means of genes that both have stay as they are here. ValueError where one of the two has means, one none.
         """
+        if not isinstance(other, Vocabulary):
+            raise TypeError("grow takes a Vocabulary; Vocabulary.from_genes(gene_ids) makes one")
         if (self.means is None) != (other.means is None):
             raise ValueError("one vocabulary has means and the other has none; Vocabulary.fit(data) computes them")
         new = ~np.isin(other.gene_ids, self.gene_ids)
@@ -290,9 +291,8 @@ class Vocabulary:
         """Read a file that :meth:`save` wrote; ValueError where it is no vocabulary, or not the one that was saved."""
         columns, about = read_columns(path)
         try:
-            aliases = genes_by_name(columns["gene_ids"], columns.pop("aliases"))
-            corpus = tuple(about["corpus"])
-            vocabulary = cls(**columns, aliases=aliases, round_means=about["round_means"], corpus=corpus)
+            columns["aliases"] = genes_by_name(columns["gene_ids"], columns["aliases"])
+            vocabulary = cls(**columns, round_means=about["round_means"], corpus=tuple(about["corpus"]))
             if vocabulary.digest != about["digest"]:
                 raise ValueError("its genes and means are not those that were saved")
         except (KeyError, TypeError, ValueError, AttributeError) as error:

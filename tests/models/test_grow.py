@@ -23,6 +23,8 @@ def test_a_vocabulary_grows_at_its_end(vocabulary, larger):
     assert vocabulary.grow(vocabulary).digest == vocabulary.digest
     with pytest.raises(ValueError, match="one vocabulary has means and the other has none"):
         vocabulary.grow(Vocabulary.from_genes(["NEW"]))
+    with pytest.raises(TypeError, match="Vocabulary.from_genes"):
+        vocabulary.grow(["NEW"])
 
 
 def test_names_of_two_genes_stay_ambiguous():
