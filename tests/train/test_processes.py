@@ -235,6 +235,7 @@ def test_ranks_that_are_asked_to_stop_write_a_checkpoint(recipe):
 @pytest.mark.slow
 def test_alignment_killed_and_resumed_equals_one_never_stopped(align_recipe):
     path = align_recipe("align_killed")
+    path.write_text("n_workers = 2\n" + path.read_text())
     out = path.with_suffix("")
     for n_lines in (2, 12):
         process = start(STP, "align", path)

@@ -1,7 +1,7 @@
 """The training loop: steps, schedule, checkpoints and validation; it knows neither losses nor data."""
 
 import math
-import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +17,7 @@ from stp.data.samplers import share
 from stp.models.device import autocast
 from stp.train.config import LoopConfig, Plan
 from stp.train.run import Run
-from stp.train.stop import leave_stop_requests_to_the_trainer, stop_requests
+from stp.train.stop import stop_requests
 from stp.train.world import World
 
 Batch = dict[str, torch.Tensor]
@@ -72,7 +72,7 @@ def fit(
                 break
             started, seen = time.perf_counter(), 0
             span = range(first, steps_in[epoch])
-            for picks, batches in _batches(dataset, sampler, epoch, span, plan.accumulate, config, world):
+            for picks, batches in _batches(dataset, sampler, epoch, span, plan.accumulate, config, run):
                 rate = _set_rate(optimizer, step, sum(steps_in), config)
                 _seed(config.seed, phase, step)
                 try:
@@ -175,28 +175,23 @@ def _unfinished(steps_in: list[int], step: int) -> Iterator[tuple[int, int]]:
 
 
 def _batches(
-    dataset: Dataset, sampler: Any, epoch: int, span: range, accumulate: int, config: LoopConfig, world: World
+    dataset: Dataset, sampler: Any, epoch: int, span: range, accumulate: int, config: LoopConfig, run: Run
 ) -> Iterator[tuple[list[Picks], list[Batch]]]:
     """Yield what this process reads for each step of a span, and the batches that were read."""
     whole = sampler.batches(epoch)[span.start * accumulate : span.stop * accumulate]
-    picks = [Picks(epoch, share(spots, sampler.unit, world.rank, world.size)) for spots in whole]
-    how = {"pin_memory": torch.cuda.is_available(), **_workers(config.n_workers)}
+    picks = [Picks(epoch, share(spots, sampler.unit, run.world.rank, run.world.size)) for spots in whole]
+    how = {"pin_memory": torch.cuda.is_available(), **_workers(config.n_workers, run)}
     loader = iter(DataLoader(dataset, batch_size=None, sampler=picks, **how))
     for first in range(0, len(picks), accumulate):
         yield picks[first : first + accumulate], [next(loader) for _ in range(accumulate)]
 
 
-def _workers(n_workers: int) -> dict[str, Any]:
-    """Say how workers start: as forks of a process that has imported what they need, and no threads."""
+def _workers(n_workers: int, run: Run) -> dict[str, Any]:
+    """Say how workers start: on Linux as forks, which have imported all, elsewhere as the platform likes it."""
     if not n_workers:
         return {}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stp.data.dataset", "stp.data.pairs"])
-    return {
-        "num_workers": n_workers,
-        "multiprocessing_context": context,
-        "worker_init_fn": leave_stop_requests_to_the_trainer,
-    }
+    context = "fork" if sys.platform == "linux" else None
+    return {"num_workers": n_workers, "multiprocessing_context": context, "worker_init_fn": run.become_worker}
 
 
 def _names(dataset: Any, picks: list[Picks]) -> str:

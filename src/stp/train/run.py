@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 
 from stp._replace import replace
+from stp.train.stop import leave_stop_requests_to_the_trainer
 from stp.train.world import World
 
 SETTINGS, METRICS, STATE, PREVIOUS, LOCK = (
@@ -64,6 +65,18 @@ class Run:
         if self._lock is not None:
             shutil.rmtree(self.scratch, ignore_errors=True)
             self._lock.close()
+
+    def become_worker(self, worker: int) -> None:
+        """Leave stop requests and the lock to the trainer; called in a process that reads for it.
+
+        A fork that outlives a killed trainer for a moment would else keep the folder locked.
+        """
+        leave_stop_requests_to_the_trainer()
+        if self._lock is not None:
+            self._lock.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_lock": None}  # all that a worker needs where it is no fork
 
     @property
     def scratch(self) -> Path:

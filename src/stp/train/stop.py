@@ -37,7 +37,7 @@ def stop_requests() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def leave_stop_requests_to_the_trainer(worker: int) -> None:
+def leave_stop_requests_to_the_trainer() -> None:
     """Let a worker read on when a signal goes to all processes: the trainer ends it after the checkpoint."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
