@@ -1,6 +1,7 @@
 """What leaks into test slides: patients, spots that are nearly the same, slides that the model was trained on."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,23 +35,45 @@ def leaks(train: Sequence[Section], test: Sequence[Section]) -> list[str]:
 
 
 def seen_by_model(model: str | Path, test: Sequence[Section], patient_key: str) -> list[str]:
-    """Say which test slides, and slides of the same patients, a model was trained on, as its run directory tells."""
-    name, file = Path(model).name, Path(model) / "training.json"
-    if not file.is_file():
-        return [f"model {name} has no training.json: nothing tells whether it was trained on what is tested"]
-    trained = json.loads(file.read_text())
-    stores = [Path(path) for side in ("stores", "validation") for path in trained[side]]
-    names = {path.name.removesuffix(".zarr") for path in stores}
-    patients = {patient_of(path, patient_key) for path in stores if path.exists()}
+    """Say which test slides, and slides of the same patients, a model was trained on, as its folder tells.
+
+    Its card names the stores of every stage, those of the gene encoder that it began with too; a run directory has
+    their paths, from which patients are read. Stores that only the card names are looked for beside the others.
+    """
+    name, lines, stores = Path(model).name, _card_of(model), _paths_of(model)
+    named = {store.name for store in stores} | {store for line in lines for store in _named_by(line)}
+    if not named:
+        return [f"model {name} tells no slides that it was trained on: whether these are among them is unknown"]
+    folders = {store.parent for store in stores} | {one.path.parent for one in test if one.path}
+    paths = [folder / store for store in named for folder in folders if (folder / store).is_dir()]
+    patients = {patient_of(path, patient_key) for path in paths}
     found = []
-    if "gene_encoder" in trained:
-        found.append(f"model {name} began with a gene encoder of its own training, of which its run tells no slides")
+    if lost := sorted(named - {path.name for path in paths}):
+        found.append(f"model {name} was trained on {', '.join(lost)}, too, of which nothing tells the patient")
     for one in test:
-        if one.name in names:
+        if f"{one.name}.zarr" in named:
             found.append(f"{one.name}: model {name} was trained on this slide, so its scores are transductive")
         elif one.patient in patients:
             found.append(f"{one.name}: model {name} was trained on other slides of patient {one.patient}")
     return found
+
+
+def _card_of(model: str | Path) -> list[str]:
+    """Read what the card says of training, a line per stage."""
+    file = Path(model) / "config.json"
+    return json.loads(file.read_text()).get("card", {}).get("trained_on", []) if file.is_file() else []
+
+
+def _paths_of(model: str | Path) -> list[Path]:
+    """Read the stores of a run directory."""
+    file = Path(model) / "training.json"
+    trained = json.loads(file.read_text()) if file.is_file() else {}
+    return [Path(path) for side in ("stores", "validation") for path in trained.get(side, ())]
+
+
+def _named_by(line: str) -> list[str]:
+    """List the stores in a line such as `align: 548 spots of C2.zarr, C3.zarr; weights chosen on 9 spots of C5.zarr`."""
+    return [store for side in re.split(r"(?:^|; )[^;]*?\d+ spots of ", line) for store in side.split(", ") if store]
 
 
 def _shared_genes(train: Sequence[Section], test: Sequence[Section]):

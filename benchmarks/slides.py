@@ -43,6 +43,11 @@ class Section:
         """Its table."""
         return self.sdata.tables["table"]
 
+    @property
+    def path(self) -> Path | None:
+        """Where it was read from."""
+        return self.sdata.path and Path(self.sdata.path)
+
     @cached_property
     def slide(self) -> Slide | None:
         """Spots and image; None without an image."""

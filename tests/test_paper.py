@@ -7,7 +7,8 @@ import torch
 from benchmarks import leakage, paper, predictions, slides, tables
 
 from stp.io import from_anndata, write_store
-from stp.models import GeneEncoder, Stamp
+from stp.models import GeneEncoder, GeneEncoderConfig, ImageEncoderConfig, Stamp
+from stp.train import AlignConfig, Phase, PretrainConfig, align, pretrain
 
 
 def label(adata):
@@ -57,7 +58,7 @@ def test_clustering_scores_every_column_that_a_slide_allows(labelled, model, tmp
     assert {"table.csv", "differences.csv", "table.md", "scores.png", "settings.json"} <= {
         path.name for path in tmp_path.iterdir()
     }
-    assert "stamp has no training.json: nothing tells whether" in (tmp_path / "table.md").read_text()
+    assert "stamp tells no slides that it was trained on" in (tmp_path / "table.md").read_text()
 
 
 def test_the_probe_leaves_out_slides_and_says_what_folds_share(labelled, model, tmp_path):
@@ -132,15 +133,37 @@ def test_twins_of_expression_and_image_are_told(labelled):
     assert "nearly the same image" in image
 
 
-def test_slides_and_patients_of_the_model_are_told(labelled, tmp_path):
-    (tmp_path / "run").mkdir()
-    trained = f'{{"stores": ["{labelled}/A1.zarr"], "validation": [], "gene_encoder": "f00"}}'
-    (tmp_path / "run" / "training.json").write_text(trained)
-    tested = slides.read([labelled / f"{name}.zarr" for name in ("A1", "A2", "B1")], "patient")
-    start, same, sister = leakage.seen_by_model(tmp_path / "run", tested, "patient")
-    assert start.startswith("model run began with a gene encoder")
-    assert same == "A1: model run was trained on this slide, so its scores are transductive"
-    assert sister == "A2: model run was trained on other slides of patient A"
+def test_slides_and_patients_of_the_model_are_told_through_all_its_stages(labelled, vocabulary, tmp_path):
+    size = GeneEncoderConfig(context_length=16, width=16, depth=1, n_heads=2, ffn_width=16)
+    config = PretrainConfig(phases=(Phase(batch_size=32),), min_genes=1)
+    genes = pretrain(
+        [labelled / "A1.zarr", labelled / "C1.zarr"],
+        tmp_path / "genes",
+        vocabulary=vocabulary,
+        model=size,
+        config=config,
+    )
+    backbone = {"patch_size": 4, "depth": 1, "embed_dim": 16, "num_heads": 2}
+    image = ImageEncoderConfig("vit_tiny_patch16_224", backbone, image_size=16, um_per_px=7.0)
+    how = {
+        "gene_encoder": genes,
+        "image_encoder": image,
+        "config": AlignConfig(epochs=1, batch_size=32, accumulate=1, min_genes=1, projection_width=8),
+    }
+    align([labelled / "B1.zarr"], tmp_path / "stamp", validation=[labelled / "B1.zarr"], **how)
+    tested = slides.read([labelled / f"{name}.zarr" for name in ("A1", "A2", "B1", "D1")], "patient")
+    said = [
+        "A1: model stamp was trained on this slide, so its scores are transductive",
+        "A2: model stamp was trained on other slides of patient A",
+        "B1: model stamp was trained on this slide, so its scores are transductive",
+    ]
+    assert leakage.seen_by_model(tmp_path / "stamp", tested, "patient") == said
+    (tmp_path / "stamp" / "training.json").unlink()
+    assert leakage.seen_by_model(tmp_path / "stamp", tested, "patient") == said, "the card alone, as of a model shared"
+    (tmp_path / "stamp" / "config.json").write_text('{"card": {"trained_on": ["pretrain: 9 spots of Z1.zarr"]}}')
+    assert leakage.seen_by_model(tmp_path / "stamp", tested, "patient") == [
+        "model stamp was trained on Z1.zarr, too, of which nothing tells the patient"
+    ]
 
 
 def long(values):
