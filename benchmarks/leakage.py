@@ -72,7 +72,7 @@ def _paths_of(model: str | Path) -> list[Path]:
 
 
 def _named_by(line: str) -> list[str]:
-    """List the stores in a line such as `align: 548 spots of C2.zarr, C3.zarr; weights chosen on 9 spots of C5.zarr`."""
+    """List the stores in a line like `align: 9 spots of C2.zarr, C3.zarr; weights chosen on 9 spots of C5.zarr`."""
     return [store for side in re.split(r"(?:^|; )[^;]*?\d+ spots of ", line) for store in side.split(", ") if store]
 
 

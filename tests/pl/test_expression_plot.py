@@ -1,6 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib_scalebar.scalebar import ScaleBar
 
 from stp import io, pl
 
@@ -63,6 +64,8 @@ def test_expression_is_drawn_on_the_tissue(predicted, image):
         assert max(height, width) == 1600 and height / width == pytest.approx(image.shape[0] / image.shape[1], abs=0.01)
         low, high = sorted(ax.get_ylim())
         assert 0 <= low < high <= height  # the spots, in pixels of the picture
+        (bar,) = [artist for artist in ax.artists if isinstance(artist, ScaleBar)]
+        assert (bar.dx, bar.units) == (pytest.approx(max(image.shape[:2]) / 1600), "um")
     assert len(panels[0].collections[0].get_paths()) == 100
 
 

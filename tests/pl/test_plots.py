@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib_scalebar.scalebar import ScaleBar
 from spatialdata.models import TableModel
 
 from stp import io, pl
@@ -117,16 +118,30 @@ def colored(sdata):
     return sdata
 
 
-def test_spots_draws_categories_with_a_legend(colored):
+def test_spots_draws_categories_with_a_legend_on_the_tissue(colored, image):
+    colored.tables["table"].obs.loc["spot3", "domain"] = None
     tissue, ax = pl.spots(colored, "domain").axes
-    assert (tissue.get_title(), ax.get_title(), ax.get_xlabel()) == ("H&E", "domain", "um")
+    assert (tissue.get_title(), ax.get_title()) == ("H&E", "domain")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["stroma", "tumor"]
-    xy = colored.tables["table"].obsm["spatial"]
-    np.testing.assert_allclose(ax.collections[0].get_offsets(), xy[50:])
-    np.testing.assert_allclose(ax.collections[1].get_offsets(), xy[:50])
-    assert not np.array_equal(*(points.get_facecolors()[0] for points in ax.collections))
+    spots = ax.collections[0]
+    colors = spots.get_facecolors()
+    assert len(colors) == 99, "a spot without a category is left out"
+    assert (
+        len(np.unique(colors, axis=0)) == 2 and (colors[:49] == colors[0]).all() and (colors[49:] == colors[-1]).all()
+    )
+    for one in (tissue, ax):
+        (picture,) = one.images
+        height, width = picture.get_array().shape[:2]
+        assert height / width == pytest.approx(image.shape[0] / image.shape[1], abs=0.01)
     assert ax.get_ylim()[0] > ax.get_ylim()[1], "y points down, as in the image"
     assert ax.get_xlim() == tissue.get_xlim() and ax.get_ylim() == tissue.get_ylim()
+
+
+def test_scale_bars_on_tissue_are_in_um(colored, image):
+    for ax in pl.spots(colored, "domain").axes:
+        (bar,) = [artist for artist in ax.artists if isinstance(artist, ScaleBar)]
+        assert bar.dx == pytest.approx(max(image.shape[:2]) / 1600), "um per pixel of the picture"
+        assert bar.units == "um"
 
 
 def test_spots_draws_numbers_with_a_color_bar(colored):

@@ -32,6 +32,8 @@ def test_confusion_shows_shares_of_each_class(probed):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "obs['region']")
     assert ax.get_title() == "balanced accuracy 0.60, mean of 2 folds"
     assert {text.get_text() for text in ax.texts} >= {"0.75", "0.25", "1.00"}
+    probed.uns["stp_probe"]["scores"] = probed.uns["stp_probe"]["scores"][:1]
+    assert pl.confusion(probed).axes[0].get_title() == "balanced accuracy 0.50", "no mean of one fold"
 
 
 def test_batch_effect_draws_batches_beside_labels_and_chance():

@@ -90,9 +90,9 @@ def expression(
     for i, (gene, row) in enumerate(zip(genes, axes, strict=True)):
         fixed = Normalize(measured[:, i].min(), measured[:, i].max())
         own = Normalize(predicted[known, i].min(), predicted[known, i].max())
-        tissue.draw(row[0], measured[:, i], fixed, size, title=f"{gene}, measured")
-        tissue.draw(row[1], predicted[:, i], fixed, size, title=f"{gene}, predicted (r = {r[i]:.2f})")
-        tissue.draw(row[2], predicted[:, i], own, size, title=f"{gene}, predicted, own scale")
+        tissue.draw(row[0], measured[:, i], size, norm=fixed, title=f"{gene}, measured")
+        tissue.draw(row[1], predicted[:, i], size, norm=fixed, title=f"{gene}, predicted (r = {r[i]:.2f})")
+        tissue.draw(row[2], predicted[:, i], size, norm=own, title=f"{gene}, predicted, own scale")
     figure.supxlabel(units, fontsize="small")
     return figure
 

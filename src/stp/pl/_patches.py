@@ -7,7 +7,7 @@ import numpy as np
 
 from stp._table import get_table
 from stp.data.slides import Slide, only_slide
-from stp.pl._spots import draw_tissue
+from stp.pl._tissue import picture_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,13 +93,15 @@ def _choose(slide: Slide, names: Sequence[str], spots: Sequence[str] | None) -> 
 def _overview(ax: "Axes", slide: Slide, chosen: np.ndarray, patch_um: float) -> None:
     import matplotlib.pyplot as plt
 
-    draw_tissue(ax, slide)
+    height, width = slide.pyramid.levels[0].shape
+    um = slide.pyramid.um_per_px
+    ax.imshow(picture_of(slide)[0], extent=(0.0, width * um, height * um, 0.0))
     xy = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
     ax.scatter(*xy.T, s=4, facecolors="none", edgecolors="black", linewidths=0.4)
     for x, y in xy[chosen]:
         corner = (x - patch_um / 2, y - patch_um / 2)
         ax.add_patch(plt.Rectangle(corner, patch_um, patch_um, fill=False, color="gold", linewidth=2))
-    ax.set_title(f"{slide.image_key}, {len(xy)} spots")
+    ax.set(xlabel="um", ylabel="um", title=f"{slide.image_key}, {len(xy)} spots")
 
 
 def scale_bar(ax: "Axes", side: float, length: float) -> None:

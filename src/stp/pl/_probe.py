@@ -58,7 +58,7 @@ def confusion(adata: "AnnData | SpatialData", *, key: str = _keys.PROBE, table_k
         xlabel="predicted",
         ylabel=f"obs[{found['params']['label_key']!r}]",
         yticklabels=[f"{name} ({total})" for name, total in zip(classes, totals[:, 0], strict=True)],
-        title=f"balanced accuracy {accuracy:.2f}, mean of {len(scores)} folds",
+        title=f"balanced accuracy {accuracy:.2f}" + (f", mean of {len(scores)} folds" if len(scores) > 1 else ""),
     )
     return figure
 

@@ -1,21 +1,17 @@
 """Values of spots, drawn on the tissue."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from stp._table import get_table, require
-from stp.data.slides import Slide, only_slide
-from stp.pl._tissue import frame, marker_area, picture_of
+from stp.data.slides import only_slide
+from stp.pl._tissue import Tissue
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-# Colors that people with any color vision tell apart (Okabe and Ito), and two more.
-CATEGORIES = "#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00 #F0E442 #000000 #999999 #882255".split()
+PALE = 0.5  # of the tissue under the spots
 
 
 def spots(
@@ -27,7 +23,7 @@ def spots(
     table_key: str = "table",
     size: float | None = None,
 ) -> "Figure":
-    """Color spots by columns of `obs` beside the tissue they lie on.
+    """Color spots by columns of `obs` on the tissue they lie on, beside that tissue.
 
     Parameters
     ----------
@@ -40,11 +36,11 @@ def spots(
     table_key
         Table of the SpatialData.
     size
-        Area of a spot's marker in points squared; by default it suits the number of spots.
+        Of spots, relative to their distance.
 
     Returns
     -------
-    The figure; axes are in um.
+    The figure: the tissue alone, then spots on the tissue, paled; spots without a value are left out.
 
     Examples
     --------
@@ -54,43 +50,12 @@ def spots(
 
     table = get_table(sdata, table_key)
     columns = [color] if isinstance(color, str) else list(color)
-    values = [require(table, "obs", name, "what makes it") for name in columns]
-    slide = only_slide(sdata, table, image_key=image_key, um_per_px=um_per_px)
+    values = [require(table, "obs", name, "what makes it").array for name in columns]
+    tissue = Tissue.on(only_slide(sdata, table, image_key=image_key, um_per_px=um_per_px))
     figure, axes = plt.subplots(
         1, 1 + len(columns), figsize=(4.6 * (1 + len(columns)), 4.2), layout="constrained", squeeze=False
     )
-    xy = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
-    draw_tissue(axes[0, 0], slide)
-    axes[0, 0].set_title("H&E")
+    tissue.draw_picture(axes[0, 0], title="H&E")
     for ax, name, column in zip(axes[0, 1:], columns, values, strict=True):
-        _scatter(ax, xy, column.iloc[slide.rows], size)
-        ax.set(title=name, xlabel="um", aspect="equal")
-    for ax in axes.flat:
-        frame(ax, xy)
+        tissue.draw(ax, column, size, title=name, img_alpha=PALE)
     return figure
-
-
-def draw_tissue(ax: "Axes", slide: Slide) -> None:
-    """Draw a small picture of the whole slide, in um."""
-    height, width = slide.pyramid.levels[0].shape
-    um = slide.pyramid.um_per_px
-    ax.imshow(picture_of(slide)[0], extent=(0.0, width * um, height * um, 0.0))
-    ax.set(xlabel="um", ylabel="um")
-
-
-def _scatter(ax: "Axes", xy: np.ndarray, values: Any, size: float | None) -> None:
-    """Draw spots by category, with a legend, or by number, with a color bar."""
-    import matplotlib.pyplot as plt
-    import pandas as pd
-
-    size = size or marker_area(len(xy))
-    if pd.api.types.is_numeric_dtype(values):
-        points = ax.scatter(*xy.T, c=values, s=size, linewidths=0)
-        ax.figure.colorbar(points, ax=ax, shrink=0.7)
-        return
-    categories = values.astype("category").cat.categories
-    colors = CATEGORIES if len(categories) <= len(CATEGORIES) else plt.get_cmap("tab20").colors
-    for i, category in enumerate(categories):
-        chosen = (values == category).to_numpy()
-        ax.scatter(*xy[chosen].T, color=colors[i % len(colors)], s=size, linewidths=0, label=str(category))
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=1.5)

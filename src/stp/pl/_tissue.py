@@ -11,12 +11,14 @@ from stp.data.slides import Slide, only_slide
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
 
 PICTURE_PX = 1600  # longer side of the picture of the whole slide
 MARGIN = 0.06  # around the spots, of their extent
 FILLED = 0.8  # of the distance to the next spot
 LIBRARY = "slide"  # squidpy's word for it
+BAR = {"location": "lower left", "box_alpha": 0.7, "length_fraction": 0.25}
+# Colors that people with any color vision tell apart (Okabe and Ito), and two more.
+CATEGORIES = "#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00 #F0E442 #000000 #999999 #882255".split()
 
 
 @dataclass(frozen=True)
@@ -35,30 +37,53 @@ class Tissue:
         """Find the slide of a SpatialData with an image, or take coordinates alone."""
         table = get_table(data, table_key)
         if getattr(data, "images", None):
-            slide = only_slide(data, table, image_key=image_key, um_per_px=um_per_px)
-            xy = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
-            return cls(slide.rows, xy, *picture_of(slide))
+            return cls.on(only_slide(data, table, image_key=image_key, um_per_px=um_per_px))
         xy = np.asarray(require(table, "obsm", spatial_key, "what gives the coordinates"), dtype=float)[:, :2]
         return cls(np.arange(len(xy)), xy, None, 1.0)
 
-    def draw(self, ax: "Axes", values: np.ndarray, norm: "Normalize", size: float | None, **how: Any) -> None:
-        """Color the spots by values (n_obs,) of the table; those without one are left out."""
+    @classmethod
+    def on(cls, slide: Slide) -> "Tissue":
+        """Take a slide with its image."""
+        xy = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
+        return cls(slide.rows, xy, *picture_of(slide))
+
+    def draw(self, ax: "Axes", values: Any, size: float | None, **how: Any) -> None:
+        """Color the spots by values (n_obs,) of the table, numbers or categories; those without one are left out."""
         import squidpy as sq
 
-        view = self._view(values[self.rows])
+        shown = {"shape": "circle", "size": size or 1.0}
         if self.picture is None:
             shown = {"shape": None, "size": size or marker_area(len(self.xy))}
-        else:
-            shown = {"shape": "circle", "size": size or 1.0}
-        shown |= {"library_id": LIBRARY, "cmap": "magma", "axis_label": ""}
-        sq.pl.spatial_scatter(view, color="value", norm=norm, ax=ax, **shown, **how)
+        view = self._view(values[self.rows])
+        sq.pl.spatial_scatter(view, color="value", cmap="magma", ax=ax, **shown, **self._shown(), **how)
         self._frame(ax)
 
-    def _view(self, values: np.ndarray) -> "AnnData":
-        import anndata
+    def draw_picture(self, ax: "Axes", **how: Any) -> None:
+        """Show the tissue alone."""
+        import squidpy as sq
 
-        known = np.isfinite(values)
-        view = anndata.AnnData(obs={"value": values[known]}, obsm={"spatial": self.xy[known]})
+        view = self._view(np.zeros(len(self.xy)))
+        sq.pl.spatial_scatter(view, shape="circle", alpha=0, ax=ax, **self._shown(), **how)
+        self._frame(ax)
+
+    def _shown(self) -> dict[str, Any]:
+        bar = {"scalebar_dx": self.um_per_px, "scalebar_kwargs": BAR} if self.picture is not None else {}
+        return {"library_id": LIBRARY, "axis_label": "", **bar}
+
+    def _view(self, values: Any) -> "AnnData":
+        """Make what squidpy reads: the spots that have a value, the picture, and colors of categories."""
+        import anndata
+        import pandas as pd
+
+        values = pd.Series(values)
+        known = (np.isfinite(values) if pd.api.types.is_numeric_dtype(values) else values.notna()).to_numpy()
+        obs = pd.DataFrame({"value": values.to_numpy()[known]}, index=np.flatnonzero(known).astype(str))
+        view = anndata.AnnData(obs=obs, obsm={"spatial": self.xy[known]})
+        if not pd.api.types.is_numeric_dtype(values):
+            view.obs["value"] = (
+                values[known].astype("category").cat.remove_unused_categories().cat.rename_categories(str).array
+            )
+            view.uns["value_colors"] = _colors(len(view.obs["value"].cat.categories))
         if self.picture is not None:
             scale = {"tissue_hires_scalef": 1 / self.um_per_px, "spot_diameter_fullres": FILLED * _pitch(self.xy)}
             view.uns["spatial"] = {LIBRARY: {"images": {"hires": self.picture}, "scalefactors": scale}}
@@ -66,8 +91,19 @@ class Tissue:
 
     def _frame(self, ax: "Axes") -> None:
         """Show the spots with a margin; y points down, as in the image."""
-        frame(ax, self.xy / self.um_per_px)
+        xy = self.xy / self.um_per_px
+        low, high = xy.min(axis=0), xy.max(axis=0)
+        margin = MARGIN * (high - low).max()
+        ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
         ax.set(xticks=[], yticks=[], xlabel="", ylabel="", aspect="equal")
+
+
+def _colors(n: int) -> list[str]:
+    import matplotlib as mpl
+
+    if n <= len(CATEGORIES):
+        return CATEGORIES[:n]
+    return [mpl.colors.to_hex(mpl.colormaps["tab20"](i % 20)) for i in range(n)]
 
 
 def picture_of(slide: Slide) -> tuple[np.ndarray, float]:
@@ -80,13 +116,6 @@ def picture_of(slide: Slide) -> tuple[np.ndarray, float]:
     in_pixels = type(slide.pyramid)(slide.pyramid.levels, um)
     picture = in_pixels.read(center, size=size, um_per_px=um * scale, allow_upsampling=True)[0]
     return picture[: int(np.ceil(height / scale)), : int(np.ceil(width / scale))], um * scale
-
-
-def frame(ax: "Axes", xy: np.ndarray) -> None:
-    """Show these points with a margin, y pointing down."""
-    low, high = xy.min(axis=0), xy.max(axis=0)
-    margin = MARGIN * (high - low).max()
-    ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
 
 
 def marker_area(n_spots: int) -> float:
