@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from stp.train import AlignConfig, Phase, PretrainConfig
+from stp.train import AdaptConfig, AlignConfig, Phase, PretrainConfig, RegressionConfig
 from stp.train.config import fit_plan
 
 
@@ -47,6 +47,9 @@ def test_defaults_are_those_of_the_paper():
     assert [getattr(AlignConfig(), name) for name in schedule] == [1e-4, 1e-5, 500, 1e-3]
     assert (AlignConfig().epochs, AlignConfig().batch_size, AlignConfig().accumulate) == (30, 256, 2)
     assert (PretrainConfig().min_genes, PretrainConfig().mask_fraction) == (100, 0.15)
+    downstream = (*schedule, "epochs", "patience", "clip_norm")  # which are fitted at one rate, without clipping
+    assert [getattr(AdaptConfig(), name) for name in downstream] == [1e-3, 1e-3, 0, 1e-2, 20, 5, float("inf")]
+    assert [getattr(RegressionConfig(), name) for name in downstream] == [1e-4, 1e-4, 0, 0, 100, 3, float("inf")]
 
 
 @pytest.mark.parametrize(

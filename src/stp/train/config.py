@@ -22,7 +22,7 @@ class LoopConfig:
     weight_decay
         Of AdamW, on matrices only.
     clip_norm
-        Largest norm of the gradient.
+        Largest norm of the gradient; infinite where the paper names none: for adapters and heads.
     min_genes
         Spots that detect fewer genes are not trained on.
     precision
@@ -65,8 +65,7 @@ class Phase:
     objective
         "masked" or "neighborhood".
     epochs, batch_size, accumulate
-        Passes over the spots, spots per batch of one process, batches per step. A neighborhood batch holds groups of
-        nine.
+        Passes over the spots, spots per batch of one process, batches per step; of neighborhoods, groups of nine.
 
     Examples
     --------
@@ -185,6 +184,7 @@ class AlignConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _positive(self, "epochs", "batch_size", "accumulate", "spots_per_slide", "projection_width", "lora_rank")
+        _positive(self, *([] if self.micro_batch is None else ["micro_batch"]))
         if self.targets not in ("genes", "pathways", "both"):
             raise ValueError(f"targets must be 'genes', 'pathways' or 'both', not {self.targets!r}")
         if (self.gene_sets is None) != (self.targets == "genes"):
@@ -195,8 +195,6 @@ class AlignConfig(LoopConfig):
             raise ValueError(f"trained must be 'all', 'images', 'lora' or 'projections', not {self.trained!r}")
         if self.negatives not in ("global", "local"):
             raise ValueError(f"negatives must be 'global' or 'local', not {self.negatives!r}")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise ValueError(f"micro_batch must be positive, not {self.micro_batch}")
         if self.spots_per_slide > self.batch_size:
             raise ValueError(f"spots_per_slide {self.spots_per_slide} does not fit batch_size {self.batch_size}")
 
@@ -228,6 +226,7 @@ class AdaptConfig(LoopConfig):
     min_learning_rate: float = 1e-3
     warmup_steps: int = 0
     weight_decay: float = 1e-2
+    clip_norm: float = float("inf")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -258,6 +257,7 @@ class RegressionConfig(LoopConfig):
     min_learning_rate: float = 1e-4
     warmup_steps: int = 0
     weight_decay: float = 0.0  # Adam, that is
+    clip_norm: float = float("inf")
 
     def __post_init__(self) -> None:
         super().__post_init__()
