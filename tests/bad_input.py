@@ -370,6 +370,15 @@ def one_path_in_place_of_a_list(vocabulary):
     stp.train.pretrain("slide.zarr", "run", vocabulary=vocabulary)
 
 
+@refused(TRAINING, ValueError, "there is no store to train on")
+def a_pattern_that_matches_no_store(vocabulary):
+    """The list of stores is empty, mostly because the pattern it was made from matches nothing.
+
+    Look at the list; relative paths are taken from where Python runs.
+    """
+    stp.train.pretrain(sorted(Path("stores").glob("*.zarr")), "run", vocabulary=vocabulary)
+
+
 @refused(TRAINING, ValueError, "needs spot coordinates.*which these stores lack")
 def stores_without_what_a_stage_needs(sdata, vocabulary):
     """Neighborhoods need coordinates, alignment needs images; these stores were written of counts alone.

@@ -34,6 +34,9 @@ class FileArray:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "opened": None}
 
+    def _open(self) -> Any:
+        raise NotImplementedError
+
     def __getitem__(self, key: Any) -> np.ndarray:
         # A forked process shares the position in a file that its parent opened, and would read beside it.
         if self.opened is None or self.opened[0] != os.getpid():
@@ -135,7 +138,7 @@ def _plain_shape(path: Path) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path) as image:
-                _check_end(path, LAST_BYTES.get(image.format, b""))
+                _check_end(path, LAST_BYTES.get(image.format or "", b""))
                 return image.size[::-1]
     except PIL.Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large for a JPEG or PNG, which decode whole; make it a tiled TIFF") from error

@@ -41,7 +41,7 @@ _NO_NAME = dict.fromkeys(("", "nan", "NaN", "NA", "<NA>", "None"), (-1, "no name
 class Names(NamedTuple):
     """What some names mean, arrays of shape (n_names,)."""
 
-    index: np.ndarray  # int64: vocabulary index, -1 where the name means no gene of the vocabulary
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index. int64: vocabulary index, -1 where the name means no gene of the vocabulary
     rule: np.ndarray  # str: by which rule it was recognized, or why it was not
     note: np.ndarray  # str: what a name that was not recognized may stand for
 
@@ -60,7 +60,8 @@ class NameBook:
     def __init__(self, gene_ids: Sequence[str], symbols: Sequence[str], aliases: Mapping[str, tuple[str, ...]]) -> None:
         self._ids = {gene: index for index, gene in enumerate(gene_ids)}
         self._labels = [symbol or gene for gene, symbol in zip(gene_ids, symbols, strict=True)]
-        self._symbols, self._aliases = defaultdict(tuple), aliases
+        self._symbols: dict[str, tuple[int, ...]] = defaultdict(tuple)
+        self._aliases = aliases
         for index, symbol in enumerate(symbols):
             if symbol:
                 self._symbols[symbol] += (index,)
@@ -76,8 +77,8 @@ class NameBook:
         names = [str(name) for name in names]
         given = set(names)
         found = [_NO_NAME.get(name) or self._known.get(name) or self._find(name, given) for name in names]
-        found = np.array(found, dtype=object).reshape(-1, 3)
-        return Names(found[:, 0].astype(np.int64), found[:, 1], found[:, 2])
+        columns = np.array(found, dtype=object).reshape(-1, 3)
+        return Names(columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2])
 
     def require(self, names: Iterable[str]) -> Names:
         """Recognize names, or raise a ValueError where they are of another species or none of them is known."""
@@ -142,10 +143,10 @@ class NameBook:
     @cached_property
     def _spellings(self) -> dict[str, dict[str, set[int]]]:
         """Rule -> spelling -> genes; spellings of symbols beat those of aliases."""
-        spellings = {"R name": {}, "case": {}}
+        spellings: dict[str, dict[str, set[int]]] = {"R name": {}, "case": {}}
         aliases = {name: [self._ids[gene] for gene in genes] for name, genes in self._aliases.items()}
         for book in (aliases, self._symbols):
-            layer = {rule: defaultdict(set) for rule in spellings}
+            layer: dict[str, dict[str, set[int]]] = {rule: defaultdict(set) for rule in spellings}
             for name, genes in book.items():
                 layer["R name"][r_name(name)].update(genes)
                 layer["case"][name.casefold()].update(genes)

@@ -38,7 +38,8 @@ class Level:
         """Where chunks begin, and where the last one ends: along y and along x."""
         chunks = getattr(self.array, "chunks", None) or self.array.shape
         axes = (1, 2) if self.channels_first else (0, 1)
-        return tuple(_edges(chunks[axis], self.array.shape[axis]) for axis in axes)
+        along_y, along_x = (_edges(chunks[axis], self.array.shape[axis]) for axis in axes)
+        return along_y, along_x
 
     def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         """Read a window that lies inside the level: (bottom - top, right - left, 3) uint8."""
@@ -77,7 +78,8 @@ def placed(levels: tuple[Level, ...]) -> tuple[Level, ...]:
         if at_start is None:
             at_start = _drops_first(finer, level, int(factor), rest.astype(int))
         shift = at_start * rest * factor_between(levels[0].shape[0], finer.shape[0])
-        found.append(replace(level, origin=tuple(float(v) for v in finer.origin + shift)))
+        x, y = finer.origin + shift
+        found.append(replace(level, origin=(float(x), float(y))))
     return tuple(found)
 
 
@@ -88,7 +90,7 @@ def _drops_first(fine: Level, coarse: Level, factor: int, rest: np.ndarray) -> b
     for y in np.linspace(0, coarse.shape[0] - size, 3).astype(int):
         for x in np.linspace(0, coarse.shape[1] - size, 3).astype(int):
             seen = coarse.read(y, y + size, x, x + size)
-            for index, (dx, dy) in enumerate(((0, 0), rest)):
+            for index, (dx, dy) in enumerate(((0, 0), tuple(rest))):
                 top, left = y * factor + dy, x * factor + dx
                 block = fine.read(top, top + size * factor, left, left + size * factor).astype(np.float32)
                 mean = block.reshape(size, factor, size, factor, 3).mean(axis=(1, 3))

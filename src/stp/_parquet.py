@@ -18,7 +18,7 @@ def write_columns(path: str | Path, columns: dict[str, list], about: dict[str, A
     parquet.write_table(table.replace_schema_metadata({_METADATA: json.dumps(about)}), path, compression="zstd")
 
 
-def read_columns(path: str | Path) -> tuple[dict[str, list], dict[str, Any]]:
+def read_columns(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read what `write_columns` wrote; ValueError where it did not."""
     from pyarrow import parquet
 

@@ -1,6 +1,6 @@
 """Expression profiles of measured spots: of which genes, in which units, block by block."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,7 @@ def one_unit(tables: Mapping[str, "AnnData"], layer: str | None) -> str:
 
 
 def profiles(
-    adata: "AnnData", layer: str | None, genes: Sequence[str], rows: np.ndarray | None = None
+    adata: "AnnData", layer: str | None, genes: Iterable[str], rows: np.ndarray | None = None
 ) -> Iterator[np.ndarray]:
     """Yield profiles (m, n_genes) float32 of all spots, or of some in ascending order, a block at a time.
 

@@ -137,7 +137,9 @@ def _read(
         after = max(row + 1, int(np.searchsorted(y_edges, y_edges[row] + block, side="right")) - 1)
         after = min(after, last)
         top, bottom = max(int(y_edges[row]), rows[0]), int(y_edges[after])
-        for begin, end in _runs(touched[row:after].any(axis=0), x_edges, run // (y_edges[after] - y_edges[row])):
+        for begin, end in _runs(
+            np.logical_or.reduce(touched[row:after]), x_edges, run // (y_edges[after] - y_edges[row])
+        ):
             left, right = max(int(x_edges[begin]), columns[0]), min(int(x_edges[end]), columns[1])
             pixels = level.read(top, bottom, left, right)
             borders = (

@@ -3,10 +3,13 @@
 import argparse
 from pathlib import Path
 
+from stp import __version__
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="stp", description="STAMP for AnnData and SpatialData")
+    parser.add_argument("--version", action="version", version=f"stp {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="train, embed, cluster and predict on synthetic slides, offline")
     demo.add_argument("--out", type=Path, required=True, help="folder for stores, models, figures and the report")

@@ -74,7 +74,11 @@ def run(out: Path) -> int:
         _, untrained = _evaluate(_untrained(stamp), references, slides[TEST])
     with _timed("figures", seconds):
         figures = _draw(slides[TEST], table, out)
-    summary = {"held_out": trained, "untrained": untrained, "seconds": seconds | {"total": sum(seconds.values())}}
+    summary: dict[str, Any] = {
+        "held_out": trained,
+        "untrained": untrained,
+        "seconds": seconds | {"total": sum(seconds.values())},
+    }
     summary["passed"] = _passed(trained, untrained)
     (out / "summary.json").write_text(json.dumps(summary, indent=2))
     (out / "report.html").write_text(_report(summary, figures))

@@ -117,10 +117,10 @@ def _embed(path: Path, model: Model, digest: str, how: dict[str, Any]) -> list[s
     sdata = spatialdata.read_zarr(path)
     table = get_table(sdata, how["table_key"])
     for key in missing:
-        if key == _keys.GENES:
+        if key == _keys.GENES and not isinstance(model, ImageEncoder):
             tl.tokenize(table, model)
             tl.embed_genes(table, model, **how)
-        else:
+        elif not isinstance(model, GeneEncoder):
             tl.embed_images(sdata, model, **how)
         names = (key, _keys.aligned(key), _keys.inside(key))
         written = [name for name in names if name in table.obsm or name in table.obs]

@@ -23,7 +23,7 @@ def pooled_context(hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     return per_spot.mean(1)
 
 
-def contrast(queries: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor, first: int = 0) -> torch.Tensor:
+def contrast(queries: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor | float, first: int = 0) -> torch.Tensor:
     """Cross-entropy of each query against all keys (InfoNCE one way, eq. 10).
 
     Parameters
@@ -42,7 +42,7 @@ def contrast(queries: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor, fir
 def symmetric_contrast(
     a: torch.Tensor,
     b: torch.Tensor,
-    scale: torch.Tensor,
+    scale: torch.Tensor | float,
     *,
     all_a: torch.Tensor | None = None,
     all_b: torch.Tensor | None = None,

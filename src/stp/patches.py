@@ -2,7 +2,7 @@
 
 import math
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,8 @@ class ImagePyramid:
         half = size * um_per_px / self.um_per_px / 2
         corners, (height, width) = self.to_pixels(centers), self.levels[0].shape
         slack = NATIVE
-        return ((corners - half >= -slack) & (corners + half <= np.array([width, height]) + slack)).all(axis=1)
+        within = (corners - half >= -slack) & (corners + half <= np.array([width, height]) + slack)
+        return within[:, 0] & within[:, 1]
 
     def read(
         self,
@@ -147,7 +148,7 @@ class ImagePyramid:
             The picture is too coarse, a part of it is missing, a center is no number, or `max_bytes` is too little.
         """
         patches = np.empty((len(centers), size, size, 3), dtype=np.uint8)
-        how = {"allow_upsampling": allow_upsampling, "max_bytes": max_bytes}
+        how: dict[str, Any] = {"allow_upsampling": allow_upsampling, "max_bytes": max_bytes}
         for rows, cut in self.stream(centers, size=size, um_per_px=um_per_px, batch_size=64, **how):
             patches[rows] = cut
         return patches
@@ -174,7 +175,8 @@ class ImagePyramid:
         if abs(side - size) < NATIVE:
             side, corners = size, np.floor(corners + 0.5)
         low, high = np.floor(corners).astype(int), np.ceil(corners + side).astype(int)
-        rows, patches = [], _own_memory((batch_size, size, size, 3))
+        rows: list[int] = []
+        patches = _own_memory((batch_size, size, size, 3))
         for group, window, origin in windows(level, low, high, max_bytes):
             for row in group:
                 patches[len(rows)] = _cut(window, corners[row] - origin, side, size)
@@ -277,7 +279,7 @@ def _cut(window: np.ndarray, corner: np.ndarray, side: float, size: int) -> np.n
     return np.asarray(PIL.Image.fromarray(tile).resize((size, size), PIL.Image.Resampling.BILINEAR, box=box))
 
 
-def _padded(window: np.ndarray, low: Sequence[int], high: Sequence[int]) -> np.ndarray:
+def _padded(window: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     height, width = window.shape[:2]
     if min(low) >= 0 and high[0] <= width and high[1] <= height:
         return np.ascontiguousarray(window[low[1] : high[1], low[0] : high[0]])

@@ -15,7 +15,7 @@ ROWS_PER_THREAD = 64
 class Neighbors(NamedTuple):
     """The references of each query, nearest first."""
 
-    index: np.ndarray  # (n_queries, k) int64
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index. (n_queries, k) int64
     similarity: np.ndarray  # (n_queries, k) float32
 
 

@@ -63,7 +63,7 @@ def rank_genes(
         raise ValueError(f"{len(index)} indices for {n_columns} columns")
     tokens = np.zeros((n, context_length), dtype=np.uint16) if out is None else out
     n_tokens, mapped = np.zeros((2, n), np.int64)
-    table = tuple(table)
+    plain = tuple(table)
     columns = counts.indices.view(f"u{counts.indices.itemsize}")
     values = counts.data.astype(np.float32) if counts.data.dtype.itemsize == 2 else counts.data
     values = values.view(np.uint8) if values.dtype == bool else values
@@ -71,7 +71,7 @@ def rank_genes(
 
     def rank(rows: slice) -> np.ndarray:
         unmapped = np.zeros(n_columns, np.int64)
-        of_rows = counts.indptr[rows.start : rows.stop + 1], columns, values, index, table, np.uint16(n_special)
+        of_rows = counts.indptr[rows.start : rows.stop + 1], columns, values, index, plain, np.uint16(n_special)
         wrong = rank_rows(*of_rows, tokens[rows], n_tokens[rows], unmapped, mapped[rows])
         if wrong >= 0:
             raise ValueError(not_raw(float(values[wrong])))

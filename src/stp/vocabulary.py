@@ -171,7 +171,7 @@ class Vocabulary:
 
     @cached_property
     def _book(self) -> NameBook:
-        return NameBook(self.gene_ids, self.symbols, self.aliases)
+        return NameBook(self.gene_ids.tolist(), self.symbols.tolist(), self.aliases)
 
     @classmethod
     def default(cls) -> "Vocabulary":
@@ -193,7 +193,8 @@ class Vocabulary:
             A symbol per id, "" where unknown.
         """
         ids = [unversioned(str(gene)) for gene in gene_ids]
-        return cls(ids, [""] * len(ids) if symbols is None else [str(symbol) for symbol in symbols])
+        names = [""] * len(ids) if symbols is None else [str(symbol) for symbol in symbols]
+        return cls(np.array(ids, object), np.array(names, object))
 
     def fit(
         self, data: Any, *, table_key: str = "table", layer: str | None = None, gene_ids_key: str | None = None
@@ -250,13 +251,14 @@ class Vocabulary:
         """
         if not (parts := list(parts)):
             raise ValueError("no vocabularies to merge")
+        sums = []
         for part in parts:
             if part.means is None or part.n_detected is None:
                 raise ValueError("a vocabulary without means cannot be merged; Vocabulary.fit(data) computes them")
             if not np.array_equal(part.gene_ids, parts[0].gene_ids):
                 raise ValueError("vocabularies of different genes cannot be merged")
-        # A mean is the nearest float64 to sum / n, so the sum, an integer below 2**51, is the nearest to mean * n.
-        sums = [(np.rint(np.nan_to_num(part.means) * part.n_detected), part.n_detected) for part in parts]
+            # A mean is the nearest float64 to sum / n, so the sum, an integer below 2**51, is the nearest to mean * n.
+            sums.append((np.rint(np.nan_to_num(part.means) * part.n_detected), part.n_detected))
         return parts[0]._with_sums(np.sum(sums, axis=0), [label for part in parts for label in part.corpus])
 
     def grow(self, other: "Vocabulary") -> "Vocabulary":
@@ -270,7 +272,9 @@ class Vocabulary:
             raise ValueError("one vocabulary has means and the other has none; Vocabulary.fit(data) computes them")
         new = ~np.isin(other.gene_ids, self.gene_ids)
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in _DTYPES}
-        columns = {name: None if a is None or b is None else np.append(a, b[new]) for name, (a, b) in pairs.items()}
+        columns: dict[str, Any] = {
+            name: None if a is None or b is None else np.append(a, b[new]) for name, (a, b) in pairs.items()
+        }
         aliases = with_aliases(self.aliases, other.aliases, other.gene_ids[new])
         return replace(self, **columns, aliases=aliases, corpus=(*self.corpus, *other.corpus))
 

@@ -83,8 +83,9 @@ class PairDataset(Dataset):
 
     def patches(self, store: int, rows: np.ndarray) -> np.ndarray:
         """Read the patches of these spots of a store: (n, size, size, 3) uint8."""
-        centers = self.stores[store].coordinates[rows]
-        return self.stores[store].pyramid.read(centers, size=self.image_size, um_per_px=self.um_per_px)
+        of = self.stores[store]
+        assert of.coordinates is not None and of.pyramid is not None  # alignment takes no other stores
+        return of.pyramid.read(of.coordinates[rows], size=self.image_size, um_per_px=self.um_per_px)
 
 
 def region_centers(centers: np.ndarray, cells: np.ndarray, patch_um: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -45,6 +46,6 @@ class SpotFile:
         """The rows of all stores; what is written to them is in the file."""
         return self._map("r+")
 
-    def _map(self, mode: str) -> np.ndarray:
+    def _map(self, mode: Literal["c", "w+", "r+"]) -> np.ndarray:
         shape = (int(self.edges[-1]), self.width)
         return np.memmap(self.path, self.dtype, mode, shape=shape) if shape[0] else np.zeros(shape, self.dtype)

@@ -1,5 +1,6 @@
 """Training stores as they lie on disk, read lazily and with zarr alone."""
 
+import math
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
@@ -99,7 +100,7 @@ class SpotStore:
     def write_pixels(self, folder: Path) -> None:
         """Decode the image into plain files of a new folder, for `map_pixels`."""
         folder.mkdir()
-        for number, level in enumerate(self.pyramid.levels):
+        for number, level in enumerate(self._levels):
             height, width = level.shape
             pixels = np.memmap(folder / str(number), np.uint8, "w+", shape=(height, width, 3))
             for top, bottom in pairwise(level.edges[0]):
@@ -116,7 +117,11 @@ class SpotStore:
     @property
     def n_pixel_bytes(self) -> int:
         """What `write_pixels` takes on disk."""
-        return sum(3 * height * width for height, width in (level.shape for level in self.pyramid.levels))
+        return sum(3 * math.prod(level.shape) for level in self._levels)
+
+    @property
+    def _levels(self) -> tuple[Level, ...]:
+        return self.pyramid.levels if self.pyramid else ()
 
     def trainable(self, min_genes: int) -> np.ndarray:
         """Return the rows of spots in tissue that detect at least `min_genes` genes."""

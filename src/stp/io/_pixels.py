@@ -16,7 +16,8 @@ MARGIN = 4  # pixels around what is resampled, so that no border shows
 def shape_at(pyramid: ImagePyramid, um_per_px: float, region_scale: int) -> tuple[int, int]:
     """Return height and width of the finer level: they hold the whole slide, and the region scale divides them."""
     factor = um_per_px / pyramid.um_per_px * region_scale
-    return tuple(int(np.ceil(n / factor)) * region_scale for n in pyramid.levels[0].shape)
+    height, width = (int(np.ceil(n / factor)) * region_scale for n in pyramid.levels[0].shape)
+    return height, width
 
 
 def empty_image(shape: tuple[int, int], um_per_px: float, region_scale: int) -> Any:
@@ -70,7 +71,7 @@ def fill(image: Any, folder: Path, slide: ImagePyramid, um_per_px: float, chunk:
     corners = corners[~np.array(done)]
     factor = um_per_px / slide.um_per_px
     source = replace(slide, affine=np.eye(3))
-    window = {"size": side + 2 * MARGIN, "um_per_px": um_per_px, "batch_size": 1}
+    window: dict[str, Any] = {"size": side + 2 * MARGIN, "um_per_px": um_per_px, "batch_size": 1}
     tiles = source.stream((corners + side / 2) * factor, **window)
     for (row,), (tile,) in tqdm(tiles, total=len(corners), desc="write image", unit="shard", disable=None):
         x, y = corners[row]

@@ -231,11 +231,11 @@ def _digest(store: "SpatialData", slide: Slide | None, um_per_px: float, region_
     table = store.tables["table"]
     digest = hashlib.sha256(repr((sorted(store.attrs.items()), CHUNK, region_scale)).encode())
     for array in (table.X.data, table.X.indices, table.X.indptr, *table.obsm.values()):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     digest.update("\n".join([*table.obs_names, *table.var_names]).encode())
     if slide:
         some = slide.centers[:: max(1, len(slide.centers) // 4)]
-        digest.update(slide.pyramid.read(some, size=32, um_per_px=um_per_px))
+        digest.update(slide.pyramid.read(some, size=32, um_per_px=um_per_px).data)
     return digest.hexdigest()
 
 

@@ -39,8 +39,9 @@ def read_assets(folder: str | Path) -> Vocabulary:
             symbols[gene] = symbol
         elif gene in known:
             aliases[symbol] = (gene,)
-    rest = {"aliases": aliases, "round_means": True, "corpus": ("the authors' release",)}
-    return Vocabulary(genes, list(symbols.values()), means=means, **rest)
+    names = np.array(list(symbols.values()), object)
+    corpus = ("the authors' release",)
+    return Vocabulary(np.array(genes, object), names, means=means, aliases=aliases, round_means=True, corpus=corpus)
 
 
 def read_symbols(path: Path) -> dict[str, str]:
@@ -57,7 +58,7 @@ def read_symbols(path: Path) -> dict[str, str]:
     try:
         for opcode, argument, _ in pickletools.genops(content):
             numbered = opcode.name in ("PUT", "BINPUT", "LONG_BINPUT")
-            if opcode.name not in PLAIN or (numbered and argument > len(content)):
+            if opcode.name not in PLAIN or (numbered and int(argument or 0) > len(content)):
                 raise ValueError(f"it asks for {opcode.name} {argument!r}")
         with path.open("rb") as file:
             symbols = _OnlyPlain(file).load()

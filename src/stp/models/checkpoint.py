@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from stp._replace import replace
 from stp.models.card import ModelCard
@@ -21,7 +22,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 MOST_CONFIG = 2**22  # bytes
 
 
-class Pretrained:
+class Pretrained(nn.Module):
     """Gives a module that is built from one config `save_pretrained` and `from_pretrained`.
 
     Attributes
@@ -34,6 +35,8 @@ class Pretrained:
 
     config_class: ClassVar[type]
     reads_genes: ClassVar[bool] = True  # then a vocabulary belongs to it
+    config: Any  # of config_class
+    vocabulary: Vocabulary
     name: str = ""
     card: ModelCard = ModelCard()
 

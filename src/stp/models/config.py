@@ -27,7 +27,7 @@ def from_dict(config_class: type, values: dict[str, Any]) -> Any:
 
 def _value(name: str, hint: Any, value: Any) -> Any:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is not None and dataclasses.is_dataclass(kinds[0]):
+    if value is not None and isinstance(kinds[0], type) and dataclasses.is_dataclass(kinds[0]):
         return from_dict(kinds[0], value)
     if not any(_is_of(kind, value) for kind in kinds):
         raise ValueError(f"{name} must be {getattr(hint, '__name__', hint)}, not {value!r}")
@@ -41,7 +41,7 @@ def _is_of(kind: Any, value: Any) -> bool:
     kind = typing.get_origin(kind) or kind
     if kind in (int, float) and isinstance(value, bool):
         return False
-    wider = {Any: object, float: (int, float), tuple: (list, tuple)}
+    wider: dict[Any, Any] = {Any: object, float: (int, float), tuple: (list, tuple)}
     return isinstance(value, wider.get(kind, kind))
 
 

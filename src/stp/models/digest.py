@@ -45,5 +45,5 @@ def stated(config: Any) -> dict[str, Any]:
 def _digest_of(tensor: torch.Tensor) -> str:
     values = tensor.detach().cpu().float().contiguous()
     found = hashlib.sha256(json.dumps(list(values.shape)).encode())
-    found.update(values.view(-1).view(torch.uint8).numpy() if values.ndim else values.numpy().tobytes())
+    found.update(values.view(-1).view(torch.uint8).numpy().data if values.ndim else values.numpy().tobytes())
     return found.hexdigest()

@@ -52,7 +52,7 @@ class GeneEncoderConfig:
             raise ValueError(f"width {self.width} must be a multiple of n_heads {self.n_heads}")
 
 
-class GeneEncoder(Pretrained, nn.Module):
+class GeneEncoder(Pretrained):
     """Encode ranked genes; parameter names are those of the released weights.
 
     Parameters
@@ -118,7 +118,7 @@ class GeneEncoder(Pretrained, nn.Module):
         step = length if padding else 1 if ids.device.type == "cpu" else GPU_STEP
         places, groups = pack(real, step)
         x = self.embeddings(ids.flatten()[places]) + self.positional_embedding(places % length)  # (total, width)
-        for block in self.encoder["layers"]:
+        for block in self.encoder["layers"].children():
             x = block(x, groups)
         return x.new_zeros(n * length, self.width).index_copy(0, places, x).view(n, length, self.width)
 

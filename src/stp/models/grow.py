@@ -56,7 +56,7 @@ def grow(model: Model, vocabulary: Vocabulary) -> Model:
     for name, tensor in model.state_dict().items():
         state[name] = _moved(tensor, state[name].shape, old) if name.endswith(BY_TOKEN) else tensor
     grown.load_state_dict(state)
-    new = np.setdiff1d(np.arange(len(vocabulary)), old)
+    new: np.ndarray = np.setdiff1d(np.arange(len(vocabulary)), old)
     untrained = {*model.card.untrained_genes, *vocabulary.gene_ids[new]}
     grown.name, grown.card = model.name, replace(model.card, untrained_genes=tuple(sorted(untrained)))
     return grown.train(model.training)

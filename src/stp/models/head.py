@@ -33,7 +33,7 @@ class ExpressionHeadConfig:
     features_of: str | None = None
 
 
-class ExpressionHead(Pretrained, nn.Module):
+class ExpressionHead(Pretrained):
     """Three linear layers with ReLU between them: width, twice the width, width, genes.
 
     Examples

@@ -14,8 +14,8 @@ from stp.models.weights import check_shapes, read
 if TYPE_CHECKING:
     import pandas as pd
 
-HOPTIMUS = {"mean": (0.707223, 0.578729, 0.703617), "std": (0.211883, 0.230117, 0.177517)}
-HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+HOPTIMUS: dict[str, Any] = {"mean": (0.707223, 0.578729, 0.703617), "std": (0.211883, 0.230117, 0.177517)}
+HALF: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 SWIGLU = {"mlp_layer": "SwiGLUPacked", "act_layer": "silu"}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -157,7 +157,7 @@ def load_backbone(name: str, *, path: str | Path | None = None) -> ImageEncoder:
     one = BACKBONES[name]
     instead = f"download {' or '.join(WEIGHTS)} of {HUB}/{one.hub_id} ({one.license}) and give it as path="
     file = Path(path) if path is not None else fetch(one.hub_id, WEIGHTS, instead=instead)
-    scale = {"image_size": one.image_size, "um_per_px": one.um_per_px, "mean": one.mean, "std": one.std}
+    scale: dict[str, Any] = {"image_size": one.image_size, "um_per_px": one.um_per_px, "mean": one.mean, "std": one.std}
     weights = _renamed(read(file))
     encoder = ImageEncoder(ImageEncoderConfig(one.architecture, one.arguments, **scale))
     ours, theirs = ({key: tuple(x.shape) for key, x in of.items()} for of in (encoder.backbone.state_dict(), weights))

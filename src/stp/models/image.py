@@ -63,7 +63,7 @@ class ImageOutput(NamedTuple):
     tokens: torch.Tensor  # (n, grid * grid, width)
 
 
-class ImageEncoder(Pretrained, nn.Module):
+class ImageEncoder(Pretrained):
     """Encode patches and regions with one backbone.
 
     A patch carries the learned prompt token; a region carries its patch instead, shrunk to one token.
@@ -78,6 +78,9 @@ class ImageEncoder(Pretrained, nn.Module):
 
     config_class = ImageEncoderConfig
     reads_genes = False
+    backbone: Any  # a VisionTransformer of timm
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, config: ImageEncoderConfig) -> None:
         super().__init__()

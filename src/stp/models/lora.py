@@ -1,12 +1,14 @@
 """Low-rank adapters on a vision transformer (LoRA), through peft, and how they become plain weights again."""
 
 from copy import deepcopy
+from typing import TypeVar
 
 from torch import nn
 
 from stp._extras import extra
 from stp.models.image import ImageEncoder
 
+Model = TypeVar("Model", bound=nn.Module)
 LAYERS = r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])"
 
 
@@ -17,7 +19,7 @@ def add_adapters(encoder: ImageEncoder, rank: int) -> None:
     peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=LAYERS), encoder.backbone)
 
 
-def merged(model: nn.Module) -> nn.Module:
+def merged(model: Model) -> Model:
     """Return a copy whose adapters are added to the weights: a plain model with the same outputs."""
     plain = deepcopy(model)
     layer_class = extra("peft").tuners.lora.LoraLayer

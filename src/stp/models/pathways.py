@@ -23,6 +23,10 @@ class PathwayEncoder(nn.Module):
         Of the scores of the training spots.
     """
 
+    genes: torch.Tensor
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
     def __init__(self, sizes: Mapping[str, int]) -> None:
         super().__init__()
         self.sizes = dict(sizes)

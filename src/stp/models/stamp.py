@@ -62,7 +62,7 @@ class Adapter(nn.Module):
         return features + self.up(F.relu(self.down(features)))
 
 
-class Stamp(Pretrained, nn.Module):
+class Stamp(Pretrained):
     """Genes or pathways, and images, of a spot in one space.
 
     Parameters
@@ -84,16 +84,16 @@ class Stamp(Pretrained, nn.Module):
     def __init__(self, config: StampConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.vocabulary = vocabulary
-        self.gene_encoder = None if config.gene is None else GeneEncoder(config.gene, vocabulary)
+        self.gene_encoder = genes = None if config.gene is None else GeneEncoder(config.gene, vocabulary)
         self.image_encoder = ImageEncoder(config.image)
         self.config = replace(config, image=self.image_encoder.config)
         width, images = config.projection_width, self.image_encoder.width
-        self.gene_projection = None if config.gene is None else nn.Linear(self.gene_encoder.width, width)
+        self.gene_projection = None if genes is None else nn.Linear(genes.width, width)
         self.patch_projection = nn.Linear(images, width)
         self.region_projection = nn.Linear(images, width)
         self.localization_projection = nn.Linear(images, width)
         reduction = config.adapter_reduction
-        self.gene_adapter = Adapter(self.gene_encoder.width, reduction) if reduction else nn.Identity()
+        self.gene_adapter = Adapter(genes.width, reduction) if genes and reduction else nn.Identity()
         self.patch_adapter = Adapter(images, reduction) if reduction else nn.Identity()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.pathway_encoder = PathwayEncoder(config.pathways) if config.pathways else None
@@ -109,14 +109,14 @@ class Stamp(Pretrained, nn.Module):
 
         Features (n, width) in place of tokens are only aligned.
         """
-        if self.gene_encoder is None:
+        if self.gene_encoder is None or self.gene_projection is None:
             raise ValueError("this Stamp was aligned with pathways alone and reads no tokens; use its pathways")
         features = tokens if tokens.is_floating_point() else self.gene_encoder(tokens)
         return features, F.normalize(self.gene_projection(self.gene_adapter(features)), dim=-1)
 
     def encode_pathways(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode scores of gene sets (n, n_sets): standardized scores and aligned unit vectors."""
-        if self.pathway_encoder is None:
+        if self.pathway_encoder is None or self.pathway_projection is None:
             raise ValueError(
                 "this Stamp knows no pathways; align one with AlignConfig(targets='pathways' or 'both', gene_sets=...)"
             )

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,8 +38,8 @@ def training(run_dir: str | Path) -> "Figure":
     import matplotlib.pyplot as plt
 
     lines, ends = _read(Path(run_dir))
-    names = {name for line in lines for name in line if not name.startswith(CHANCE)} - NOT_CURVES
-    names = sorted(names, key=lambda name: (name != "loss", len(name), name))
+    found = {name for line in lines for name in line if not name.startswith(CHANCE)} - NOT_CURVES
+    names = sorted(found, key=lambda name: (name != "loss", len(name), name))
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     size = (3.6 * columns, 2.8 * rows)
@@ -55,7 +55,7 @@ def training(run_dir: str | Path) -> "Figure":
 
 def _draw(ax: "Axes", lines: list[dict], name: str) -> None:
     """Draw one quantity of both splits, and chance where it was logged."""
-    curves = {
+    curves: dict[str, tuple[str, str, dict[str, Any]]] = {
         "train": ("train", name, {"linestyle": "-"}),
         "validation": ("validation", name, {"marker": "o", "markersize": 4}),
         "chance": ("validation", CHANCE + name.rpartition("recall")[2], {"linestyle": ":", "color": "gray"}),

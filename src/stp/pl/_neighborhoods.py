@@ -52,6 +52,7 @@ def neighborhoods(
     --------
     >>> figure = stp.pl.neighborhoods(sdata)
     """
+    import matplotlib as mpl
     import matplotlib.pyplot as plt
     from matplotlib.collections import LineCollection
 
@@ -61,14 +62,16 @@ def neighborhoods(
     left_out = np.setdiff1d(np.arange(len(xy)), groups)
     figure, ax = plt.subplots(figsize=(6.4, 6), layout="constrained")
     marker = float(np.clip(12_000 / max(len(xy), 1), 2, 40))
-    colors = plt.get_cmap("tab20").colors
+    colors = mpl.color_sequences["tab20"]
     for number, group in enumerate(groups):
         color = colors[number % len(colors)]
         rays = [(xy[group[0]], xy[neighbor]) for neighbor in group[1:]]
         ax.add_collection(LineCollection(rays, colors=[color], linewidths=0.8, zorder=1))
-        ax.scatter(*xy[group[1:]].T, color=color, s=marker, linewidths=0, zorder=2)
-        ax.scatter(*xy[group[:1]].T, color=color, s=2 * marker, edgecolors="black", linewidths=0.8, zorder=3)
-    ax.scatter(*xy[left_out].T, facecolors="none", edgecolors="gray", s=marker, linewidths=0.8, label="left out")
+        ax.scatter(xy[group[1:], 0], xy[group[1:], 1], color=color, s=marker, linewidths=0, zorder=2)
+        x, y = xy[group[0]]
+        ax.scatter(x, y, color=color, s=2 * marker, edgecolors="black", linewidths=0.8, zorder=3)
+    x, y = xy[left_out].T
+    ax.scatter(x, y, facecolors="none", edgecolors="gray", s=marker, linewidths=0.8, label="left out")
     share = groups.size / max(len(xy), 1)
     ax.set(
         title=f"{len(groups)} groups of {size}, {share:.0%} of {len(xy)} spots", aspect="equal", xticks=[], yticks=[]

@@ -97,7 +97,7 @@ def _overview(ax: "Axes", slide: Slide, chosen: np.ndarray, patch_um: float) -> 
     um = slide.pyramid.um_per_px
     ax.imshow(picture_of(slide)[0], extent=(0.0, width * um, height * um, 0.0))
     xy = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
-    ax.scatter(*xy.T, s=4, facecolors="none", edgecolors="black", linewidths=0.4)
+    ax.scatter(xy[:, 0], xy[:, 1], s=4, facecolors="none", edgecolors="black", linewidths=0.4)
     for x, y in xy[chosen]:
         corner = (x - patch_um / 2, y - patch_um / 2)
         ax.add_patch(plt.Rectangle(corner, patch_um, patch_um, fill=False, color="gold", linewidth=2))

@@ -1,7 +1,7 @@
 """The patch of a spot beside the patches of the references that spoke for it."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -107,7 +107,7 @@ def _patch(sdata: "SpatialData", row: int, patch_um: float, table_key: str) -> n
     """Read the patch around the spot in one row of the table (y, x, 3)."""
     slide = next(slide for slide in find_slides(sdata, get_table(sdata, table_key)) if row in slide.rows)
     center = slide.centers[np.flatnonzero(slide.rows == row)]
-    how = {"size": DRAWN_PX, "um_per_px": patch_um / DRAWN_PX, "allow_upsampling": True}
+    how: dict[str, Any] = {"size": DRAWN_PX, "um_per_px": patch_um / DRAWN_PX, "allow_upsampling": True}
     return slide.pyramid.read(center, **how)[0]
 
 

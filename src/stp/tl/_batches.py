@@ -18,7 +18,8 @@ class Results:
     """Features and aligned vectors by row, NaN where nothing was embedded."""
 
     def __init__(self, n_obs: int) -> None:
-        self.n_obs, self.arrays = n_obs, []
+        self.n_obs = n_obs
+        self.arrays: list[np.ndarray] = []
 
     def add(self, rows: np.ndarray, outputs: tuple[torch.Tensor, ...]) -> None:
         if not self.arrays:

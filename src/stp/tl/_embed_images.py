@@ -1,6 +1,6 @@
 """Embed spots by the H&E patches around them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -104,12 +104,12 @@ def embed_images(
     128
     """
     table = begin(sdata, table_key, copy)
-    where = {"image_key": image_key, "shapes_key": shapes_key, "coordinate_system": coordinate_system}
+    where: dict[str, Any] = {"image_key": image_key, "shapes_key": shapes_key, "coordinate_system": coordinate_system}
     slides = find_slides(sdata, table, um_per_px=um_per_px, **where)
     config = (model.image_encoder if isinstance(model, Stamp) else model).config
-    window = {"size": config.image_size, "um_per_px": config.um_per_px}
+    window: dict[str, Any] = {"size": config.image_size, "um_per_px": config.um_per_px}
     results, inside, made_by = Results(table.n_obs), np.zeros(table.n_obs, dtype=bool), identity(model)
-    how = {"batch_size": batch_size, "allow_upsampling": allow_upsampling, "max_bytes": max_bytes}
+    how: dict[str, Any] = {"batch_size": batch_size, "allow_upsampling": allow_upsampling, "max_bytes": max_bytes}
     batches = (
         (slide.rows[rows], patches)
         for slide in slides
@@ -158,7 +158,7 @@ class _Encoder:
         return self.model.encode_images(batch) if isinstance(self.model, Stamp) else (self.model(batch),)
 
 
-def _ahead(batches: Iterator[Any], device: torch.device) -> Iterator[Any]:
+def _ahead(batches: Iterator[Any], device: torch.device) -> Generator[Any, None, None]:
     """Pass batches on while the next one is read in a thread, unless the model computes on the CPU.
 
     There, a thread that reads takes a core from those that compute, and all of these wait for the one that lost it.

@@ -93,9 +93,10 @@ def embed_pathways(
 
 
 def _sets(model: Stamp) -> dict[str, np.ndarray]:
-    if getattr(model, "pathway_encoder", None) is None:
+    encoder = getattr(model, "pathway_encoder", None)
+    if encoder is None:
         raise ValueError(
             f"this {type(model).__name__} knows no pathways; align a Stamp with "
             "AlignConfig(targets='pathways' or 'both', gene_sets=...)"
         )
-    return model.pathway_encoder.sets
+    return encoder.sets

@@ -111,7 +111,7 @@ def predict_expression(
     """
     adata, tables = begin(adata, table_key, copy), open_references(reference, table_key)
     queries, vectors, model = open_embeddings(adata, use_rep, tables, reference_rep)
-    genes, units = choose_genes(tables, genes), one_unit(tables, layer)
+    chosen, units = choose_genes(tables, genes), one_unit(tables, layer)
     known = np.isfinite(queries).all(axis=1)
     if not known.any():
         raise ValueError(f"no spot has an embedding in obsm[{use_rep!r}], all are NaN")
@@ -119,8 +119,8 @@ def predict_expression(
         raise ValueError(f"cannot retrieve {n_neighbors} neighbors from {n} references; lower n_neighbors")
     found = nearest(queries[known], blocks(vectors), n_neighbors)
     weight, uniform = weights(found.similarity)
-    average = Average(found.index, weight, len(genes))
-    _read_profiles(average, tables, layer, genes)
+    average = Average(found.index, weight, len(chosen))
+    _read_profiles(average, tables, layer, chosen)
     far, threshold = _far(found.similarity[:, 0])
     rows = average.rows
     results = {
@@ -135,7 +135,7 @@ def predict_expression(
     adata.obs[_keys.far(key_added)] = _spread_out(far, known)
     params = {"n_neighbors": n_neighbors, "use_rep": use_rep, "reference_rep": reference_rep, "layer": layer}
     details = {"references": name_spots(tables, rows, slide_key), "far": {"rule": FAR, "threshold": threshold}}
-    record(adata, key_added, params, genes=genes, units=units, **details, model=model)
+    record(adata, key_added, params, genes=chosen, units=units, **details, model=model)
     return adata if copy else None
 
 

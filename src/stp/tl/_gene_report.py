@@ -24,7 +24,7 @@ def check_coverage(unmapped: np.ndarray, total: float, found: Names) -> float:
     coverage = 1 - unmapped.sum() / total
     if coverage < WARN_BELOW:
         shares = {rule: unmapped[found.rule == rule].sum() / total for rule in set(found.rule[found.index < 0])}
-        rest = ", ".join(f"{rule} {shares[rule]:.1%}" for rule in sorted(shares, key=shares.get, reverse=True)[:3])
+        rest = ", ".join(f"{rule} {shares[rule]:.1%}" for rule in sorted(shares, key=lambda rule: -shares[rule])[:3])
         message = (
             f"only {coverage:.1%} of UMIs are in genes of the vocabulary (of the rest: {rest}); check species, gene "
             "names and gene_ids_key="

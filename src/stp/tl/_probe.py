@@ -152,7 +152,7 @@ def _fit(features: np.ndarray, codes: np.ndarray, n_classes: int, learning_rate:
         layer = torch.nn.Linear(x.shape[1], n_classes)
     optimizer = torch.optim.Adam(layer.parameters(), lr=learning_rate)
     size = min(BATCH, max(1, len(train) // MIN_STEPS))
-    best, state, waited = np.inf, None, 0
+    best, state, waited = np.inf, layer.state_dict(), 0
     for _ in range(EPOCHS):
         for batch in train[torch.from_numpy(rng.permutation(len(train)))].split(size):
             optimizer.zero_grad()

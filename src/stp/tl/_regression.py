@@ -92,15 +92,15 @@ def regress_expression(
     adata, tables = begin(adata, table_key, copy), open_references(reference, table_key)
     features, of_references, made_by = open_embeddings(adata, use_rep, tables, use_rep)
     known_features = np.concatenate(list(blocks(of_references)))
-    genes, units = choose_genes(tables, genes), one_unit(tables, layer)
+    chosen, units = choose_genes(tables, genes), one_unit(tables, layer)
     known, usable = (np.isfinite(x).all(axis=1) for x in (features, known_features))
     if not known.any() or not usable.any():
         raise ValueError(f"no spot of {'the references' if known.any() else 'the table'} has obsm[{use_rep!r}]")
-    expression = np.concatenate([block for table in tables.values() for block in profiles(table, layer, genes)])
-    predicted = np.full((adata.n_obs, len(genes)), np.nan, dtype=np.float32)
+    expression = np.concatenate([block for table in tables.values() for block in profiles(table, layer, chosen)])
+    predicted = np.full((adata.n_obs, len(chosen)), np.nan, dtype=np.float32)
     model = _ridge(alpha, min(n_components, usable.sum(), features.shape[1]))
     predicted[known] = (
-        model.fit(known_features[usable], expression[usable]).predict(features[known]).reshape(-1, len(genes))
+        model.fit(known_features[usable], expression[usable]).predict(features[known]).reshape(-1, len(chosen))
     )
     adata.obsm[key_added] = predicted
     params = {"alpha": alpha, "n_components": n_components, "use_rep": use_rep, "layer": layer}

@@ -90,7 +90,7 @@ def tokenize(
     found, table = vocabulary.recognize(names), _table(vocabulary.divisors().tobytes())
     X = get_counts(adata, layer)
     # Nothing else, for Dask sends it to its workers.
-    arguments = {"index": found.index, "table": table, "n_special": vocabulary.n_special}
+    arguments: dict[str, Any] = {"index": found.index, "table": table, "n_special": vocabulary.n_special}
     rank = partial(rank_genes, context_length=context_length, **arguments)
     tokens, n_tokens, unmapped, mapped = (_rank_lazily if is_lazy(X) else _rank)(X, rank, context_length)
     total = int(mapped + unmapped.sum())

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from stp import _keys
 from stp._provenance import model_of
@@ -132,7 +131,7 @@ def _features(tables: dict[str, Any], reps: dict[str, str], of_model: str) -> Sp
     return SpotArrays(list(tables), arrays)
 
 
-def _recall(task: nn.Module, dataset: SpotArrays) -> dict[str, float]:
+def _recall(task: Adaptation, dataset: SpotArrays) -> dict[str, float]:
     """Return recall@1, 5 and 10 from patch to genes within each table, averaged over tables; score: @5."""
     device, found = next(task.parameters()).device, []
     for table in range(len(dataset.stores)):

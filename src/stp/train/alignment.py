@@ -102,14 +102,14 @@ def align(
     16
     """
     genes, vocabulary = _genes(gene_encoder, vocabulary, config)
-    stores, held_out = open_stores(stores, table_key), open_stores(validation, table_key)
-    require([*stores, *held_out], "pyramid", "alignment")
-    require_scale([*stores, *held_out], image_encoder.um_per_px)
-    sets = read_gene_sets(config.gene_sets, vocabulary, stores) if config.gene_sets else {}
+    training, held_out = open_stores(stores, table_key), open_stores(validation, table_key, allow_none=True)
+    require([*training, *held_out], "pyramid", "alignment")
+    require_scale([*training, *held_out], image_encoder.um_per_px)
+    sets = read_gene_sets(config.gene_sets, vocabulary, training) if config.gene_sets else {}
     sizes = {name: len(of_set) for name, of_set in sets.items()} or None
-    model = StampConfig(genes and genes.config, image_encoder, config.projection_width, sizes)
+    model = StampConfig(genes.config if genes else None, image_encoder, config.projection_width, sizes)
     with join(config.device) as world:
-        asked = settings("align", stores, held_out, vocabulary, config, model, world)
+        asked = settings("align", training, held_out, vocabulary, config, model, world)
         asked["gene_encoder"] = genes and genes.digest
         asked["gene_sets"] = hashlib.sha256(b"".join(of_set.tobytes() for of_set in sets.values())).hexdigest()
         with Run(output_dir, asked, resume=resume, world=world) as run:
@@ -119,7 +119,8 @@ def align(
                 if genes:
                     stamp.gene_encoder.load_state_dict(genes.state_dict())
                 corpus = partial(_corpus, run, stamp, config)
-                _align(run, corpus("train", stores), corpus("validation", held_out), stamp, sets, config)
+                checked = corpus("validation", held_out) if held_out else None
+                _align(run, corpus("train", training), checked, stamp, sets, config)
     return Stamp.from_pretrained(output_dir)
 
 
@@ -140,7 +141,7 @@ def _genes(
     return genes, genes.vocabulary
 
 
-def _corpus(run: Run, stamp: Stamp, config: AlignConfig, name: str, stores: list[SpotStore]) -> Corpus | None:
+def _corpus(run: Run, stamp: Stamp, config: AlignConfig, name: str, stores: list[SpotStore]) -> Corpus:
     if stamp.gene_encoder is None:
         return Corpus.unranked(config.min_genes, name, stores)
     length = stamp.gene_encoder.config.context_length
@@ -162,7 +163,7 @@ def _align(
     stamp.card = replace(stamp.card, trained_on=trained_on)
     freeze(stamp, config)
     targets = _targets(run, train, stamp, sets, config)
-    if "pathways" in targets:
+    if "pathways" in targets and stamp.pathway_encoder is not None:
         scores = (targets["pathways"][store][rows] for store, rows in enumerate(train.rows))
         stamp.pathway_encoder.fit(sets.values(), scores)
     dataset = _pairs(train, targets, stamp, config, turn=config.turn, stain_jitter=config.stain_jitter)
@@ -182,8 +183,8 @@ def _targets(
     run: Run, corpus: Corpus, stamp: Stamp, sets: Mapping[str, np.ndarray], config: AlignConfig
 ) -> dict[str, SpotFile]:
     """Compute what images are aligned with, by name."""
-    targets = {}
-    if stamp.gene_encoder is not None:
+    targets: dict[str, SpotFile] = {}
+    if stamp.gene_encoder is not None and corpus.tokens is not None:
         frozen = config.trained != "all"
         targets["genes"] = corpus.encoded(run, stamp.gene_encoder, config) if frozen else corpus.tokens
     if sets:
@@ -195,7 +196,7 @@ def _pairs(
     corpus: Corpus, targets: dict[str, SpotFile], stamp: Stamp, config: AlignConfig, **augmented: Any
 ) -> PairDataset:
     image = stamp.config.image
-    window = {"image_size": image.image_size, "um_per_px": image.um_per_px}
+    window: dict[str, Any] = {"image_size": image.image_size, "um_per_px": image.um_per_px}
     return PairDataset(corpus.stores, targets, **window, seed=config.seed, **augmented)
 
 

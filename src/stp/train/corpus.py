@@ -17,7 +17,7 @@ from stp.data.store import SpotStore
 from stp.models.checkpoint import Pretrained
 from stp.models.device import inference
 from stp.models.gene import GeneEncoder
-from stp.train.config import AlignConfig, LoopConfig, Phase, Plan, fit_plan
+from stp.train.config import LoopConfig, Plan, fit_plan
 from stp.train.run import Run
 from stp.train.world import World
 from stp.vocabulary import Vocabulary
@@ -46,9 +46,9 @@ class Corpus:
     tokens: SpotFile | None = None
 
     @classmethod
-    def unranked(cls, min_genes: int, name: str, stores: list[SpotStore]) -> Self | None:
-        """Choose the spots to train on, and rank nothing; None without stores."""
-        return cls(name, stores, _trainable(stores, min_genes)) if stores else None
+    def unranked(cls, min_genes: int, name: str, stores: list[SpotStore]) -> Self:
+        """Choose the spots to train on, and rank nothing."""
+        return cls(name, stores, _trainable(stores, min_genes))
 
     @classmethod
     def ranked(
@@ -59,10 +59,8 @@ class Corpus:
         min_genes: int,
         name: str,
         stores: list[SpotStore],
-    ) -> Self | None:
-        """Rank all spots into a file of the run, which all its processes map; None without stores."""
-        if not stores:
-            return None
+    ) -> Self:
+        """Rank all spots into a file of the run, which all its processes map."""
         tokens = SpotFile(run.scratch / f"{name}.tokens", [len(store) for store in stores], context_length)
         run.once(tokens.create)
         rank_stores(stores, vocabulary, tokens, rank=run.world.rank, size=run.world.size)
@@ -74,6 +72,7 @@ class Corpus:
 
     def encoded(self, run: Run, encoder: GeneEncoder, config: LoopConfig) -> SpotFile:
         """Encode the genes of all spots into a file of the run: a frozen encoder gives the same each epoch."""
+        assert self.tokens is not None
         features = self._file(run, "features", encoder.width)
         rows, world = features.to_fill(), run.world
         with inference(encoder, world.device, config.precision) as device:
@@ -123,11 +122,14 @@ def _trainable(stores: list[SpotStore], min_genes: int) -> list[np.ndarray]:
     return rows
 
 
-def open_stores(stores: Stores, table_key: str) -> list[SpotStore]:
-    """Open stores; one path alone is refused."""
+def open_stores(stores: Stores, table_key: str, *, allow_none: bool = False) -> list[SpotStore]:
+    """Open stores; one path alone is refused, and an empty list where some are needed."""
     if isinstance(stores, str | Path):
         raise TypeError(f"stores is one path, {stores}; pass a list of paths")
-    return [SpotStore(path, table_key) for path in stores]
+    opened = [SpotStore(path, table_key) for path in stores]
+    if not opened and not allow_none:
+        raise ValueError("there is no store to train on: the list is empty; does the pattern match?")
+    return opened
 
 
 def require(stores: Sequence[SpotStore], part: str, purpose: str) -> None:
@@ -144,12 +146,13 @@ def require_scale(stores: Sequence[SpotStore], um_per_px: float) -> None:
     """Refuse stores whose image is much coarser than what patches are wanted at, by name."""
     for store in stores:
         try:
-            store.pyramid.check_scale(um_per_px)
+            if store.pyramid is not None:
+                store.pyramid.check_scale(um_per_px)
         except ValueError as error:
             raise ValueError(f"{store.path}: {error}") from error
 
 
-def fitted(corpus: Corpus, wanted: Phase | AlignConfig, world: World, *, multiple: int = 1, stacklevel: int) -> Plan:
+def fitted(corpus: Any, wanted: Any, world: World, *, multiple: int = 1, stacklevel: int) -> Plan:
     """Fit batches, of all processes together, to the number of spots; say so where they shrink."""
     multiple, wanted_size = multiple * world.size, wanted.batch_size * world.size
     sizes = {"batch_size": wanted_size, "accumulate": wanted.accumulate, "multiple": multiple}

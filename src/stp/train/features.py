@@ -65,7 +65,7 @@ class SpotArrays(Dataset):
         """Tell these values from others."""
         found = hashlib.sha256()
         for array in self.arrays.values():
-            found.update(array)
+            found.update(array.data)
         return found.hexdigest()
 
 
@@ -75,7 +75,7 @@ def train_on(
     output_dir: str | Path,
     *,
     make_task: Callable[[Any], nn.Module],
-    score: Callable[[nn.Module, SpotArrays], dict[str, float]],
+    score: Callable[[Any, SpotArrays], dict[str, float]],
     model: Pretrained,
     config: AdaptConfig | RegressionConfig,
     about: dict[str, Any],
@@ -100,10 +100,12 @@ def train_on(
             task, plan = make_task(world), fitted(dataset, config, world, stacklevel=4)
             sampler = SpotSampler(dataset.rows, plan.batch_size, config.seed)
 
-            def validate() -> dict[str, float]:
-                with torch.inference_mode():
-                    return score(task, held_out)
+            @torch.inference_mode()
+            def validate(spots: SpotArrays) -> dict[str, float]:
+                return score(task, spots)
 
-            checked = {"validate": validate, "patience": config.patience} if held_out is not None else {}
+            checked: dict[str, Any] = {}
+            if held_out is not None:
+                checked = {"validate": partial(validate, held_out), "patience": config.patience}
             fit(task, dataset, sampler, plan, config, run, **checked, keep=partial(save_with_scores, model, run.path))
             run.finish(1)

@@ -123,7 +123,7 @@ def learning_rate(step: int, total: int, config: LoopConfig) -> float:
 
 
 def training_step(
-    task: nn.Module, optimizer: torch.optim.Optimizer, batches: list[Batch], config: LoopConfig, world: World
+    task: Any, optimizer: torch.optim.Optimizer, batches: list[Batch], config: LoopConfig, world: World
 ) -> dict[str, float]:
     """Take one optimizer step over some batches; every loss is a mean over all items of all processes.
 

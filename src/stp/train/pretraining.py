@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from stp.data.dataset import TokenDataset
@@ -77,16 +78,17 @@ def pretrain(
     >>> genes.width
     16
     """
-    stores, held_out = open_stores(stores, table_key), open_stores(validation, table_key)
+    training, held_out = open_stores(stores, table_key), open_stores(validation, table_key, allow_none=True)
     vocabulary.divisors()
     if any(phase.objective == "neighborhood" for phase in config.phases):
-        require(stores, "coordinates", "neighborhood training")
+        require(training, "coordinates", "neighborhood training")
     with join(config.device) as world:
-        asked = settings("pretrain", stores, held_out, vocabulary, config, model, world)
+        asked = settings("pretrain", training, held_out, vocabulary, config, model, world)
         with Run(output_dir, asked, resume=resume, world=world) as run:
             if run.state["phase"] < len(config.phases):
                 ranked = partial(Corpus.ranked, run, vocabulary, model.context_length, config.min_genes)
-                _run_phases(run, ranked("train", stores), ranked("validation", held_out), vocabulary, model, config)
+                checked = ranked("validation", held_out) if held_out else None
+                _run_phases(run, ranked("train", training), checked, vocabulary, model, config)
     return GeneEncoder.from_pretrained(output_dir)
 
 
@@ -115,6 +117,7 @@ def _run_phases(
 
 
 def _dataset(corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> TokenDataset:
+    assert corpus.tokens is not None
     return TokenDataset(corpus.stores, vocabulary, corpus.tokens, fraction=config.mask_fraction, seed=config.seed)
 
 
@@ -127,5 +130,5 @@ def _phase(
         return MaskedGenes(encoder), SpotSampler(train.rows, plan.batch_size, config.seed), plan
     plan = fitted(train, phase, world, multiple=GROUP, stacklevel=5)
     task = NeighborhoodGenes(encoder, context=config.context, targets=config.targets, group_size=GROUP)
-    coordinates = [store.coordinates for store in train.stores]
+    coordinates = [np.asarray(store.coordinates) for store in train.stores]
     return task, GroupSampler(coordinates, train.rows, plan.batch_size, config.seed, GROUP), plan

@@ -14,13 +14,19 @@ from stp.train.config import AlignConfig, PretrainConfig
 from stp.train.pretraining import pretrain
 from stp.vocabulary import Vocabulary
 
-STAGES = {"pretrain": (pretrain, PretrainConfig), "align": (align, AlignConfig)}
+STAGES: dict[str, tuple[Callable[..., Any], type]] = {
+    "pretrain": (pretrain, PretrainConfig),
+    "align": (align, AlignConfig),
+}
 # Tables of the file: argument and its class.
-TABLES = {
+TABLES: dict[str, dict[str, tuple[str, type]]] = {
     "pretrain": {"model": ("model", GeneEncoderConfig)},
     "align": {"image_encoder": ("image_encoder", ImageEncoderConfig)},
 }
-PATHS = {"pretrain": ("output_dir", "vocabulary"), "align": ("output_dir", "gene_encoder", "vocabulary")}
+PATHS: dict[str, tuple[str, ...]] = {
+    "pretrain": ("output_dir", "vocabulary"),
+    "align": ("output_dir", "gene_encoder", "vocabulary"),
+}
 PLAIN = ("table_key", "resume")
 
 

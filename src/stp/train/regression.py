@@ -83,21 +83,21 @@ def fit_expression_head(
     if lacking := [label for label, table in named.items() if use_rep not in table.obsm]:
         raise KeyError(f"obsm[{use_rep!r}] of {', '.join(lacking)} is missing; run {_keys.made_by(use_rep)} first")
     made_by = require_one_model({label: model_of(table, use_rep) for label, table in named.items()})
-    genes, units = choose_genes(tables, genes), one_unit(named, layer)
-    choose_genes(named, genes)
-    dataset = _spots(tables, use_rep, layer, genes)
+    chosen, units = choose_genes(tables, genes), one_unit(named, layer)
+    choose_genes(named, chosen)
+    dataset = _spots(tables, use_rep, layer, chosen)
     width = dataset.arrays["features"].shape[1]
-    sizes = ExpressionHeadConfig(width, tuple(genes), units, made_by["digest"] if made_by else None)
+    sizes = ExpressionHeadConfig(width, tuple(chosen), units, made_by["digest"] if made_by else None)
     head = seeded(config.seed, lambda: ExpressionHead(sizes))
     train_on(
         dataset,
-        _spots(held_out, use_rep, layer, genes) if held_out else None,
+        _spots(held_out, use_rep, layer, chosen) if held_out else None,
         output_dir,
         make_task=lambda world: ExpressionRegression(head),
         score=_error,
         model=head,
         config=config,
-        about={"stage": "fit_expression_head", "genes": list(genes), "units": units, "use_rep": use_rep},
+        about={"stage": "fit_expression_head", "genes": list(chosen), "units": units, "use_rep": use_rep},
         resume=resume,
     )
     return ExpressionHead.from_pretrained(output_dir)

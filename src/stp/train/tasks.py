@@ -1,6 +1,7 @@
 """What is learned: a module that turns a batch into named losses, each a mean over a count of its own."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -119,14 +120,14 @@ class Alignment(nn.Module):
         everywhere = {name: self.gather(vectors) for name, vectors in encoded.items()}
         scale, first, losses = self.model.scale, everywhere["patches"][1], {}
         for name, (image, target) in self._contrasts(batch).items():
-            keys = {"all_a": everywhere[image][0], "all_b": everywhere[target][0], "first": first}
+            keys: dict[str, Any] = {"all_a": everywhere[image][0], "all_b": everywhere[target][0], "first": first}
             losses[name] = symmetric_contrast(encoded[image], encoded[target], scale, **keys)
         if "patch_region" in self.losses:
             losses["patch_region"] = contrast(encoded["patches"], everywhere["regions"][0], scale, first)
-        if "localization" in self.losses:
+        if logits is not None:
             losses["localization"] = F.cross_entropy(logits, cells)
-        total = {"loss": sum(losses.values())}
-        if "localization" in self.losses:
+        total: dict[str, Any] = {"loss": sum(losses.values())}
+        if logits is not None:
             total["localized"] = (logits.argmax(1) == cells).float().mean().detach()
         return losses | total
 
@@ -181,11 +182,13 @@ class Adaptation(nn.Module):
         super().__init__()
         self.scale, self.gather = model.scale.item(), gather or (lambda rows: (rows, 0))
         self.patches = nn.Sequential(model.patch_adapter, model.patch_projection)
+        assert model.gene_projection is not None  # `adapt` takes no other model
         self.genes = nn.Sequential(model.gene_adapter, model.gene_projection)
 
     def aligned(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return unit vectors (n, width) of patches and genes."""
-        return tuple(F.normalize(part(batch[name]), dim=-1) for name, part in self.named_children())
+        patches, genes = (F.normalize(part(batch[name]), dim=-1) for name, part in self.named_children())
+        return patches, genes
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Return "patch_gene" and "loss"."""

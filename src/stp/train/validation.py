@@ -39,7 +39,8 @@ def recall(stamp: Stamp, dataset: PairDataset, rows: list[np.ndarray], config: L
 
     The target is the genes; that of a Stamp without genes is the pathways. With both, that of pathways stands beside.
     """
-    found, chance = {name: [] for name in dataset.targets}, []
+    found: dict[str, list[dict[int, float]]] = {name: [] for name in dataset.targets}
+    chance = []
     for store, chosen in enumerate(rows):
         if not len(chosen):
             continue
@@ -47,7 +48,7 @@ def recall(stamp: Stamp, dataset: PairDataset, rows: list[np.ndarray], config: L
         chance.append(len(chosen))
         for name, aligned in targets.items():
             found[name].append(recall_at_k(images, aligned, RECALL_AT))
-    scores = {}
+    scores: dict[str, float] = {}
     for number, (name, of_slides) in enumerate(found.items()):
         prefix = f"{name}_" if number else ""
         scores |= {f"{prefix}recall@{k}": float(np.mean([one[k] for one in of_slides])) for k in RECALL_AT}
@@ -59,7 +60,8 @@ def _embed(
     stamp: Stamp, dataset: PairDataset, store: int, rows: np.ndarray, config: LoopConfig
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the aligned vectors of images, and of each target by name."""
-    device, images, targets = stamp.logit_scale.device, [], {name: [] for name in dataset.targets}
+    device, images = stamp.logit_scale.device, []
+    targets: dict[str, list[np.ndarray]] = {name: [] for name in dataset.targets}
     for part in _parts(rows):
         patches = torch.from_numpy(dataset.patches(store, part)).to(device)
         with autocast(device, config.precision):
