@@ -268,6 +268,10 @@ def workplace(demo, tmp_path_factory) -> Path:
     adata, image = make_slide()
     write_space_ranger(folder / "slide" / "outs", adata, image)
     Image.fromarray(image).save(folder / "slide" / "full_resolution.tif")
+    (folder / "public").mkdir()  # as squidpy leaves what it fetched
+    public = folder / "public" / "V1_Breast_Cancer_Block_A_Section_1"
+    shutil.copytree(folder / "slide" / "outs", public)
+    Image.fromarray(image).save(public / "image.tif")
     return folder
 
 

@@ -16,6 +16,7 @@ NOT_RUN = re.compile(r"# not run by the tests: \w+")
 FENCED = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if "_build" not in page.parts]
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.ipynb"))
+OTHERWISE = re.compile(r"^```\{code-(?:block|cell)\}", re.MULTILINE)
 WITH_CODE = [page for page in PAGES if FENCED.search(page.read_text())]
 
 
@@ -36,6 +37,12 @@ def test_blocks_of_pages_run(page, names):
         if not NOT_RUN.match(block):
             code = compile(block, f"{page.name}, block {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             exec(code, names)
+
+
+def test_no_python_hides_from_the_tests():
+    blocks = [block for page in PAGES for block in FENCED.findall(page.read_text())]
+    assert not [page for page in PAGES if OTHERWISE.search(page.read_text())]
+    assert len([block for block in blocks if NOT_RUN.match(block)]) < len(blocks) / 3
 
 
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
