@@ -101,13 +101,13 @@ def _by_images(stamp: Stamp, data: Any, **where: Any) -> dict[str, Side]:
     sides = {}
     for order in ("bgr", "rgb"):
         with _changed(stamp.image_encoder, channel_order=order):
-            found = tl.embed_images(data, stamp, batch_size=BATCH, copy=True, **where).obsm
-        sides[order] = Side(found[IMAGES], found[aligned(IMAGES)])
+            found: Any = tl.embed_images(data, stamp, batch_size=BATCH, copy=True, **where)
+        sides[order] = Side(found.obsm[IMAGES], found.obsm[aligned(IMAGES)])
     return sides
 
 
 @contextmanager
-def _changed(encoder: torch.nn.Module, **fields: str) -> Iterator[None]:
+def _changed(encoder: Any, **fields: str) -> Iterator[None]:
     """Let an encoder compute with another config for a while."""
     before = encoder.config
     encoder.config = dataclasses.replace(before, **fields)
@@ -118,16 +118,18 @@ def _changed(encoder: torch.nn.Module, **fields: str) -> Iterator[None]:
 
 
 def _tokens(part: "AnnData", vocabulary: Vocabulary, stamp: Stamp) -> np.ndarray:
-    length = stamp.gene_encoder.config.context_length
-    return tl.tokenize(part, vocabulary, context_length=length, copy=True).obsm["stp_tokens"].astype(np.int64)
+    length = stamp.config.gene.context_length
+    found: Any = tl.tokenize(part, vocabulary, context_length=length, copy=True)
+    return found.obsm["stp_tokens"].astype(np.int64)
 
 
 def _other_ties(part: "AnnData", stamp: Stamp) -> np.ndarray:
     """Rank with ties broken by another order of the genes, drawn at random."""
     genes = stamp.vocabulary
     order = np.random.default_rng(SEED).permutation(len(genes))
-    rest = {"aliases": genes.aliases, "round_means": genes.round_means}
-    shuffled = Vocabulary(genes.gene_ids[order], genes.symbols[order], genes.means[order], **rest)
+    means = None if genes.means is None else genes.means[order]
+    kept = dataclasses.replace(genes, n_detected=None, corpus=())
+    shuffled = dataclasses.replace(kept, gene_ids=genes.gene_ids[order], symbols=genes.symbols[order], means=means)
     tokens = _tokens(part, shuffled, stamp)
     return np.where(tokens > 0, order[tokens - N_SPECIAL] + N_SPECIAL, 0)
 

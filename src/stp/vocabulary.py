@@ -125,9 +125,7 @@ class Vocabulary:
         """
         if self.means is None:
             raise ValueError("this vocabulary has no means to rank genes by; Vocabulary.fit(data) computes them")
-        means = np.nan_to_num(self.means)
-        if self.round_means:
-            means = np.floor(means + 0.5)
+        means = np.nan_to_num(np.floor(self.means + 0.5) if self.round_means else self.means)
         return np.where(means > 0, means, 1.0)
 
     def encode(self, names: Iterable[str]) -> np.ndarray:
@@ -192,9 +190,9 @@ class Vocabulary:
         symbols
             A symbol per id, "" where unknown.
         """
-        ids = [unversioned(str(gene)) for gene in gene_ids]
-        names = [""] * len(ids) if symbols is None else [str(symbol) for symbol in symbols]
-        return cls(np.array(ids, object), np.array(names, object))
+        ids = np.array([unversioned(str(gene)) for gene in gene_ids], object)
+        names = [""] * len(ids) if symbols is None else list(map(str, symbols))
+        return cls(ids, np.array(names, object))
 
     def fit(
         self, data: Any, *, table_key: str = "table", layer: str | None = None, gene_ids_key: str | None = None
@@ -271,10 +269,8 @@ class Vocabulary:
         if (self.means is None) != (other.means is None):
             raise ValueError("one vocabulary has means and the other has none; Vocabulary.fit(data) computes them")
         new = ~np.isin(other.gene_ids, self.gene_ids)
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in _DTYPES}
-        columns: dict[str, Any] = {
-            name: None if a is None or b is None else np.append(a, b[new]) for name, (a, b) in pairs.items()
-        }
+        columns: dict[str, Any] = {name: (getattr(self, name), getattr(other, name)) for name in _DTYPES}
+        columns = {name: None if a is None or b is None else np.append(a, b[new]) for name, (a, b) in columns.items()}
         aliases = with_aliases(self.aliases, other.aliases, other.gene_ids[new])
         return replace(self, **columns, aliases=aliases, corpus=(*self.corpus, *other.corpus))
 
