@@ -116,7 +116,8 @@ def test_what_does_not_fit_is_refused(small, tmp_path):
 def refusal(kind):
     """Make an error as huggingface_hub raises it."""
     answer = SimpleNamespace(headers=Message(), status_code=403, request=None)
-    return kind("refused", response=answer) if issubclass(kind, errors.HfHubHTTPError) else kind("refused")
+    takes_answer = issubclass(kind, errors.HfHubHTTPError) and kind is not errors.LocalEntryNotFoundError
+    return kind("refused", response=answer) if takes_answer else kind("refused")
 
 
 @pytest.mark.parametrize(
