@@ -1,14 +1,17 @@
 """Exact retrieval beside a bare matrix product and FAISS, and weighted averages beside a loop over queries.
 
     python -m benchmarks.retrieval
+    python -m benchmarks.retrieval --disk /tmp/references.npy --references 2000000   # what does not fit: writes 4 GB
 
 Every figure is a ratio within one run, the median of several interleaved repeats; what is found is compared with
 float64. Needs faiss-cpu, which stp does not.
 """
 
 import argparse
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import faiss
 import numba
@@ -18,6 +21,7 @@ from stp.retrieval import Average, nearest, weights
 
 N_QUERIES, N_REFERENCES, WIDTH, K = 2_000, 100_000, 512, 50
 N_PROFILES, N_GENES, ROWS = 20_000, 2_000, 1_024
+BLOCK = 4096  # references multiplied at a time, from disk
 CHECKED = 100  # queries compared with float64
 
 
@@ -90,10 +94,57 @@ def average(repeats: int) -> None:
     )
 
 
+def from_disk(file: Path, n: int, repeats: int) -> None:
+    """Time retrieval from a file that is mapped, beside the products of its blocks, and watch memory of the process."""
+    references = write(file, n)
+    queries, scores = unit(N_QUERIES, 0), np.empty((N_QUERIES, BLOCK), np.float32)
+
+    def product() -> None:
+        for start in range(0, n, BLOCK):
+            block = references[start : start + BLOCK]
+            np.matmul(queries, block.T, out=scores[:, : len(block)])
+
+    nearest(queries, references[:BLOCK], K)  # compiles
+    before, seen, done = anonymous_mb(), [], threading.Event()
+    watch = threading.Thread(target=lambda: [seen.append(anonymous_mb()) for _ in iter(lambda: done.wait(0.05), True)])
+    watch.start()
+    start = time.perf_counter()
+    found = nearest(queries, references, K)
+    first = time.perf_counter() - start
+    done.set()
+    watch.join()
+    took = medians({"product": product, "nearest": lambda: nearest(queries, references, K)}, repeats)
+    best = np.einsum("qd,qd->q", queries[:CHECKED], references[found.index[:CHECKED, 0]])
+    assert np.allclose(best, found.similarity[:CHECKED, 0], atol=1e-5)
+    print(f"{N_QUERIES} queries, {n} references on disk ({file.stat().st_size / 1e9:.1f} GB); first {first:.1f} s")
+    print({name: round(value, 2) for name, value in took.items()}, f"ratio {took['nearest'] / took['product']:.2f}")
+    print(f"memory of its own at most {max(seen) - before:.0f} MB beyond what it was called with")
+
+
+def write(file: Path, n: int) -> np.ndarray:
+    """Write n unit vectors, unless they are there; returns them mapped."""
+    if not file.exists():
+        mapped = np.lib.format.open_memmap(file, "w+", np.float32, (n, WIDTH))
+        for start in range(0, n, 2**16):
+            mapped[start : start + 2**16] = unit(min(2**16, n - start), start + 1)
+    return np.load(file, mmap_mode="r")
+
+
+def anonymous_mb() -> float:
+    """Memory of this process that is no mapped file."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) / 1e3
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--disk", type=Path, help="file of references that are not read into memory")
+    parser.add_argument("--references", type=int, default=2_000_000, help="of that file")
     asked = parser.parse_args()
     print(f"{numba.get_num_threads()} threads, faiss {faiss.__version__}, numpy {np.__version__}")
-    search(asked.repeats)
-    average(asked.repeats)
+    if asked.disk:
+        from_disk(asked.disk, asked.references, asked.repeats)
+    else:
+        search(asked.repeats)
+        average(asked.repeats)

@@ -15,6 +15,26 @@ def _dot(a, b):
 
 
 @njit(nogil=True, cache=True)
+def to_unit_length(vectors, unit, usable):
+    """Divide vectors (n, d) by their lengths; those without one, or with a value missing, become NaN.
+
+    Parameters
+    ----------
+    vectors
+        (n, d) float32
+    unit
+        (n, d) float32; what comes out.
+    usable
+        (n,) bool; whether a vector has a length.
+    """
+    for i in range(len(vectors)):
+        length = np.sqrt(_dot(vectors[i], vectors[i]))
+        usable[i] = 0 < length < np.inf
+        for j in range(vectors.shape[1]):
+            unit[i, j] = vectors[i, j] / np.float32(length) if usable[i] else np.nan
+
+
+@njit(nogil=True, cache=True)
 def keep_best(scores, slack, queries, block, first, index, similarity):
     """Take the references of one block into the lists of the best, where they belong there.
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stp._best import add_profiles, keep_best
+from stp._best import add_profiles, keep_best, to_unit_length
 from stp._threads import in_threads
 
 QUERIES, REFERENCES = 2048, 4096  # scored against each other at a time
@@ -39,35 +39,36 @@ def nearest(queries: np.ndarray, references: np.ndarray | Iterable[np.ndarray], 
     ValueError
         There are fewer references than that.
     """
-    queries = _unit(queries)
+    from threadpoolctl import threadpool_limits
+
+    queries, _ = _unit(queries)
     index = np.full((len(queries), max(k, 0)), -1, dtype=np.int64)
     similarity, n_usable, first = np.full(index.shape, -np.inf), 0, 0
     scores = np.empty((min(QUERIES, len(queries)), REFERENCES), dtype=np.float32)
-    for part in [references] if isinstance(references, np.ndarray) else references:
-        for start in range(0, len(part), REFERENCES):
-            block = _unit(part[start : start + REFERENCES])
-            n_usable += int(np.isfinite(block).all(axis=1).sum())
-            if k > 0:
-                _take(queries, block, scores, first, index, similarity)
-            first += len(block)
+    # Each thread multiplies and looks at its own queries: threads of BLAS would wait, spinning, while scores are read.
+    with threadpool_limits(1, user_api="blas"):
+        for part in [references] if isinstance(references, np.ndarray) else references:
+            for start in range(0, len(part), REFERENCES):
+                block, usable = _unit(part[start : start + REFERENCES])
+                n_usable += usable
+                if k > 0:
+                    _take(queries, block, scores, first, index, similarity)
+                first += len(block)
     if not 1 <= k <= n_usable:
         raise ValueError(f"cannot retrieve {k} neighbors from {n_usable} references; lower n_neighbors")
     return Neighbors(index, similarity.astype(np.float32))
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = np.asarray(vectors, dtype=np.float32)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, length, out=np.full_like(vectors, np.nan), where=length > 0)
+def _unit(vectors: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return vectors of length one, NaN where there is no length, and how many have one."""
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    unit, usable = np.empty_like(vectors), np.empty(len(vectors), dtype=bool)
+    in_threads(lambda rows: to_unit_length(vectors[rows], unit[rows], usable[rows]), len(vectors), ROWS_PER_THREAD)
+    return unit, int(usable.sum())
 
 
 def _take(queries, block, memory, first: int, index: np.ndarray, similarity: np.ndarray) -> None:
-    """Score a block of references against all queries, in memory that is used again, and keep what is best so far.
-
-    Each thread multiplies and looks at its own queries: threads of BLAS would wait, spinning, while scores are read.
-    """
-    from threadpoolctl import threadpool_limits
-
+    """Score a block of references against all queries, in memory that is used again, and keep what is best so far."""
     slack = 2.0**-22 * queries.shape[1]  # four times the bound on what float32 does to a sum of so many products
     for start in range(0, len(queries), QUERIES):
 
@@ -76,8 +77,7 @@ def _take(queries, block, memory, first: int, index: np.ndarray, similarity: np.
             np.matmul(queries[at], block.T, out=scores)
             keep_best(scores, slack, queries[at], block, first, index[at], similarity[at])
 
-        with threadpool_limits(1, user_api="blas"):
-            in_threads(take, min(QUERIES, len(queries) - start), ROWS_PER_THREAD)
+        in_threads(take, min(QUERIES, len(queries) - start), ROWS_PER_THREAD)
 
 
 def weights(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
