@@ -75,5 +75,7 @@ nb_execution_mode = "off"  # tutorials are committed with their outputs, and run
 
 html_theme = "sphinx_book_theme"
 html_title = "stp"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_show_sourcelink = False
-html_theme_options = {"show_toc_level": 3, "use_download_button": False}
+html_theme_options = {"show_toc_level": 3, "use_download_button": False, "navbar_persistent": []}
