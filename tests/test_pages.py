@@ -58,6 +58,42 @@ def test_tutorials_run(tutorial, names, workplace, tmp_path, monkeypatch):
             exec(compile("".join(cell["source"]), f"{tutorial.name}, cell {number}", "exec"), names)
 
 
+@pytest.fixture(scope="module")
+def sections(demo, real, tmp_path_factory):
+    """Lay out two sections of a patient as the demo's stores, beside the demo's Stamp, of whose genes they are."""
+    import anndata
+
+    folder = tmp_path_factory.mktemp("sections") / "demo"
+    (folder / "stores").mkdir(parents=True)
+    (folder / "stamp").symlink_to(demo / "stamp")
+    vocabulary = stp.Vocabulary.load(demo / "stamp" / "vocabulary.parquet")
+    tables = {section: anndata.read_h5ad(real("her2st", f"{section}.h5ad")) for section in ("C4", "C5")}
+    shared = tables["C4"].var_names.intersection(tables["C5"].var_names)
+    genes = shared[vocabulary.encode(shared) >= 0]
+    names = {"C4": ("held_out", "validation"), "C5": ("train_0", "train_1", "train_2")}
+    for section, (first, *others) in names.items():
+        adata = tables[section][:, genes].copy()
+        adata.obs["domain"] = (adata.obs["array_row"] > adata.obs["array_row"].median()).map({True: "a", False: "b"})
+        picture = real("her2st", f"{section}.jpg")
+        sdata = stp.io.from_anndata(adata, picture, um_per_px=float(adata.uns["um_per_px"]), name=section)
+        stp.io.write_store(sdata, folder / "stores" / f"{first}.zarr", patch_um_per_px=1.75)
+        for name in others:
+            (folder / "stores" / f"{name}.zarr").symlink_to(folder / "stores" / f"{first}.zarr")
+    return folder
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("default")
+def test_tutorials_run_on_real_slides(tutorial, sections, real, tmp_path, monkeypatch):
+    """With other slides under the same names; the one without counts is a scan of its own."""
+    (tmp_path / "demo").symlink_to(sections)
+    monkeypatch.chdir(tmp_path)
+    cells = [cell for cell in json.loads(tutorial.read_text())["cells"] if cell["cell_type"] == "code"]
+    given = {"path": real("wsi", "CMU-1-Small-Region.svs")} if tutorial.stem == "slide_without_counts" else {}
+    for number, cell in enumerate(cells[1:] if given else cells):
+        exec(compile("".join(cell["source"]), f"{tutorial.name}, cell {number}", "exec"), given)
+
+
 class Checker(doctest.OutputChecker):
     """Where nothing is said to be printed, let the progress of other packages pass."""
 
