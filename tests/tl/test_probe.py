@@ -36,7 +36,7 @@ def test_a_class_in_the_features_is_read(tmp_path):
     assert list(scores.index) == ["s0", "s1", "s2"]
     for slide, row in scores.iterrows():
         rows = np.flatnonzero((adata.obs["slide"] == slide) & found.notna())
-        expected = classification_scores(adata.uns["truth"][rows], found[rows].astype(str))
+        expected = classification_scores(adata.uns["truth"][rows], found.iloc[rows].astype(str))
         assert row.to_dict() == pytest.approx({"n_spots": len(rows), **expected})
     counts = pd.crosstab(adata.uns["truth"][10:], found[10:].astype(str))
     np.testing.assert_array_equal(details["confusion"], counts)
