@@ -1,3 +1,5 @@
+import tracemalloc
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -101,6 +103,18 @@ def test_large_chunks_are_decoded_one_at_a_time():
     check(low, low + 20, windows(Level(counted), low, low + 20, 4 * IMAGE.nbytes))
     assert counted.largest <= 100 * 100 * 3
     assert set(counted.decoded.values()) == {1}
+
+
+def test_rows_that_the_next_boxes_share_are_not_copied_beside():
+    line = np.linspace(0, 1, 200)
+    low = np.stack([line * 970 % 500, line * 1600], axis=1).astype(int)
+    image = np.ones((2000, 1000, 3), np.uint8)
+    high, limit = low + (30, 400), image.nbytes // 2
+    tracemalloc.start()
+    for rows, pixels, corner in windows(Level(Chunked(image, (16, 16, 3))), low, high, limit):
+        del rows, pixels, corner
+    assert tracemalloc.get_traced_memory()[1] < limit
+    tracemalloc.stop()
 
 
 def test_a_limit_under_one_patch_is_refused_before_anything_is_read():

@@ -105,14 +105,20 @@ def _bands(
         begin = int(top[start])
         stop = int(np.searchsorted(bottom, begin + room - tallest, side="right"))
         stop = len(strip) if room == whole else max(start + 1, stop)
-        kept = held[begin - first : max(done, begin) - first]
-        held[: len(kept)] = kept
+        _move_up(held[: max(done, begin) - first], begin - first)
         first, done = begin, max(done, begin)
         end = int(edges[0][np.searchsorted(edges[0], bottom[stop - 1])])
         _read(level, touched, (done, end), (left, right), held[done - first :], run)
         done = max(done, end)
         yield strip[start:stop], held[: done - first], np.array([left, first])
         start = stop
+
+
+def _move_up(held: np.ndarray, by: int) -> None:
+    """Move rows up over the first ones, as many at a time as do not overlap: numpy would copy them all beside."""
+    for start in range(0, len(held) - by, by) if by else ():
+        stop = min(start + by, len(held) - by)
+        held[start:stop] = held[start + by : stop + by]
 
 
 def _touched(edges: tuple[np.ndarray, np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
