@@ -41,7 +41,8 @@ _NO_NAME = dict.fromkeys(("", "nan", "NaN", "NA", "<NA>", "None"), (-1, "no name
 class Names(NamedTuple):
     """What some names mean, arrays of shape (n_names,)."""
 
-    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index. int64: vocabulary index, -1 where the name means no gene of the vocabulary
+    # int64: vocabulary index, -1 where the name means no gene of the vocabulary; hides index of tuples
+    index: np.ndarray  # type: ignore[assignment]
     rule: np.ndarray  # str: by which rule it was recognized, or why it was not
     note: np.ndarray  # str: what a name that was not recognized may stand for
 

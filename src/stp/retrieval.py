@@ -15,7 +15,8 @@ ROWS_PER_THREAD = 64
 class Neighbors(NamedTuple):
     """The references of each query, nearest first."""
 
-    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index. (n_queries, k) int64
+    # (n_queries, k) int64; hides index of tuples
+    index: np.ndarray  # type: ignore[assignment]
     similarity: np.ndarray  # (n_queries, k) float32
 
 

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 
 import pytest
 import torch
@@ -138,3 +139,13 @@ def test_what_a_killed_process_left_unfinished_is_removed(folder):
     (folder / ".resume.pt.4711").write_bytes(b"half")
     opened(folder)
     assert not [file for file in folder.iterdir() if file.name.startswith(".")]
+
+
+def test_a_worker_that_is_no_fork_starts_too(folder):
+    with Run(folder, SETTINGS, resume=True, world=World(0, 1, torch.device("cpu"))) as run:
+        worker = multiprocessing.get_context("spawn").Process(target=run.become_worker, args=(0,))
+        worker.start()
+        worker.join()
+        assert worker.exitcode == 0
+        with pytest.raises(BlockingIOError):  # the trainer holds its lock still
+            opened(folder)
