@@ -9,11 +9,11 @@ from stp._extras import extra
 from stp.models.image import ImageEncoder
 
 Model = TypeVar("Model", bound=nn.Module)
-LAYERS = r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])"
+LAYERS = r"blocks\.\d+\.attn\.(qkv|proj)"  # as in LoRA's paper; on the wider layers adapters cost what they save
 
 
 def add_adapters(encoder: ImageEncoder, rank: int) -> None:
-    """Freeze the backbone, and add adapters of this rank, which start at nothing, to all its linear layers."""
+    """Freeze the backbone, and add adapters of this rank, which start at nothing, to the layers of its attention."""
     peft = extra("peft")
     encoder.backbone.requires_grad_(False)
     peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=LAYERS), encoder.backbone)
