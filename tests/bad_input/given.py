@@ -1,0 +1,57 @@
+"""What the parameters of cases stand for, made anew for each: nobody sees what another did to it."""
+
+from functools import cache
+
+import spatialdata
+from anndata import AnnData
+
+import stp
+
+GENE = stp.models.GeneEncoderConfig(context_length=32, width=32, depth=1, n_heads=2, ffn_width=32)
+IMAGE = stp.models.ImageEncoderConfig(
+    "vit_tiny_patch16_224",
+    {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2},
+    image_size=32,
+    um_per_px=4.0,
+)
+
+
+@cache
+def _slide(name: str) -> spatialdata.SpatialData:
+    return stp.datasets.synthetic_visium(seed=1, n_rows=6, n_cols=6, um_per_px=4, name=name)
+
+
+def slide(name: str = "slide") -> spatialdata.SpatialData:
+    made = _slide(name)
+    return spatialdata.SpatialData(dict(made.images), shapes=dict(made.shapes), tables={"table": made["table"].copy()})
+
+
+def table() -> AnnData:
+    return slide()["table"]
+
+
+@cache
+def vocabulary() -> stp.Vocabulary:
+    return stp.Vocabulary.default().fit([table()])
+
+
+def stamp() -> stp.models.Stamp:
+    return stp.models.Stamp(stp.models.StampConfig(GENE, IMAGE, projection_width=32), vocabulary())
+
+
+@cache
+def _embedded() -> AnnData:
+    sdata, model = slide(), stamp()
+    stp.tl.tokenize(sdata, model)
+    stp.tl.embed_genes(sdata, model, progress=False)
+    stp.tl.embed_images(sdata, model, progress=False)
+    return sdata["table"]
+
+
+def embedded() -> spatialdata.SpatialData:
+    sdata = slide()
+    sdata.tables["table"] = _embedded().copy()
+    return sdata
+
+
+GIVEN = {"sdata": slide, "adata": table, "vocabulary": vocabulary, "model": stamp, "embedded": embedded}

@@ -1,0 +1,55 @@
+"""Spots and images."""
+
+import spatialdata
+from tests.bad_input.case import refused
+from tests.bad_input.given import slide
+
+import stp
+
+
+@refused(TypeError, "images are needed: pass a SpatialData")
+def images_are_wanted_of_an_AnnData(adata, model):
+    """An AnnData has no full-resolution image.
+
+    Join it with its image: {func}`stp.io.from_anndata`.
+    """
+    stp.tl.embed_images(adata, model)
+
+
+@refused(KeyError, "no table 'cells'.*pass table_key= one of")
+def the_table_has_another_name(sdata, vocabulary):
+    """Readers name tables differently; those of Visium HD have one for each size of bins.
+
+    Pass one of those that the message lists.
+    """
+    stp.tl.tokenize(sdata, vocabulary, table_key="cells")
+
+
+@refused(ValueError, "several images fit the spots; pass image_key=")
+def several_images_fit(sdata, model):
+    """The spots lie in the coordinate systems of more than one RGB image, equally fine.
+
+    Pass the one that is the H&E image.
+    """
+    sdata.images["copy"] = sdata.images["slide_full_image"]
+    stp.tl.embed_images(sdata, model)
+
+
+@refused(ValueError, "the image has 4 um per pixel, patches of 0.5 are wanted")
+def the_image_is_too_coarse(sdata):
+    """Finer pixels are wanted than the image has: often it is `tissue_hires_image.png`, 2,000 px wide, not the slide.
+
+    Give the full-resolution slide ([](howto/slide-image.md)); or train with coarser patches, `patch_um_per_px=` here;
+    or, knowing that details are missing, pass `allow_upsampling=True` to {func}`stp.tl.embed_images`.
+    """
+    stp.io.write_store(sdata, "stores/slide.zarr", patch_um_per_px=0.5)
+
+
+@refused(ValueError, "one slide is needed, the table covers")
+def a_table_of_several_slides(sdata):
+    """A store is one slide.
+
+    Write a store for each: subset the table, and SpatialData's `subset` or a query the rest.
+    """
+    both = spatialdata.concatenate({"a": sdata, "b": slide("other")}, concatenate_tables=True)
+    stp.io.write_store(both, "stores/both.zarr", patch_um_per_px=4)

@@ -1,0 +1,102 @@
+"""Embeddings and predictions."""
+
+import scanpy as sc
+from tests.bad_input.case import refused
+
+import stp
+
+
+@refused(KeyError, r"obsm\['stp_tokens'\] is missing; run stp\.tl\.tokenize")
+def spots_have_no_tokens(adata, model):
+    """Genes are embedded from tokens.
+
+    Run {func}`stp.tl.tokenize` first, with the same model.
+    """
+    stp.tl.embed_genes(adata, model)
+
+
+@refused(ValueError, "made with another vocabulary than the model's")
+def tokens_are_of_another_vocabulary(adata, model):
+    """A token is a number, and means another gene in another vocabulary.
+
+    Tokenize with the model that embeds: `stp.tl.tokenize(adata, model)`.
+    """
+    stp.tl.tokenize(adata, stp.Vocabulary.from_genes(adata.var_names).fit([adata]))
+    stp.tl.embed_genes(adata, model)
+
+
+@refused(ValueError, "embeddings of different models do not mix")
+def embeddings_are_of_two_models(embedded, model):
+    """Vectors of two models lie in two spaces; a distance between them means nothing.
+
+    Embed all with one model.
+    """
+    stp.tl.embed_images(embedded, model)
+    stp.tl.fuse(embedded)
+
+
+@refused(ValueError, 'nothing says which model made.*uns_merge="same"')
+def concatenated_tables_lost_their_model(embedded):
+    """`anndata.concat` leaves `uns` behind, and with it which model made what.
+
+    Pass `uns_merge="same"`. If that changes nothing, the tables were embedded with different models.
+    """
+    reference = sc.concat([embedded["table"]] * 2, index_unique="-")
+    stp.tl.predict_expression(embedded, reference, genes=["EPCAM"])
+
+
+@refused(KeyError, "marks no highly variable genes")
+def no_genes_are_named(embedded):
+    """Without `genes=` the highly variable ones are predicted, and the reference marks none.
+
+    Name genes, or run `scanpy.pp.highly_variable_genes` on a normalized copy of the reference and bring the column
+    over. All genes: `genes=reference.var_names`.
+    """
+    stp.tl.predict_expression(embedded, embedded["table"])
+
+
+@refused(KeyError, "1 genes are not in the reference")
+def a_gene_is_not_measured(embedded):
+    """The reference does not measure it under this name.
+
+    Choose from its `var_names`.
+    """
+    stp.tl.predict_expression(embedded, embedded["table"], genes=["HER2"])
+
+
+@refused(ValueError, "cannot retrieve 500 neighbors from .* references; lower n_neighbors")
+def more_neighbors_than_references(embedded):
+    """The reference has fewer spots with an embedding.
+
+    Lower `n_neighbors`, or add slides to the reference.
+    """
+    stp.tl.predict_expression(embedded, embedded["table"], genes=["EPCAM"], n_neighbors=500)
+
+
+@refused(KeyError, r"obs\['label'\] is missing; pass label_key= one of")
+def there_is_no_such_label(embedded):
+    """The table has no such column.
+
+    Pass one of those that the message lists.
+    """
+    stp.tl.linear_probe(embedded, "label")
+
+
+@refused(ValueError, "not on disk; call sdata.write")
+def results_of_a_slide_that_is_not_on_disk(embedded):
+    """Results are added to a SpatialData that is on disk; this one is in memory alone.
+
+    Write it, `sdata.write(path)` or {func}`stp.io.write_store`, and read it from there.
+    """
+    stp.io.write_results(embedded)
+
+
+@refused(ValueError, "rows of the table are not those of the store")
+def results_of_a_part_of_the_spots(embedded):
+    """The table was subset or reordered since it was read, and the store's own rows are never touched.
+
+    Annotate all spots and subset afterwards, or write the subset to a store of its own.
+    """
+    embedded.write("slide.zarr")
+    embedded.tables["table"] = embedded["table"][:10].copy()
+    stp.io.write_results(embedded)
