@@ -1,0 +1,34 @@
+"""Fixtures of reading and writing: a slide whose spots are marked in its image."""
+
+import anndata
+import numpy as np
+import pytest
+import scipy.sparse
+
+from stp.io import from_anndata
+
+
+def table(counts, names, **more):
+    adata = anndata.AnnData(scipy.sparse.csr_matrix(np.asarray(counts, np.float32)), **more)
+    adata.var_names = names
+    return adata
+
+
+@pytest.fixture
+def shot(bare_slide):
+    """A slide at 0.7 um per pixel: spots and an image where a bright square of 4 x 4 px marks each."""
+    adata, centers = bare_slide
+    image = np.full((901, 1102, 3), 40, np.uint8)
+    for x, y in centers:
+        image[y - 2 : y + 2, x - 2 : x + 2] = (250, 150, 50)
+    return from_anndata(adata, image, um_per_px=0.7)
+
+
+@pytest.fixture
+def bare_slide():
+    rng = np.random.default_rng(0)
+    centers = np.stack(np.meshgrid(np.arange(100, 1050, 150), np.arange(100, 850, 150)), axis=-1).reshape(-1, 2)
+    centers = centers + rng.integers(-30, 30, centers.shape)
+    adata = table(rng.poisson(3, (len(centers), 2)), ["ACTB", "ERBB2"])
+    adata.obsm["spatial"] = centers.astype(float)
+    return adata, centers
