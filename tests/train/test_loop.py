@@ -1,4 +1,7 @@
+import io
+import logging
 import math
+import re
 
 import numpy as np
 import pytest
@@ -170,7 +173,7 @@ class InOrder:
 def run_fit(folder, *, n_batches=5, plan=None, log_every=3, scores=None, task=None, **config):
     """Fit `Line`; return it, its run, and the weights at each call of `keep`."""
     task, kept = task or Line(), []
-    scores = None if scores is None else iter([{"score": score} for score in scores])
+    scores = None if scores is None else iter([{"recall": score, "score": score} for score in scores])
     config = AlignConfig(learning_rate=0.1, log_every=log_every, checkpoint_every=2, **config)
     with Run(folder, {}, resume=True, world=ALONE) as run:
         fit(
@@ -205,6 +208,14 @@ def test_loop_logs_every_few_steps_and_at_the_end_of_an_epoch(tmp_path):
     for line in lines:
         assert line["learning_rate"] == learning_rate(line["step"] - 1, 10, config)
         assert set(line) == {"phase", "epoch", "step", "split", "error", "loss", "learning_rate", "spots_per_second"}
+
+
+def test_without_a_terminal_an_epoch_is_a_line_of_the_log(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    monkeypatch.setattr(logging.getLogger("stp"), "propagate", True)
+    run_fit(tmp_path, scores=[0.25, 0.5])
+    for epoch, score in ((1, "0.250"), (2, "0.500")):
+        assert re.search(rf"Line: epoch {epoch} of 2, loss \d+\.\d{{3}}; validation: recall {score}\n", caplog.text)
 
 
 def test_loop_ends_with_the_state_of_the_next_phase(tmp_path):

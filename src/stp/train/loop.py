@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from stp._log import logger
 from stp.data.dataset import Picks
 from stp.data.samplers import share
 from stp.models.device import autocast
@@ -92,8 +93,13 @@ def fit(
                     _checkpoint(task, optimizer, run, phase, step, best, waited)
                 if stopping and not last:
                     raise SystemExit(0)
-            previous, best = best, _end_epoch(task, run, phase, epoch, step, best, validate, keep)
-            waited = waited + 1 if best == previous else 0
+            scores = _validate(task, run, {"phase": phase, "epoch": epoch, "step": step}, validate)
+            better = bool(scores) and (best is None or scores["score"] > best)
+            best, waited = (scores["score"], 0) if better else (best, waited + 1)
+            if better and world.leads:
+                keep(scores)
+            if bar.disable and world.leads:
+                logger.info(_told(f"{type(task).__name__}: epoch {epoch + 1} of {plan.epochs}", losses, scores))
             _checkpoint(task, optimizer, run, phase, step, best, waited)
             if world.any(bool(asked)):
                 raise SystemExit(0)
@@ -212,19 +218,21 @@ def _set_rate(optimizer: torch.optim.Optimizer, step: int, total: int, config: L
     return rate
 
 
-def _end_epoch(task, run, phase, epoch, step, best, validate, keep) -> float | None:
-    """Validate, and keep the weights if they are the best so far; return the best score."""
+def _validate(task: nn.Module, run: Run, where: dict[str, int], validate: Callable | None) -> dict[str, float]:
+    """Return the scores after an epoch, and log them; none where nothing is validated with."""
     if validate is None:
-        return None
+        return {}
     task.eval()
     scores = validate()
     task.train()
-    run.log(phase=phase, epoch=epoch, step=step, split="validation", **scores)
-    if best is None or scores["score"] > best:
-        if run.world.leads:
-            keep(scores)
-        return scores["score"]
-    return best
+    run.log(**where, split="validation", **scores)
+    return scores
+
+
+def _told(epoch: str, losses: dict[str, float], scores: dict[str, float]) -> str:
+    """Say in a log file what a bar shows on a terminal."""
+    told = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if name != "score")
+    return f"{epoch}, loss {losses['loss']:.3f}" + (f"; validation: {told}" if told else "")
 
 
 def _checkpoint(task, optimizer, run: Run, phase: int, step: int, best: float | None, waited: int) -> None:
