@@ -75,7 +75,7 @@ def test_stopped_and_resumed_it_ends_the_same(aligned, stores, tiny_config, conf
     stopping = dataclasses.replace(config, checkpoint_every=7)
     how = {"image_encoder": tiny_config.image, "config": stopping, "validation": stores[2:]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stp.train.loop._end_epoch", stop_after(2))
+        patch.setattr("stp.train.loop._validate", stop_after(2))
         with pytest.raises(KeyboardInterrupt):
             align(stores[:2], tmp_path, **how)
     again, whole = align(stores[:2], tmp_path, **how).state_dict(), aligned[0].state_dict()
@@ -86,10 +86,10 @@ def test_stopped_and_resumed_it_ends_the_same(aligned, stores, tiny_config, conf
 def stop_after(n_epochs):
     from stp.train import loop
 
-    end, ended = loop._end_epoch, []
+    validate, ended = loop._validate, []
 
     def counted(*arguments):
-        ended.append(end(*arguments))
+        ended.append(validate(*arguments))
         if len(ended) > n_epochs:
             raise KeyboardInterrupt
         return ended[-1]

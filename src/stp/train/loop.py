@@ -73,7 +73,7 @@ def fit(
                 break
             started, seen = time.perf_counter(), 0
             span = range(first, steps_in[epoch])
-            for picks, batches in _batches(dataset, sampler, epoch, span, plan.accumulate, config, run):
+            for picks, batches in read_batches(dataset, sampler, epoch, span, plan.accumulate, config, run):
                 rate = _set_rate(optimizer, step, sum(steps_in), config)
                 _seed(config.seed, phase, step)
                 try:
@@ -180,7 +180,7 @@ def _unfinished(steps_in: list[int], step: int) -> Iterator[tuple[int, int]]:
             yield epoch, first
 
 
-def _batches(
+def read_batches(
     dataset: Dataset, sampler: Any, epoch: int, span: range, accumulate: int, config: LoopConfig, run: Run
 ) -> Iterator[tuple[list[Picks], list[Batch]]]:
     """Yield what this process reads for each step of a span, and the batches that were read."""
