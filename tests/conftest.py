@@ -27,6 +27,11 @@ FILLERS = [f"RPL{i}" for i in (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 18, 
 PITCH, MARGIN = 100.0, 200.0  # um
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the demo, which takes longest, and which tests of pages wait for."""
+    items.sort(key=lambda item: item.path.name != "test_demo.py")
+
+
 def needs(*parts: str) -> pytest.MarkDecorator:
     """Skip where real data are absent."""
     path = SHARED.joinpath(*parts)
