@@ -166,6 +166,12 @@ def test_read_visium(space_ranger, adata, image):
         np.testing.assert_allclose(to_um(sdata[key]), np.diag([factor, factor, 1]), rtol=0.01)
 
 
+def test_paths_from_here(space_ranger, monkeypatch):
+    """As a user writes them, from where he is; spatialdata-io looks for the image in the folder."""
+    monkeypatch.chdir(space_ranger.parent)
+    assert "mine_full_image" in read_visium("sample", image="full.tif", name="mine").images
+
+
 def test_read_visium_without_the_slide(space_ranger):
     sdata = read_visium(str(space_ranger), name="mine")
     assert sorted(sdata.images) == ["mine_hires_image", "mine_lowres_image"]

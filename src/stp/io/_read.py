@@ -166,8 +166,8 @@ def read_visium(
     Examples
     --------
     >>> sdata = stp.io.read_visium("slide/outs", image="slide/full_resolution.tif", name="mine")
-    >>> "um" in sdata.coordinate_systems
-    True
+    >>> "um" in sdata.coordinate_systems, "mine_full_image" in sdata.images
+    (True, True)
     """
     import spatialdata_io
 
@@ -177,7 +177,8 @@ def read_visium(
     if image is not None and not Path(image).is_file():
         raise FileNotFoundError(f"no image at {image}")
     name = name or path.resolve().name
-    sdata = spatialdata_io.visium(path, dataset_id=name, fullres_image_file=None if image is None else Path(image))
+    whole = None if image is None else Path(image).resolve()  # spatialdata-io looks for relative ones in its folder
+    sdata = spatialdata_io.visium(path, dataset_id=name, fullres_image_file=whole)
     table = sdata.tables["table"]
     table.var_names_make_unique()
     centers = np.asarray(table.obsm["spatial"], dtype=float)
