@@ -3,7 +3,10 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -67,13 +70,14 @@ def fit(
     step, best, waited = _restore(task, optimizer, run, phase)
     hidden = None if world.leads else True  # None: shown on a terminal
     bar = tqdm(total=sum(steps_in), initial=step, desc=type(task).__name__, unit="step", disable=hidden)
-    with bar, stop_requests() as asked, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    feed = read_batches(dataset, sampler, steps_in, step, plan.accumulate, config, run)
+    untouched = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with bar, closing(feed), stop_requests() as asked, untouched:
         for epoch, first in _unfinished(steps_in, step):
             if patience is not None and waited >= patience:
                 break
             started, seen = time.perf_counter(), 0
-            span = range(first, steps_in[epoch])
-            for picks, batches in read_batches(dataset, sampler, epoch, span, plan.accumulate, config, run):
+            for picks, batches in islice(feed, steps_in[epoch] - first):
                 rate = _set_rate(optimizer, step, sum(steps_in), config)
                 _seed(config.seed, phase, step)
                 try:
@@ -181,15 +185,24 @@ def _unfinished(steps_in: list[int], step: int) -> Iterator[tuple[int, int]]:
 
 
 def read_batches(
-    dataset: Dataset, sampler: Any, epoch: int, span: range, accumulate: int, config: LoopConfig, run: Run
-) -> Iterator[tuple[list[Picks], list[Batch]]]:
-    """Yield what this process reads for each step of a span, and the batches that were read."""
-    whole = sampler.batches(epoch)[span.start * accumulate : span.stop * accumulate]
-    picks = [Picks(epoch, share(spots, sampler.unit, run.world.rank, run.world.size)) for spots in whole]
+    dataset: Dataset, sampler: Any, steps_in: list[int], step: int, accumulate: int, config: LoopConfig, run: Run
+) -> Generator[tuple[list[Picks], list[Batch]], None, None]:
+    """Yield what this process reads for each step that is left, and the batches that were read.
+
+    Workers start once, and read ahead across the end of an epoch.
+    """
+    asked: deque[Picks] = deque()
+
+    def ask() -> Iterator[Picks]:
+        for epoch, first in _unfinished(steps_in, step):
+            for spots in sampler.batches(epoch)[first * accumulate : steps_in[epoch] * accumulate]:
+                asked.append(Picks(epoch, share(spots, sampler.unit, run.world.rank, run.world.size)))
+                yield asked[-1]
+
     how = {"pin_memory": torch.cuda.is_available(), **_workers(config.n_workers, run)}
-    loader = iter(DataLoader(dataset, batch_size=None, sampler=picks, **how))
-    for first in range(0, len(picks), accumulate):
-        yield picks[first : first + accumulate], [next(loader) for _ in range(accumulate)]
+    loader = iter(DataLoader(dataset, batch_size=None, sampler=ask(), **how))
+    while batches := list(islice(loader, accumulate)):
+        yield [asked.popleft() for _ in batches], batches
 
 
 def _workers(n_workers: int, run: Run) -> dict[str, Any]:
