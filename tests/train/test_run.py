@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import sys
 
 import pytest
 import torch
@@ -149,3 +150,19 @@ def test_a_worker_that_is_no_fork_starts_too(folder):
         assert worker.exitcode == 0
         with pytest.raises(BlockingIOError):  # the trainer holds its lock still
             opened(folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forks on Linux alone")
+def test_a_fork_that_outlives_its_trainer_does_not_keep_the_folder_locked(folder):
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+    with Run(folder, SETTINGS, resume=True, world=World(0, 1, torch.device("cpu"))) as run:
+        worker = context.Process(target=lambda: (run.become_worker(0), ready.set(), done.wait(60)))
+        worker.start()
+        assert ready.wait(60)
+        run._lock.close()  # as when the trainer is killed
+        try:
+            opened(folder)
+        finally:
+            done.set()
+            worker.join()
