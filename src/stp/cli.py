@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from stp import __version__
+from stp._log import logger
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,7 +94,8 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
     try:
         run, arguments = read_recipe(options.recipe, options.command)
-    except (ValueError, TypeError, OSError) as error:
+        run(**arguments)
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        logger.debug("where it came from:", exc_info=True)
         parser.error(str(error))
-    run(**arguments)
     return 0

@@ -203,6 +203,13 @@ def test_training_draws_a_panel_per_quantity_through_all_phases(tmp_path, end):
         assert list(end_of_phase.get_xdata()) == [20, 20]
 
 
+def test_training_draws_one_in_nine_beside_the_share_of_patches_found(tmp_path):
+    write(tmp_path, [line(0, 10, localized=0.2), line(0, 20, localized=0.4)])
+    (ax,) = pl.training(str(tmp_path)).axes
+    assert [list(one.get_ydata()) for one in ax.lines] == [[0.2, 0.4], [1 / 9, 1 / 9]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["train", "chance"]
+
+
 def test_training_draws_chance_beside_recall(tmp_path):
     scores = {"recall@1": 0.1, "recall@5": 0.3, "chance@5": 0.05, "score": 0.3}
     write(tmp_path, [line(0, 10, loss=1.0), line(0, 10, "validation", **scores)])

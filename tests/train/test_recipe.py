@@ -100,3 +100,13 @@ def test_a_recipe_that_is_not_there_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["align", str(tmp_path / "recipe.toml")])
     assert "recipe.toml" in capsys.readouterr().err
+
+
+def test_what_training_refuses_is_a_line_and_no_traceback(folder, capsys):
+    path = written(folder, 'stores = ["slide0.zarr"]\noutput_dir = "out"\ngene_encoder = "nowhere"')
+    with pytest.raises(SystemExit, match="2"):
+        main(["align", str(path)])
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("stp: error:")
+    assert "nowhere" in said
+    assert "Traceback" not in said

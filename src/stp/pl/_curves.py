@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 NOT_CURVES = {"phase", "epoch", "step", "split", "score", "learning_rate", "spots_per_second"}
 CHANCE = "chance"
+ONE_OF_NINE = "localized"  # a share whose chance is known without being logged
 
 
 def training(run_dir: str | Path) -> "Figure":
@@ -54,7 +55,7 @@ def training(run_dir: str | Path) -> "Figure":
 
 
 def _draw(ax: "Axes", lines: list[dict], name: str) -> None:
-    """Draw one quantity of both splits, and chance where it was logged."""
+    """Draw one quantity of both splits, and chance where it was logged or is known."""
     curves: dict[str, tuple[str, str, dict[str, Any]]] = {
         "train": ("train", name, {"linestyle": "-"}),
         "validation": ("validation", name, {"marker": "o", "markersize": 4}),
@@ -64,6 +65,8 @@ def _draw(ax: "Axes", lines: list[dict], name: str) -> None:
         points = [(line["step"], line[column]) for line in lines if line["split"] == split and column in line]
         if points and (label != "chance" or column != name):
             ax.plot(*zip(*points, strict=True), label=label, **style)
+    if name == ONE_OF_NINE:
+        ax.axhline(1 / 9, label="chance", **curves["chance"][2])
     ax.set(title=name, xlabel="step")
     ax.legend(frameon=False)
 
