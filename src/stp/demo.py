@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import anndata
 import numpy as np
+import pandas as pd
 import scanpy as sc
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from stp import datasets, get, io, metrics, pl, tl, train
 from stp.models import GeneEncoderConfig, ImageEncoderConfig, Stamp
+from stp.pl import _colors
 from stp.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -147,7 +150,20 @@ def _cluster(table: "AnnData", name: str) -> float:
     """Cluster one embedding with Leiden; return the adjusted Rand index against the true domains."""
     sc.pp.neighbors(table, use_rep=f"X_stp_{name}")
     sc.tl.leiden(table, resolution=0.5, flavor="igraph", n_iterations=2, directed=False, key_added=f"leiden_{name}")
+    table.uns[f"leiden_{name}_colors"] = _colors_of(table.obs["domain"], table.obs[f"leiden_{name}"])
     return metrics.clustering_scores(table.obs["domain"], table.obs[f"leiden_{name}"])["ari"]
+
+
+def _colors_of(domains: pd.Series, clusters: pd.Series) -> list[str]:
+    """Give each cluster the color of the domain that it shares most spots with, one to one; others get what is left."""
+    shared = pd.crosstab(clusters, domains).to_numpy()
+    matched, of_domain = linear_sum_assignment(-shared)
+    colors = _colors.of_categories(max(shared.shape))
+    order = np.empty(len(shared), dtype=int)
+    order[matched] = of_domain
+    others = np.setdiff1d(np.arange(len(shared)), matched)
+    order[others] = shared.shape[1] + np.arange(len(others))
+    return [colors[number] for number in order]
 
 
 def _correlation(table: "AnnData", reference: "AnnData") -> float:

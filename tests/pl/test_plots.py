@@ -137,6 +137,16 @@ def test_spots_draws_categories_with_a_legend_on_the_tissue(colored, image):
     assert ax.get_xlim() == tissue.get_xlim() and ax.get_ylim() == tissue.get_ylim()
 
 
+def test_categories_have_the_colors_that_scanpy_or_the_user_gave_them(colored):
+    table = colored.tables["table"]
+    table.obs["domain"] = table.obs["domain"].cat.add_categories(["fat"])
+    table.uns["domain_colors"] = ["#ff0000", "#00ff00", "#0000ff"]  # of stroma, tumor, fat
+    drawn = pl.spots(colored, "domain").axes[1].collections[0].get_facecolors()[:, :3]
+    assert (drawn[:50] == [0, 1, 0]).all() and (drawn[50:] == [1, 0, 0]).all()
+    table.uns["domain_colors"] = ["#ff0000"]  # too few: of another clustering
+    assert not (pl.spots(colored, "domain").axes[1].collections[0].get_facecolors()[50, :3] == [1, 0, 0]).all()
+
+
 def test_scale_bars_on_tissue_are_in_um(colored, image):
     for ax in pl.spots(colored, "domain").axes:
         (bar,) = [artist for artist in ax.artists if isinstance(artist, ScaleBar)]

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stp.pl import _colors
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -57,8 +59,8 @@ def training(run_dir: str | Path) -> "Figure":
 def _draw(ax: "Axes", lines: list[dict], name: str) -> None:
     """Draw one quantity of both splits, and chance where it was logged or is known."""
     curves: dict[str, tuple[str, str, dict[str, Any]]] = {
-        "train": ("train", name, {"linestyle": "-"}),
-        "validation": ("validation", name, {"marker": "o", "markersize": 4}),
+        "train": ("train", name, {"color": _colors.TEN[0]}),
+        "validation": ("validation", name, {"color": _colors.TEN[1], "marker": "o", "markersize": 4}),
         "chance": ("validation", CHANCE + name.rpartition("recall")[2], {"linestyle": ":", "color": "gray"}),
     }
     for label, (split, column, style) in curves.items():

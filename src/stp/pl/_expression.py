@@ -9,6 +9,7 @@ from stp import _keys
 from stp._profiles import LOG_COUNTS, profiles, units_of
 from stp._table import get_table, require
 from stp.metrics import gene_pearson
+from stp.pl import _colors
 from stp.pl._tissue import Tissue
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def gene_correlation(
     figure, (ranks, means) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     ranks.plot(np.arange(1, len(r) + 1), r[order], color="black")
     ranks.axhline(0, color="gray", linewidth=0.8)
-    ranks.axhline(np.median(r), color="tab:red", linestyle="--", linewidth=0.8, label=f"median {np.median(r):.2f}")
+    ranks.axhline(np.median(r), color=_colors.RED, linestyle="--", linewidth=0.8, label=f"median {np.median(r):.2f}")
     ranks.legend(frameon=False)
     absent = f", {len(names) - len(genes)} not measured" if len(genes) < len(names) else ""
     ranks.set(xlabel="gene, by rank", ylabel="correlation over spots", title=f"{len(genes)} genes{absent}")

@@ -7,6 +7,8 @@ import numpy as np
 from stp import _keys
 from stp._table import get_table, require
 from stp.neighborhoods import neighborhoods as draw_groups
+from stp.pl import _colors
+from stp.pl._tissue import marker_area
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -52,7 +54,6 @@ def neighborhoods(
     --------
     >>> figure = stp.pl.neighborhoods(sdata)
     """
-    import matplotlib as mpl
     import matplotlib.pyplot as plt
     from matplotlib.collections import LineCollection
 
@@ -61,8 +62,8 @@ def neighborhoods(
     groups = draw_groups(xy, np.random.default_rng(seed), size=size)
     left_out = np.setdiff1d(np.arange(len(xy)), groups)
     figure, ax = plt.subplots(figsize=(6.4, 6), layout="constrained")
-    marker = float(np.clip(12_000 / max(len(xy), 1), 2, 40))
-    colors = mpl.color_sequences["tab20"]
+    marker = marker_area(len(xy))
+    colors = _colors.of_categories(min(len(groups), 102))
     for number, group in enumerate(groups):
         color = colors[number % len(colors)]
         rays = [(xy[group[0]], xy[neighbor]) for neighbor in group[1:]]

@@ -6,6 +6,7 @@ import numpy as np
 
 from stp import _keys
 from stp._table import get_table, require
+from stp.pl import _colors
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -106,7 +107,7 @@ def batch_effect(
     for number, kind in enumerate(kinds):
         x = np.arange(len(scores)) + (number - (len(kinds) - 1) / 2) * width
         name = f"obs[{params[f'{kind}_key']!r}]" + (", read across batches" if kind == "label" else "")
-        bars = ax.bar(x, scores[f"{kind}_accuracy"], width=0.92 * width, color=f"C{number}", label=name)
+        bars = ax.bar(x, scores[f"{kind}_accuracy"], width=0.92 * width, color=_colors.TEN[number], label=name)
         ax.bar_label(bars, fmt="%.2f", fontsize=8)
         ax.hlines(scores[f"{kind}_chance"], x - width / 2, x + width / 2, color="black", linestyle=":", zorder=3)
     ax.plot([], [], color="black", linestyle=":", label="chance")

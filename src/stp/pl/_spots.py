@@ -8,6 +8,7 @@ from stp.data.slides import only_slide
 from stp.pl._tissue import Tissue
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
@@ -30,7 +31,8 @@ def spots(
     sdata
         SpatialData with one slide.
     color
-        One or several columns of `obs`, categories or numbers: a panel each.
+        One or several columns of `obs`, categories or numbers: a panel each. Categories have the colors of
+        `uns["{column}_colors"]`, as in scanpy, where they are.
     image_key, um_per_px
         Image and its scale; resolved as in :func:`stp.tl.embed_images`.
     table_key
@@ -57,5 +59,13 @@ def spots(
     )
     tissue.draw_picture(axes[0, 0], title="H&E")
     for ax, name, column in zip(axes[0, 1:], columns, values, strict=True):
-        tissue.draw(ax, column, size, title=name, img_alpha=PALE)
+        tissue.draw(ax, column, size, _own_colors(table, name), title=name, img_alpha=PALE)
     return figure
+
+
+def _own_colors(table: "AnnData", name: str) -> list[str] | None:
+    """Return the colors that scanpy or the user gave the categories of a column, if they are enough."""
+    colors, values = table.uns.get(f"{name}_colors"), table.obs[name]
+    if colors is None or not hasattr(values, "cat") or len(colors) < len(values.cat.categories):
+        return None
+    return [str(color) for color in colors]

@@ -1,5 +1,6 @@
 """Values of spots on the tissue under them, through squidpy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from stp._table import get_table, require
 from stp.data.slides import Slide, only_slide
+from stp.pl import _colors
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -17,8 +19,6 @@ MARGIN = 0.06  # around the spots, of their extent
 FILLED = 0.8  # of the distance to the next spot
 LIBRARY = "slide"  # squidpy's word for it
 BAR = {"location": "lower left", "box_alpha": 0.7, "length_fraction": 0.25}
-# Colors that people with any color vision tell apart (Okabe and Ito), and two more.
-CATEGORIES = "#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00 #F0E442 #000000 #999999 #882255".split()
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,16 @@ class Tissue:
         xy = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
         return cls(slide.rows, xy, *picture_of(slide))
 
-    def draw(self, ax: "Axes", values: Any, size: float | None, **how: Any) -> None:
+    def draw(
+        self, ax: "Axes", values: Any, size: float | None, colors: Sequence[str] | None = None, **how: Any
+    ) -> None:
         """Color the spots by values (n_obs,) of the table, numbers or categories; those without one are left out."""
         import squidpy as sq
 
         shown = {"shape": "circle", "size": size or 1.0}
         if self.picture is None:
             shown = {"shape": None, "size": size or marker_area(len(self.xy))}
-        view = self._view(values[self.rows])
+        view = self._view(values[self.rows], colors)
         sq.pl.spatial_scatter(view, color="value", cmap="magma", ax=ax, **shown, **self._shown(), **how)
         self._frame(ax)
 
@@ -70,20 +72,21 @@ class Tissue:
         bar = {"scalebar_dx": self.um_per_px, "scalebar_kwargs": BAR} if self.picture is not None else {}
         return {"library_id": LIBRARY, "axis_label": "", **bar}
 
-    def _view(self, values: Any) -> "AnnData":
+    def _view(self, values: Any, colors: Sequence[str] | None = None) -> "AnnData":
         """Make what squidpy reads: the spots that have a value, the picture, and colors of categories."""
         import anndata
         import pandas as pd
 
         values = pd.Series(values)
-        known = (np.isfinite(values) if pd.api.types.is_numeric_dtype(values) else values.notna()).to_numpy()
-        obs = pd.DataFrame({"value": values.to_numpy()[known]}, index=np.flatnonzero(known).astype(str))
+        if not (numeric := pd.api.types.is_numeric_dtype(values)):
+            values = values.astype("category").cat.rename_categories(str)
+        known = (np.isfinite(values) if numeric else values.notna()).to_numpy()
+        obs = pd.DataFrame({"value": values[known].array}, index=np.flatnonzero(known).astype(str))
         view = anndata.AnnData(obs=obs, obsm={"spatial": self.xy[known]})
-        if not pd.api.types.is_numeric_dtype(values):
-            view.obs["value"] = (
-                values[known].astype("category").cat.remove_unused_categories().cat.rename_categories(str).array
-            )
-            view.uns["value_colors"] = _colors(len(view.obs["value"].cat.categories))
+        if not numeric:
+            met = np.unique(values[known].cat.codes)
+            view.obs["value"] = view.obs["value"].cat.remove_unused_categories()
+            view.uns["value_colors"] = np.asarray(colors or _colors.of_categories(len(values.cat.categories)))[met]
         if self.picture is not None:
             scale = {"tissue_hires_scalef": 1 / self.um_per_px, "spot_diameter_fullres": FILLED * _pitch(self.xy)}
             view.uns["spatial"] = {LIBRARY: {"images": {"hires": self.picture}, "scalefactors": scale}}
@@ -96,14 +99,6 @@ class Tissue:
         margin = MARGIN * (high - low).max()
         ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
         ax.set(xticks=[], yticks=[], xlabel="", ylabel="", aspect="equal")
-
-
-def _colors(n: int) -> list[str]:
-    import matplotlib as mpl
-
-    if n <= len(CATEGORIES):
-        return CATEGORIES[:n]
-    return [mpl.colors.to_hex(mpl.colormaps["tab20"](i % 20)) for i in range(n)]
 
 
 def picture_of(slide: Slide) -> tuple[np.ndarray, float]:
