@@ -197,7 +197,7 @@ def score_expression(data: Path, stamp: Stamp, out: Path) -> dict[str, dict]:
     tables = {name: embed(slide, stamp) for name, slide in slides.items()}
     train, test = [tables[name] for name in TRAIN], tables[TEST]
     reference = anndata.concat(train, join="inner", index_unique="-", uns_merge="same")
-    targets = Targets.choose(train, [g for g in reference.var_names if g in set(test.var_names)])
+    targets = Targets.choose(train, reference.var_names.intersection(test.var_names, sort=False))
     measured = normalized(test, targets.genes)
     expression = [normalized(a, targets.genes) for a in train]
     stp.tl.predict_expression(test, reference, genes=list(targets.genes))

@@ -12,7 +12,7 @@ import numpy as np
 
 from stp._aliases import genes_by_name, names_by_gene, with_aliases
 from stp._counts import get_counts, sum_genes
-from stp._gene_names import NameBook, Names, some, unversioned
+from stp._gene_names import NameBook, Names, book_of, some, unversioned
 from stp._keys import N_SPECIAL
 from stp._parquet import read_columns, write_columns
 from stp._table import gene_names, get_tables
@@ -169,7 +169,7 @@ class Vocabulary:
 
     @cached_property
     def _book(self) -> NameBook:
-        return NameBook(self.gene_ids.tolist(), self.symbols.tolist(), self.aliases)
+        return book_of(tuple(self.gene_ids), tuple(self.symbols), tuple(self.aliases.items()))
 
     @classmethod
     def default(cls) -> "Vocabulary":
