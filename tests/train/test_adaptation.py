@@ -65,7 +65,7 @@ def test_it_learns_and_leaves_the_encoders(spots, stamp, tmp_path):
 
 
 def test_training_stops_when_validation_no_longer_rises(spots, stamp, tmp_path):
-    config = train.AdaptConfig(epochs=40, batch_size=32, patience=2, learning_rate=1e-9, min_learning_rate=1e-9)
+    config = train.AdaptConfig(epochs=40, batch_size=32, patience=2, learning_rate=1e-9)
     train.adapt(spots(80, 1), tmp_path, model=stamp, config=config, validation=spots(50, 4))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert sum('"validation"' in line for line in lines) == 3  # the first is the best, and two are not better

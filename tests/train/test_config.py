@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 
+from stp.models import GeneEncoderConfig, ImageEncoderConfig
 from stp.train import AdaptConfig, AlignConfig, Phase, PretrainConfig, RegressionConfig
-from stp.train.config import fit_plan
+from stp.train.plan import fit_plan
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,7 @@ from stp.train.config import fit_plan
         (50, 216, 1, 9, (9, 1)),
         (100, 64, 1, 2, (10, 1)),
         (115, 64, 1, 2, (10, 1)),
+        (100_000, 32, 1, 12, (24, 1)),  # two processes, six spots of a slide together
     ],
 )
 def test_plan_shrinks_to_ten_steps(n_spots, batch_size, accumulate, multiple, expected):
@@ -36,6 +38,7 @@ def test_plan_says_what_it_shrank():
     (note,) = fit_plan(1_000, epochs=1, batch_size=256, accumulate=4).notes
     assert note == ("1000 spots are few: batches of 100 instead of 256, 1 instead of 4 per step, for 10 steps an epoch")
     assert fit_plan(100_000, epochs=1, batch_size=256, accumulate=4).notes == []
+    assert fit_plan(100_000, epochs=1, batch_size=256, accumulate=4, multiple=9).notes == []
 
 
 def test_defaults_are_those_of_the_paper():
@@ -48,8 +51,8 @@ def test_defaults_are_those_of_the_paper():
     assert (AlignConfig().epochs, AlignConfig().batch_size, AlignConfig().accumulate) == (30, 256, 2)
     assert (PretrainConfig().min_genes, PretrainConfig().mask_fraction) == (100, 0.15)
     downstream = (*schedule, "epochs", "patience", "clip_norm")  # which are fitted at one rate, without clipping
-    assert [getattr(AdaptConfig(), name) for name in downstream] == [1e-3, 1e-3, 0, 1e-2, 20, 5, float("inf")]
-    assert [getattr(RegressionConfig(), name) for name in downstream] == [1e-4, 1e-4, 0, 0, 100, 3, float("inf")]
+    assert [getattr(AdaptConfig(), name) for name in downstream] == [1e-3, None, 0, 1e-2, 20, 5, float("inf")]
+    assert [getattr(RegressionConfig(), name) for name in downstream] == [1e-4, None, 0, 0, 100, 3, float("inf")]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,15 @@ def test_defaults_are_those_of_the_paper():
         (AlignConfig, {"accumulate": -1}, "accumulate must be positive, not -1"),
         (AlignConfig, {"learning_rate": 0.0}, "learning_rate must be positive"),
         (AlignConfig, {"learning_rate": float("nan")}, "learning_rate must be positive"),
+        (PretrainConfig, {"learning_rate": 1e-6}, "min_learning_rate 1e-05 must be between 0 and learning_rate 1e-06"),
+        (AdaptConfig, {"min_learning_rate": -1e-6}, "min_learning_rate -1e-06 must be between 0"),
+        (PretrainConfig, {"seed": -1}, "seed must not be negative, but it is -1"),
+        (RegressionConfig, {"n_workers": -1}, "n_workers must not be negative"),
+        (AlignConfig, {"weight_decay": -0.1}, "weight_decay must not be negative"),
+        (AlignConfig, {"stain_jitter": float("nan")}, "stain_jitter must not be negative, but it is nan"),
+        (GeneEncoderConfig, {"n_heads": 0}, "n_heads must be positive, not 0"),
+        (GeneEncoderConfig, {"depth": -1}, "depth must be positive, not -1"),
+        (ImageEncoderConfig, {"um_per_px": 0.0}, "um_per_px must be positive"),
         (AlignConfig, {"log_every": 0}, "log_every must be positive"),
         (AlignConfig, {"checkpoint_every": 0}, "checkpoint_every must be positive"),
     ],

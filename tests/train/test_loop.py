@@ -13,8 +13,8 @@ from stp.data.dataset import Picks, TokenDataset
 from stp.data.store import SpotStore
 from stp.models import GeneEncoder, GeneEncoderConfig
 from stp.train import AlignConfig
-from stp.train.config import Plan
 from stp.train.loop import fit, learning_rate, make_optimizer, training_step
+from stp.train.plan import Plan
 from stp.train.run import Run
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
 from stp.train.world import World
@@ -43,6 +43,11 @@ def test_warm_up_is_at_most_a_tenth_of_all_steps(total, warmup):
     config = AlignConfig(learning_rate=1.0, min_learning_rate=0.1, warmup_steps=5000)
     rates = [learning_rate(step, total, config) for step in range(total)]
     assert rates[: warmup + 1] == pytest.approx([(step + 1) / warmup for step in range(warmup)] + [1.0])
+
+
+def test_without_a_minimum_the_rate_stays():
+    config = AlignConfig(learning_rate=1.0, min_learning_rate=None, warmup_steps=0)
+    assert [learning_rate(step, 3, config) for step in range(5)] == [1.0] * 5
 
 
 def test_only_matrices_decay(stamp):

@@ -9,7 +9,7 @@ from stp.metrics import gene_pearson
 from stp.models import ExpressionHead, ExpressionHeadConfig
 
 GENES = ["EPCAM", "LUM", "CD3E"]
-CONFIG = train.RegressionConfig(epochs=60, batch_size=16, learning_rate=1e-3, min_learning_rate=1e-3, device="cpu")
+CONFIG = train.RegressionConfig(epochs=60, batch_size=16, learning_rate=1e-3, device="cpu")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_it_learns_and_is_applied(slide, tmp_path):
 
 
 def test_training_stops_when_the_error_no_longer_falls_and_keeps_the_best(slide, tmp_path):
-    config = train.RegressionConfig(epochs=60, batch_size=16, patience=2, learning_rate=0.05, min_learning_rate=0.05)
+    config = train.RegressionConfig(epochs=60, batch_size=16, patience=2, learning_rate=0.05)
     train_on, held_out = slide[:70].copy(), slide[70:].copy()
     head = train.fit_expression_head(train_on, tmp_path, genes=GENES, config=config, validation=[held_out])
     lines = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"validation"' in line]

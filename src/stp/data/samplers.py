@@ -20,7 +20,7 @@ class SpotSampler:
     rows
         The rows to draw from, per store.
     batch_size
-        Spots per batch, of all processes together; fewer spots than that make one batch.
+        Spots per batch, of all processes together; fewer spots than that make none.
     seed
         The order depends on it and on the epoch.
     spots_per_slide
@@ -30,8 +30,7 @@ class SpotSampler:
     def __init__(self, rows: Sequence[np.ndarray], batch_size: int, seed: int, spots_per_slide: int = 1) -> None:
         self.rows, self.seed, self.spots_per_slide = rows, seed, spots_per_slide
         self.unit = spots_per_slide
-        together = sum(len(of_store) // spots_per_slide for of_store in rows) * spots_per_slide
-        self.batch_size = min(batch_size // spots_per_slide * spots_per_slide, together)
+        self.batch_size = batch_size // spots_per_slide * spots_per_slide
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Return the batches of one epoch, each (batch_size, 2) as store and row; the rest sits out."""
@@ -55,7 +54,7 @@ class GroupSampler:
     coordinates, rows
         Per store, spot centers (n, 2) and the rows to draw from.
     batch_size
-        Spots per batch, a multiple of `group_size`.
+        Spots per batch, of all processes together: a multiple of `group_size`.
     seed
         Groups depend on seed, store and epoch.
     group_size
@@ -77,9 +76,8 @@ class GroupSampler:
         """Return the batches of one epoch, each (groups * group_size, 2) as store and row; groups stand together."""
         groups = np.concatenate([self._groups(store, epoch) for store in range(len(self.rows))])
         groups = groups[np.random.default_rng((self.seed, epoch)).permutation(len(groups))]
-        per_batch = max(1, min(self.groups_per_batch, len(groups)))
-        whole = len(groups) // per_batch * per_batch
-        return list(groups[:whole].reshape(-1, per_batch * self.group_size, 2))
+        whole = len(groups) // self.groups_per_batch * self.groups_per_batch
+        return list(groups[:whole].reshape(-1, self.groups_per_batch * self.group_size, 2))
 
     def _groups(self, store: int, epoch: int) -> np.ndarray:
         rows, rng = self.rows[store], np.random.default_rng((self.seed, store, epoch))

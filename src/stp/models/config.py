@@ -45,6 +45,20 @@ def _is_of(kind: Any, value: Any) -> bool:
     return isinstance(value, wider.get(kind, kind))
 
 
+def require_positive(config: Any, *names: str) -> None:
+    """Refuse values that are zero, negative or no number."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} must be positive, not {getattr(config, name)}")
+
+
+def require_not_negative(config: Any, *names: str) -> None:
+    """Refuse values that are negative or no number."""
+    for name in names:
+        if not getattr(config, name) >= 0:
+            raise ValueError(f"{name} must not be negative, but it is {getattr(config, name)}")
+
+
 def check_sizes(values: Any) -> None:
     """Refuse a config that asks for absurd sizes, or to fetch weights, before anything is built of it.
 

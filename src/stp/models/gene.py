@@ -9,6 +9,7 @@ from torch import nn
 
 from stp._keys import PAD, PAD_ID
 from stp.models.checkpoint import Pretrained
+from stp.models.config import require_positive
 from stp.vocabulary import Vocabulary
 
 UNUSED_ROWS = 5  # the released embedding has five rows more than there are tokens
@@ -48,6 +49,7 @@ class GeneEncoderConfig:
     def __post_init__(self) -> None:
         if self.pooling not in ("mean", "reference"):
             raise ValueError(f"pooling must be 'mean' or 'reference', not {self.pooling!r}")
+        require_positive(self, "context_length", "width", "depth", "n_heads", "ffn_width")
         if self.width % self.n_heads:
             raise ValueError(f"width {self.width} must be a multiple of n_heads {self.n_heads}")
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from stp.models.checkpoint import Pretrained
+from stp.models.config import require_positive
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -53,6 +54,7 @@ class ImageEncoderConfig:
     def __post_init__(self) -> None:
         if self.channel_order not in ("rgb", "bgr"):
             raise ValueError(f"channel_order must be 'rgb' or 'bgr', not {self.channel_order!r}")
+        require_positive(self, "image_size", "um_per_px")
 
 
 class ImageOutput(NamedTuple):

@@ -24,7 +24,6 @@ from stp.train.corpus import (
     Corpus,
     Stores,
     described,
-    fitted,
     open_stores,
     require,
     require_scale,
@@ -33,6 +32,7 @@ from stp.train.corpus import (
     settings,
 )
 from stp.train.loop import fit
+from stp.train.plan import fitted
 from stp.train.run import Run
 from stp.train.tasks import Alignment
 from stp.train.validation import recall

@@ -1,14 +1,10 @@
 """What a training run is told: small frozen dataclasses with the paper's values (tables 3 and 4)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from stp.models.config import require_not_negative, require_positive
 
 LOSSES = ("patch_target", "region_target", "patch_region", "localization")
-
-
-def _positive(config: object, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} must be positive, not {getattr(config, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +14,8 @@ class LoopConfig:
     Parameters
     ----------
     learning_rate, min_learning_rate, warmup_steps
-        Linear warm-up, then a cosine from the first to the second. Warm-up is at most a tenth of all steps.
+        Linear warm-up, then a cosine from the first to the second; without a second the first stays. Warm-up is at
+        most a tenth of all steps.
     weight_decay
         Of AdamW, on matrices only.
     clip_norm
@@ -38,7 +35,7 @@ class LoopConfig:
     """
 
     learning_rate: float = 1e-4
-    min_learning_rate: float = 1e-5
+    min_learning_rate: float | None = 1e-5
     warmup_steps: int = 5000
     weight_decay: float = 0.1
     clip_norm: float = 1.0
@@ -51,7 +48,13 @@ class LoopConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "learning_rate", "clip_norm", "log_every", "checkpoint_every")
+        require_positive(self, "learning_rate", "clip_norm", "log_every", "checkpoint_every")
+        require_not_negative(self, "warmup_steps", "weight_decay", "min_genes", "n_workers", "seed")
+        if self.min_learning_rate is not None and not 0 <= self.min_learning_rate <= self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate {self.min_learning_rate:g} must be between 0 and learning_rate "
+                f"{self.learning_rate:g}, where the schedule begins"
+            )
         if self.precision not in ("auto", "bf16", "fp32"):
             raise ValueError(f"precision must be 'auto', 'bf16' or 'fp32', not {self.precision!r}")
 
@@ -79,7 +82,7 @@ class Phase:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "batch_size", "accumulate")
+        require_positive(self, "epochs", "batch_size", "accumulate")
         if self.objective not in ("masked", "neighborhood"):
             raise ValueError(f"objective must be 'masked' or 'neighborhood', not {self.objective!r}")
 
@@ -183,8 +186,9 @@ class AlignConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "epochs", "batch_size", "accumulate", "spots_per_slide", "projection_width", "lora_rank")
-        _positive(self, *([] if self.micro_batch is None else ["micro_batch"]))
+        require_positive(self, "epochs", "batch_size", "accumulate", "spots_per_slide", "projection_width", "lora_rank")
+        require_positive(self, *([] if self.micro_batch is None else ["micro_batch"]))
+        require_not_negative(self, "stain_jitter")
         if self.targets not in ("genes", "pathways", "both"):
             raise ValueError(f"targets must be 'genes', 'pathways' or 'both', not {self.targets!r}")
         if (self.gene_sets is None) != (self.targets == "genes"):
@@ -223,14 +227,14 @@ class AdaptConfig(LoopConfig):
     patience: int = 5
     reduction: int = 4
     learning_rate: float = 1e-3
-    min_learning_rate: float = 1e-3
+    min_learning_rate: float | None = None
     warmup_steps: int = 0
     weight_decay: float = 1e-2
     clip_norm: float = float("inf")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "epochs", "batch_size", "accumulate", "patience", "reduction")
+        require_positive(self, "epochs", "batch_size", "accumulate", "patience", "reduction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,47 +258,11 @@ class RegressionConfig(LoopConfig):
     accumulate: int = 1
     patience: int = 3
     learning_rate: float = 1e-4
-    min_learning_rate: float = 1e-4
+    min_learning_rate: float | None = None
     warmup_steps: int = 0
     weight_decay: float = 0.0  # Adam, that is
     clip_norm: float = float("inf")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "epochs", "batch_size", "accumulate", "patience")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How one phase walks through its data, after it was fitted to the data's size."""
-
-    epochs: int
-    batch_size: int
-    accumulate: int
-    notes: list[str] = field(default_factory=list, compare=False)
-
-
-MIN_STEPS = 10  # an epoch has at least so many (method.md section 3)
-
-
-def fit_plan(n_spots: int, *, epochs: int, batch_size: int, accumulate: int, multiple: int = 1) -> Plan:
-    """Shrink accumulation, then batches, so that an epoch over `n_spots` has at least ten steps.
-
-    Parameters
-    ----------
-    n_spots
-        Spots to train on.
-    epochs, batch_size, accumulate
-        As configured.
-    multiple
-        The batch stays a multiple of it: the size of a group.
-    """
-    fitted = max(1, min(accumulate, n_spots // (MIN_STEPS * batch_size)))
-    size = min(batch_size, max(multiple, n_spots // MIN_STEPS // multiple * multiple))
-    notes = []
-    if (fitted, size) != (accumulate, batch_size):
-        notes.append(
-            f"{n_spots} spots are few: batches of {size} instead of {batch_size}, "
-            f"{fitted} instead of {accumulate} per step, for {MIN_STEPS} steps an epoch"
-        )
-    return Plan(epochs, size, fitted, notes)
+        require_positive(self, "epochs", "batch_size", "accumulate", "patience")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from stp.data.store import SpotStore
 from stp.models.checkpoint import Pretrained
 from stp.models.device import inference
 from stp.models.gene import GeneEncoder
-from stp.train.config import LoopConfig, Plan, fit_plan
+from stp.train.config import LoopConfig
 from stp.train.run import Run
 from stp.train.world import World
 from stp.vocabulary import Vocabulary
@@ -150,16 +149,6 @@ def require_scale(stores: Sequence[SpotStore], um_per_px: float) -> None:
                 store.pyramid.check_scale(um_per_px)
         except ValueError as error:
             raise ValueError(f"{store.path}: {error}") from error
-
-
-def fitted(corpus: Any, wanted: Any, world: World, *, multiple: int = 1, stacklevel: int) -> Plan:
-    """Fit batches, of all processes together, to the number of spots; say so where they shrink."""
-    multiple, wanted_size = multiple * world.size, wanted.batch_size * world.size
-    sizes = {"batch_size": wanted_size, "accumulate": wanted.accumulate, "multiple": multiple}
-    plan = fit_plan(sum(map(len, corpus.rows)), epochs=wanted.epochs, **sizes)
-    for note in plan.notes if world.leads else ():
-        warnings.warn(note, stacklevel=stacklevel)
-    return plan
 
 
 def settings(stage: str, stores, held_out, vocabulary: Vocabulary, config: LoopConfig, model, world: World) -> dict:

@@ -16,8 +16,9 @@ from stp.data.dataset import Picks
 from stp.data.samplers import SpotSampler
 from stp.models.checkpoint import Pretrained
 from stp.train.config import AdaptConfig, RegressionConfig
-from stp.train.corpus import fitted, save_with_scores
+from stp.train.corpus import save_with_scores
 from stp.train.loop import fit
+from stp.train.plan import fitted
 from stp.train.run import Run
 from stp.train.world import join
 

@@ -19,7 +19,8 @@ from stp._log import logger
 from stp.data.dataset import Picks
 from stp.data.samplers import share
 from stp.models.device import autocast
-from stp.train.config import LoopConfig, Plan
+from stp.train.config import LoopConfig
+from stp.train.plan import Plan
 from stp.train.run import Run
 from stp.train.stop import stop_requests
 from stp.train.world import World
@@ -123,13 +124,13 @@ def make_optimizer(task: nn.Module, config: LoopConfig) -> torch.optim.Optimizer
 
 
 def learning_rate(step: int, total: int, config: LoopConfig) -> float:
-    """Linear warm-up, then a cosine down to the minimum, which stays."""
+    """Linear warm-up, then a cosine down to the minimum, if there is one."""
     warmup = min(config.warmup_steps, total // 10)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
+    lowest = config.learning_rate if config.min_learning_rate is None else config.min_learning_rate
     progress = min(1.0, (step - warmup) / max(1, total - warmup))
-    span = config.learning_rate - config.min_learning_rate
-    return config.min_learning_rate + span * (1 + math.cos(math.pi * progress)) / 2
+    return lowest + (config.learning_rate - lowest) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def training_step(

@@ -10,9 +10,10 @@ from stp.data.dataset import TokenDataset
 from stp.data.samplers import GroupSampler, SpotSampler
 from stp.models.card import ModelCard
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
-from stp.train.config import Phase, Plan, PretrainConfig
-from stp.train.corpus import Corpus, Stores, described, fitted, open_stores, require, save_with_scores, seeded, settings
+from stp.train.config import Phase, PretrainConfig
+from stp.train.corpus import Corpus, Stores, described, open_stores, require, save_with_scores, seeded, settings
 from stp.train.loop import fit
+from stp.train.plan import Plan, fitted
 from stp.train.run import Run
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
 from stp.train.validation import masked_loss
