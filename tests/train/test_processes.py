@@ -229,7 +229,7 @@ def test_ranks_that_are_asked_to_stop_write_a_checkpoint(recipe):
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(timeout=60)
     assert torch.load(out / "resume.pt", weights_only=True)["step"] == lines(out)[-1]["step"]
-    assert not (out / "scratch").exists()
+    assert not (out / ".stp_scratch").exists()
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_alignment_killed_and_resumed_equals_one_never_stopped(align_recipe):
         assert process.wait() == -signal.SIGKILL
     assert_same(run(path, "align"), run(align_recipe("align_whole"), "align"))
     assert not list(out.glob(".*"))
-    assert not (out / "scratch").exists()
+    assert not (out / ".stp_scratch").exists()
 
 
 @pytest.mark.slow

@@ -142,6 +142,15 @@ def test_what_a_killed_process_left_unfinished_is_removed(folder):
     assert not [file for file in folder.iterdir() if file.name.startswith(".")]
 
 
+def test_folders_of_the_user_stay(folder):
+    (folder / "scratch").mkdir()
+    (folder / "scratch" / "notes").write_text("mine")
+    opened(folder)
+    with pytest.raises(ValueError, match="other settings"):
+        opened(folder, {})
+    assert (folder / "scratch" / "notes").read_text() == "mine"
+
+
 def test_a_worker_that_is_no_fork_starts_too(folder):
     with Run(folder, SETTINGS, resume=True, world=World(0, 1, torch.device("cpu"))) as run:
         worker = multiprocessing.get_context("spawn").Process(target=run.become_worker, args=(0,))

@@ -20,6 +20,7 @@ SETTINGS, METRICS, STATE, PREVIOUS, LOCK = (
     "resume.previous.pt",
     "run.lock",
 )
+SCRATCH = ".stp_scratch"  # a name that no folder of a user's has: what is in it is deleted
 NEW = {"phase": 0, "step": 0, "best": None, "task": None, "optimizer": None}
 
 
@@ -81,7 +82,7 @@ class Run:
     @property
     def scratch(self) -> Path:
         """A folder for files of all processes, gone when the run is left."""
-        return self.path / "scratch"
+        return self.path / SCRATCH
 
     def once(self, prepare: Callable[[], None]) -> None:
         """Prepare something that all processes use, while they wait."""
