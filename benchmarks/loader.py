@@ -24,9 +24,10 @@ from benchmarks.encoder import status, synchronized
 from benchmarks.tokenize import interleave
 from stp.data.pairs import PairDataset
 from stp.data.samplers import SpotSampler
+from stp.data.store import SpotStore
 from stp.models.device import choose_device
 from stp.train.config import AlignConfig
-from stp.train.corpus import Corpus, open_stores
+from stp.train.corpus import Corpus
 from stp.train.loop import Batch, make_optimizer, read_batches, training_step
 from stp.train.run import Run
 from stp.train.tasks import Alignment
@@ -37,7 +38,7 @@ from stp.vocabulary import Vocabulary
 def reader(run: Run, options: argparse.Namespace, copies: int = 1) -> Callable[[AlignConfig], Iterator[list[Batch]]]:
     """Rank spots and decode images as training does when it starts; return what reads batches, as many as are asked."""
     vocabulary = Vocabulary.default().fit(options.stores)
-    stores = open_stores(options.stores * copies, "table")
+    stores = [SpotStore(path) for path in options.stores * copies]
     corpus = Corpus.ranked(run, vocabulary, options.length, 1, "train", stores)
     corpus.map_images(run)
     window = {"image_size": options.image_size, "um_per_px": options.um_per_px, "seed": 0}

@@ -47,6 +47,27 @@ def a_pattern_that_matches_no_store(vocabulary):
     stp.train.pretrain(sorted(Path("stores").glob("*.zarr")), "run", vocabulary=vocabulary)
 
 
+@refused(ValueError, "is given more than once")
+def a_store_is_given_twice(sdata, vocabulary):
+    """A slide stands twice in the list, or is trained on and validated with.
+
+    A link to a store is that store. Take it out of one of the two.
+    """
+    stp.io.write_store(sdata, "slide.zarr", patch_um_per_px=4)
+    stp.train.pretrain(["slide.zarr"], "run", vocabulary=vocabulary, validation=["slide.zarr"], model=GENE)
+
+
+@refused(ValueError, "device 'gpu' cannot be used here.*stp doctor lists what can")
+def a_device_that_is_not_there(sdata, vocabulary):
+    """PyTorch knows no such device, or this machine has none that PyTorch can use.
+
+    Leave `device` out, and a GPU is taken if there is one; `stp doctor` tells what keeps it from being used.
+    """
+    stp.io.write_store(sdata, "slide.zarr", patch_um_per_px=4)
+    config = stp.train.PretrainConfig(device="gpu")
+    stp.train.pretrain(["slide.zarr"], "run", vocabulary=vocabulary, model=GENE, config=config)
+
+
 @refused(ValueError, "needs spot coordinates.*which these stores lack")
 def stores_without_what_a_stage_needs(sdata, vocabulary):
     """Neighborhoods need coordinates, alignment needs images; these stores were written of counts alone.

@@ -3,6 +3,7 @@ from multiprocessing.reduction import ForkingPickler
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import zarr
@@ -48,6 +49,23 @@ def test_trainable_spots_are_in_tissue_and_rich(adata, tmp_path):
     write_store(small, tmp_path / "some.zarr")
     assert [SpotStore(tmp_path / "all.zarr").trainable(n).tolist() for n in (0, 3, 6)] == [[0, 1, 2, 3], [0, 1], []]
     assert [SpotStore(tmp_path / "some.zarr").trainable(n).tolist() for n in (0, 3, 6)] == [[1, 2, 3], [1], []]
+
+
+@pytest.mark.parametrize("kind", ["category", "boolean", "Int64", "float32", "str"])
+def test_tissue_is_read_from_a_column_of_any_type(kind, tmp_path):
+    small = anndata.AnnData(scipy.sparse.csr_matrix(np.full((3, 2), 7, np.float32)))
+    inside = pd.Series([0, 1, 1], small.obs_names)
+    small.obs["in_tissue"] = inside.astype(str).astype(kind) if kind in ("category", "str") else inside.astype(kind)
+    write_store(small, tmp_path / "slide.zarr")
+    assert SpotStore(tmp_path / "slide.zarr").trainable(1).tolist() == [1, 2]
+
+
+def test_a_column_that_does_not_tell_tissue_is_refused(tmp_path):
+    small = anndata.AnnData(scipy.sparse.csr_matrix(np.full((2, 2), 7, np.float32)))
+    small.obs["in_tissue"] = ["tumor", "1"]
+    write_store(small, tmp_path / "slide.zarr")
+    with pytest.raises(ValueError, match=r"obs\['in_tissue'\] of .*slide.zarr holds 'tumor', which is neither 0 nor 1"):
+        SpotStore(tmp_path / "slide.zarr").trainable(1)
 
 
 def test_the_digest_of_the_genes_tells_stores_apart(store, stores, adata, tmp_path):

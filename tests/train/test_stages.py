@@ -1,20 +1,17 @@
 import dataclasses
 import json
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import spatialdata
 import torch
-import zarr
 
-from stp import Vocabulary, tl
+from stp import tl
 from stp.data.dataset import TokenDataset
 from stp.data.store import SpotStore
-from stp.io import write_store
 from stp.metrics import recall_at_k
-from stp.models import GeneEncoder, GeneEncoderConfig, Stamp
+from stp.models import GeneEncoder, Stamp
 from stp.train import AlignConfig, Phase, PretrainConfig, align, pretrain
 from stp.train.validation import masked_loss
 
@@ -131,169 +128,3 @@ def test_a_finished_run_is_only_read(stores, vocabulary, tiny_config, pretrained
     again = pretrain(stores[:2], folder, validation=stores[2:], **settings)
     assert same_weights(again, model)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-
-
-# ---- bad input: one clear error each
-
-
-@pytest.fixture
-def lacking(adata, image, tmp_path):
-    """Stores without an image, and without coordinates."""
-    plain = tmp_path / "no_image.zarr"
-    write_store(adata, plain)
-    del adata.obsm["spatial"]
-    bare = tmp_path / "no_coordinates.zarr"
-    write_store(adata, bare)
-    return plain, bare
-
-
-@pytest.fixture
-def settings(vocabulary, tiny_config, tmp_path):
-    """Short arguments of both stages, by their function."""
-    phases = (Phase(batch_size=20),)
-    encoder = GeneEncoder(tiny_config.gene, vocabulary)
-    pretraining = {"vocabulary": vocabulary, "model": tiny_config.gene}
-    return {
-        pretrain: pretraining | {"config": dataclasses.replace(PRETRAIN, phases=phases)},
-        align: {"gene_encoder": encoder, "image_encoder": tiny_config.image, "config": ALIGN},
-    }
-
-
-both = pytest.mark.parametrize("stage", [pretrain, align], ids=lambda stage: stage.__name__)
-
-
-def test_alignment_refuses_stores_without_an_image_by_name(stores, lacking, settings, tmp_path):
-    message = "alignment needs an image, which these stores lack: .*no_image.zarr; write them again with it"
-    with pytest.raises(ValueError, match=message):
-        align([stores[0], lacking[0]], tmp_path / "out", **settings[align])
-    with pytest.raises(ValueError, match=message):
-        align(stores[:1], tmp_path / "out", validation=lacking[:1], **settings[align])
-    assert not (tmp_path / "out").exists()
-
-
-def test_neighborhood_training_refuses_stores_without_coordinates_by_name(stores, lacking, settings, tmp_path):
-    config = {"config": PRETRAIN}
-    with pytest.raises(ValueError, match="neighborhood training needs spot coordinates, .*: .*no_coordinates.zarr"):
-        pretrain([stores[0], *lacking], tmp_path / "out", **settings[pretrain] | config)
-    assert not (tmp_path / "out").exists()
-
-
-def test_masked_training_needs_counts_alone(lacking, settings, tmp_path):
-    pretrain(lacking[1:], tmp_path / "out", **settings[pretrain] | {"config": SMALL})
-    assert metrics(tmp_path / "out", "train")[-1]["step"] == 10
-
-
-@pytest.mark.parametrize("stage", ["masked", "neighborhood", "align"])
-def test_shrunk_batches_are_said_aloud_to_the_caller(stage, stores, settings, tmp_path):
-    with pytest.warns(UserWarning, match="100 spots are few: batches of .* for 10 steps an epoch") as caught:
-        if stage == "align":
-            large = dataclasses.replace(ALIGN, epochs=1, batch_size=64)
-            align(stores[:1], tmp_path / "out", **settings[align] | {"config": large})
-        else:
-            large = dataclasses.replace(PRETRAIN, phases=(Phase(objective=stage, batch_size=90),))
-            pretrain(stores[:1], tmp_path / "out", **settings[pretrain] | {"config": large})
-    assert [warning.filename for warning in caught] == [__file__]
-
-
-@both
-@pytest.mark.parametrize("kind", ["nothing", "file", "folder", "zarr", "spatialdata"])
-def test_what_is_no_store_is_refused(stage, kind, settings, sdata, tmp_path):
-    path = tmp_path / "not_a_store.zarr"
-    if kind == "file":
-        path.write_text("counts")
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "zarr":
-        zarr.create_array(path, data=np.zeros(3))
-    elif kind == "spatialdata":
-        sdata.write(path)
-    with pytest.raises(ValueError, match=r"not_a_store.zarr is not a training store .*; stp.io.write_store makes one"):
-        stage([path], tmp_path / "out", **settings[stage])
-
-
-@both
-def test_one_path_instead_of_a_list_is_refused(stage, stores, settings, tmp_path):
-    for path in (stores[0], str(stores[0])):
-        with pytest.raises(TypeError, match="stores is one path, .*; pass a list of paths"):
-            stage(path, tmp_path / "out", **settings[stage])
-
-
-@both
-def test_another_table_is_refused(stage, stores, settings, tmp_path):
-    with pytest.raises(ValueError, match="is not a training store with a table 'cells'"):
-        stage(stores[:1], tmp_path / "out", table_key="cells", **settings[stage])
-
-
-@both
-def test_a_vocabulary_without_means_is_refused_before_any_work(stage, stores, vocabulary, settings, tmp_path):
-    bare = Vocabulary.from_genes(vocabulary.gene_ids)
-    argument = {"vocabulary": bare} if stage is pretrain else {"gene_encoder": GeneEncoder(GeneEncoderConfig(), bare)}
-    with pytest.raises(ValueError, match=r"no means to rank genes by; Vocabulary\.fit"):
-        stage(stores[:1], tmp_path / "out", **settings[stage] | argument)
-    assert not (tmp_path / "out").exists()
-
-
-@both
-@pytest.mark.filterwarnings("ignore:.*spots are few")
-def test_no_spot_with_enough_genes_is_refused_and_can_be_mended(stage, stores, settings, tmp_path):
-    few = dataclasses.replace(settings[stage]["config"], min_genes=33)
-    with pytest.raises(ValueError, match="no spot of 1 stores detects 33 genes; lower min_genes"):
-        stage(stores[:1], tmp_path / "out", **settings[stage] | {"config": few})
-    mended = settings[stage]["config"]
-    if stage is align:
-        mended = dataclasses.replace(mended, epochs=1)
-    stage(stores[:1], tmp_path / "out", **settings[stage] | {"config": mended})
-
-
-def test_a_vocabulary_of_another_species_is_refused(stores, settings, tmp_path):
-    mouse = Vocabulary.from_genes(["ENSMUSG00000045394", "ENSMUSG00000023043"])
-    mouse = dataclasses.replace(mouse, means=np.ones(2))
-    with pytest.raises(ValueError, match="no gene of the stores is in the vocabulary"):
-        pretrain(stores[:1], tmp_path / "out", **settings[pretrain] | {"vocabulary": mouse})
-
-
-def test_an_image_too_coarse_for_the_encoder_is_refused(stores, settings, tiny_config, tmp_path):
-    fine = dataclasses.replace(tiny_config.image, um_per_px=0.5)
-    with pytest.raises(ValueError, match="slide0.zarr: the image has 4 um per pixel, patches of 0.5 are"):
-        align(stores[:2], tmp_path / "out", **settings[align] | {"image_encoder": fine})
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_stamp_is_no_gene_encoder(stores, settings, stamp, tmp_path):
-    stamp.save_pretrained(tmp_path / "stamp")
-    with pytest.raises(ValueError, match="holds a Stamp; load it with that class, not GeneEncoder"):
-        align(stores[:2], tmp_path / "out", **settings[align] | {"gene_encoder": tmp_path / "stamp"})
-
-
-# ---- data that are nearly too small
-
-
-def test_spots_without_neighbors_are_refused(adata, settings, tmp_path):
-    write_store(adata[:8].copy(), tmp_path / "small.zarr")
-    config = dataclasses.replace(PRETRAIN, phases=(Phase(objective="neighborhood", batch_size=9),))
-    with pytest.raises(ValueError, match="an epoch has no full batch: .*none with enough neighbors"):
-        pretrain([tmp_path / "small.zarr"], tmp_path / "out", **settings[pretrain] | {"config": config})
-
-
-def test_validation_slides_without_a_usable_spot_do_not_count(adata, stores, settings, tmp_path):
-    adata.X[:] = 0
-    adata.X.eliminate_zeros()
-    write_store(adata, tmp_path / "empty.zarr")
-    held_out = [tmp_path / "empty.zarr", stores[2]]
-    pretrain(stores[:2], tmp_path / "out", validation=held_out, **settings[pretrain])
-    assert np.isfinite(metrics(tmp_path / "out")[0]["masked"])
-
-
-def test_a_loss_that_is_not_finite_names_the_stores(stores, vocabulary, tiny_config, tmp_path):
-    phase = Phase(batch_size=10)
-    config = PretrainConfig(phases=(phase,), min_genes=5, learning_rate=1e30, warmup_steps=0)
-    with pytest.raises(FloatingPointError, match=r"not finite|the loss is nan") as caught:
-        pretrain(stores[:1], tmp_path, vocabulary=vocabulary, model=tiny_config.gene, config=config)
-    assert f"the batch is of {stores[0]}" in str(caught.value)
-
-
-def test_images_that_do_not_fit_the_disk_are_refused_before_training(stores, settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10**4))
-    with pytest.raises(OSError, match="the decoded images of 2 stores take .* choose an output_dir on a larger disk"):
-        align(stores[:2], tmp_path / "out", **settings[align])
-    assert not metrics(tmp_path / "out", "train")

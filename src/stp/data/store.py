@@ -1,5 +1,6 @@
 """Training stores as they lie on disk, read lazily and with zarr alone."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 from functools import cached_property
@@ -17,6 +18,8 @@ from stp.patches import ImagePyramid
 if TYPE_CHECKING:
     import zarr
     from scipy.sparse import csr_matrix
+
+INSIDE, OUTSIDE = ("1", "1.0", "true"), ("0", "0.0", "false")  # what `obs["in_tissue"]` holds, as text
 
 
 class SpotStore:
@@ -73,6 +76,14 @@ class SpotStore:
         return self._genes or names_digest(self.gene_names)
 
     @property
+    def digest(self) -> str:
+        """Tell a store that was written anew, without reading its counts: genes, how many a spot detects, and where."""
+        found = hashlib.sha256(f"{self.genes} {self._um_per_px}".encode())
+        for array in (self._indptr, self.coordinates):
+            found.update(b"" if array is None else np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
+    @property
     def gene_names(self) -> np.ndarray:
         """Names of the genes (n_genes,): Ensembl ids where known."""
         return names_on_disk(self._table["var"])
@@ -126,9 +137,20 @@ class SpotStore:
     def trainable(self, min_genes: int) -> np.ndarray:
         """Return the rows of spots in tissue that detect at least `min_genes` genes."""
         enough = np.diff(self._indptr) >= min_genes
-        if "in_tissue" in self._table["obs"] and hasattr(self._table["obs/in_tissue"], "shape"):
-            enough &= self._table["obs/in_tissue"][:].astype(bool)
-        return np.flatnonzero(enough)
+        return np.flatnonzero(enough & self._in_tissue() if "in_tissue" in self._table["obs"] else enough)
+
+    def _in_tissue(self) -> np.ndarray:
+        """Tell which spots are in tissue, whatever type says so."""
+        import anndata
+        import pandas as pd
+
+        said = pd.Series(anndata.io.read_elem(self._table["obs/in_tissue"])).astype(str).str.lower()
+        if len(unknown := said[~said.isin([*INSIDE, *OUTSIDE])]):
+            raise ValueError(
+                f"obs['in_tissue'] of {self.path} holds {unknown.iloc[0]!r}, which is neither 0 nor 1; "
+                "write the store again with a column that says it of each spot, or without one"
+            )
+        return said.isin(INSIDE).to_numpy()
 
     def counts(self, n_rows: int) -> "Iterator[tuple[int, csr_matrix]]":
         """Yield blocks of at most `n_rows` spots: the first row, and the counts; ValueError where they are damaged."""

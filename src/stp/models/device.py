@@ -8,8 +8,19 @@ from torch import nn
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """Return the device asked for, or a GPU if there is one."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """Return the device asked for, or a GPU if there is one; ValueError where there is no such device."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        if chosen.type == "cuda":
+            torch.cuda.get_device_properties(chosen)
+        else:
+            torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}; stp doctor lists what can") from error
+    return chosen
 
 
 def choose_precision(device: torch.device, precision: str) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stp.data.gene_sets import read_gene_sets
-from stp.data.pairs import PairDataset
+from stp.data.pairs import CELLS, PairDataset
 from stp.data.samplers import SpotSampler
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
@@ -30,6 +30,8 @@ from stp.train.corpus import (
     save_with_scores,
     seeded,
     settings,
+    told,
+    trainable,
 )
 from stp.train.loop import fit
 from stp.train.plan import fitted
@@ -102,22 +104,21 @@ def align(
     16
     """
     genes, vocabulary = _genes(gene_encoder, vocabulary, config)
-    training, held_out = open_stores(stores, table_key), open_stores(validation, table_key, allow_none=True)
+    training, held_out = open_stores(stores, validation, table_key)
     require([*training, *held_out], "pyramid", "alignment")
     require_scale([*training, *held_out], image_encoder.um_per_px)
+    _require_sets(training, config)
     sets = read_gene_sets(config.gene_sets, vocabulary, training) if config.gene_sets else {}
     sizes = {name: len(of_set) for name, of_set in sets.items()} or None
     model = StampConfig(genes.config if genes else None, image_encoder, config.projection_width, sizes)
     with join(config.device) as world:
-        asked = settings("align", training, held_out, vocabulary, config, model, world)
-        asked["gene_encoder"] = genes and genes.digest
-        asked["gene_sets"] = hashlib.sha256(b"".join(of_set.tobytes() for of_set in sets.values())).hexdigest()
+        made_of: dict[str, Any] = {"stage": "align", "vocabulary": vocabulary.digest, "model": asdict(model)}
+        made_of["gene_encoder"] = genes and genes.digest
+        made_of["gene_sets"] = hashlib.sha256(b"".join(of_set.tobytes() for of_set in sets.values())).hexdigest()
+        asked = settings(config, world, **made_of, **told(training, held_out, table_key))
         with Run(output_dir, asked, resume=resume, world=world) as run:
             if run.state["phase"] < 1:
-                stamp = seeded(config.seed, lambda: Stamp(model, vocabulary))
-                stamp.card = ModelCard(trained_on=genes.card.trained_on if genes else ())
-                if genes:
-                    stamp.gene_encoder.load_state_dict(genes.state_dict())
+                stamp = _stamp(model, vocabulary, genes, config)
                 corpus = partial(_corpus, run, stamp, config)
                 checked = corpus("validation", held_out) if held_out else None
                 _align(run, corpus("train", training), checked, stamp, sets, config)
@@ -141,6 +142,31 @@ def _genes(
     return genes, genes.vocabulary
 
 
+def _require_sets(stores: list[SpotStore], config: AlignConfig) -> None:
+    together = config.spots_per_slide
+    if max(map(len, trainable(stores, config.min_genes))) < together:
+        raise ValueError(
+            f"no store has {together} spots that detect {config.min_genes} genes to enter a batch together; "
+            "lower spots_per_slide or min_genes"
+        )
+
+
+def _stamp(model: StampConfig, vocabulary: Vocabulary, genes: GeneEncoder | None, config: AlignConfig) -> Stamp:
+    """Build what training starts from, with what is trained of it."""
+    stamp = seeded(config.seed, lambda: Stamp(model, vocabulary))
+    stamp.card = ModelCard(trained_on=genes.card.trained_on if genes else ())
+    if genes:
+        stamp.gene_encoder.load_state_dict(genes.state_dict())
+    grid = stamp.image_encoder.backbone.patch_embed.grid_size
+    if "localization" in config.losses and min(grid) < CELLS:
+        raise ValueError(
+            f"localization needs {CELLS} x {CELLS} tokens of an image, and this backbone makes {grid[0]} x {grid[1]}; "
+            "choose a larger image_size or a smaller patch_size, or losses without localization"
+        )
+    freeze(stamp, config)
+    return stamp
+
+
 def _corpus(run: Run, stamp: Stamp, config: AlignConfig, name: str, stores: list[SpotStore]) -> Corpus:
     if stamp.gene_encoder is None:
         return Corpus.unranked(config.min_genes, name, stores)
@@ -161,7 +187,6 @@ def _align(
         corpus.map_images(run)
     trained_on = (*stamp.card.trained_on, described("align", train, held_out))
     stamp.card = replace(stamp.card, trained_on=trained_on)
-    freeze(stamp, config)
     targets = _targets(run, train, stamp, sets, config)
     if "pathways" in targets and stamp.pathway_encoder is not None:
         scores = (targets["pathways"][store][rows] for store, rows in enumerate(train.rows))

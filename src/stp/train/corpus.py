@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,7 @@ class Corpus:
     @classmethod
     def unranked(cls, min_genes: int, name: str, stores: list[SpotStore]) -> Self:
         """Choose the spots to train on, and rank nothing."""
-        return cls(name, stores, _trainable(stores, min_genes))
+        return cls(name, stores, trainable(stores, min_genes))
 
     @classmethod
     def ranked(
@@ -60,11 +61,12 @@ class Corpus:
         stores: list[SpotStore],
     ) -> Self:
         """Rank all spots into a file of the run, which all its processes map."""
+        rows = trainable(stores, min_genes)
         tokens = SpotFile(run.scratch / f"{name}.tokens", [len(store) for store in stores], context_length)
         run.once(tokens.create)
         rank_stores(stores, vocabulary, tokens, rank=run.world.rank, size=run.world.size)
         run.world.wait()
-        rows = [mine[tokens[number][mine, 0] > 0] for number, mine in enumerate(_trainable(stores, min_genes))]
+        rows = [mine[tokens[number][mine, 0] > 0] for number, mine in enumerate(rows)]
         if not sum(map(len, rows)):
             raise ValueError("no gene of the stores is in the vocabulary; fit one of their species to them")
         return cls(name, stores, rows, tokens)
@@ -114,21 +116,28 @@ def _require_room(stores: list[SpotStore], folder: Path) -> None:
         )
 
 
-def _trainable(stores: list[SpotStore], min_genes: int) -> list[np.ndarray]:
+def trainable(stores: list[SpotStore], min_genes: int) -> list[np.ndarray]:
+    """List the spots of each store to train on; refuse stores that have none together."""
     rows = [store.trainable(min_genes) for store in stores]
     if not sum(map(len, rows)):
         raise ValueError(f"no spot of {len(rows)} stores detects {min_genes} genes; lower min_genes")
     return rows
 
 
-def open_stores(stores: Stores, table_key: str, *, allow_none: bool = False) -> list[SpotStore]:
-    """Open stores; one path alone is refused, and an empty list where some are needed."""
-    if isinstance(stores, str | Path):
-        raise TypeError(f"stores is one path, {stores}; pass a list of paths")
-    opened = [SpotStore(path, table_key) for path in stores]
-    if not opened and not allow_none:
+def open_stores(stores: Stores, validation: Stores, table_key: str) -> tuple[list[SpotStore], list[SpotStore]]:
+    """Open the stores to train on and to validate with; refuse one path alone, no store to train on, one twice."""
+    for name, paths in (("stores", stores), ("validation", validation)):
+        if isinstance(paths, str | Path):
+            raise TypeError(f"{name} is one path, {paths}; pass a list of paths")
+    training, held_out = ([SpotStore(path, table_key) for path in paths] for paths in (stores, validation))
+    if not training:
         raise ValueError("there is no store to train on: the list is empty; does the pattern match?")
-    return opened
+    count = Counter(store.path.resolve() for store in [*training, *held_out])
+    if twice := [str(path) for path, times in count.items() if times > 1]:
+        raise ValueError(
+            f"{', '.join(twice)} is given more than once; a store is trained on or validated with, and counts once"
+        )
+    return training, held_out
 
 
 def require(stores: Sequence[SpotStore], part: str, purpose: str) -> None:
@@ -139,6 +148,9 @@ def require(stores: Sequence[SpotStore], part: str, purpose: str) -> None:
         raise ValueError(
             f"{purpose} needs {missing}, which these stores lack: {', '.join(lacking)}; write them again with it"
         )
+    for store in stores:
+        if store.coordinates is not None and not np.isfinite(store.coordinates).all():
+            raise ValueError(f"{store.path} has spots without finite coordinates; write it again without them")
 
 
 def require_scale(stores: Sequence[SpotStore], um_per_px: float) -> None:
@@ -151,17 +163,20 @@ def require_scale(stores: Sequence[SpotStore], um_per_px: float) -> None:
             raise ValueError(f"{store.path}: {error}") from error
 
 
-def settings(stage: str, stores, held_out, vocabulary: Vocabulary, config: LoopConfig, model, world: World) -> dict:
+def settings(config: LoopConfig, world: World, **about: Any) -> dict[str, Any]:
     """Collect all that decides the result of a run; where it computes, reads sets and how often it logs does not."""
     free = ("device", "n_workers", "log_every", "checkpoint_every", "gene_sets")
+    values = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
+    return {**about, "config": values, "processes": world.size}
+
+
+def told(training: list[SpotStore], held_out: list[SpotStore], table_key: str) -> dict[str, Any]:
+    """Tell stores, and what they hold, for `settings`: a store that was written anew makes another run."""
     return {
-        "stage": stage,
-        "stores": [str(store.path) for store in stores],
+        "stores": [str(store.path) for store in training],
         "validation": [str(store.path) for store in held_out],
-        "vocabulary": vocabulary.digest,
-        "model": dataclasses.asdict(model),
-        "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in free},
-        "processes": world.size,
+        "table_key": table_key,
+        "contents": [store.digest for store in (*training, *held_out)],
     }
 
 

@@ -16,7 +16,7 @@ from stp.data.dataset import Picks
 from stp.data.samplers import SpotSampler
 from stp.models.checkpoint import Pretrained
 from stp.train.config import AdaptConfig, RegressionConfig
-from stp.train.corpus import save_with_scores
+from stp.train.corpus import save_with_scores, settings
 from stp.train.loop import fit
 from stp.train.plan import fitted
 from stp.train.run import Run
@@ -89,13 +89,9 @@ def train_on(
     n = sum(map(len, dataset.rows))
     tables = f"{n} spots of {', '.join(store.path for store in dataset.stores)}"
     model.card = dataclasses.replace(model.card, trained_on=(*model.card.trained_on, f"{about['stage']}: {tables}"))
-    free = ("device", "n_workers", "log_every", "checkpoint_every")
-    values = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
     data = [one.digest if one is not None else None for one in (dataset, held_out)]
     with join(config.device) as world:
-        with Run(
-            output_dir, {**about, "config": values, "data": data, "processes": world.size}, resume=resume, world=world
-        ) as run:
+        with Run(output_dir, settings(config, world, **about, data=data), resume=resume, world=world) as run:
             if run.state["phase"] > 0:
                 return
             task, plan = make_task(world), fitted(dataset, config, world, stacklevel=4)

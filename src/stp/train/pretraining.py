@@ -1,5 +1,6 @@
 """Stage one, from stores on disk to a gene encoder."""
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from stp.data.samplers import GroupSampler, SpotSampler
 from stp.models.card import ModelCard
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.train.config import Phase, PretrainConfig
-from stp.train.corpus import Corpus, Stores, described, open_stores, require, save_with_scores, seeded, settings
+from stp.train.corpus import Corpus, Stores, described, open_stores, require, save_with_scores, seeded, settings, told
 from stp.train.loop import fit
 from stp.train.plan import Plan, fitted
 from stp.train.run import Run
@@ -79,12 +80,13 @@ def pretrain(
     >>> genes.width
     16
     """
-    training, held_out = open_stores(stores, table_key), open_stores(validation, table_key, allow_none=True)
+    training, held_out = open_stores(stores, validation, table_key)
     vocabulary.divisors()
     if any(phase.objective == "neighborhood" for phase in config.phases):
         require(training, "coordinates", "neighborhood training")
     with join(config.device) as world:
-        asked = settings("pretrain", training, held_out, vocabulary, config, model, world)
+        made_of = {"stage": "pretrain", "vocabulary": vocabulary.digest, "model": asdict(model)}
+        asked = settings(config, world, **made_of, **told(training, held_out, table_key))
         with Run(output_dir, asked, resume=resume, world=world) as run:
             if run.state["phase"] < len(config.phases):
                 ranked = partial(Corpus.ranked, run, vocabulary, model.context_length, config.min_genes)
