@@ -107,6 +107,14 @@ def test_encoders_alone_embed_what_they_read(slides, models):
         assert embed(slides[0], model=models / name)[1][-1]["written"] == ["X_stp_images"]
 
 
+def test_vectors_of_a_model_before_do_not_stay_beside_those_of_one_that_has_none(slides, models):
+    embed(slides[0], model=models / "one")
+    assert "X_stp_genes_aligned" in table_of(slides[0]).obsm
+    embed(slides[0], model=models / "genes")
+    obsm = table_of(slides[0]).obsm
+    assert "X_stp_genes_aligned" not in obsm and {"X_stp_genes", "X_stp_images_aligned"} <= set(obsm)
+
+
 def test_a_store_that_fails_does_not_stop_the_rest_and_the_manifest_says_why(slides, models, adata, tmp_path, capsys):
     damaged, nowhere, no_image = slides[0], tmp_path / "nowhere.zarr", tmp_path / "counts.zarr"
     shutil.rmtree(damaged / "tables" / "table" / "X")
@@ -117,8 +125,9 @@ def test_a_store_that_fails_does_not_stop_the_rest_and_the_manifest_says_why(sli
     assert found[0]["error"] == f"FileNotFoundError: no store at {nowhere}"
     assert found[2]["written"] == ["X_stp_genes"], "a Stamp embeds the genes of a store without an image"
     assert "2 stores failed: see " in capsys.readouterr().out
-    status, found = embed(no_image, model=models / "images")
-    assert status == 1 and "the SpatialData has no image" in found[-1]["error"]
+    for name, kind in (("images", "an image encoder"), ("pathways", "a Stamp of pathways alone")):
+        status, found = embed(no_image, model=models / name)
+        assert status == 1 and "counts.zarr has no image, and " in found[-1]["error"], kind
 
 
 @pytest.mark.parametrize(

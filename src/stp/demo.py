@@ -141,7 +141,7 @@ def _evaluate(stamp: Stamp, references: list["SpatialData"], held_out: "SpatialD
 
 
 def _embed_genes(table: "AnnData", stamp: Stamp) -> "AnnData":
-    table = tl.tokenize(table, stamp, context_length=GENE.context_length, copy=True)
+    table = tl.tokenize(table, stamp, copy=True)
     tl.embed_genes(table, stamp)
     return table
 

@@ -116,15 +116,16 @@ def _embed(path: Path, model: Model, digest: str, how: dict[str, Any]) -> list[s
         return []
     sdata = spatialdata.read_zarr(path)
     table = get_table(sdata, how["table_key"])
+    before = {*table.obsm, *table.obs}
     for key in missing:
         if key == _keys.GENES and not isinstance(model, ImageEncoder):
             tl.tokenize(table, model)
             tl.embed_genes(table, model, **how)
         elif not isinstance(model, GeneEncoder):
             tl.embed_images(sdata, model, **how)
-        names = (key, _keys.aligned(key), _keys.inside(key))
-        written = [name for name in names if name in table.obsm or name in table.obs]
-        io.write_results(sdata, table_key=how["table_key"], keys=written)
+        # Vectors that a model before made and this one does not are taken from the store, too.
+        names, there = (key, _keys.aligned(key), _keys.inside(key)), before | {*table.obsm, *table.obs}
+        io.write_results(sdata, table_key=how["table_key"], keys=[name for name in names if name in there])
         logger.info(f"{path.name}: {key} of {table.n_obs} spots")
     return missing
 
@@ -138,6 +139,8 @@ def _missing(path: Path, model: Model, digest: str, table_key: str) -> list[str]
     group = zarr.open_group(path, mode="r", use_consolidated=False)
     has_image = bool(list(group["images"])) if "images" in group else False
     wanted = [_keys.GENES] if reads_genes(model) else []
+    if not wanted and not has_image:
+        raise ValueError(f"{path} has no image, and {model.name} reads nothing else; write it again with one")
     # Without an image a Stamp still embeds genes; an image encoder has nothing to do, and says so.
     if isinstance(model, ImageEncoder) or (isinstance(model, Stamp) and has_image):
         wanted.append(_keys.IMAGES)

@@ -112,6 +112,18 @@ def test_only_named_keys_are_written_and_those_are_replaced(on_disk):
     assert list(found.obs.columns).count("leiden") == 1
 
 
+def test_named_keys_that_the_table_has_no_more_are_removed(on_disk):
+    table = on_disk["table"]
+    table.obs["seen"], table.obsm["X_old"], table.uns["X_old"] = 1, np.zeros((table.n_obs, 2)), {"params": {}}
+    write_results(on_disk)
+    del table.obs["seen"], table.obsm["X_old"]
+    write_results(on_disk, keys=["seen", "X_old"])
+    again = spatialdata.read_zarr(on_disk.path)["table"]
+    assert "seen" not in again.obs and "X_old" not in again.obsm and "X_old" in again.uns
+    with pytest.raises(KeyError, match="seen.*none of obsm, obs and uns"):
+        write_results(on_disk, keys=["seen"])
+
+
 def test_nothing_new_writes_nothing(on_disk):
     before = contents(on_disk.path)
     write_results(on_disk)

@@ -160,3 +160,9 @@ def test_a_table_without_any_token_is_refused(table, stamp):
 def test_unknown_precision_is_refused(table, stamp):
     with pytest.raises(ValueError, match="precision must be 'auto', 'bf16' or 'fp32', not 'fp16'"):
         tl.embed_genes(table, stamp, precision="fp16")
+
+
+def test_tokens_that_were_cut_shorter_than_the_model_reads_are_said_aloud(adata, stamp):
+    tl.tokenize(adata, stamp, context_length=8)
+    with pytest.warns(UserWarning, match="only the first 8 genes were kept, and the model reads 32; run stp.tl.token"):
+        tl.embed_genes(adata, stamp)

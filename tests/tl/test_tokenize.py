@@ -81,7 +81,7 @@ def test_the_default_context_is_the_papers(adata, vocabulary):
 
 @pytest.mark.parametrize("kind", ["vocabulary", "stamp", "gene encoder", "parquet", "folder", "str"])
 def test_vocabulary_comes_from_itself_a_model_or_a_path(adata, vocabulary, stamp, kind, tmp_path):
-    tl.tokenize(adata, vocabulary, key_added="expected")
+    tl.tokenize(adata, vocabulary, context_length=32, key_added="expected")
     stamp.save_pretrained(tmp_path)
     sources = {
         "vocabulary": vocabulary,
@@ -91,7 +91,7 @@ def test_vocabulary_comes_from_itself_a_model_or_a_path(adata, vocabulary, stamp
         "folder": tmp_path,
         "str": str(tmp_path),
     }
-    tl.tokenize(adata, sources[kind])
+    tl.tokenize(adata, sources[kind], context_length=32)
     np.testing.assert_array_equal(adata.obsm["stp_tokens"], adata.obsm["expected"])
 
 
@@ -267,3 +267,11 @@ def test_missing_tables_and_other_types_are_refused(sdata, vocabulary):
         tl.tokenize(pd.DataFrame(), vocabulary)
     with pytest.raises(TypeError, match="expected a Vocabulary, a model or a path, got list"):
         tl.tokenize(sdata, ["ENSG00000000003"])
+
+
+def test_as_many_genes_are_kept_as_the_model_reads(adata, stamp, vocabulary, tmp_path):
+    stamp.save_pretrained(tmp_path / "stamp")
+    stamp.gene_encoder.save_pretrained(tmp_path / "genes")
+    for source in (stamp, stamp.gene_encoder, tmp_path / "stamp", str(tmp_path / "genes")):
+        assert tl.tokenize(adata, source, copy=True).obsm["stp_tokens"].shape[1] == 32
+    assert tl.tokenize(adata, vocabulary, copy=True).obsm["stp_tokens"].shape[1] == 1500

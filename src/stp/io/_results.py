@@ -30,14 +30,15 @@ def write_results(sdata: "SpatialData", *, table_key: str = "table", keys: Seque
     table_key
         The table whose entries are written.
     keys
-        Names of entries; those on disk are replaced. By default all that are not on disk yet.
+        Names of entries: those on disk are replaced, or removed where the table has them no more. By default all that
+        are not on disk yet.
 
     Raises
     ------
     ValueError
         The SpatialData is not on disk, or the rows on disk are not those in memory.
     KeyError
-        A key is in none of the three slots.
+        A key is in none of the three slots, in memory or on disk.
     PermissionError
         The store is read-only.
 
@@ -61,10 +62,12 @@ def write_results(sdata: "SpatialData", *, table_key: str = "table", keys: Seque
         )
     on_disk = zarr.open_group(folder, mode="r", use_consolidated=False)
     _check_rows(adata, on_disk)
-    entries = list(_entries(adata, on_disk, keys))
+    entries, gone = list(_entries(adata, on_disk, keys)), list(_gone(adata, on_disk, keys or ()))
+    if unknown := set(keys or ()).difference(key for _, key, *_ in (*entries, *gone)):
+        raise KeyError(f"{sorted(unknown)} are in none of obsm, obs and uns; check keys=")
     beside = folder.parents[1].with_name(f".{folder.parents[1].name}.results")
     try:
-        _write(entries, beside, folder)
+        _write(entries, gone, beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     if sdata.has_consolidated_metadata():
@@ -79,17 +82,25 @@ def _check_rows(adata: "AnnData", on_disk: Any) -> None:
 
 def _entries(adata: "AnnData", on_disk: Any, keys: Sequence[str] | None) -> Iterator[tuple[str, str, Any]]:
     """List slot, key and value of what is to be written."""
-    found = {slot: getattr(adata, slot) for slot in SLOTS}
-    if unknown := [key for key in keys or () if not any(key in values for values in found.values())]:
-        raise KeyError(f"{unknown} are in none of obsm, obs and uns; check keys=")
-    for slot, values in found.items():
-        written = _columns(on_disk["obs"]) if slot == "obs" else on_disk.get(slot, ())
+    for slot in SLOTS:
+        values, written = getattr(adata, slot), _written(on_disk, slot)
         for key in values:
             if key in keys if keys is not None else key not in written:
                 yield slot, key, values[key].array if slot == "obs" else values[key]
 
 
-def _write(entries: list[tuple[str, str, Any]], beside: Path, folder: Path) -> None:
+def _gone(adata: "AnnData", on_disk: Any, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """List slot and key of what is to be removed: it is on disk alone."""
+    for slot in SLOTS:
+        written = _written(on_disk, slot)
+        yield from ((slot, key) for key in keys if key in written and key not in getattr(adata, slot))
+
+
+def _written(on_disk: Any, slot: str) -> Any:
+    return _columns(on_disk["obs"]) if slot == "obs" else on_disk.get(slot, ())
+
+
+def _write(entries: list[tuple[str, str, Any]], gone: list[tuple[str, str]], beside: Path, folder: Path) -> None:
     import anndata
     import zarr
 
@@ -97,16 +108,18 @@ def _write(entries: list[tuple[str, str, Any]], beside: Path, folder: Path) -> N
     for slot, key, value in entries:
         anndata.io.write_elem(new.require_group(slot), key, np.asarray(value) if _is_numpy_backed(value) else value)
     obs = zarr.open_group(folder / "obs", mode="r+", use_consolidated=False)
-    before, columns = _columns(obs), [key for slot, key, _ in entries if slot == "obs"]
-    if columns:  # a column that is listed must be there at any moment
-        obs.attrs["column-order"] = [name for name in before if name not in columns]
-    for slot, key, _ in entries:  # what tells how results were made goes before they do and comes after them
-        if slot == "uns":
+    added, removed = ([key for slot, key, *_ in some if slot == "obs"] for some in (entries, gone))
+    staying = [name for name in _columns(obs) if name not in removed]
+    if added or removed:  # a column that is listed must be there at any moment
+        obs.attrs["column-order"] = [name for name in staying if name not in added]
+    for slot, key, *_ in sorted([*entries, *gone], key=lambda one: one[0] != "uns"):
+        # What tells how results were made goes before they do and comes after them.
+        if slot == "uns" or (slot, key) in gone:
             _set_aside(folder / slot / key, beside)
     for slot, key, _ in entries:
         _move(beside / slot / key, folder / slot / key, beside)
-    if columns:
-        obs.attrs["column-order"] = list(dict.fromkeys([*before, *columns]))
+    if added:
+        obs.attrs["column-order"] = list(dict.fromkeys([*staying, *added]))
 
 
 def _columns(obs: Any) -> list[str]:

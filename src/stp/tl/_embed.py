@@ -1,5 +1,6 @@
 """Embed spots by their genes, and fuse embeddings."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,7 @@ def embed_genes(
     adata = begin(adata, table_key, copy)
     tokens = np.asarray(require(adata, "obsm", tokens_key, "stp.tl.tokenize(adata, model)"))
     _check_vocabulary(adata, tokens_key, model)
+    _check_width(tokens, model)
     lengths = (tokens > 0).sum(axis=1)
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
@@ -160,6 +162,16 @@ def fuse(
     adata.obsm[key_added] = np.concatenate(blocks, axis=1).astype(np.float32)
     record(adata, key_added, {"use_reps": list(use_reps), "scale": scale}, model=model)
     return adata if copy else None
+
+
+def _check_width(tokens: np.ndarray, model: Stamp | GeneEncoder) -> None:
+    config, width = model.config.gene if isinstance(model, Stamp) else model.config, tokens.shape[1]
+    if config is not None and width < config.context_length and (cut_off := np.count_nonzero(tokens[:, -1])):
+        warnings.warn(
+            f"of {cut_off} spots only the first {width} genes were kept, and the model reads {config.context_length}; "
+            "run stp.tl.tokenize(adata, model) again",
+            stacklevel=3,
+        )
 
 
 def _check_vocabulary(adata: "AnnData", tokens_key: str, model: Stamp | GeneEncoder) -> None:

@@ -1,5 +1,6 @@
 """Rank the genes of every spot into tokens."""
 
+import json
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -11,9 +12,12 @@ from stp import _keys
 from stp._counts import get_counts, is_lazy, row_blocks
 from stp._ranks import RankTable, rank_table
 from stp._table import begin, gene_names, record
+from stp.models.checkpoint import CONFIG
 from stp.tl._gene_report import check_coverage, gene_report, say, warn_of_spots
 from stp.tokens import rank_genes
 from stp.vocabulary import Vocabulary
+
+CONTEXT_LENGTH = 1500
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,7 +30,7 @@ def tokenize(
     *,
     layer: str | None = None,
     gene_ids_key: str | None = None,
-    context_length: int = 1500,
+    context_length: int | None = None,
     table_key: str = "table",
     key_added: str = _keys.TOKENS,
     copy: bool = False,
@@ -45,7 +49,7 @@ def tokenize(
         Column of `var` with gene ids; by default `gene_ids` where that holds Ensembl ids, `var_names` otherwise.
         Ensembl ids, with or without version, current symbols, aliases and previous symbols are understood, also mixed.
     context_length
-        Genes kept per spot.
+        Genes kept per spot; by default as many as the model reads, or 1,500 (the paper's) with a vocabulary alone.
     table_key
         Table of a SpatialData.
     key_added
@@ -82,6 +86,8 @@ def tokenize(
     >>> sdata.tables["table"].obsm["stp_tokens"].dtype
     dtype('uint16')
     """
+    if context_length is None:
+        context_length = _context_length(vocabulary)
     if context_length < 1:
         raise ValueError(f"context_length must be positive, not {context_length}")
     adata = begin(adata, table_key, copy)
@@ -149,6 +155,16 @@ def _rank_lazily(X: Any, rank: Callable, context_length: int) -> tuple[Any, np.n
         tokens_of, chunks=(X.chunks[0], (context_length,)), dtype=np.uint16, meta=np.empty((0, 0), np.uint16)
     )
     return tokens, np.concatenate(n_tokens), sum(unmapped), sum(mapped)
+
+
+def _context_length(source: Any) -> int:
+    """Return how many genes a model reads, given as such or as its folder."""
+    if isinstance(source, str | Path):
+        file = Path(source) / CONFIG
+        config: Any = json.loads(file.read_text())["config"] if file.is_file() else {}
+        return (config.get("gene") or config).get("context_length", CONTEXT_LENGTH)
+    genes = getattr(source, "gene_encoder", None) or source
+    return getattr(getattr(genes, "config", None), "context_length", CONTEXT_LENGTH)
 
 
 def _vocabulary(source: Any) -> Vocabulary:
