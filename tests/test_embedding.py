@@ -144,6 +144,22 @@ def test_a_model_that_is_none_is_refused_before_any_work(name, message, slides, 
     assert not (tmp_path / "manifest.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "gpu"], "device 'gpu' cannot be used here"),
+        (["--batch-size", "0"], "batch_size must be positive, not 0"),
+        (["--manifest", "."], ". is a folder; give a file for the manifest"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_options_that_cannot_be_are_refused_before_any_store(options, message, slides, models, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        embed(slides[0], model=models / "one", options=options)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "manifest.jsonl").exists()
+
+
 def test_processes_under_torchrun_divide_the_stores_and_outlive_a_failure(slides, models, tmp_path):
     manifest, nowhere = tmp_path / "manifest.jsonl", tmp_path / "nowhere.zarr"
     command = [TORCHRUN, "--no-python", "--nproc-per-node", "2", STP, "embed", slides[0], nowhere, slides[1]]

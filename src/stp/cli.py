@@ -44,12 +44,12 @@ def _add_embed(commands: argparse._SubParsersAction) -> None:
 def _embed(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     from stp.embedding import embed_stores, open_model
 
+    names = ("manifest", "batch_size", "device", "precision", "table_key")
     try:
         model = open_model(options.model)
+        failed = embed_stores(options.stores, model, **{name: getattr(options, name) for name in names})
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    names = ("manifest", "batch_size", "device", "precision", "table_key")
-    failed = embed_stores(options.stores, model, **{name: getattr(options, name) for name in names})
     if failed:
         print(f"{failed} stores failed: see {options.manifest}")
     return 1 if failed else 0
@@ -95,7 +95,7 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     try:
         run, arguments = read_recipe(options.recipe, options.command)
         run(**arguments)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         logger.debug("where it came from:", exc_info=True)
         parser.error(str(error))
     return 0

@@ -76,7 +76,18 @@ def embed_stores(
     Returns
     -------
     The number of stores that failed, over all processes.
+
+    Raises
+    ------
+    ValueError
+        `batch_size` is not positive, `manifest` is a folder, or there is no such device.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, not {batch_size}")
+    if Path(manifest).is_dir():
+        raise ValueError(
+            f"{manifest} is a folder; give a file for the manifest, which is JSON lines"
+        )
     how = {"batch_size": batch_size, "precision": precision, "table_key": table_key, "progress": False}
     digest, paths = model.digest, list(dict.fromkeys(Path(store).absolute() for store in stores))
     with join(device) as world:

@@ -42,6 +42,7 @@ def test_pretrain(folder, vocabulary):
         "stores": [folder / "slide0.zarr", folder / "slide1.zarr"],
         "validation": [folder / "slide2.zarr"],
         "output_dir": folder / "runs/genes",
+        "table_key": "table",
         "resume": False,
         "model": GeneEncoderConfig(width=64),
         "config": PretrainConfig(learning_rate=1e-3, phases=(Phase(epochs=2), Phase(objective="neighborhood"))),
@@ -72,6 +73,23 @@ def test_align(folder):
     assert arguments["image_encoder"] == ImageEncoderConfig("vit_tiny_patch16_224")
 
 
+def test_a_folder_may_have_brackets_in_its_name(stores, tmp_path):
+    folder = tmp_path / "run [1]"
+    folder.mkdir()
+    for number in (0, 1):
+        (folder / f"[{number}].zarr").symlink_to(stores[number])
+    path = written(folder, 'stores = ["[[][01]].zarr"]\nvalidation = ["[1].zarr"]\noutput_dir = "out"')
+    _, arguments = read_recipe(path, "pretrain")
+    assert arguments["stores"] == [folder / "[0].zarr", folder / "[1].zarr"]
+    assert arguments["validation"] == [folder / "[1].zarr"]
+
+
+def test_the_vocabulary_is_fitted_to_the_table_that_is_trained_on(folder):
+    path = written(folder, 'stores = ["slide0.zarr"]\noutput_dir = "out"\ntable_key = "bins"')
+    with pytest.raises(ValueError, match="table 'bins'"):
+        read_recipe(path, "pretrain")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -84,6 +102,10 @@ def test_align(folder):
         ('stores = ["slide0.zarr"]\noutput_dir = "out"\n[[phase]]\nepoch = 1', r"Phase has no \['epoch'\]"),
         ('stores = ["slide0.zarr"]\noutput_dir = "out"\nlearning_rate = -1', "learning_rate must be positive"),
         ("stores = [", "is no TOML"),
+        ('stores = "slide0.zarr"\noutput_dir = "out"', "stores must be a list, not 'slide0.zarr'"),
+        ('stores = ["slide0.zarr"]\noutput_dir = "out"\nresume = "no"', "resume must be bool, not 'no'"),
+        ('stores = ["slide0.zarr"]\noutput_dir = "out"\nvocabulary = 1', "vocabulary must be str, not 1"),
+        ('stores = ["slide0.zarr"]\noutput_dir = "out"\n[model]\nn_heads = 0', "n_heads must be positive, not 0"),
     ],
 )
 def test_what_is_wrong_is_named_before_any_work(folder, text, message, capsys):

@@ -30,11 +30,16 @@ def _value(name: str, hint: Any, value: Any) -> Any:
     if value is not None and isinstance(kinds[0], type) and dataclasses.is_dataclass(kinds[0]):
         return from_dict(kinds[0], value)
     if not any(_is_of(kind, value) for kind in kinds):
-        raise ValueError(f"{name} must be {getattr(hint, '__name__', hint)}, not {value!r}")
+        wanted = " or ".join(_called(kind) for kind in kinds if kind is not types.NoneType)
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
     if isinstance(value, list):
         inner = next(iter(typing.get_args(hint)), Any)  # Phase of tuple[Phase, ...]
         return tuple(_value(name, inner, one) for one in value)
     return value
+
+
+def _called(kind: Any) -> str:
+    return "a list" if typing.get_origin(kind) is tuple else getattr(kind, "__name__", str(kind))
 
 
 def _is_of(kind: Any, value: Any) -> bool:

@@ -3,6 +3,8 @@
 import dataclasses
 import tomllib
 from collections.abc import Callable
+from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,19 @@ TABLES: dict[str, dict[str, tuple[str, type]]] = {
     "pretrain": {"model": ("model", GeneEncoderConfig)},
     "align": {"image_encoder": ("image_encoder", ImageEncoderConfig)},
 }
-PATHS: dict[str, tuple[str, ...]] = {
-    "pretrain": ("output_dir", "vocabulary"),
-    "align": ("output_dir", "gene_encoder", "vocabulary"),
-}
-PLAIN = ("table_key", "resume")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The keys of the file that are in no config."""
+
+    stores: tuple[str, ...]
+    output_dir: str
+    validation: tuple[str, ...] = ()
+    vocabulary: str | None = None
+    gene_encoder: str | None = None  # of align alone
+    table_key: str = "table"
+    resume: bool = True
 
 
 def read_recipe(path: str | Path, stage: str) -> tuple[Callable, dict[str, Any]]:
@@ -48,38 +58,50 @@ def read_recipe(path: str | Path, stage: str) -> tuple[Callable, dict[str, Any]]
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is no TOML: {error}") from error
     run, config_class = STAGES[stage]
-    fields = {field.name for field in dataclasses.fields(config_class)}
     if "phase" in values:
         values["phases"] = values.pop("phase")
-    known = {"stores", "validation", *PATHS[stage], *PLAIN, *TABLES[stage], *fields}
+    own = _names(Asked) - ({"gene_encoder"} if stage == "pretrain" else set())
+    known = own | _names(config_class) | set(TABLES[stage])
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{path} has unknown keys {unknown}; {stage} knows {sorted(known - {'phases'} | {'phase'})}")
     reads_genes = stage == "align" and values.get("targets") != "pathways"
     needed = {"stores", "output_dir"} | ({"gene_encoder"} if reads_genes else set())
     if missing := sorted(needed - set(values)):
         raise ValueError(f"{path} lacks {missing}")
-    arguments = {name: values[name] for name in PLAIN if name in values}
-    arguments |= {name: path.parent / values[name] for name in PATHS[stage] if name in values}
+    asked = from_dict(Asked, {name: values[name] for name in own if name in values})
     if "gene_sets" in values:
         values["gene_sets"] = str(path.parent / values["gene_sets"])
-    arguments["config"] = from_dict(config_class, {name: values[name] for name in fields if name in values})
-    for table, (name, table_class) in TABLES[stage].items():
-        if table in values:
-            arguments[name] = from_dict(table_class, values[table])
+    config = from_dict(config_class, {name: values[name] for name in _names(config_class) if name in values})
+    tables = {name: from_dict(kind, values[table]) for table, (name, kind) in TABLES[stage].items() if table in values}
+    return run, {"config": config, **tables, **_arguments(path.parent.absolute(), stage, asked)}
+
+
+def _names(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def _arguments(folder: Path, stage: str, asked: Asked) -> dict[str, Any]:
+    """Find what the file names, and load or fit the vocabulary."""
+    arguments: dict[str, Any] = {"table_key": asked.table_key, "resume": asked.resume}
+    arguments["output_dir"] = folder / asked.output_dir
     for name in ("stores", "validation"):
-        arguments[name] = [store for pattern in values.get(name, []) for store in _matches(path, pattern)]
-    if "vocabulary" in arguments:
-        arguments["vocabulary"] = Vocabulary.load(arguments["vocabulary"])
+        arguments[name] = [store for pattern in getattr(asked, name) for store in _matches(folder, pattern)]
+    if asked.gene_encoder is not None:
+        arguments["gene_encoder"] = folder / asked.gene_encoder
+    vocabulary = Vocabulary.load(folder / asked.vocabulary) if asked.vocabulary is not None else None
     if stage == "pretrain":
-        vocabulary = arguments.get("vocabulary") or Vocabulary.default()
-        arguments["vocabulary"] = vocabulary if vocabulary.means is not None else vocabulary.fit(arguments["stores"])
-    return run, arguments
+        vocabulary = vocabulary or Vocabulary.default()
+        if vocabulary.means is None:
+            vocabulary = vocabulary.fit(arguments["stores"], table_key=asked.table_key)
+    return {**arguments, "vocabulary": vocabulary}
 
 
-def _matches(recipe: Path, pattern: str) -> list[Path]:
+def _matches(folder: Path, pattern: str) -> list[Path]:
     """List the stores that a path or pattern names, in order."""
-    base = (recipe.parent / pattern).absolute()
+    if (folder / pattern).exists():
+        return [folder / pattern]
+    base = Path(escape(str(folder))) / pattern
     found = sorted(Path(base.anchor).glob(str(base.relative_to(base.anchor))))
     if not found:
-        raise ValueError(f"{recipe}: no store matches {pattern!r}")
+        raise ValueError(f"no store matches {pattern!r} in {folder}")
     return found
