@@ -1,5 +1,6 @@
-"""The HER2+ run from sections to numbers, in its short form."""
+"""Every benchmark starts; the HER2+ run goes from sections to numbers, in its short form."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data" / "her2st"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py")))
+def test_a_benchmark_finds_what_it_imports_and_says_what_it_is_for(name):
+    module = importlib.import_module(f"benchmarks.{name}")
+    assert module.__doc__
+    if hasattr(module, "main"):
+        assert f"python -m benchmarks.{name}" in module.__doc__
 
 
 @pytest.mark.slow
