@@ -1,5 +1,6 @@
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 from sklearn.decomposition import PCA
@@ -55,6 +56,14 @@ def test_spots_without_features_are_nan_and_teach_nothing(query, reference):
     assert np.flatnonzero(np.isnan(query.obsm["stp_expression"][:, 0])).tolist() == [3]
     tl.regress_expression(query, reference[:50].copy(), genes=["LUM"], key_added="half")
     np.testing.assert_allclose(query.obsm["half"], query.obsm["stp_expression"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("asked", [None, "LUM", ["LUM"], pd.Index(["LUM"]), np.array(["LUM"])])
+def test_genes_are_recorded_however_they_are_named(query, reference, asked, tmp_path):
+    reference.var["highly_variable"] = reference.var_names == "LUM"
+    tl.regress_expression(query, reference, genes=asked)
+    query.write_h5ad(tmp_path / "query.h5ad")
+    assert get.expression(sc.read_h5ad(tmp_path / "query.h5ad")).var_names.tolist() == ["LUM"]
 
 
 def test_bad_input(query, reference):

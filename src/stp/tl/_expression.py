@@ -26,7 +26,7 @@ def predict_expression(
     adata: "AnnData | SpatialData",
     reference: "AnnData | SpatialData | str | Path | Iterable[AnnData | SpatialData | str | Path]",
     *,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     n_neighbors: int = 50,
     use_rep: str = "X_stp_images_aligned",
     reference_rep: str = "X_stp_genes_aligned",

@@ -24,7 +24,7 @@ def regress_expression(
     adata: "AnnData | SpatialData",
     reference: "AnnData | SpatialData | str | Path | Iterable[AnnData | SpatialData | str | Path]",
     *,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     alpha: float = 1.0,
     n_components: int = 256,
     use_rep: str = "X_stp_images",
@@ -104,7 +104,7 @@ def regress_expression(
     )
     adata.obsm[key_added] = predicted
     params = {"alpha": alpha, "n_components": n_components, "use_rep": use_rep, "layer": layer}
-    record(adata, key_added, params, genes=genes, units=units, model=made_by)
+    record(adata, key_added, params, genes=chosen, units=units, model=made_by)
     return adata if copy else None
 
 

@@ -21,7 +21,7 @@ def fit_expression_head(
     reference: Any,
     output_dir: str | Path,
     *,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     config: RegressionConfig = RegressionConfig(),
     validation: Any = (),
     use_rep: str = _keys.IMAGES,
