@@ -8,6 +8,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from stp import get, tl
+from stp.models import ExpressionHead, ExpressionHeadConfig
 
 
 @pytest.fixture
@@ -64,6 +65,19 @@ def test_genes_are_recorded_however_they_are_named(query, reference, asked, tmp_
     tl.regress_expression(query, reference, genes=asked)
     query.write_h5ad(tmp_path / "query.h5ad")
     assert get.expression(sc.read_h5ad(tmp_path / "query.h5ad")).var_names.tolist() == ["LUM"]
+
+
+@pytest.mark.parametrize("verb", ["regress", "apply"])
+def test_nothing_of_a_retrieval_stays_beside_it(query, reference, verb):
+    images = {"use_rep": "X_stp_images", "reference_rep": "X_stp_images"}
+    tl.predict_expression(query, reference, genes=["LUM"], **images)
+    assert len(query.obsm) == 5 and len(query.obs.columns) == 3
+    if verb == "regress":
+        tl.regress_expression(query, reference, genes=["LUM"])
+    else:
+        tl.apply_expression_head(query, ExpressionHead(ExpressionHeadConfig(20, ("LUM",), "", "0" * 64)))
+    assert {*query.obsm} == {"X_stp_images", "stp_expression"} and {*query.obs} == {"n"}
+    assert not get.expression(query).layers
 
 
 def test_bad_input(query, reference):

@@ -102,7 +102,7 @@ def regress_expression(
     predicted[known] = (
         model.fit(known_features[usable], expression[usable]).predict(features[known]).reshape(-1, len(chosen))
     )
-    adata.obsm[key_added] = predicted
+    _write(adata, key_added, predicted)
     params = {"alpha": alpha, "n_components": n_components, "use_rep": use_rep, "layer": layer}
     record(adata, key_added, params, genes=chosen, units=units, model=made_by)
     return adata if copy else None
@@ -175,10 +175,20 @@ def apply_expression_head(
     predicted = np.full((adata.n_obs, len(asked.genes)), np.nan, dtype=np.float32)
     with inference(head, device, "fp32") as chosen:
         predicted[known] = head(torch.from_numpy(features[known]).to(chosen)).cpu().numpy()
-    adata.obsm[key_added] = predicted
+    _write(adata, key_added, predicted)
     entries = {"genes": np.asarray(asked.genes, dtype=object), "units": asked.units, "model": made_by}
     record(adata, key_added, {"use_rep": use_rep, "head": head.digest}, **entries)
     return adata if copy else None
+
+
+def _write(adata: "AnnData", key: str, predicted: np.ndarray) -> None:
+    """Write a prediction in place of one that was retrieved, whose references and uncertainty are not its own."""
+    for name in (_keys.uncertainty, _keys.neighbors, _keys.similarity):
+        adata.obsm.pop(name(key), None)
+    for name in (_keys.uniform, _keys.far):
+        if name(key) in adata.obs:
+            del adata.obs[name(key)]
+    adata.obsm[key] = predicted
 
 
 def _ridge(alpha: float, n_components: int):
