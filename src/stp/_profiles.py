@@ -85,7 +85,7 @@ def _shared(tables: Mapping[str, "AnnData"]) -> dict[str, None]:
 
 def _variable(tables: Mapping[str, "AnnData"], shared: dict[str, None]) -> np.ndarray:
     marked = [table.var for table in tables.values() if "highly_variable" in table.var]
-    names = {name for var in marked for name in var.index[var["highly_variable"].to_numpy(dtype=bool)]}
+    names = {name for var in marked for name in var.index[var["highly_variable"].isin([True]).to_numpy(dtype=bool)]}
     chosen = [name for name in shared if name in names]
     if not chosen:
         raise KeyError(

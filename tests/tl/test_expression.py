@@ -1,5 +1,6 @@
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 
@@ -262,6 +263,14 @@ def test_genes_left_out_are_the_highly_variable_ones(query, reference):
     del reference.var["highly_variable"]
     with pytest.raises(KeyError, match="marks no highly variable genes that all tables measure; pass genes="):
         tl.predict_expression(query, reference)
+
+
+@pytest.mark.parametrize("dtype", [object, "boolean", float])
+def test_genes_that_nothing_is_said_of_are_not_highly_variable(query, reference, dtype):
+    marks = dict.fromkeys(reference.var_names, np.nan) | {"LUM": True, "CD3E": False}
+    reference.var["highly_variable"] = pd.Series(marks, dtype=object).astype(dtype)
+    tl.predict_expression(query, reference)
+    assert list(query.uns["stp_expression"]["genes"]) == ["LUM"]
 
 
 def test_bad_references_are_refused_by_name(query, reference, made_by):
