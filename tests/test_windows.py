@@ -3,10 +3,11 @@ import tracemalloc
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 
-from stp._levels import Level
-from stp._windows import windows
+from stp._levels import Level, with_gaps
+from stp._windows import check_chunks, windows
 
 IMAGE = np.random.default_rng(0).integers(1, 256, (211, 307, 3)).astype(np.uint8)
 
@@ -131,14 +132,30 @@ def test_arrays_in_memory_are_not_copied():
     assert np.shares_memory(pixels, IMAGE)
 
 
-def test_a_missing_chunk_is_refused_where_it_is_needed():
-    holed = IMAGE.copy()
-    holed[64:128, 100:150] = 0
-    for left, missing in ((0, False), (120, True)):
-        low = np.array([[left, 70], [left, 170]])
-        groups = windows(Level(Chunked(holed, (64, 50, 3))), low, low + 30)
-        if missing:
-            with pytest.raises(ValueError, match="no pixels where spots are .* a chunk is missing"):
-                list(groups)
-        else:
-            assert len(list(groups)) == 1
+HOLED = IMAGE.copy()
+HOLED[64:128, 100:150] = 0
+
+
+def stored(shards, black):
+    """Put the picture with its black chunk into zarr, which writes such a chunk only where it is told to."""
+    how = {"chunks": (64, 50, 3), "shards": shards, "config": {"write_empty_chunks": black}}
+    return zarr.create_array({}, data=HOLED, **how)
+
+
+@pytest.mark.parametrize("shards", [None, (64, 50, 3)])
+def test_a_missing_chunk_is_refused_where_it_is_needed(shards):
+    level = Level(stored(shards, black=False))
+    beside, on_it = np.array([[0, 70], [0, 170]]), np.array([[0, 70], [120, 70]])
+    assert list(windows(level, beside, beside + 30))
+    check_chunks(level, beside, beside + 30)
+    for read in (windows, check_chunks):
+        with pytest.raises(ValueError, match="no pixels where spots are: its chunk at x = 100, y = 64 is missing"):
+            list(read(level, on_it, on_it + 30) or ())
+    assert list(windows(*with_gaps((level,)), on_it, on_it + 30))
+
+
+@pytest.mark.parametrize("array", [Chunked(HOLED, (64, 50, 3)), stored(None, True), stored((128, 100, 3), False)])
+def test_a_black_chunk_is_not_missing(array):
+    low = np.array([[0, 70], [120, 70]])
+    assert list(windows(Level(array), low, low + 30))
+    check_chunks(Level(array), low, low + 30)

@@ -12,12 +12,13 @@ LOOK = 32  # pixels per side of the windows in which levels are compared
 class Level:
     """An RGB or RGBA uint8 array (numpy, zarr, dask or a file), y x c or c y x.
 
-    `origin` is where its corner lies, as x, y in pixels of the finest level.
+    `origin` is where its corner lies, as x, y in pixels of the finest level; with `gaps`, missing chunks are black.
     """
 
     array: Any
     channels_first: bool = False
     origin: tuple[float, float] = (0.0, 0.0)
+    gaps: bool = False
 
     def __post_init__(self) -> None:
         array, channels = self.array, self.array.shape[0 if self.channels_first else -1]
@@ -37,15 +38,39 @@ class Level:
     def edges(self) -> tuple[np.ndarray, np.ndarray]:
         """Where chunks begin, and where the last one ends: along y and along x."""
         chunks = getattr(self.array, "chunks", None) or self.array.shape
-        axes = (1, 2) if self.channels_first else (0, 1)
-        along_y, along_x = (_edges(chunks[axis], self.array.shape[axis]) for axis in axes)
+        along_y, along_x = (_edges(chunks[axis], self.array.shape[axis]) for axis in self._axes)
         return along_y, along_x
+
+    @property
+    def _axes(self) -> tuple[int, int]:
+        return (1, 2) if self.channels_first else (0, 1)
 
     def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         """Read a window that lies inside the level: (bottom - top, right - left, 3) uint8."""
         if self.channels_first:
             return np.moveaxis(np.asarray(self.array[:3, top:bottom, left:right]), 0, -1)
         return np.asarray(self.array[top:bottom, left:right, :3])
+
+    def lacks(self, row: int, column: int) -> bool:
+        """Tell whether a chunk is missing on disk, where there may be no gaps: zarr gives zeros for one."""
+        import zarr
+        from zarr.core.sync import sync
+
+        array = self.array
+        if self.gaps or not isinstance(array, zarr.Array) or array.fill_value:
+            return False
+        stored, of_channels = array.shards or array.chunks, 3 - sum(self._axes)
+        at = zip(self.edges, (row, column), self._axes, strict=True)
+        y, x = (int(edges[index]) // stored[axis] for edges, index, axis in at)
+        parts = range(-(-array.shape[of_channels] // stored[of_channels]))
+        places = [(part, y, x) if self.channels_first else (y, x, part) for part in parts]
+        keys = map(array.metadata.encode_chunk_key, places)
+        return not any(sync((array.store_path / key).exists()) for key in keys)
+
+
+def with_gaps(levels: tuple[Level, ...]) -> tuple[Level, ...]:
+    """Return levels that are black where a chunk is missing: to read a slide whole, also where no spot lies."""
+    return tuple(replace(level, gaps=True) for level in levels)
 
 
 def open_array(array: Any) -> Level:

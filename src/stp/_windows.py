@@ -37,7 +37,7 @@ def windows(level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None
     Raises
     ------
     ValueError
-        `max_bytes` does not hold one box and the chunks under it, or there is nothing in a chunk.
+        `max_bytes` does not hold one box and the chunks under it, or one of these is missing.
     """
     limit = np.array(level.shape[::-1])
     low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
@@ -92,7 +92,10 @@ def _bands(
     left, right = int(low[strip, 0].min()), int(high[strip, 0].max())
     top, bottom = low[strip, 1], np.maximum.accumulate(high[strip, 1])
     if touched.size == 1 and touched.any():
-        yield strip, level.read(int(top[0]), int(bottom[-1]), left, right), np.array([left, top[0]])
+        pixels = level.read(int(top[0]), int(bottom[-1]), left, right)
+        if not pixels.any():
+            _refuse_missing(level, 0, 0)
+        yield strip, pixels, np.array([left, top[0]])
         return
     tallest = int(np.diff(edges[0]).max())
     whole = int(edges[0][np.searchsorted(edges[0], bottom[-1])] - top[0])
@@ -152,22 +155,35 @@ def _read(
                 y_edges[row : after + 1].clip(top, bottom) - top,
                 x_edges[begin : end + 1].clip(left, right) - left,
             )
-            _check(pixels, borders, touched[row:after, begin:end])
+            _check(level, pixels, borders, touched[row:after, begin:end], (row, begin))
             out[top - rows[0] : bottom - rows[0], left - columns[0] : right - columns[0]] = pixels
             del pixels  # before the next are decoded
         row = after
 
 
-def _check(pixels: np.ndarray, borders: tuple[np.ndarray, np.ndarray], needed: np.ndarray) -> None:
-    """Refuse a needed chunk without a single value: zarr gives zeros for one that is missing."""
+def check_chunks(level: Any, low: np.ndarray, high: np.ndarray) -> None:
+    """Refuse a level that lacks a chunk under boxes, given by their corners (n, 2) as x, y."""
+    limit = np.array(level.shape[::-1])
+    for row, column in np.argwhere(_touched(level.edges, np.clip(low, 0, limit), np.clip(high, 0, limit))):
+        _refuse_missing(level, row, column)
+
+
+def _check(level: Any, pixels: np.ndarray, borders: tuple[np.ndarray, np.ndarray], needed: np.ndarray, at: Any) -> None:
+    """Refuse a needed chunk that is missing, of those from a row and column on; only an empty one is looked up."""
     for row, column in np.argwhere(needed):
-        (top, bottom), (left, right) = (one[at : at + 2] for one, at in zip(borders, (row, column), strict=True))
+        (top, bottom), (left, right) = (one[i : i + 2] for one, i in zip(borders, (row, column), strict=True))
         chunk = pixels[top:bottom, left:right]
         if not (chunk[len(chunk) // 2].any() or chunk.any()):
-            raise ValueError(
-                f"the image has no pixels where spots are ({right - left} x {bottom - top} of them are 0): a chunk "
-                "is missing; write the image again"
-            )
+            _refuse_missing(level, at[0] + row, at[1] + column)
+
+
+def _refuse_missing(level: Any, row: int, column: int) -> None:
+    if level.lacks(row, column):
+        raise ValueError(
+            f"the image has no pixels where spots are: its chunk at x = {level.edges[1][column]}, "
+            f"y = {level.edges[0][row]} is missing; write the image again, or leave these spots out if it is black "
+            "there, for zarr does not write black chunks"
+        )
 
 
 def _runs(chosen: np.ndarray, edges: np.ndarray, width: int) -> Iterator[tuple[int, int]]:

@@ -13,7 +13,7 @@ import PIL.Image
 from stp._files import open_file
 from stp._levels import Level, factor_between, open_array, placed
 from stp._scale import resolve
-from stp._windows import windows
+from stp._windows import check_chunks, windows
 
 __all__ = ["ImagePyramid"]
 
@@ -195,6 +195,12 @@ class ImagePyramid:
                 "full-resolution slide (a hires or lowres picture is not one), ask for coarser patches, or pass "
                 "allow_upsampling=True where they are read"
             )
+
+    def check_chunks(self, centers: np.ndarray, um_per_px: float) -> None:
+        """Refuse a picture that lacks a chunk under a center, in the level from which patches of a scale are cut."""
+        level, factor = self._level_for(um_per_px)
+        pixels = np.floor((self.to_pixels(_finite(centers)) - level.origin) / factor).astype(int)
+        check_chunks(level, pixels, pixels + 1)
 
     def _level_for(self, um_per_px: float) -> tuple[Level, float]:
         """Return the coarsest level that needs no upsampling, and its factor to the finest level."""

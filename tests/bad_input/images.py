@@ -1,5 +1,7 @@
 """Spots and images."""
 
+import shutil
+
 import spatialdata
 from tests.bad_input.case import refused
 from tests.bad_input.given import slide
@@ -43,6 +45,18 @@ def the_image_is_too_coarse(sdata):
     or, knowing that details are missing, pass `allow_upsampling=True` to {func}`stp.tl.embed_images`.
     """
     stp.io.write_store(sdata, "stores/slide.zarr", patch_um_per_px=0.5)
+
+
+@refused(ValueError, "the image has no pixels where spots are: its chunk at .* is missing; write the image again")
+def a_chunk_of_the_image_is_missing(sdata, model):
+    """A copy of the store ended early. Or the slide is black there, outside what was scanned: zarr does not write
+    chunks that are black.
+
+    Copy or write the store again; where the slide is black, leave the spots out that lie on it.
+    """
+    sdata.write("slide.zarr")
+    shutil.rmtree("slide.zarr/images/slide_full_image/s0/c")
+    stp.tl.embed_images(spatialdata.read_zarr("slide.zarr"), model)
 
 
 @refused(ValueError, "one slide is needed, the table covers")

@@ -4,6 +4,7 @@ import spatialdata
 import zarr
 from tests.io.conftest import table
 
+import stp
 import stp.io._store
 from stp.data.store import SpotStore
 from stp.io import from_anndata, write_store
@@ -80,6 +81,28 @@ def test_what_was_begun_with_something_else_is_begun_anew(shot, bare_slide, what
         shot["table"].X = shot["table"].X * 2
     write_store(shot, tmp_path / "a.zarr", patch_um_per_px=0.75 if what == "scale" else 0.7)
     assert len(begun) == 4
+
+
+def test_a_slide_may_be_black_where_no_spot_lies(shot, tmp_path, monkeypatch):
+    picture = np.moveaxis(shot["slide_full_image"].to_numpy(), 0, -1).copy()
+    picture[700:, 800:], picture[:20, :20] = 0, 0
+    below = shot["table"][shot["table"].obsm["spatial"][:, 1] < 650].copy()
+    one = from_anndata(below, picture, um_per_px=0.7)
+    one.images["slide_full_image"] = one["slide_full_image"].chunk({"y": 100, "x": 100})
+    one.write(tmp_path / "source.zarr")  # which leaves out black chunks
+    one = spatialdata.read_zarr(tmp_path / "source.zarr")
+    monkeypatch.setattr(stp.io._store, "CHUNK", 16)
+    write_store(one, tmp_path / "a.zarr", patch_um_per_px=0.7)
+    fine = pixels_of(tmp_path / "a.zarr")[0]
+    np.testing.assert_array_equal(np.moveaxis(fine, 0, -1)[:901, :1102], picture)
+    shards = [file for file in (tmp_path / "a.zarr/images/image/s0/c").rglob("*") if file.is_file()]
+    assert len(shards) == 7 * 8, "black shards of a store are told from missing ones"
+    assert stp.pl.patches(one)
+    one.tables["table"] = one["table"].copy()
+    one.shapes["slide"].geometry = one.shapes["slide"].geometry.translate(700, 250)
+    with pytest.raises(ValueError, match="no pixels where spots are: its chunk at x = [89]00, y = [78]00 is missing"):
+        write_store(one, tmp_path / "b.zarr", patch_um_per_px=0.7)
+    assert not list(tmp_path.glob("*b.zarr*"))
 
 
 def test_levels_are_the_slide_and_its_rounded_mean(shot, tmp_path, monkeypatch):

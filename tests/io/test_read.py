@@ -262,6 +262,14 @@ def test_tiles_by_hand(tmp_path):
     assert spatialdata.read_zarr(tmp_path / "a.zarr")["table"].shape == (8, 0)
 
 
+def test_a_scan_may_be_black_beside_its_tissue(tmp_path):
+    slide = np.full((512, 512, 3), (200, 120, 180), np.uint8)
+    slide[:256, :256] = 0
+    tifffile.imwrite(tmp_path / "a.tif", slide, tile=(128, 128), photometric="rgb")
+    centers = read_wsi(tmp_path / "a.tif", um_per_px=0.5, tile_um=64)["table"].obsm["spatial"]
+    assert len(centers) == 12 and (centers > 256).any(axis=1).all()
+
+
 def test_a_real_picture_of_xenium(real):
     adata = anndata.read_h5ad(real("xenium_lung", "NCBI858.h5ad"))
     picture = real("xenium_lung", "NCBI858.jpg")

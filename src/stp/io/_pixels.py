@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from stp._levels import with_gaps
 from stp.patches import ImagePyramid
 
 SHARD = 3  # chunks along the side of a shard of the coarser level, and as many pixels as `region_scale` in the finer
@@ -63,14 +64,17 @@ def level_paths(image: Any) -> list[str]:
 
 def fill(image: Any, folder: Path, slide: ImagePyramid, um_per_px: float, chunk: int, region_scale: int) -> None:
     """Write what is missing of both levels; a shard of the coarser level appears when that of the finer is whole."""
-    fine, coarse = (image[path] for path in level_paths(image))
+    import zarr
+
+    with zarr.config.set({"array.write_empty_chunks": True}):  # a black shard that was left out would seem missing
+        fine, coarse = (image[path] for path in level_paths(image))
     side = SHARD * chunk * region_scale
     height, width = fine.shape[1:]
     corners = np.stack(np.meshgrid(range(0, width, side), range(0, height, side)), axis=-1).reshape(-1, 2)
     done = [(folder / coarse.path / coarse.metadata.encode_chunk_key((0, y, x))).exists() for x, y in corners // side]
     corners = corners[~np.array(done)]
     factor = um_per_px / slide.um_per_px
-    source = replace(slide, affine=np.eye(3))
+    source = replace(slide, levels=with_gaps(slide.levels), affine=np.eye(3))
     window: dict[str, Any] = {"size": side + 2 * MARGIN, "um_per_px": um_per_px, "batch_size": 1}
     tiles = source.stream((corners + side / 2) * factor, **window)
     for (row,), (tile,) in tqdm(tiles, total=len(corners), desc="write image", unit="shard", disable=None):

@@ -100,6 +100,7 @@ def write_store(
         image = {}
     else:
         slide.pyramid.check_scale(patch_um_per_px)
+        slide.pyramid.check_chunks(slide.centers, patch_um_per_px)
         centers, unit = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px, "um"
         shape = shape_at(slide.pyramid, patch_um_per_px, region_scale)
         image = {"image": empty_image(shape, patch_um_per_px, region_scale)}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stp._levels import with_gaps
 from stp._table import get_table, require
 from stp.data.slides import Slide, only_slide
 from stp.pl import _colors
@@ -108,7 +109,7 @@ def picture_of(slide: Slide) -> tuple[np.ndarray, float]:
     scale = max(height, width) / PICTURE_PX
     size = int(np.ceil(max(height, width) / scale))
     center = np.array([[max(height, width) / 2] * 2])
-    in_pixels = type(slide.pyramid)(slide.pyramid.levels, um)
+    in_pixels = type(slide.pyramid)(with_gaps(slide.pyramid.levels), um)
     picture = in_pixels.read(center, size=size, um_per_px=um * scale, allow_upsampling=True)[0]
     return picture[: int(np.ceil(height / scale)), : int(np.ceil(width / scale))], um * scale
 
