@@ -72,6 +72,14 @@ def test_no_lattice_where_indices_do_not_span_a_plane(obs, why):
     assert lattice_um_per_unit(pd.DataFrame(obs), np.array([[0, 0], [0, 1], [1, 0]])) is None
 
 
+def test_spots_without_place_are_left_out_of_the_fit():
+    obs, centers = hexagonal(0.37)
+    obs = obs.astype({"array_row": float, "array_col": "Int64"})
+    obs.iloc[0, 0], obs.iloc[1, 1], centers[2] = np.nan, pd.NA, np.nan
+    assert lattice_um_per_unit(obs, centers) == pytest.approx(0.37)
+    assert lattice_um_per_unit(obs * np.nan, centers) is None
+
+
 def test_the_first_known_source_wins():
     assert resolve({"a": None, "b": 0.5, "c": 0.51}) == (0.5, "b")
     with warnings.catch_warnings():

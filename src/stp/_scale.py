@@ -28,7 +28,7 @@ def lattice_um_per_unit(obs: "pd.DataFrame", centers: np.ndarray, pitch: float |
     obs
         Holds the lattice indices `array_row` and `array_col`.
     centers
-        Spot centers (n, 2) in any unit.
+        Spot centers (n, 2) in any unit; spots without indices or center are left out.
     pitch
         um between neighbors of a square lattice, where it is known: Visium HD.
 
@@ -39,10 +39,13 @@ def lattice_um_per_unit(obs: "pd.DataFrame", centers: np.ndarray, pitch: float |
     if not {"array_row", "array_col"} <= set(obs):
         return None
     index = obs[["array_row", "array_col"]].to_numpy(dtype=float)
+    centers = np.asarray(centers, dtype=float)
+    known = np.isfinite(index).all(axis=1) & np.isfinite(centers).all(axis=1)
+    index, centers = index[known], centers[known]
     design = np.column_stack([index, np.ones(len(index))])
     if np.linalg.matrix_rank(design) < 3:
         return None
-    steps = np.linalg.lstsq(design, np.asarray(centers, dtype=float), rcond=None)[0][:2]  # one row, one column
+    steps = np.linalg.lstsq(design, centers, rcond=None)[0][:2]  # one row, one column
     per_row, per_col = np.linalg.norm(steps, axis=1)
     if pitch:
         return float(pitch / (per_row * per_col) ** 0.5)
