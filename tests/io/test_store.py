@@ -219,6 +219,14 @@ def test_what_a_store_was_made_from_is_recorded_and_its_size_told(shot, tmp_path
     }
 
 
+def test_several_slides_are_refused_without_an_image_too(shot, tmp_path):
+    del shot.images["slide_full_image"]
+    both = spatialdata.concatenate({"a": shot, "b": shot}, concatenate_tables=True)
+    with pytest.raises(ValueError, match=r"one slide is needed, the table covers \['slide-a', 'slide-b'\]"):
+        write_store(both, tmp_path / "a.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_spots_without_an_image_are_in_um_where_shapes_are(shot, bare_slide, tmp_path):
     del shot.images["slide_full_image"], shot["table"].obsm["spatial"]
     shot.tables["table"] = shot["table"][::-1].copy()

@@ -66,11 +66,16 @@ def find_slides(
 
 def only_slide(sdata: "SpatialData", table: "AnnData", **where: Any) -> Slide:
     """Resolve the slide of a table that covers one, as `find_slides` does; ValueError where it covers several."""
+    check_one_slide(table)
+    return find_slides(sdata, table, **where)[0]
+
+
+def check_one_slide(table: "AnnData") -> None:
+    """Refuse a table that annotates several regions."""
     attrs = table.uns.get("spatialdata_attrs")
     regions = list(table.obs[attrs["region_key"]].unique()) if attrs else []
     if len(regions) > 1:
         raise ValueError(f"one slide is needed, the table covers {regions}; subset the table to one of them first")
-    return find_slides(sdata, table, **where)[0]
 
 
 def spots_in_um(sdata: Any, table: "AnnData") -> np.ndarray | None:

@@ -14,7 +14,7 @@ from stp._keys import STORE, STORE_VERSION
 from stp._log import logger
 from stp._scale import lattice_um_per_unit
 from stp._table import gene_names, get_table, names_digest, tie
-from stp.data.slides import Slide, only_slide, spots_in_um
+from stp.data.slides import Slide, check_one_slide, only_slide, spots_in_um
 from stp.io._pixels import empty_image, fill, make_arrays, shape_at
 from stp.vocabulary import Vocabulary
 
@@ -127,8 +127,9 @@ def _check_free(path: Path, overwrite: bool) -> None:
 
 
 def _slide(sdata: Any, table: "AnnData", image_key, shapes_key, coordinate_system, um_per_px) -> Slide | None:
-    """Resolve the slide, or None where there is no image."""
+    """Resolve the slide, or None where there is no image; ValueError where the table covers several."""
     if not getattr(sdata, "images", None):
+        check_one_slide(table)
         return None
     return only_slide(
         sdata,
