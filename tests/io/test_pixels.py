@@ -68,8 +68,9 @@ def test_a_call_that_was_stopped_goes_on(shot, tmp_path, monkeypatch):
     assert "stp_unfinished" not in zarr.open_group(tmp_path / "a.zarr", mode="r").attrs
 
 
-@pytest.mark.parametrize("what", ["image", "counts", "scale"])
+@pytest.mark.parametrize("what", ["image", "counts", "scale", "value", "column"])
 def test_what_was_begun_with_something_else_is_begun_anew(shot, bare_slide, what, tmp_path, monkeypatch):
+    shot["table"].obs["patient"] = "P1"
     interrupted(monkeypatch, after=3)
     with pytest.raises(KeyboardInterrupt):
         write_store(shot, tmp_path / "a.zarr", patch_um_per_px=0.7)
@@ -79,6 +80,10 @@ def test_what_was_begun_with_something_else_is_begun_anew(shot, bare_slide, what
         shot = from_anndata(bare_slide[0], np.full((901, 1102, 3), 90, np.uint8), um_per_px=0.7)
     elif what == "counts":
         shot["table"].X = shot["table"].X * 2
+    elif what == "value":
+        shot["table"].obs["patient"] = "P2"
+    elif what == "column":
+        shot["table"].obs = shot["table"].obs.rename(columns={"patient": "donor"})
     write_store(shot, tmp_path / "a.zarr", patch_um_per_px=0.75 if what == "scale" else 0.7)
     assert len(begun) == 4
 

@@ -229,12 +229,16 @@ def _write(store: "SpatialData", path: Path, slide: Slide | None, um_per_px: flo
 
 
 def _digest(store: "SpatialData", slide: Slide | None, um_per_px: float, region_scale: int) -> str:
-    """Name a store by what goes into it: counts, spots, settings, and the image where some spots are."""
+    """Name a store by what goes into it: counts, spots, genes, settings, and the image where some spots are."""
+    from pandas.util import hash_pandas_object
+
     table = store.tables["table"]
     digest = hashlib.sha256(repr((sorted(store.attrs.items()), CHUNK, region_scale)).encode())
     for array in (table.X.data, table.X.indices, table.X.indptr, *table.obsm.values()):
         digest.update(np.ascontiguousarray(array).data)
-    digest.update("\n".join([*table.obs_names, *table.var_names]).encode())
+    for frame in (table.obs, table.var):
+        digest.update(repr(list(frame.dtypes.astype(str).items())).encode())
+        digest.update(hash_pandas_object(frame).to_numpy().data)
     if slide:
         some = slide.centers[:: max(1, len(slide.centers) // 4)]
         digest.update(slide.pyramid.read(some, size=32, um_per_px=um_per_px).data)
