@@ -161,6 +161,24 @@ def test_spots_draws_numbers_with_a_color_bar(colored):
     assert bar.get_ylim() == (0, 99)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "boolean", "object"])
+def test_spots_draws_booleans_as_categories(colored, dtype):
+    colored.tables["table"].obs["inside"] = pd.Series(np.arange(100) < 50, colored["table"].obs_names).astype(dtype)
+    if dtype != "bool":
+        colored.tables["table"].obs.loc["spot3", "inside"] = None
+    ax = pl.spots(colored, "inside").axes[1]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["False", "True"]
+    assert len(ax.collections[0].get_facecolors()) == (100 if dtype == "bool" else 99)
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "Float32"])
+def test_spots_draws_numbers_that_may_be_missing(colored, dtype):
+    depth = colored.tables["table"].obs["depth"]
+    colored.tables["table"].obs["depth"] = depth.where(depth != 3).astype(dtype)
+    drawn = pl.spots(colored, "depth").axes[1].collections[0].get_array()
+    np.testing.assert_array_equal(drawn, np.delete(np.arange(100.0), 3))
+
+
 def test_spots_draws_a_panel_per_column(colored):
     assert titles(pl.spots(colored, ["domain", "depth"]))[:3] == ["H&E", "domain", "depth"]
 

@@ -31,7 +31,7 @@ def spots(
     sdata
         SpatialData with one slide.
     color
-        One or several columns of `obs`, categories or numbers: a panel each. Categories have the colors of
+        One or several columns of `obs`, categories, booleans or numbers: a panel each. Categories have the colors of
         `uns["{column}_colors"]`, as in scanpy, where they are.
     image_key, um_per_px
         Image and its scale; resolved as in :func:`stp.tl.embed_images`.

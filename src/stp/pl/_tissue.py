@@ -51,7 +51,7 @@ class Tissue:
     def draw(
         self, ax: "Axes", values: Any, size: float | None, colors: Sequence[str] | None = None, **how: Any
     ) -> None:
-        """Color the spots by values (n_obs,) of the table, numbers or categories; those without one are left out."""
+        """Color the spots by values (n_obs,) of the table, categories, booleans or numbers; none where missing."""
         import squidpy as sq
 
         shown = {"shape": "circle", "size": size or 1.0}
@@ -79,7 +79,9 @@ class Tissue:
         import pandas as pd
 
         values = pd.Series(values)
-        if not (numeric := pd.api.types.is_numeric_dtype(values)):
+        if numeric := pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+            values = pd.Series(values.to_numpy(dtype=float, na_value=np.nan))
+        else:
             values = values.astype("category").cat.rename_categories(str)
         known = (np.isfinite(values) if numeric else values.notna()).to_numpy()
         obs = pd.DataFrame({"value": values[known].array}, index=np.flatnonzero(known).astype(str))
