@@ -111,6 +111,11 @@ def require_column(adata: "AnnData", key: str, argument: str) -> "pd.Series":
     return adata.obs[key]
 
 
+def has_value(column: "pd.Series") -> np.ndarray:
+    """Tell for each row (n,) whether it has a value, neither missing nor ""."""
+    return (column.notna() & (column.astype(str) != "")).to_numpy(dtype=bool)
+
+
 def gene_names(adata: "AnnData", gene_ids_key: str | None = None) -> np.ndarray:
     """Return gene names: a column of `var`; by default `gene_ids` where it holds Ensembl ids, else `var_names`."""
     if gene_ids_key is not None:

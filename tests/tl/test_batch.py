@@ -42,15 +42,27 @@ def test_only_batches_where_no_label_is_named(slides):
     assert "stp_batch_effect" not in slides.uns
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, ""])
+def test_spots_without_a_patient_or_a_slide_are_left_out(slides, missing):
+    slides.obs.loc["5", "patient"], slides.obs.loc["6", "slide"] = missing, missing
+    how = {"label_key": "label", "slide_key": "slide", "use_reps": ["X_stp_genes"]}
+    tl.batch_effect(slides, "patient", **how)
+    rest = slides[~slides.obs_names.isin(["5", "6"])].copy()
+    tl.batch_effect(rest, "patient", **how)
+    pd.testing.assert_frame_equal(*(one.uns["stp_batch_effect"]["scores"] for one in (slides, rest)))
+
+
 @pytest.mark.parametrize(
     ("batch", "how", "error", "message"),
     [
         ("donor", {}, KeyError, r"obs\['donor'\] is missing"),
         ("slide", {"use_reps": ["X_stp_fused"]}, KeyError, r"run stp\.tl\.fuse\(adata\) first"),
-        ("one", {}, ValueError, r"obs\['one'\] is .* everywhere; a batch effect needs two"),
+        ("one", {}, ValueError, r"obs\['one'\] is 's' everywhere; a batch effect needs two"),
+        ("none", {}, ValueError, r"obs\['none'\] is missing everywhere; a batch effect needs two"),
     ],
 )
 def test_batch_effect_refuses(slides, batch, how, error, message):
-    slides.obs["one"] = "s"
+    slides.obs["one"], slides.obs["none"] = "s", np.nan
+    slides.obs.loc["0", "one"] = None
     with pytest.raises(error, match=message):
         tl.batch_effect(slides, batch, **how)

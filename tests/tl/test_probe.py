@@ -47,6 +47,18 @@ def test_a_class_in_the_features_is_read(tmp_path):
     pd.testing.assert_frame_equal(back["scores"], scores, check_dtype=False)
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, ""])
+def test_spots_without_a_group_are_no_group(missing):
+    adata = make()
+    adata.obs.loc[["20", "21"], "slide"] = missing
+    tl.linear_probe(adata, "label", group_key="slide", **FAST)
+    assert list(adata.uns["stp_probe"]["scores"].index) == ["s0", "s1", "s2"]
+    assert np.flatnonzero(adata.obs["stp_probe"].isna()).tolist() == [*range(10), 20, 21]
+    adata.obs["slide"] = missing
+    with pytest.raises(ValueError, match=r"no spot has all of obs\['label'\], obs\['slide'\], obsm\['X_stp_images'"):
+        tl.linear_probe(adata, "label", group_key="slide")
+
+
 def test_noise_is_not_read():
     adata = make(gap=0.0)
     tl.linear_probe(adata, "label", group_key="slide", **FAST)

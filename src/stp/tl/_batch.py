@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp import _keys, metrics
-from stp._table import begin, record, require, require_column
+from stp._table import begin, has_value, record, require, require_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,11 +32,12 @@ def batch_effect(
     adata
         Table of several slides with embeddings.
     batch_key
-        Slide or patient in `obs`.
+        Slide or patient in `obs`; spots without one (missing or "") are left out.
     label_key
-        Classes in `obs`, read in each batch from the others; spots without one (missing or "") are left out of this.
+        Classes in `obs`, read in each batch from the others; spots without one are left out of this.
     slide_key
         Slides in `obs`, where batches are patients of several slides: a slide's patient is then read from other slides.
+        Spots without one are left out.
     use_reps
         Embeddings in `obsm`.
     seed
@@ -78,22 +79,27 @@ def batch_effect(
     import pandas as pd
 
     adata = begin(adata, table_key, copy)
-    batches = require_column(adata, batch_key, "batch_key").astype(str).to_numpy()
-    if len(set(batches)) == 1:
-        raise ValueError(f"obs[{batch_key!r}] is {batches[0]!r} everywhere; a batch effect needs two batches")
-    labels = None if label_key is None else require_column(adata, label_key, "label_key")
-    slides = None if slide_key is None else require_column(adata, slide_key, "slide_key").astype(str).to_numpy()
+    batches, placed = _names(adata, batch_key, "batch_key")
+    if len(names := np.unique(batches[placed])) < 2:
+        what = f"{str(names[0])!r} everywhere" if len(names) else "missing everywhere"
+        raise ValueError(f"obs[{batch_key!r}] is {what}; a batch effect needs two batches")
+    labels, labelled = (None, placed) if label_key is None else _names(adata, label_key, "label_key")
+    slides, on_slide = (None, placed) if slide_key is None else _names(adata, slide_key, "slide_key")
     scores = {}
     for rep in use_reps:
         embedding = np.asarray(require(adata, "obsm", rep, _keys.made_by(rep)))
-        known = np.isfinite(embedding).all(axis=1)
+        known = np.isfinite(embedding).all(axis=1) & placed & on_slide
         of = None if slides is None else slides[known]
         scores[rep] = metrics.batch_effect(embedding[known], batches[known], slides=of, seed=seed)
         if labels is not None:
-            known &= (labels.notna() & (labels.astype(str) != "")).to_numpy()
-            scores[rep] |= metrics.label_transfer(
-                embedding[known], labels[known].astype(str).to_numpy(), batches[known]
-            )
+            known &= labelled
+            scores[rep] |= metrics.label_transfer(embedding[known], labels[known], batches[known])
     params = {"batch_key": batch_key, "label_key": label_key, "slide_key": slide_key, "use_reps": list(use_reps)}
     record(adata, key_added, {**params, "seed": seed}, scores=pd.DataFrame.from_dict(scores, orient="index"))
     return adata if copy else None
+
+
+def _names(adata: "AnnData", key: str, argument: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a column names (n,), and which spots it names something for."""
+    column = require_column(adata, key, argument)
+    return column.astype(str).to_numpy(), has_value(column)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from stp import _keys
 from stp._splits import check_whole, folds
-from stp._table import begin, record, require, require_column
+from stp._table import begin, has_value, record, require, require_column
 from stp.metrics import classification_scores
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def linear_probe(
     label_key
         Classes in `obs`. Spots without one (missing or "") are neither trained on nor scored.
     group_key
-        Slides or patients in `obs`: each in turn is predicted from all others. Left out, folds are random, which is
-        for a single slide only.
+        Slides or patients in `obs`: each in turn is predicted from all others; spots without one are left out like
+        those without a label. Without `group_key` folds are random, which is for a single slide only.
     n_folds
         Random folds.
     use_rep
@@ -68,8 +68,8 @@ def linear_probe(
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
     `adata.obs['stp_probe' | key_added]` : categorical
-        The class predicted for each spot by the probe that never saw its fold; missing where there is no label or
-        no embedding.
+        The class predicted for each spot by the probe that never saw its fold; missing where there is no label,
+        no group or no embedding.
     `adata.uns['stp_probe' | key_added]` : dict
         `params`; `scores`, a row per fold with spots, balanced accuracy and weighted F1; `classes`; `confusion`
         (n_classes, n_classes), spots by label (rows) and prediction.
@@ -79,8 +79,8 @@ def linear_probe(
     KeyError
         Labels, groups or features are missing.
     ValueError
-        No spot has a label, there is one class, a class is rarer than there are folds, or a slide would be in both
-        sides of a split.
+        No spot has label, group and features, there is one class, a class is rarer than there are folds, or a slide
+        would be in both sides of a split.
 
     Examples
     --------
@@ -92,11 +92,14 @@ def linear_probe(
     adata = begin(adata, table_key, copy)
     features = np.asarray(require(adata, "obsm", use_rep, _keys.made_by(use_rep)), dtype=np.float32)
     labels = _labels(adata, label_key)
-    groups = None if group_key is None else require_column(adata, group_key, "group_key").astype(str).to_numpy()
-    rows = np.flatnonzero(labels.notna().to_numpy() & np.isfinite(features).all(axis=1))
-    slides = _slides(adata)[rows]
-    groups = None if groups is None else groups[rows]
-    check_whole(slides, groups)
+    column = None if group_key is None else require_column(adata, group_key, "group_key")
+    known = labels.notna().to_numpy() & np.isfinite(features).all(axis=1)
+    rows = np.flatnonzero(known if column is None else known & has_value(column))
+    if not len(rows):
+        needed = [f"obs[{key!r}]" for key in (label_key, group_key) if key]
+        raise ValueError(f"no spot has all of {', '.join([*needed, f'obsm[{use_rep!r}]'])}")
+    groups = None if column is None else column.astype(str).to_numpy()[rows]
+    check_whole(_slides(adata)[rows], groups)
     classes, codes = np.unique(labels.to_numpy()[rows].astype(str), return_inverse=True)
     parts = folds(classes[codes], groups, n_folds=n_folds, seed=seed)
     found, scores = np.empty_like(codes), {}
@@ -127,7 +130,7 @@ def linear_probe(
 
 def _labels(adata: "AnnData", key: str) -> "pd.Series":
     labels = require_column(adata, key, "label_key")
-    labels = labels.astype(object).where(labels.notna() & (labels.astype(str) != ""), None)
+    labels = labels.astype(object).where(has_value(labels), None)
     if (n := labels.nunique()) < 2:
         what = "no spot has a label" if n == 0 else f"all labels are {labels.dropna().iloc[0]!r}"
         raise ValueError(f"{what} in obs[{key!r}]; a probe needs two classes")

@@ -6,7 +6,7 @@ import numpy as np
 
 from stp import _keys, metrics
 from stp._counts import log_normalized_blocks
-from stp._table import begin, get_table, record, require, require_column
+from stp._table import begin, get_table, has_value, record, require, require_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -73,7 +73,7 @@ def score_clusters(
     ]
     known = np.isfinite(embedding).all(axis=1)
     for column in columns:
-        known &= (column.notna() & (column.astype(str) != "")).to_numpy()
+        known &= has_value(column)
     labels, clusters = (column[known].astype(str).to_numpy() for column in columns)
     if len(np.unique(labels)) < 2:
         what = f"all labels are {labels[0]!r}" if len(labels) else "no spot has a label and a cluster"
