@@ -48,6 +48,15 @@ def profiles(
             yield chosen[start : start + DENSE_ROWS].astype(np.float32).toarray()
 
 
+def check_unique(adata: "AnnData", label: str) -> None:
+    """Refuse a table in which several genes have one name."""
+    if len(twice := adata.var_names[adata.var_names.duplicated()].unique()):
+        raise ValueError(
+            f"genes of {label} have names twice, e.g. {list(twice[:3])}; call its var_names_make_unique() or sum them "
+            "first"
+        )
+
+
 def choose_genes(tables: Mapping[str, "AnnData"], genes: Any) -> np.ndarray:
     """Return the names of the genes to predict: those asked for, or the highly variable ones that all tables measure.
 
@@ -59,8 +68,7 @@ def choose_genes(tables: Mapping[str, "AnnData"], genes: Any) -> np.ndarray:
         The tables share no gene, or names are not unique.
     """
     for label, table in tables.items():
-        if not table.var_names.is_unique:
-            raise ValueError(f"genes of {label} have names twice; call var_names_make_unique() or sum them first")
+        check_unique(table, label)
     shared = _shared(tables)
     if genes is None:
         return _variable(tables, shared)

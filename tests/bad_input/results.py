@@ -64,6 +64,17 @@ def a_gene_is_not_measured(embedded):
     stp.tl.predict_expression(embedded, embedded["table"], genes=["HER2"])
 
 
+@refused(ValueError, r"genes of reference 0 have names twice, e\.g\. \['DCN'\]; call its var_names_make_unique")
+def genes_have_one_name(embedded):
+    """Symbols are not unique: the reference has two columns of this name, and either could be meant.
+
+    Run `reference.var_names_make_unique()`, which numbers the second, or sum the columns.
+    """
+    reference = embedded["table"].copy()
+    reference.var_names = [*reference.var_names[:-1], "DCN"]
+    stp.tl.predict_expression(embedded, reference, genes=["EPCAM"])
+
+
 @refused(ValueError, "cannot retrieve 500 neighbors from .* references; lower n_neighbors")
 def more_neighbors_than_references(embedded):
     """The reference has fewer spots with an embedding.

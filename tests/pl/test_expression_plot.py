@@ -102,6 +102,13 @@ def test_units_must_be_the_same(predicted):
         pl.gene_correlation(predicted)
 
 
+@pytest.mark.parametrize("draw", [lambda adata: pl.expression(adata, "LUM"), pl.gene_correlation])
+def test_genes_of_one_name_are_refused(predicted, draw):
+    predicted.var_names = [*predicted.var_names[:-1], "DCN"]
+    with pytest.raises(ValueError, match=r"genes of adata have names twice, e\.g\. \['DCN'\]; call its var_names_make"):
+        draw(predicted)
+
+
 def test_gene_correlation_by_rank_and_mean(predicted):
     predicted.obsm["stp_expression"] = np.column_stack([predicted.obsm["stp_expression"], np.ones(100)])
     predicted.uns["stp_expression"]["genes"] = ["LUM", "ERBB2", "NOT MEASURED"]

@@ -282,6 +282,9 @@ def test_bad_references_are_refused_by_name(query, reference, made_by):
     other.var_names = [f"ENSG{i:011d}" for i in range(other.n_vars)]
     with pytest.raises(ValueError, match=r"share no gene: reference 0 has \['EPCAM'.*reference 1 has \['ENSG0000"):
         tl.predict_expression(query, [reference, other])
+    other.var_names = [*reference.var_names[:-1], "DCN"]
+    with pytest.raises(ValueError, match=r"genes of reference 1 have names twice, e\.g\. \['DCN'\]"):
+        tl.predict_expression(query, [reference, other])
     del other.obsm["X_stp_genes_aligned"]
     with pytest.raises(KeyError, match=r"obsm\['X_stp_genes_aligned'\] of reference 1 is missing; run stp\.tl\.embed"):
         tl.predict_expression(query, [reference, other])

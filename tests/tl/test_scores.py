@@ -72,10 +72,36 @@ def test_expression_is_scored_on_genes_of_the_reference(predicted, tmp_path):
 def test_expression_without_measured_genes_is_refused(predicted):
     adata, _ = predicted
     reference = adata[:, adata.var_names != "LUM"].copy()
-    with pytest.raises(KeyError, match=r"1 predicted genes are not measured, e\.g\. \['LUM'\]"):
+    with pytest.raises(KeyError, match=r"1 predicted genes are not measured in reference 0, e\.g\. \['LUM'\]"):
         tl.score_expression(adata, reference)
     adata.obsm["stp_expression"][:] = np.nan
     with pytest.raises(ValueError, match="no spot has a prediction"):
+        tl.score_expression(adata, reference)
+
+
+def test_several_references_are_one(predicted, tmp_path):
+    adata, _ = predicted
+    other = adata[::-1].copy()
+    other.X = other.X.multiply(np.arange(1, 33)).tocsr()
+    tl.score_expression(adata, [adata.copy(), other], n_genes=1, key_added="parts")
+    tl.score_expression(adata, anndata.concat([adata, other], index_unique="-"), n_genes=1)
+    pd.testing.assert_frame_equal(*(adata.uns[key]["genes"] for key in ("parts", "stp_expression_scores")))
+
+
+def test_a_prediction_in_other_units_is_not_scored(predicted):
+    adata, _ = predicted
+    adata.uns["stp_expression"]["units"] = "layer 'scaled'"
+    with pytest.raises(ValueError, match="predicted is layer 'scaled', scores are of log1p of counts per 10,000"):
+        tl.score_expression(adata, adata.copy())
+
+
+@pytest.mark.parametrize("label", ["adata", "reference 0"])
+def test_genes_of_one_name_are_not_scored(predicted, label):
+    adata, _ = predicted
+    reference = adata.copy()
+    table = adata if label == "adata" else reference
+    table.var_names = [*table.var_names[:-1], "DCN"]
+    with pytest.raises(ValueError, match=rf"genes of {label} have names twice, e\.g\. \['DCN'\]; call its var_"):
         tl.score_expression(adata, reference)
 
 

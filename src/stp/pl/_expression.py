@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp import _keys
-from stp._profiles import LOG_COUNTS, profiles, units_of
+from stp._profiles import LOG_COUNTS, check_unique, profiles, units_of
 from stp._table import get_table, require
 from stp.metrics import gene_pearson
 from stp.pl import _colors
@@ -66,7 +66,7 @@ def expression(
     KeyError
         There is no prediction, or a gene is not measured or not predicted.
     ValueError
-        Measured and predicted are in different units.
+        Measured and predicted are in different units, or names of genes are not unique.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def gene_correlation(
     KeyError
         There is no prediction.
     ValueError
-        No predicted gene is measured, or measured and predicted are in different units.
+        No predicted gene is measured, measured and predicted are in different units, or names of genes are not unique.
 
     Examples
     --------
@@ -172,6 +172,7 @@ def _both(table: "AnnData", key: str, layer: str | None, genes: list[str]) -> tu
     """Return measured and predicted (n_obs, n_genes), and their units."""
     values = require(table, "obsm", key, "stp.tl.predict_expression(adata, reference)")
     details: dict[str, Any] = table.uns[key]
+    check_unique(table, "adata")
     names = [str(name) for name in details["genes"]]
     if missing := [gene for gene in genes if gene not in names]:
         raise KeyError(f"{missing} were not predicted; choose from adata.uns[{key!r}]['genes']")

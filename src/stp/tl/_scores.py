@@ -1,12 +1,16 @@
 """Scores of clusters, predicted expression and retrieval, kept beside what they are scores of."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stp import _keys, metrics
 from stp._counts import log_normalized_blocks
-from stp._table import begin, get_table, has_value, record, require, require_column
+from stp._profiles import LOG_COUNTS, check_unique
+from stp._table import begin, has_value, record, require, require_column
+from stp.data.references import open_references
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -86,7 +90,7 @@ def score_clusters(
 
 def score_expression(
     adata: "AnnData | SpatialData",
-    reference: "AnnData | SpatialData",
+    reference: "AnnData | SpatialData | str | Path | Iterable[AnnData | SpatialData | str | Path]",
     *,
     key: str = _keys.EXPRESSION,
     n_genes: int = 100,
@@ -103,6 +107,7 @@ def score_expression(
         Table with raw counts and a prediction in log1p of counts per 10,000.
     reference
         Training slides with raw counts: the genes that are scored are the most variable and the most expressed there.
+        A table, a SpatialData, the path of one on disk, or several of these.
     key
         Name of the prediction.
     n_genes
@@ -129,7 +134,7 @@ def score_expression(
     KeyError
         There is no prediction, or a predicted gene is not measured in both tables.
     ValueError
-        No spot has a prediction, or counts are not raw.
+        No spot has a prediction, it is in other units, counts are not raw, or names of genes are not unique.
 
     Examples
     --------
@@ -144,14 +149,17 @@ def score_expression(
     """
     import pandas as pd
 
-    adata, reference = begin(adata, table_key, copy), get_table(reference, table_key)
+    adata, references = begin(adata, table_key, copy), open_references(reference, table_key)
     predicted = np.asarray(require(adata, "obsm", key, "stp.tl.predict_expression(adata, reference)"))
-    genes = [str(name) for name in require(adata, "uns", key, "stp.tl.predict_expression(adata, reference)")["genes"]]
+    details = require(adata, "uns", key, "stp.tl.predict_expression(adata, reference)")
+    genes = [str(name) for name in details["genes"]]
+    if (units := details.get("units", LOG_COUNTS)) != LOG_COUNTS:
+        raise ValueError(f"predicted is {units}, scores are of {LOG_COUNTS}; predict from raw counts of the reference")
     known = np.isfinite(predicted).all(axis=1)
     if not known.any():
         raise ValueError(f"no spot has a prediction in obsm[{key!r}], all are NaN")
-    measured, training = (_log_normalized(table, genes, layer) for table in (adata, reference))
-    chosen = metrics.scored_genes(training, n_genes)
+    measured, *training = (_log_normalized(*one, genes, layer) for one in [("adata", adata), *references.items()])
+    chosen = metrics.scored_genes(np.concatenate(training), n_genes)
     table = pd.DataFrame({"pearson": metrics.gene_pearson(measured[known], predicted[known])}, index=genes)
     for name, columns in chosen._asdict().items():
         table[name] = np.isin(np.arange(len(genes)), columns)
@@ -219,11 +227,12 @@ def score_retrieval(
     return adata if copy else None
 
 
-def _log_normalized(table: "AnnData", genes: list[str], layer: str | None) -> np.ndarray:
+def _log_normalized(label: str, table: "AnnData", genes: list[str], layer: str | None) -> np.ndarray:
+    check_unique(table, label)
     columns = table.var_names.get_indexer(genes)
     if (columns < 0).any():
         missing = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
         raise KeyError(
-            f"{len(missing)} predicted genes are not measured, e.g. {missing[:3]}; choose genes of all slides"
+            f"{len(missing)} predicted genes are not measured in {label}, e.g. {missing[:3]}; choose from its genes"
         )
     return np.concatenate([block[:, columns].toarray() for block in log_normalized_blocks(table, layer)])
