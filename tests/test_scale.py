@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stp._scale import bin_um, fitted_um_per_unit, lattice_um_per_unit, resolve, scale_factors
+from stp._scale import bin_um, fitted_um_per_unit, lattice_um_per_unit, resolve, scale_factors, um_system
 
 
 def hexagonal(um_per_px, jitter_um=0.0, angle=0.0, keep=1.0, shape=(30, 20)):
@@ -70,6 +70,12 @@ def test_a_fit_is_not_the_median_of_nearest_neighbors():
 )
 def test_no_lattice_where_indices_do_not_span_a_plane(obs, why):
     assert lattice_um_per_unit(pd.DataFrame(obs), np.array([[0, 0], [0, 1], [1, 0]])) is None
+
+
+def test_the_coordinate_system_in_um():
+    assert um_system(["global", "um"]) == um_system(["um-a", "um"]) == "um"
+    assert um_system(["global-a", "um-a"]) == "um-a"
+    assert um_system(["um-a", "um-b"]) is um_system(["global", "umbra"]) is um_system([]) is None
 
 
 def test_spots_without_place_are_left_out_of_the_fit():

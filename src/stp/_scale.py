@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,6 +81,12 @@ def scale_factors(uns: Mapping[str, Any], region: str | None = None) -> Mapping[
     libraries = libraries if isinstance(libraries, Mapping) else {}
     only = next(iter(libraries.values())) if len(libraries) == 1 else {}
     return libraries.get(region, only).get("scalefactors", {})
+
+
+def um_system(systems: Iterable[str]) -> str | None:
+    """Name the coordinate system in um: `um`, or `um-slide`, as spatialdata.concatenate renames that of a slide."""
+    named = sorted(name for name in systems if name == "um" or name.startswith("um-"))
+    return named[0] if named and (named[0] == "um" or len(named) == 1) else None
 
 
 def resolve(sources: Mapping[str, float | None], spot_diameter: float | None = None) -> tuple[float, str]:

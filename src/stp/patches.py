@@ -12,7 +12,7 @@ import PIL.Image
 
 from stp._files import open_file
 from stp._levels import Level, factor_between, open_array, placed
-from stp._scale import resolve
+from stp._scale import resolve, um_system
 from stp._windows import check_chunks, windows
 
 __all__ = ["ImagePyramid"]
@@ -89,9 +89,9 @@ class ImagePyramid:
             raise KeyError(
                 f"image {image_key!r} is not in {system!r}; pass coordinate_system= one of {sorted(to_systems)}"
             )
-        pixels_to = {name: affine_of(element, name) for name in {system, "um"} & {*to_systems}}
-        to_pixels = inverse(pixels_to[system], f"image {image_key!r} to {system!r}")
-        stated = linear_scale(pixels_to["um"]) if "um" in pixels_to else None
+        to_pixels = inverse(affine_of(element, system), f"image {image_key!r} to {system!r}")
+        um = um_system(to_systems)
+        stated = linear_scale(affine_of(element, um)) if um else None
         value, source = resolve({"um_per_px": um_per_px, "the coordinate system um": stated})
         return cls(element_levels(element), value, to_pixels, source)
 
@@ -256,8 +256,8 @@ def inverse(matrix: np.ndarray, name: str) -> np.ndarray:
 
 
 def _only(systems: Any) -> str:
-    if "um" in systems or len(systems) == 1:
-        return "um" if "um" in systems else next(iter(systems))
+    if um_system(systems) or len(systems) == 1:
+        return um_system(systems) or next(iter(systems))
     raise ValueError(f"the image is in several coordinate systems; pass coordinate_system= one of {sorted(systems)}")
 
 

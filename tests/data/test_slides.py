@@ -5,7 +5,7 @@ import spatialdata
 from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Identity, Scale, Sequence, Translation, get_transformation, set_transformation
 
-from stp.data.slides import find_slides
+from stp.data.slides import find_slides, spots_in_um
 from stp.io import from_anndata
 
 
@@ -120,6 +120,16 @@ def test_slides_that_share_coordinate_systems_are_told_by_the_names_of_their_ima
     both = spatialdata.concatenate([one, two], concatenate_tables=True)
     slides = find_slides(both, both["table"])
     assert {s.region: s.image_key for s in slides} == {"V1": "V1_full_image", "V1_2": "V1_2_full_image"}
+
+
+def test_slides_keep_their_scale_when_coordinate_systems_are_renamed(adata, image):
+    adata.obs = adata.obs[[]]
+    parts = {key: from_anndata(adata, image, um_per_px=um) for key, um in (("a", 1.0), ("b", 0.5))}
+    both = spatialdata.concatenate(parts, concatenate_tables=True)
+    assert "um" not in both.coordinate_systems
+    found = [(s.region, s.pyramid.um_per_px, s.pyramid.scale_source) for s in find_slides(both, both["table"])]
+    assert found == [("slide-a", 1.0, "the coordinate system um"), ("slide-b", 0.5, "the coordinate system um")]
+    np.testing.assert_allclose(spots_in_um(both, both["table"])[100:], adata.obsm["spatial"] / 2)
 
 
 def test_of_images_in_one_coordinate_system_the_one_under_the_spots_is_taken(sdata, image):

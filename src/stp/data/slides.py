@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._scale import bin_um, fitted_um_per_unit, lattice_um_per_unit, resolve, scale_factors
+from stp._scale import bin_um, fitted_um_per_unit, lattice_um_per_unit, resolve, scale_factors, um_system
 from stp.patches import ImagePyramid, affine_of, inverse, linear_scale
 
 if TYPE_CHECKING:
@@ -79,15 +79,15 @@ def check_one_slide(table: "AnnData") -> None:
 
 
 def spots_in_um(sdata: Any, table: "AnnData") -> np.ndarray | None:
-    """Return the centers of a table's spots (n_obs, 2) in the coordinate system um; None where they are not in it."""
+    """Return the centers of a table's spots (n_obs, 2) in their coordinate system um; None where they have none."""
     if not getattr(sdata, "shapes", None) or "spatialdata_attrs" not in table.uns:
         return None
     centers = np.full((table.n_obs, 2), np.nan)
     for region, rows, instances in _regions(table):
         spots = _element(sdata, region)
-        if "um" not in _systems(spots):
+        if (um := um_system(_systems(spots))) is None:
             return None
-        centers[rows] = _centers(spots, instances, "um", region)
+        centers[rows] = _centers(spots, instances, um, region)
     return centers
 
 
@@ -221,7 +221,7 @@ def _centers(spots: Any, instances: np.ndarray, system: str, name: str) -> np.nd
 
 def _scale(sdata, table, region, spots, centers, image_key, system, um_per_px) -> tuple[float, str]:
     """Resolve um per pixel of the image from every source there is (method.md section 4)."""
-    image = sdata.images[image_key]
+    image, um = sdata.images[image_key], um_system(_systems(sdata.images[image_key]))
     units_per_pixel = linear_scale(affine_of(image, system))
     spot_units = linear_scale(affine_of(spots, system))  # per unit of the spots, which 10x gives in full pixels
     factors = scale_factors(table.uns, region)
@@ -232,7 +232,7 @@ def _scale(sdata, table, region, spots, centers, image_key, system, um_per_px) -
     }
     sources = {
         "um_per_px": um_per_px,
-        "the coordinate system um": linear_scale(affine_of(image, "um")) if "um" in _systems(image) else None,
+        "the coordinate system um": linear_scale(affine_of(image, um)) if um else None,
         **{name: value * units_per_pixel if value else None for name, value in per_unit.items()},
     }
     diameter = factors.get("spot_diameter_fullres", 0) * spot_units / units_per_pixel
