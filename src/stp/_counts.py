@@ -57,11 +57,11 @@ def row_blocks(X: Any, block_rows: int = BLOCK_ROWS) -> Iterator["csr_matrix"]:
     if issparse(X):
         yield X
     elif is_lazy(X):
-        yield from (_csr(X.blocks[i].compute()) for i in range(X.numblocks[0]))
+        yield from (as_csr(X.blocks[i].compute()) for i in range(X.numblocks[0]))
     else:
         # Of dense rows, the coordinates of what is not zero need up to four times as much as they do.
         step = block_rows if hasattr(X, "format") else -(-block_rows // 4)
-        yield from (_csr(X[start : start + step]) for start in range(0, X.shape[0], step))
+        yield from (as_csr(X[start : start + step]) for start in range(0, X.shape[0], step))
 
 
 def chosen_blocks(X: Any, rows: np.ndarray | None = None, block_rows: int = BLOCK_ROWS) -> Iterator["csr_matrix"]:
@@ -139,7 +139,8 @@ def sum_genes(X: Any, index: np.ndarray, n_genes: int) -> np.ndarray:
     return sums.sum(axis=0).compute()
 
 
-def _csr(block: Any, *, copy: bool = False) -> "csr_matrix":
+def as_csr(block: Any, *, copy: bool = False) -> "csr_matrix":
+    """Return a block of counts as CSR."""
     from scipy.sparse import csr_matrix
 
     half = getattr(block, "dtype", None) == np.float16  # which scipy does not know
@@ -147,7 +148,7 @@ def _csr(block: Any, *, copy: bool = False) -> "csr_matrix":
 
 
 def _to_csr(block: Any) -> "csr_matrix":
-    matrix = _csr(block.compute() if is_lazy(block) else block, copy=True)
+    matrix = as_csr(block.compute() if is_lazy(block) else block, copy=True)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     return matrix
@@ -166,7 +167,7 @@ def _first_not_a_count(X: Any) -> float | None:
     n = min(CHECKED_ROWS, X.shape[0])
     if issparse(X) and X.format == "csr":
         return _not_a_count(X.data[: X.indptr[n]])
-    return _not_a_count(_csr(X[:n].compute() if is_lazy(X) else X[:n]).data)
+    return _not_a_count(as_csr(X[:n].compute() if is_lazy(X) else X[:n]).data)
 
 
 def not_raw(wrong: float, where: str = "the table") -> str:

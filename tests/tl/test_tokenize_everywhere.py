@@ -60,7 +60,12 @@ MEMORY = {
     "unsorted": unsorted,
     "duplicated": duplicated,
 }
-DASK = {"dask": dask_dense, "dask of csr": dask_csr, "dask of csr, by columns too": dask_csr_both}
+DASK = {
+    "dask": dask_dense,
+    "dask of csr": dask_csr,
+    "dask of csr, by columns too": dask_csr_both,
+    "dask of halves": lambda counts: dask_dense(counts.astype(np.float16)),
+}
 
 
 def tokenized(X, adata, vocabulary, **arguments):

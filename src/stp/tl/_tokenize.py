@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp import _keys
-from stp._counts import get_counts, is_lazy, row_blocks
+from stp._counts import as_csr, get_counts, is_lazy, row_blocks
 from stp._ranks import RankTable, rank_table
 from stp._table import begin, gene_names, record
 from stp.models.checkpoint import CONFIG
@@ -140,13 +140,12 @@ def _rank_lazily(X: Any, rank: Callable, context_length: int) -> tuple[Any, np.n
     """Do the same with Dask: all but the tokens in one pass over the chunks, tokens when they are asked for."""
     import dask
     import dask.array
-    from scipy.sparse import csr_matrix
 
     def tokens_of(block: Any) -> np.ndarray:
-        return rank(csr_matrix(block)).tokens
+        return rank(as_csr(block)).tokens
 
     def rest_of(block: Any) -> tuple[np.ndarray, np.ndarray, int]:
-        ranked = rank(csr_matrix(block))
+        ranked = rank(as_csr(block))
         return ranked.n_tokens, ranked.unmapped, ranked.mapped.sum()
 
     rests = dask.compute(*[dask.delayed(rest_of)(block) for block in X.to_delayed().ravel()])
