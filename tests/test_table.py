@@ -25,6 +25,16 @@ def test_a_table_on_disk_is_not_read_whole(stores):
     assert not sp.issparse(get_table(stores[0]).X)  # a dataset on disk, cut by rows
 
 
+def test_a_table_on_disk_may_have_its_counts_in_a_layer(sdata, tmp_path):
+    table = sdata.tables["table"]
+    table.layers["counts"], table.X = table.X, None
+    sdata.write(tmp_path / "a.zarr")
+    opened = get_table(tmp_path / "a.zarr")
+    assert sum(block.sum() for block in count_blocks(opened, "counts")) == table.layers["counts"].sum()
+    with pytest.raises(ValueError, match=r"the table has no X; pass layer= one of \['counts'\]"):
+        next(count_blocks(opened))
+
+
 def test_an_unknown_table_key_lists_the_tables(sdata):
     with pytest.raises(KeyError, match=r"no table 'cells'.*\['table'\]"):
         get_table(sdata, "cells")
@@ -179,6 +189,14 @@ def test_gene_names_are_var_names_where_gene_ids_hold_anything_else(column):
 
 def test_gene_names_are_var_names_by_default():
     assert gene_names(named()).tolist() == gene_names(named(other=IDS)).tolist() == ["EPCAM", "KRT8", "ERBB2"]
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, ""])
+@pytest.mark.parametrize("key", [None, "gene_ids"])
+def test_a_gene_without_an_id_keeps_its_name(missing, key):
+    ids = pd.Series([IDS[0], missing, IDS[2]], dtype=object)
+    assert gene_names(named(gene_ids=ids.to_numpy()), key).tolist() == [IDS[0], "KRT8", IDS[2]]
+    assert gene_names(named(gene_ids=pd.Categorical(ids)), key).tolist() == [IDS[0], "KRT8", IDS[2]]
 
 
 def test_gene_names_come_from_any_column_that_is_named():

@@ -51,7 +51,8 @@ def _open_table(path: Path, table_key: str) -> "AnnData":
     lazy = {slot: dict(group[slot].members()) if slot in group else {} for slot in ("layers", "obsm")}
     lazy = {slot: {key: _lazy(element) for key, element in found.items()} for slot, found in lazy.items()}
     read = {slot: anndata.io.read_elem(group[slot]) for slot in ("obs", "var", "uns") if slot in group}
-    return anndata.AnnData(X=_lazy(group["X"]), **read, **lazy)
+    X = _lazy(group["X"]) if "X" in group else None
+    return anndata.AnnData(X=X, **read, **lazy)
 
 
 def _lazy(element: Any) -> Any:
@@ -112,17 +113,23 @@ def require_column(adata: "AnnData", key: str, argument: str) -> "pd.Series":
 
 
 def has_value(column: "pd.Series") -> np.ndarray:
-    """Tell for each row (n,) whether it has a value, neither missing nor ""."""
+    """Tell for each row (n,) of a column whether it has a value, neither missing nor ""."""
     return (column.notna() & (column.astype(str) != "")).to_numpy(dtype=bool)
 
 
 def gene_names(adata: "AnnData", gene_ids_key: str | None = None) -> np.ndarray:
-    """Return gene names: a column of `var`; by default `gene_ids` where it holds Ensembl ids, else `var_names`."""
+    """Return gene names: a column of `var`; by default `gene_ids` where it holds Ensembl ids, else `var_names`.
+
+    Where the column has no value the gene keeps the name in `var_names`.
+    """
     if gene_ids_key is not None:
-        return require(adata, "var", gene_ids_key, f"nothing else: pass gene_ids_key= one of {list(adata.var)} or it")
-    column = adata.var.get("gene_ids")
-    has_ids = column is not None and column.astype(str).str.startswith("ENS").mean() > 0.5
-    return (column if has_ids else adata.var_names).to_numpy().astype(object)
+        call = f"nothing else: pass gene_ids_key= one of {list(adata.var)} or it"
+        column = require(adata, "var", gene_ids_key, call)
+    else:
+        column = adata.var.get("gene_ids")
+        if column is None or column.astype(str).str.startswith("ENS").mean() <= 0.5:
+            return adata.var_names.to_numpy().astype(object)
+    return np.where(has_value(column), column.to_numpy(dtype=object), adata.var_names)
 
 
 def record(adata: "AnnData", key: str, params: Mapping[str, Any], **entries: Any) -> None:

@@ -48,6 +48,13 @@ def test_counts_are_by_ensembl_id_and_those_of_one_gene_are_summed(tmp_path):
     assert scipy.sparse.isspmatrix_csr(written.X)
 
 
+def test_genes_without_an_id_are_not_one_gene(tmp_path):
+    adata = table([[1, 2, 3]], ["ACTB", "x", "y"])
+    adata.var["gene_ids"] = [ACTB, None, np.nan]
+    write_store(adata, tmp_path / "a.zarr", gene_ids_key="gene_ids")
+    assert spatialdata.read_zarr(tmp_path / "a.zarr")["table"].to_df().iloc[0].to_dict() == {ACTB: 1, "x": 2, "y": 3}
+
+
 def test_layers_and_columns_of_names(tmp_path):
     adata = table(np.log1p([[1, 2]]), ["a", "b"], layers={"counts": np.array([[3, 4]])})
     adata.var["ids"] = [ACTB, ERBB2]
