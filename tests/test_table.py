@@ -7,7 +7,7 @@ import zarr
 
 import stp
 from stp._counts import count_blocks
-from stp._table import begin, gene_names, get_table, get_tables, record, require
+from stp._table import as_list, begin, gene_names, get_table, get_tables, record, require
 
 COUNTS = np.random.default_rng(0).poisson(0.6, (23, 7)).astype(np.float32)
 
@@ -79,6 +79,11 @@ def test_copy_of_a_backed_table_is_refused(adata, tmp_path):
     with pytest.raises(ValueError, match=r"copy=True on a backed AnnData .*\.to_memory\(\)"):
         begin(backed, "table", copy=True)
     assert begin(backed, "table", copy=False) is backed
+
+
+@pytest.mark.parametrize("names", ["EPCAM", ["EPCAM"], ("EPCAM",), pd.Index(["EPCAM"]), np.array(["EPCAM"])])
+def test_one_name_is_a_list_of_one(names):
+    assert as_list(names) == ["EPCAM"]
 
 
 def test_require_names_the_call(adata):

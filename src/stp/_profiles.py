@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp._counts import by_rows, check_counts, chosen_blocks, holds_counts, layer_of, log_normalized_blocks
+from stp._table import as_list
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -72,8 +73,7 @@ def choose_genes(tables: Mapping[str, "AnnData"], genes: Any) -> np.ndarray:
     shared = _shared(tables)
     if genes is None:
         return _variable(tables, shared)
-    names = [genes] if isinstance(genes, str) else [str(name) for name in genes]
-    if not names:
+    if not (names := as_list(genes)):
         raise ValueError("genes is empty; name at least one, or leave it out for the highly variable ones")
     if missing := [name for name in names if name not in shared]:
         where = "the reference" if len(tables) == 1 else f"all of {list(tables)}"

@@ -77,6 +77,11 @@ def tie(adata: "AnnData", region: str) -> "AnnData":
     return TableModel.parse(adata, region=region, region_key=REGION, instance_key=SPOT)
 
 
+def as_list(names: Iterable[str]) -> list[str]:
+    """List names, of which one may be given as it is."""
+    return [names] if isinstance(names, str) else [str(name) for name in names]
+
+
 def names_on_disk(frame: Any) -> np.ndarray:
     """Read the index of a dataframe from its zarr group: stored as an array, or as values beside a mask."""
     index = frame[frame.attrs["_index"]]

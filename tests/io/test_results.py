@@ -103,6 +103,8 @@ def test_only_named_keys_are_written_and_those_are_replaced(on_disk):
     assert "X_stp" in found.uns
     assert "tokens" not in found.obsm
     assert list(found.obs.columns[-2:]) == ["stp_spot", "leiden"]
+    write_results(on_disk, keys="note")
+    assert list(spatialdata.read_zarr(on_disk.path)["table"].obs.columns[-2:]) == ["leiden", "note"]
     on_disk["table"].obsm["X_stp"] = np.full((100, 7), 2.0, np.float32)
     on_disk["table"].obs["leiden"] = pd.Categorical(["c"] * 100)
     write_results(on_disk, keys=["X_stp", "leiden"])

@@ -81,7 +81,7 @@ def test_patches_outlines_the_patch_in_its_region_and_on_the_tissue(sdata):
 
 
 def test_patches_have_scale_bars_of_true_length(sdata):
-    _, patch, region = pl.patches(sdata, spots=["spot33"]).axes
+    _, patch, region = pl.patches(sdata, spots="spot33").axes
     for ax, length in ((patch, 50), (region, 100)):
         (bar,) = ax.lines
         assert np.ptp(bar.get_xdata()) == length

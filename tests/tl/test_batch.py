@@ -36,7 +36,7 @@ def test_batches_are_read_beside_biology(slides, tmp_path):
 
 
 def test_only_batches_where_no_label_is_named(slides):
-    found = tl.batch_effect(slides, "slide", use_reps=["X_stp_genes"], copy=True).uns["stp_batch_effect"]["scores"]
+    found = tl.batch_effect(slides, "slide", use_reps="X_stp_genes", copy=True).uns["stp_batch_effect"]["scores"]
     expected = metrics.batch_effect(slides.obsm["X_stp_genes"], slides.obs["slide"].to_numpy())
     assert found.loc["X_stp_genes"].to_dict() == expected
     assert "stp_batch_effect" not in slides.uns

@@ -45,6 +45,11 @@ def test_reps_and_key_are_those_given(table):
     assert "X_stp_fused" not in table.obsm
 
 
+def test_one_rep_may_be_given_as_it_is(table):
+    tl.fuse(table, use_reps="X_stp_genes")
+    np.testing.assert_array_equal(table.obsm["X_stp_fused"], table.obsm["X_stp_genes"])
+
+
 def test_copy_leaves_the_original(table):
     result = tl.fuse(table, copy=True)
     assert "X_stp_fused" in result.obsm and "X_stp_fused" not in table.obsm and "X_stp_fused" not in table.uns

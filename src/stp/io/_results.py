@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._table import get_table, names_on_disk
+from stp._table import as_list, get_table, names_on_disk
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SLOTS = ("obsm", "obs", "uns")
 
 
-def write_results(sdata: "SpatialData", *, table_key: str = "table", keys: Sequence[str] | None = None) -> None:
+def write_results(sdata: "SpatialData", *, table_key: str = "table", keys: str | Sequence[str] | None = None) -> None:
     """Write new `obsm`, `obs` and `uns` entries of a table into the store that the SpatialData was read from.
 
     Each entry is written beside the store and moved into place whole, so the store stays readable when the process
@@ -62,8 +62,9 @@ def write_results(sdata: "SpatialData", *, table_key: str = "table", keys: Seque
         )
     on_disk = zarr.open_group(folder, mode="r", use_consolidated=False)
     _check_rows(adata, on_disk)
-    entries, gone = list(_entries(adata, on_disk, keys)), list(_gone(adata, on_disk, keys or ()))
-    if unknown := set(keys or ()).difference(key for _, key, *_ in (*entries, *gone)):
+    named = None if keys is None else as_list(keys)
+    entries, gone = list(_entries(adata, on_disk, named)), list(_gone(adata, on_disk, named or []))
+    if unknown := set(named or ()).difference(key for _, key, *_ in (*entries, *gone)):
         raise KeyError(f"{sorted(unknown)} are in none of obsm, obs and uns; check keys=")
     beside = folder.parents[1].with_name(f".{folder.parents[1].name}.results")
     try:
@@ -80,7 +81,7 @@ def _check_rows(adata: "AnnData", on_disk: Any) -> None:
         raise ValueError("the rows of the table are not those of the store; write the subset to a store of its own")
 
 
-def _entries(adata: "AnnData", on_disk: Any, keys: Sequence[str] | None) -> Iterator[tuple[str, str, Any]]:
+def _entries(adata: "AnnData", on_disk: Any, keys: list[str] | None) -> Iterator[tuple[str, str, Any]]:
     """List slot, key and value of what is to be written."""
     for slot in SLOTS:
         values, written = getattr(adata, slot), _written(on_disk, slot)
@@ -89,7 +90,7 @@ def _entries(adata: "AnnData", on_disk: Any, keys: Sequence[str] | None) -> Iter
                 yield slot, key, values[key].array if slot == "obs" else values[key]
 
 
-def _gone(adata: "AnnData", on_disk: Any, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _gone(adata: "AnnData", on_disk: Any, keys: list[str]) -> Iterator[tuple[str, str]]:
     """List slot and key of what is to be removed: it is on disk alone."""
     for slot in SLOTS:
         written = _written(on_disk, slot)

@@ -7,7 +7,7 @@ import numpy as np
 
 from stp import _keys
 from stp._profiles import LOG_COUNTS, check_unique, profiles, units_of
-from stp._table import get_table, require
+from stp._table import as_list, get_table, require
 from stp.metrics import gene_pearson
 from stp.pl import _colors
 from stp.pl._tissue import Tissue
@@ -81,8 +81,7 @@ def expression(
     import matplotlib.pyplot as plt
     from matplotlib.colors import Normalize
 
-    genes = [genes] if isinstance(genes, str) else list(genes)
-    table = get_table(adata, table_key)
+    genes, table = as_list(genes), get_table(adata, table_key)
     measured, predicted, units = _both(table, key, layer, genes)
     tissue = Tissue.of(adata, table_key, image_key, um_per_px, spatial_key)
     known = np.isfinite(predicted).all(axis=1)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stp._table import get_table
+from stp._table import as_list, get_table
 from stp.data.slides import Slide, only_slide
 from stp.pl._tissue import picture_of
 
@@ -21,7 +21,7 @@ BAR_UM = {0: 50, 1: 100}  # scale bars of patches and regions
 def patches(
     sdata: "SpatialData",
     *,
-    spots: Sequence[str] | None = None,
+    spots: str | Sequence[str] | None = None,
     patch_um: float = 112.0,
     image_key: str | None = None,
     um_per_px: float | None = None,
@@ -80,11 +80,11 @@ def patches(
     return figure
 
 
-def _choose(slide: Slide, names: Sequence[str], spots: Sequence[str] | None) -> np.ndarray:
+def _choose(slide: Slide, names: Sequence[str], spots: str | Sequence[str] | None) -> np.ndarray:
     if spots is None:
         order = np.argsort(slide.centers[:, 1], kind="stable")
         return order if len(order) <= 6 else order[np.linspace(0, len(order) - 1, 8).astype(int)[1:-1]]
-    index = {name: i for i, name in enumerate(names)}
+    index, spots = {name: i for i, name in enumerate(names)}, as_list(spots)
     if missing := [name for name in spots if name not in index]:
         raise KeyError(f"no spots {missing}; choose from the table's obs_names")
     return np.array([index[name] for name in spots])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stp._table import get_table, require
+from stp._table import as_list, get_table, require
 from stp.data.slides import only_slide
 from stp.pl._tissue import Tissue
 
@@ -51,7 +51,7 @@ def spots(
     import matplotlib.pyplot as plt
 
     table = get_table(sdata, table_key)
-    columns = [color] if isinstance(color, str) else list(color)
+    columns = as_list(color)
     values = [require(table, "obs", name, "what makes it").array for name in columns]
     tissue = Tissue.on(only_slide(sdata, table, image_key=image_key, um_per_px=um_per_px))
     figure, axes = plt.subplots(

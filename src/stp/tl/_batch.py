@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp import _keys, metrics
-from stp._table import begin, has_value, record, require, require_column
+from stp._table import as_list, begin, has_value, record, require, require_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,7 +19,7 @@ def batch_effect(
     *,
     label_key: str | None = None,
     slide_key: str | None = None,
-    use_reps: Sequence[str] = (_keys.GENES, _keys.IMAGES),
+    use_reps: str | Sequence[str] = (_keys.GENES, _keys.IMAGES),
     seed: int = 0,
     table_key: str = "table",
     key_added: str = _keys.BATCH_EFFECT,
@@ -78,7 +78,7 @@ def batch_effect(
     """
     import pandas as pd
 
-    adata = begin(adata, table_key, copy)
+    adata, use_reps = begin(adata, table_key, copy), as_list(use_reps)
     batches, placed = _names(adata, batch_key, "batch_key")
     if len(names := np.unique(batches[placed])) < 2:
         what = f"{str(names[0])!r} everywhere" if len(names) else "missing everywhere"
@@ -94,7 +94,7 @@ def batch_effect(
         if labels is not None:
             known &= labelled
             scores[rep] |= metrics.label_transfer(embedding[known], labels[known], batches[known])
-    params = {"batch_key": batch_key, "label_key": label_key, "slide_key": slide_key, "use_reps": list(use_reps)}
+    params = {"batch_key": batch_key, "label_key": label_key, "slide_key": slide_key, "use_reps": use_reps}
     record(adata, key_added, {**params, "seed": seed}, scores=pd.DataFrame.from_dict(scores, orient="index"))
     return adata if copy else None
 

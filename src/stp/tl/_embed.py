@@ -9,7 +9,7 @@ import torch
 
 from stp import _keys
 from stp._provenance import model_of, require_one_model
-from stp._table import begin, record, require
+from stp._table import as_list, begin, record, require
 from stp.models.device import choose_precision, inference
 from stp.models.gene import GeneEncoder
 from stp.models.stamp import Stamp
@@ -105,7 +105,7 @@ def embed_genes(
 def fuse(
     adata: "AnnData | SpatialData",
     *,
-    use_reps: Sequence[str] = (_keys.GENES, _keys.IMAGES),
+    use_reps: str | Sequence[str] = (_keys.GENES, _keys.IMAGES),
     scale: bool = False,
     table_key: str = "table",
     key_added: str = _keys.FUSED,
@@ -153,14 +153,14 @@ def fuse(
     >>> sdata.tables["table"].obsm["X_stp_fused"].shape[1]
     192
     """
-    adata = begin(adata, table_key, copy)
+    adata, use_reps = begin(adata, table_key, copy), as_list(use_reps)
     blocks = [np.asarray(require(adata, "obsm", rep, _keys.made_by(rep))) for rep in use_reps]
     models = {f"obsm[{rep!r}]": model_of(adata, rep) for rep in use_reps}
     model = require_one_model({label: made_by for label, made_by in models.items() if made_by is not None})
     if scale:
         blocks = [block / np.nanmean(np.linalg.norm(block, axis=1)) for block in blocks]
     adata.obsm[key_added] = np.concatenate(blocks, axis=1).astype(np.float32)
-    record(adata, key_added, {"use_reps": list(use_reps), "scale": scale}, model=model)
+    record(adata, key_added, {"use_reps": use_reps, "scale": scale}, model=model)
     return adata if copy else None
 
 
