@@ -35,6 +35,13 @@ def test_key_chooses_the_prediction(predicted):
     assert table.uns["units"] == "units of mine"
 
 
+def test_the_table_of_a_spatialdata(predicted, sdata):
+    sdata.tables["table"] = predicted
+    assert get.expression(sdata).to_df().equals(get.expression(predicted).to_df())
+    with pytest.raises(KeyError, match=r"no table 'cells'.*pass table_key= one of \['table'\]"):
+        get.expression(sdata, table_key="cells")
+
+
 def test_coordinates_may_be_absent(predicted):
     del predicted.obsm["spatial"]
     assert not get.expression(predicted).obsm

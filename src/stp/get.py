@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp import _keys
-from stp._table import require
+from stp._table import get_table, require
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 __all__ = ["expression"]
 
 
-def expression(adata: "AnnData", *, key: str = _keys.EXPRESSION) -> "AnnData":
+def expression(adata: "AnnData | SpatialData", *, key: str = _keys.EXPRESSION, table_key: str = "table") -> "AnnData":
     """Return predicted expression as an AnnData, for plots and tools of scanpy and squidpy.
 
     Parameters
@@ -22,6 +23,8 @@ def expression(adata: "AnnData", *, key: str = _keys.EXPRESSION) -> "AnnData":
         Table annotated by :func:`stp.tl.predict_expression` or :func:`stp.tl.regress_expression`.
     key
         Name of the prediction.
+    table_key
+        Table of a SpatialData.
 
     Returns
     -------
@@ -41,12 +44,13 @@ def expression(adata: "AnnData", *, key: str = _keys.EXPRESSION) -> "AnnData":
     >>> stp.tl.embed_genes(reference, model)
     >>> stp.tl.embed_images(sdata, model)
     >>> stp.tl.predict_expression(sdata, reference, genes=adata.var_names[:5])
-    >>> stp.get.expression(sdata.tables["table"]).n_vars
+    >>> stp.get.expression(sdata).n_vars
     5
     """
     import anndata
     import pandas as pd
 
+    adata = get_table(adata, table_key)
     X = require(adata, "obsm", key, "stp.tl.predict_expression(adata, reference)")
     details = require(adata, "uns", key, "stp.tl.predict_expression(adata, reference)")
     genes = pd.DataFrame(index=pd.Index([str(name) for name in details["genes"]]))
