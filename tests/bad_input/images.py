@@ -2,7 +2,9 @@
 
 import shutil
 
+import numpy as np
 import spatialdata
+import tifffile
 from tests.bad_input.case import refused
 from tests.bad_input.given import slide
 
@@ -57,6 +59,17 @@ def a_chunk_of_the_image_is_missing(sdata, model):
     sdata.write("slide.zarr")
     shutil.rmtree("slide.zarr/images/slide_full_image/s0/c")
     stp.tl.embed_images(spatialdata.read_zarr("slide.zarr"), model)
+
+
+@refused(ValueError, "the table has no genes.*embed_images")
+def a_store_of_tiles_without_counts():
+    """Training needs counts, and the tiles of a whole-slide image have none.
+
+    Embed them with a trained model: {func}`stp.tl.embed_images` takes the slide as it is.
+    """
+    picture = np.full((512, 512, 3), (200, 120, 180), dtype=np.uint8)
+    tifffile.imwrite("slide.tif", picture, photometric="rgb")
+    stp.io.write_store(stp.io.read_wsi("slide.tif", um_per_px=0.5, tile_um=112), "stores/slide.zarr")
 
 
 @refused(ValueError, "one slide is needed, the table covers")

@@ -97,6 +97,12 @@ def test_from_anndata_without_an_image(adata):
     np.testing.assert_allclose(to_um(sdata["slide"]), np.eye(3), atol=1e-9)
 
 
+def test_a_backed_table_is_refused(adata, image, tmp_path):
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(ValueError, match=r"a backed AnnData would be read whole; call \.to_memory\(\) first"):
+        from_anndata(anndata.read_h5ad(tmp_path / "a.h5ad", backed="r"), image, um_per_px=1.0)
+
+
 def test_from_anndata_survives_the_disk(adata, image, tmp_path):
     from_anndata(adata, image, um_per_px=1.0).write(tmp_path / "a.zarr")
     back = spatialdata.read_zarr(tmp_path / "a.zarr")

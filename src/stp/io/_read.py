@@ -57,7 +57,7 @@ def from_anndata(
     KeyError
         `obsm[spatial_key]` is missing.
     ValueError
-        The physical scale is unknown or contradicted, or the image is not 8-bit RGB.
+        The physical scale is unknown or contradicted, the image is not 8-bit RGB, or the AnnData is backed.
 
     Examples
     --------
@@ -67,6 +67,8 @@ def from_anndata(
     >>> list(sdata.images), list(sdata.shapes)
     (['mine_full_image'], ['mine'])
     """
+    if adata.isbacked:
+        raise ValueError("a backed AnnData would be read whole; call .to_memory() first and pass its result")
     if spatial_key not in adata.obsm:
         raise KeyError(
             f"adata.obsm[{spatial_key!r}] is missing: put spot centers there, x and y in pixels of the full-resolution "

@@ -78,7 +78,7 @@ def write_store(
     FileExistsError
         There is something at `path`, and `overwrite` is False or it is no store.
     ValueError
-        No raw counts, several slides in one table, or an image that is too coarse.
+        No genes, no raw counts, several slides in one table, or an image that is too coarse.
 
     Examples
     --------
@@ -94,6 +94,11 @@ def write_store(
     table = get_table(sdata, table_key)
     if not table.n_obs:
         raise ValueError("the table has no rows, so there is nothing to train on")
+    if not table.n_vars:
+        raise ValueError(
+            "the table has no genes, so there is nothing to train on; tiles of stp.io.read_wsi are there for "
+            "stp.tl.embed_images"
+        )
     slide = _slide(sdata, table, image_key, shapes_key, coordinate_system, um_per_px)
     if slide is None:
         centers, unit = _centers(sdata, table, um_per_px)
