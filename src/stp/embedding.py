@@ -85,9 +85,7 @@ def embed_stores(
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, not {batch_size}")
     if Path(manifest).is_dir():
-        raise ValueError(
-            f"{manifest} is a folder; give a file for the manifest, which is JSON lines"
-        )
+        raise ValueError(f"{manifest} is a folder; give a file for the manifest, which is JSON lines")
     how = {"batch_size": batch_size, "precision": precision, "table_key": table_key, "progress": False}
     digest, paths = model.digest, list(dict.fromkeys(Path(store).absolute() for store in stores))
     with join(device) as world:
