@@ -5,6 +5,7 @@ import doctest
 import inspect
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def sections(demo, real, tmp_path_factory):
         sdata = stp.io.from_anndata(adata, picture, um_per_px=float(adata.uns["um_per_px"]), name=section)
         stp.io.write_store(sdata, folder / "stores" / f"{first}.zarr", patch_um_per_px=1.75)
         for name in others:
-            (folder / "stores" / f"{name}.zarr").symlink_to(folder / "stores" / f"{first}.zarr")
+            shutil.copytree(folder / "stores" / f"{first}.zarr", folder / "stores" / f"{name}.zarr")
     return folder
 
 

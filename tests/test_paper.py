@@ -150,7 +150,7 @@ def test_slides_and_patients_of_the_model_are_told_through_all_its_stages(labell
         "image_encoder": image,
         "config": AlignConfig(epochs=1, batch_size=32, accumulate=1, min_genes=1, projection_width=8),
     }
-    align([labelled / "B1.zarr"], tmp_path / "stamp", validation=[labelled / "B1.zarr"], **how)
+    align([labelled / "C1.zarr"], tmp_path / "stamp", validation=[labelled / "B1.zarr"], **how)
     tested = slides.read([labelled / f"{name}.zarr" for name in ("A1", "A2", "B1", "D1")], "patient")
     said = [
         "A1: model stamp was trained on this slide, so its scores are transductive",

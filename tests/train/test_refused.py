@@ -189,6 +189,14 @@ def test_spots_that_lie_nowhere_are_refused_by_name(stores, settings, tmp_path):
         align([path], tmp_path / "out", **settings[align])
 
 
+@pytest.mark.parametrize("level", ["s0", "s1"])
+def test_a_store_that_has_lost_pixels_under_spots_is_refused_by_name(level, stores, settings, tmp_path):
+    path = shutil.copytree(stores[0], tmp_path / "lossy.zarr")
+    shutil.rmtree(path / "images" / "image" / level / "c")
+    with pytest.raises(ValueError, match="lossy.zarr: the image has no pixels where spots are: .* write the image"):
+        align([path], tmp_path / "out", **settings[align])
+
+
 @pytest.mark.filterwarnings("ignore:.*spots are few")
 def test_a_store_that_was_written_anew_is_another_run(adata, settings, tmp_path):
     path, out = tmp_path / "slide.zarr", tmp_path / "out"

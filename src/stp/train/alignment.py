@@ -26,7 +26,7 @@ from stp.train.corpus import (
     described,
     open_stores,
     require,
-    require_scale,
+    require_image,
     save_with_scores,
     seeded,
     settings,
@@ -106,7 +106,7 @@ def align(
     genes, vocabulary = _genes(gene_encoder, vocabulary, config)
     training, held_out = open_stores(stores, validation, table_key)
     require([*training, *held_out], "pyramid", "alignment")
-    require_scale([*training, *held_out], image_encoder.um_per_px)
+    require_image([*training, *held_out], image_encoder.um_per_px)
     _require_sets(training, config)
     sets = read_gene_sets(config.gene_sets, vocabulary, training) if config.gene_sets else {}
     sizes = {name: len(of_set) for name, of_set in sets.items()} or None

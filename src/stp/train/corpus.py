@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from stp.data.pairs import CELLS
 from stp.data.ranking import rank_stores, score_stores
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
@@ -153,12 +154,14 @@ def require(stores: Sequence[SpotStore], part: str, purpose: str) -> None:
             raise ValueError(f"{store.path} has spots without finite coordinates; write it again without them")
 
 
-def require_scale(stores: Sequence[SpotStore], um_per_px: float) -> None:
-    """Refuse stores whose image is much coarser than what patches are wanted at, by name."""
+def require_image(stores: Sequence[SpotStore], um_per_px: float) -> None:
+    """Refuse stores whose image is much coarser than patches are wanted, or lacks chunks under spots, by name."""
     for store in stores:
+        assert store.pyramid is not None and store.coordinates is not None  # or `require` refused it
         try:
-            if store.pyramid is not None:
-                store.pyramid.check_scale(um_per_px)
+            store.pyramid.check_scale(um_per_px)
+            for scale in (um_per_px, um_per_px * CELLS):
+                store.pyramid.check_chunks(store.coordinates, scale)
         except ValueError as error:
             raise ValueError(f"{store.path}: {error}") from error
 
