@@ -10,6 +10,7 @@ from matplotlib_scalebar.scalebar import ScaleBar
 from spatialdata.models import TableModel
 
 from stp import io, pl
+from stp.pl import _colors
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +146,7 @@ def test_categories_have_the_colors_that_scanpy_or_the_user_gave_them(colored):
     assert (drawn[:50] == [0, 1, 0]).all() and (drawn[50:] == [1, 0, 0]).all()
     table.uns["domain_colors"] = ["#ff0000"]  # too few: of another clustering
     assert not (pl.spots(colored, "domain").axes[1].collections[0].get_facecolors()[50, :3] == [1, 0, 0]).all()
+    assert list(table.uns["domain_colors"]) == _colors.TEN[:3], "later plots of scanpy and squidpy use them, too"
 
 
 def test_scale_bars_on_tissue_are_in_um(colored, image):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from stp._table import as_list, get_table, require
 from stp.data.slides import only_slide
+from stp.pl import _colors
 from stp.pl._tissue import Tissue
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def spots(
         SpatialData with one slide.
     color
         One or several columns of `obs`, categories, booleans or numbers: a panel each. Categories have the colors of
-        `uns["{column}_colors"]`, as in scanpy, where they are.
+        `uns["{column}_colors"]`; where there are none, ours are written there, as scanpy does, for later plots.
     image_key, um_per_px
         Image and its scale; resolved as in :func:`stp.tl.embed_images`.
     table_key
@@ -59,13 +60,15 @@ def spots(
     )
     tissue.draw_picture(axes[0, 0], title="H&E")
     for ax, name, column in zip(axes[0, 1:], columns, values, strict=True):
-        tissue.draw(ax, column, size, _own_colors(table, name), title=name, img_alpha=PALE)
+        tissue.draw(ax, column, size, _colors_of(table, name), title=name, img_alpha=PALE)
     return figure
 
 
-def _own_colors(table: "AnnData", name: str) -> list[str] | None:
-    """Return the colors that scanpy or the user gave the categories of a column, if they are enough."""
-    colors, values = table.uns.get(f"{name}_colors"), table.obs[name]
-    if colors is None or not hasattr(values, "cat") or len(colors) < len(values.cat.categories):
+def _colors_of(table: "AnnData", name: str) -> list[str] | None:
+    """Return the colors of a column's categories, given by the user or scanpy; others are noted for their plots."""
+    if not hasattr(values := table.obs[name], "cat"):
         return None
-    return [str(color) for color in colors]
+    key, n = f"{name}_colors", len(values.cat.categories)
+    if len(table.uns.get(key, ())) < n:
+        table.uns[key] = [str(color) for color in _colors.of_categories(n)]
+    return [str(color) for color in table.uns[key]]
