@@ -1,10 +1,14 @@
 import dataclasses
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from stp.models import GeneEncoderConfig, ImageEncoderConfig
 from stp.train import AdaptConfig, AlignConfig, Phase, PretrainConfig, RegressionConfig
-from stp.train.plan import fit_plan
+from stp.train.plan import fit_plan, fitted
+from stp.train.world import World
 
 
 @pytest.mark.parametrize(
@@ -39,6 +43,19 @@ def test_plan_says_what_it_shrank():
     assert note == ("1000 spots are few: batches of 100 instead of 256, 1 instead of 4 per step, for 10 steps an epoch")
     assert fit_plan(100_000, epochs=1, batch_size=256, accumulate=4).notes == []
     assert fit_plan(100_000, epochs=1, batch_size=256, accumulate=4, multiple=9).notes == []
+
+
+def test_ten_steps_are_of_spots_that_fill_groups():
+    rows = [np.arange(26)] * 20  # two groups of nine each, and eight spots that sit out
+    with pytest.warns(UserWarning, match="360 spots are few"):
+        plan = fitted(
+            SimpleNamespace(rows=rows),
+            Phase(batch_size=216),
+            World(0, 1, torch.device("cpu")),
+            multiple=9,
+            stacklevel=1,
+        )
+    assert plan.batch_size == 36  # 40 groups in ten batches; 520 spots would make eight of 45
 
 
 def test_defaults_are_those_of_the_paper():

@@ -44,10 +44,11 @@ def fit_plan(n_spots: int, *, epochs: int, batch_size: int, accumulate: int, mul
 
 
 def fitted(corpus: Any, wanted: Any, world: World, *, multiple: int = 1, stacklevel: int) -> Plan:
-    """Fit batches, of all processes together, to the number of spots; say so where they shrink."""
+    """Fit batches, of all processes together, to the spots that fill sets of `multiple`; say so where they shrink."""
+    n_spots = sum(len(rows) // multiple * multiple for rows in corpus.rows)
     multiple, wanted_size = multiple * world.size, wanted.batch_size * world.size
     sizes = {"batch_size": wanted_size, "accumulate": wanted.accumulate, "multiple": multiple}
-    plan = fit_plan(sum(map(len, corpus.rows)), epochs=wanted.epochs, **sizes)
+    plan = fit_plan(n_spots, epochs=wanted.epochs, **sizes)
     for note in plan.notes if world.leads else ():
         warnings.warn(note, stacklevel=stacklevel)
     return plan
