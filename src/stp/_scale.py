@@ -43,7 +43,7 @@ def lattice_um_per_unit(obs: "pd.DataFrame", centers: np.ndarray, pitch: float |
     known = np.isfinite(index).all(axis=1) & np.isfinite(centers).all(axis=1)
     index, centers = index[known], centers[known]
     design = np.column_stack([index, np.ones(len(index))])
-    if np.linalg.matrix_rank(design) < 3:
+    if len(design) < 3 or np.linalg.matrix_rank(design) < 3:
         return None
     steps = np.linalg.lstsq(design, centers, rcond=None)[0][:2]  # one row, one column
     per_row, per_col = np.linalg.norm(steps, axis=1)
@@ -66,7 +66,7 @@ def fitted_um_per_unit(um: np.ndarray, centers: np.ndarray) -> float | None:
     """Fit the same places in um and in another unit, both (n, 2); None where they are not the same places."""
     known = np.isfinite(um).all(axis=1) & np.isfinite(centers).all(axis=1)
     design = np.column_stack([centers[known], np.ones(known.sum())])
-    if np.linalg.matrix_rank(design) < 3:
+    if len(design) < 3 or np.linalg.matrix_rank(design) < 3:
         return None
     map_to_um = np.linalg.lstsq(design, um[known], rcond=None)[0]
     off = np.linalg.norm(design @ map_to_um - um[known], axis=1)
