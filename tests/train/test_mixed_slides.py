@@ -21,7 +21,7 @@ def mixed(slide_of, tmp_path):
         adata, image = slide_of(seed, n_rows=10 - 3 * seed)
         um_per_px = (1.0, 0.7, 1.3)[seed]
         size = np.round(np.array(image.shape[1::-1]) / um_per_px).astype(int)
-        image = np.asarray(PIL.Image.fromarray(image).resize(size))
+        image = np.asarray(PIL.Image.fromarray(image).resize(tuple(size)))
         adata.obsm["spatial"] = adata.obsm["spatial"] / um_per_px
         if seed == 1:
             adata.var_names = default.gene_ids[default.encode(adata.var_names)]
