@@ -19,11 +19,12 @@ from tests.slides import FILLERS, GENES, make_slide, write_space_ranger
 matplotlib.use("Agg")
 
 SHARED = Path(__file__).parents[2] / "shared"
+LONGEST = ["test_demo.py", "test_processes.py", "test_golden.py", "test_benchmarks.py", "test_embedding.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the demo, which takes longest, and which tests of pages wait for."""
-    items.sort(key=lambda item: item.path.name != "test_demo.py")
+    """Start with the files that take longest, so that no process ends alone, and the demo, which others wait for."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def needs(*parts: str) -> pytest.MarkDecorator:
