@@ -21,6 +21,7 @@ from stp.train.tasks import MaskedGenes, NeighborhoodGenes
 HEAD = "spot_backbone.classifier_head"
 POOLINGS = {"mean": "gene_features_masked_mean", "reference": "gene_features_reference_pooling"}
 pytestmark = pytest.mark.slow
+FEW = 2  # spots: CPUs without bf16 take minutes for all
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +116,11 @@ def pooled(stamp, monkeypatch):
 
 
 def test_gene_features_in_bf16(pooled, computed, values):
+    ids = computed.ids[:FEW]
     with autocast(torch.device("cpu"), "bf16"):
-        hidden = pooled.hidden(computed.ids)
-    features = pooled.pool(hidden.float(), computed.ids != 1)
-    golden = torch.from_numpy(values["gene_features_masked_mean"])
+        hidden = pooled.hidden(ids)
+    features = pooled.pool(hidden.float(), ids != 1)
+    golden = torch.from_numpy(values["gene_features_masked_mean"])[:FEW]
     assert_close(features, golden, relative=1e-2)
     assert torch.cosine_similarity(features, golden).min() > 0.999
 
