@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-GROUP = 128  # scores that are compared before any is looked at
+GROUP = 64  # scores that are compared before any is looked at
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
@@ -59,22 +59,22 @@ def keep_best(scores, slack, queries, block, first, index, similarity):
     for q in range(scores.shape[0]):
         row, bound = scores[q], np.float32(similarity[q, last] - slack)
         for start in range(0, m, GROUP):
-            near = 0  # counted without a branch, so that many scores are compared at once
-            for j in range(start, min(start + GROUP, m)):
-                near += row[j] >= bound
+            group, near = row[start : min(start + GROUP, m)], np.int32(0)
+            for j in range(len(group)):  # counted without a branch, and as wide as scores: many are compared at once
+                near += np.int32(group[j] >= bound)
             if near == 0:
                 continue
-            for j in range(start, min(start + GROUP, m)):
-                if not row[j] >= bound:
+            for j in range(len(group)):
+                if not group[j] >= bound:
                     continue
-                exact = _dot(queries[q], block[j])
+                exact = _dot(queries[q], block[start + j])
                 if not exact > similarity[q, last]:
                     continue
                 place = last
                 while place > 0 and similarity[q, place - 1] < exact:
                     similarity[q, place], index[q, place] = similarity[q, place - 1], index[q, place - 1]
                     place -= 1
-                similarity[q, place], index[q, place] = exact, first + j
+                similarity[q, place], index[q, place] = exact, first + start + j
                 bound = np.float32(similarity[q, last] - slack)
 
 
