@@ -142,7 +142,7 @@ if __name__ == "__main__":
     parser.add_argument("--disk", type=Path, help="file of references that are not read into memory")
     parser.add_argument("--references", type=int, default=2_000_000, help="of that file")
     asked = parser.parse_args()
-    print(f"{numba.get_num_threads()} threads, faiss {faiss.__version__}, numpy {np.__version__}")
+    print(f"{numba.config.NUMBA_NUM_THREADS} threads, faiss {faiss.__version__}, numpy {np.__version__}")
     if asked.disk:
         from_disk(asked.disk, asked.references, asked.repeats)
     else:

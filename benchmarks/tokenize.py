@@ -78,7 +78,7 @@ def interleave(runs: dict[str, Callable], repeats: int) -> dict[str, float]:
 
 def compare(counts: sp.csr_matrix, repeats: int) -> dict[str, dict]:
     """Compare kernel and loop, one thread, for rounded and for fitted means."""
-    numba.set_num_threads(1)
+    numba.config.NUMBA_NUM_THREADS = 1
     means = fitted(counts)
     index = np.arange(counts.shape[1])
     results = {}
@@ -111,8 +111,8 @@ def threads(counts: sp.csr_matrix, repeats: int) -> dict[int, float]:
     """Speed-up of the kernel with more threads."""
     table, index = rank_table(fitted(counts)), np.arange(counts.shape[1])
     seconds = {}
-    for n in range(1, numba.config.NUMBA_NUM_THREADS + 1):
-        numba.set_num_threads(n)
+    for n in range(1, (os.cpu_count() or 1) + 1):
+        numba.config.NUMBA_NUM_THREADS = n
         run = {"kernel": lambda: rank_genes(counts, index, table, context_length=CONTEXT, n_special=N_SPECIAL)}
         seconds[n] = interleave(run, repeats)["kernel"]
     return {n: round(seconds[1] / value, 2) for n, value in seconds.items()}
@@ -120,7 +120,7 @@ def threads(counts: sp.csr_matrix, repeats: int) -> dict[int, float]:
 
 def overhead(counts: sp.csr_matrix, repeats: int) -> float:
     """Time of `tl.tokenize` over that of the kernel, one thread."""
-    numba.set_num_threads(1)
+    numba.config.NUMBA_NUM_THREADS = 1
     ids = stp.Vocabulary.default().gene_ids[: counts.shape[1]]
     adata = anndata.AnnData(counts)
     adata.var_names = ids

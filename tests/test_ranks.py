@@ -154,7 +154,7 @@ from stp._ranks import rank_table
 from stp.tokens import rank_genes
 
 def digest(threads):
-    numba.set_num_threads(threads)
+    numba.config.NUMBA_NUM_THREADS = threads
     rng = np.random.default_rng(0)
     divisors = rng.lognormal(0.5, 1, 900)
     counts = sp.random(1500, 1000, 0.2, "csr", np.float32, rng, lambda n: rng.geometric(0.3, n).astype(np.float32))
@@ -181,6 +181,12 @@ def digest():
 
 def test_tokens_do_not_depend_on_the_number_of_threads(digest):
     assert run("print(*map(digest, (1, 2, 3, 1)))", NUMBA_NUM_THREADS="3") == [digest] * 4
+
+
+def test_torch_keeps_its_number_of_threads():
+    """Numba's own threads, once they start, give OpenMP as many as there are, and torch with it."""
+    code = "import torch; digest(2); print(torch.get_num_threads())"
+    assert run(code, NUMBA_NUM_THREADS="2", OMP_NUM_THREADS="1") == ["1"]
 
 
 def test_tokens_do_not_depend_on_the_vector_units_that_numpy_uses(digest):

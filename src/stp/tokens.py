@@ -36,7 +36,7 @@ def rank_genes(
 
     Scaling a spot to 10,000 counts is a positive factor and cannot change the order, so it is left out. Ties are
     broken by ascending vocabulary index, which makes the tokens the same on every machine. As many threads work as
-    `numba.set_num_threads` or `NUMBA_NUM_THREADS` say.
+    `NUMBA_NUM_THREADS` says, all cores where it says nothing.
 
     Parameters
     ----------
