@@ -13,7 +13,7 @@ def in_threads(work: Callable[[slice], Any], n: int, least: int) -> list:
     import numba
 
     # get_num_threads would start numba's own threads, which gives torch as many, whatever it was told.
-    n_threads = min(numba.config.NUMBA_NUM_THREADS, -(-n // least))
+    n_threads = min(numba.config.NUMBA_NUM_THREADS, -(-n // least))  # type: ignore[attr-defined]
     edges = np.linspace(0, n, max(n_threads, 1) + 1).astype(int)
     parts = [slice(start, stop) for start, stop in pairwise(edges) if stop > start]
     if len(parts) < 2:
