@@ -26,12 +26,12 @@ import stp
 from benchmarks.expression import Targets, color_and_texture, neighbor_mean, normalized, position, ridge
 from benchmarks.her2st import PITCH_UM, TEST, TRAIN, VALIDATION, _centers, read_section, write_stores
 from benchmarks.her2st import Settings as Her2st
-from stp.data.dataset import Picks
 from stp.data.pairs import PairDataset
+from stp.data.samplers import Picks
 from stp.data.store import SpotStore
+from stp.images.pyramid import ImagePyramid
 from stp.metrics import recall_at_k
 from stp.models import GeneEncoder, GeneEncoderConfig, ImageEncoderConfig, Stamp
-from stp.patches import ImagePyramid
 from stp.train import AlignConfig, Phase, PretrainConfig
 from stp.train.tasks import Alignment
 

@@ -20,7 +20,7 @@ from torch import nn
 
 import stp
 from benchmarks.tokenize import interleave
-from stp._keys import MASK_ID, PAD_ID
+from stp.genes.special_tokens import MASK_ID, PAD_ID
 from stp.models import GeneEncoder, GeneEncoderConfig
 from stp.models.device import autocast, choose_device
 from stp.models.gene import to_model_ids

@@ -239,7 +239,7 @@ def embed(slide: spatialdata.SpatialData, model: Stamp) -> anndata.AnnData:
 
 
 def _patches(slide: spatialdata.SpatialData, stamp: Stamp) -> np.ndarray:
-    pyramid, config = stp.patches.ImagePyramid, stamp.config.image
+    pyramid, config = stp.images.ImagePyramid, stamp.config.image
     image = pyramid.from_spatialdata(slide, next(iter(slide.images)))
     return image.read(_centers(slide), size=config.image_size, um_per_px=config.um_per_px)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import uniform_filter
+from stp.retrieval.nearest.nearest import nearest
 
 from benchmarks.slides import Section, patient_of
-from stp._splits import check_apart
-from stp.retrieval import nearest
+from stp.metrics._folds import check_apart
 
 SAME = 0.99  # correlation from which two spots, or two patches, count as the same
 SHARE = 0.01  # of the test spots that may have such a twin by chance

@@ -25,14 +25,14 @@ from benchmarks.tokenize import interleave
 from stp.data.pairs import PairDataset
 from stp.data.samplers import SpotSampler
 from stp.data.store import SpotStore
+from stp.genes.vocabulary import Vocabulary
 from stp.models.device import choose_device
 from stp.train.config import AlignConfig
 from stp.train.corpus import Corpus
-from stp.train.loop import Batch, make_optimizer, read_batches, training_step
-from stp.train.run import Run
+from stp.train.engine.loop import Batch, make_optimizer, read_batches, training_step
+from stp.train.engine.processes import World
+from stp.train.engine.run_dir import Run
 from stp.train.tasks import Alignment
-from stp.train.world import World
-from stp.vocabulary import Vocabulary
 
 
 def reader(run: Run, options: argparse.Namespace, copies: int = 1) -> Callable[[AlignConfig], Iterator[list[Batch]]]:

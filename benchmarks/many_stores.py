@@ -20,9 +20,9 @@ import anndata
 import numpy as np
 
 import stp
-from stp.data.dataset import Picks, TokenDataset
+from stp.data.masked_tokens import TokenDataset
 from stp.data.ranking import rank_stores
-from stp.data.samplers import SpotSampler
+from stp.data.samplers import Picks, SpotSampler
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 

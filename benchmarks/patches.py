@@ -27,12 +27,12 @@ from spatialdata.models import Image2DModel
 
 import stp
 from benchmarks.tokenize import interleave
-from stp.data.dataset import Picks
 from stp.data.pairs import PairDataset
 from stp.data.ranking import rank_stores
+from stp.data.samplers import Picks
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
-from stp.patches import ImagePyramid
+from stp.images.pyramid import ImagePyramid
 
 SIDE, SIZE, PER_ROW, MIB = 8000, 224, 52, 2**20
 WINDOW = {"size": SIZE, "um_per_px": 0.5}

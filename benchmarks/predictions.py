@@ -10,8 +10,8 @@ import torch
 import stp
 from benchmarks.expression import color_and_texture, normalized, position, ridge
 from benchmarks.slides import FEATURES, RAW, Embedder, Section
-from stp import _keys
 from stp.models import Stamp
+from stp.tables import keys
 
 CON, CON_ADAPTED, REG = "STAMP_Con, no adapter", "STAMP_Con", "STAMP_Reg"
 RIDGES = {"ridge on STAMP_V": FEATURES["STAMP_V"], "ridge on raw backbone": RAW}
@@ -29,7 +29,7 @@ def predictions(
     named = {"genes": list(genes)}
     yield from _of_stamp(query, references, embed.model(section), named)
     for name, key in RIDGES.items():
-        yield name, stp.tl.regress_expression(query, references, **named, use_rep=key, copy=True).obsm[_keys.EXPRESSION]
+        yield name, stp.tl.regress_expression(query, references, **named, use_rep=key, copy=True).obsm[keys.EXPRESSION]
     expressed = [normalized(one.table, genes) for one in train]
     pooled, pixels = np.concatenate(expressed), np.concatenate([color_and_texture(_patches(one)) for one in train])
     yield PIXELS, ridge(pixels, pooled, color_and_texture(_patches(section)))
@@ -53,17 +53,17 @@ def _of_stamp(query, references, model, named) -> Iterator[tuple[str, np.ndarray
                 CON_ADAPTED: [_aligned(one, adapted) for one in (query, *references)],
             }.items():
                 found = stp.tl.predict_expression(tables[0], tables[1:], **named, copy=True)
-                yield name, found.obsm[_keys.EXPRESSION]
+                yield name, found.obsm[keys.EXPRESSION]
         head = stp.train.fit_expression_head(fitted, f"{folder}/head", **named, validation=held)
-        yield REG, stp.tl.apply_expression_head(query, head, copy=True).obsm[_keys.EXPRESSION]
+        yield REG, stp.tl.apply_expression_head(query, head, copy=True).obsm[keys.EXPRESSION]
 
 
 @torch.no_grad()
 def _aligned(table: anndata.AnnData, adapted: Stamp) -> anndata.AnnData:
     """Return a table whose aligned vectors are those of the adapted model."""
     table = table.copy()
-    for key, encode in ((_keys.IMAGES, adapted.encode_images), (_keys.GENES, adapted.encode_genes)):
-        table.obsm[_keys.aligned(key)] = encode(torch.from_numpy(table.obsm[key]))[1].numpy()
+    for key, encode in ((keys.IMAGES, adapted.encode_images), (keys.GENES, adapted.encode_genes)):
+        table.obsm[keys.aligned(key)] = encode(torch.from_numpy(table.obsm[key]))[1].numpy()
     return table
 
 

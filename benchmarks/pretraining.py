@@ -21,8 +21,9 @@ import torch
 
 import stp
 from benchmarks.clusters import agreement, labelled, pca, probe
-from stp.data.dataset import Picks, TokenDataset
+from stp.data.masked_tokens import TokenDataset
 from stp.data.ranking import rank_stores
+from stp.data.samplers import Picks
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 from stp.models import GeneEncoder, GeneEncoderConfig

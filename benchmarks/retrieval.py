@@ -16,8 +16,7 @@ from pathlib import Path
 import faiss
 import numba
 import numpy as np
-
-from stp.retrieval import Average, nearest, weights
+from stp.retrieval.nearest.nearest import Average, nearest, weights
 
 N_QUERIES, N_REFERENCES, WIDTH, K = 2_000, 100_000, 512, 50
 N_PROFILES, N_GENES, ROWS = 20_000, 2_000, 1_024

@@ -16,7 +16,7 @@ import pandas as pd
 from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.tokenize import interleave
-from stp.neighborhoods import MAX_SPACINGS, neighborhoods, spacing
+from stp.data.neighborhoods import MAX_SPACINGS, neighborhoods, spacing
 
 
 def hexagons(n_rows: int, n_columns: int) -> np.ndarray:

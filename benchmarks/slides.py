@@ -14,10 +14,10 @@ import zarr
 
 import stp
 from benchmarks.clusters import labelled_rows
-from stp import _keys
-from stp.data.slides import Slide, find_slides
-from stp.embedding import Model, open_model, reads_genes
+from stp.cli.embed import Model, open_model, reads_genes
+from stp.images.slides import Slide, find_slides
 from stp.models import GeneEncoder, ImageEncoder, Stamp
+from stp.tables import keys
 
 RAW = "X_raw"
 
@@ -149,4 +149,4 @@ class Embedder:
             return ImageEncoder(config).eval()
 
 
-FEATURES = {"STAMP_G": _keys.GENES, "STAMP_V": _keys.IMAGES, "STAMP_F": _keys.FUSED, "raw backbone": RAW}
+FEATURES = {"STAMP_G": keys.GENES, "STAMP_V": keys.IMAGES, "STAMP_F": keys.FUSED, "raw backbone": RAW}

@@ -20,8 +20,8 @@ import numpy as np
 import scipy.sparse as sp
 
 import stp
-from stp._ranks import rank_table
-from stp.tokens import rank_genes
+from stp.genes.rank_kernel import rank_table
+from stp.genes.tokens import rank_genes
 
 CONTEXT, N_SPECIAL = 1500, 30
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 import stp
-from stp.neighborhoods import neighborhoods
+from stp.data.neighborhoods import neighborhoods
 
 # Colors that people with any color vision tell apart (Okabe and Ito).
 ORANGE, SKY, BLUE = "#E69F00", "#56B4E9", "#0072B2"
@@ -126,7 +126,7 @@ def groups(um: np.ndarray) -> plt.Figure:
 
 def patch(sdata) -> plt.Figure:
     """Draw a spot, its patch and its region as the model reads them, with their sizes."""
-    pyramid = stp.patches.ImagePyramid.from_spatialdata(sdata, "slide_full_image")
+    pyramid = stp.images.ImagePyramid.from_spatialdata(sdata, "slide_full_image")
     xy = sdata.tables["table"].obsm["spatial"]
     center = xy[np.argmin(np.linalg.norm(xy - xy.mean(axis=0), axis=1))] * 0.5  # um
     cell = np.array([2, 1])  # of the region, as column and row: drawn anew for each spot and epoch

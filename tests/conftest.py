@@ -19,7 +19,7 @@ from tests.slides import FILLERS, GENES, make_slide, write_space_ranger
 matplotlib.use("Agg")
 
 SHARED = Path(__file__).parents[2] / "shared"
-LONGEST = ["test_demo.py", "test_processes.py", "test_golden.py", "test_benchmarks.py", "test_embedding.py"]
+LONGEST = ["test_demo.py", "test_processes.py", "test_golden.py", "test_benchmarks.py", "test_embed.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,20 +8,20 @@ from stp._version import __version__
 _HOME = {
     "datasets": "stp.datasets",
     "get": "stp.get",
+    "images": "stp.images",
     "io": "stp.io",
     "metrics": "stp.metrics",
     "models": "stp.models",
-    "patches": "stp.patches",
     "pl": "stp.pl",
     "tl": "stp.tl",
     "train": "stp.train",
-    "Vocabulary": "stp.vocabulary",
+    "Vocabulary": "stp.genes.vocabulary",
 }
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from stp import datasets, get, io, metrics, models, patches, pl, tl, train
-    from stp.vocabulary import Vocabulary
+    from stp import datasets, get, images, io, metrics, models, pl, tl, train
+    from stp.genes.vocabulary import Vocabulary
 
 
 def __getattr__(name: str):

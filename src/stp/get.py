@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stp import _keys
-from stp._table import get_table, require
+from stp.tables import keys
+from stp.tables.table import get_table, require
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["expression"]
 
 
-def expression(adata: "AnnData | SpatialData", *, key: str = _keys.EXPRESSION, table_key: str = "table") -> "AnnData":
+def expression(adata: "AnnData | SpatialData", *, key: str = keys.EXPRESSION, table_key: str = "table") -> "AnnData":
     """Return predicted expression as an AnnData, for plots and tools of scanpy and squidpy.
 
     Parameters
@@ -54,8 +54,8 @@ def expression(adata: "AnnData | SpatialData", *, key: str = _keys.EXPRESSION, t
     X = require(adata, "obsm", key, "stp.tl.predict_expression(adata, reference)")
     details = require(adata, "uns", key, "stp.tl.predict_expression(adata, reference)")
     genes = pd.DataFrame(index=pd.Index([str(name) for name in details["genes"]]))
-    kept = {name: adata.obsm[name].copy() for name in (_keys.SPATIAL,) if name in adata.obsm}
-    spread = adata.obsm.get(_keys.uncertainty(key))
+    kept = {name: adata.obsm[name].copy() for name in (keys.SPATIAL,) if name in adata.obsm}
+    spread = adata.obsm.get(keys.uncertainty(key))
     layers = {} if spread is None else {"uncertainty": np.array(spread)}
     uns = {"units": details["units"]}
     return anndata.AnnData(np.array(X), obs=adata.obs.copy(), var=genes, layers=layers, obsm=kept, uns=uns)

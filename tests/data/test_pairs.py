@@ -4,12 +4,12 @@ import PIL.Image
 import pytest
 import torch
 
-from stp.augmentation import turned, turned_cells
-from stp.data.dataset import Picks
+from stp.data.augmentation import turned, turned_cells
 from stp.data.pairs import PairDataset, region_centers
+from stp.data.samplers import Picks
 from stp.data.store import SpotStore
+from stp.images.pyramid import ImagePyramid
 from stp.io import from_anndata, write_store
-from stp.patches import ImagePyramid
 
 SIZE, UM = 48, 4.0  # the patch is 16 px wide in its region
 

@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 
-from stp._ranks import rank_table
 from stp.data.ranking import rank_stores
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
-from stp.tokens import rank_genes
+from stp.genes.rank_kernel import rank_table
+from stp.genes.tokens import rank_genes
 
 
 @pytest.mark.parametrize("context_length", [5, 40])

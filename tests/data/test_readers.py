@@ -11,7 +11,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel, TableMo
 from spatialdata.transformations import Affine, Identity, Scale
 
 from stp import tl
-from stp.data.slides import find_slides
+from stp.images.slides import find_slides
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (1203, 1405, 3)).astype(np.uint8)

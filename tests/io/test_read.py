@@ -7,8 +7,8 @@ import spatialdata
 import tifffile
 from spatialdata.transformations import get_transformation, remove_transformation
 
-import stp._files
-from stp.data.slides import find_slides
+import stp.images.files
+from stp.images.slides import find_slides
 from stp.io import from_anndata, read_visium, read_wsi
 
 
@@ -78,8 +78,8 @@ def test_from_anndata_takes_images_of_any_kind(kind, adata, image, tmp_path):
 
 
 def test_a_real_section_is_opened_and_not_decoded(real, monkeypatch):
-    decoded, decode = [], stp._files._decode
-    monkeypatch.setattr(stp._files, "_decode", lambda path: decoded.append(path) or decode(path))
+    decoded, decode = [], stp.images.files._decode
+    monkeypatch.setattr(stp.images.files, "_decode", lambda path: decoded.append(path) or decode(path))
     adata = anndata.read_h5ad(real("her2st", "C6.h5ad"))
     sdata = from_anndata(adata, real("her2st", "C6.jpg"), um_per_px=adata.uns["um_per_px"])
     (found,) = find_slides(sdata, sdata["table"])

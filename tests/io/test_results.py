@@ -8,8 +8,8 @@ import zarr
 from spatialdata import SpatialData
 
 import stp.io._results
-from stp._table import record
 from stp.io import write_results
+from stp.tables.table import record
 
 
 @pytest.fixture

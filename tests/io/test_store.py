@@ -13,11 +13,10 @@ from tests.io.conftest import table
 
 import stp.io._store
 from stp import Vocabulary
-from stp._table import names_digest
-from stp.data.slides import find_slides
-from stp.data.store import SpotStore
+from stp.data.store import SpotStore, names_digest
+from stp.images.pyramid import ImagePyramid
+from stp.images.slides import find_slides
 from stp.io import write_store
-from stp.patches import ImagePyramid
 
 ERBB2, ACTB = "ENSG00000141736", "ENSG00000075624"
 

@@ -7,8 +7,8 @@ import torch
 
 from stp.models import GeneEncoderConfig, ImageEncoderConfig
 from stp.train import AdaptConfig, AlignConfig, Phase, PretrainConfig, RegressionConfig
-from stp.train.plan import fit_plan, fitted
-from stp.train.world import World
+from stp.train.engine.batch_plan import fit_plan, fitted
+from stp.train.engine.processes import World
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from stp import tl
+from stp.cli.recipe import read_recipe
 from stp.models import GeneEncoder, Stamp
 from stp.train import AlignConfig, align
-from stp.train.recipe import read_recipe
 
 GMT = (
     "EPITHELIUM\tabout\tEPCAM\tKRT8\tKRT18\tERBB2\tRPL3\n"
@@ -75,7 +75,7 @@ def test_stopped_and_resumed_it_ends_the_same(aligned, stores, tiny_config, conf
     stopping = dataclasses.replace(config, checkpoint_every=7)
     how = {"image_encoder": tiny_config.image, "config": stopping, "validation": stores[2:]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stp.train.loop._validate", stop_after(2))
+        patch.setattr("stp.train.engine.loop._validate", stop_after(2))
         with pytest.raises(KeyboardInterrupt):
             align(stores[:2], tmp_path, **how)
     again, whole = align(stores[:2], tmp_path, **how).state_dict(), aligned[0].state_dict()
@@ -84,7 +84,7 @@ def test_stopped_and_resumed_it_ends_the_same(aligned, stores, tiny_config, conf
 
 
 def stop_after(n_epochs):
-    from stp.train import loop
+    from stp.train.engine import loop
 
     validate, ended = loop._validate, []
 

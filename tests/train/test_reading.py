@@ -6,9 +6,9 @@ import torch
 from torch.utils.data import Dataset
 
 from stp.train import AlignConfig
-from stp.train.loop import read_batches
-from stp.train.run import Run
-from stp.train.world import World
+from stp.train.engine.loop import read_batches
+from stp.train.engine.processes import World
+from stp.train.engine.run_dir import Run
 
 
 class Numbers(Dataset):

@@ -8,7 +8,7 @@ import spatialdata
 import torch
 
 from stp import tl
-from stp.data.dataset import TokenDataset
+from stp.data.masked_tokens import TokenDataset
 from stp.data.store import SpotStore
 from stp.metrics import recall_at_k
 from stp.models import GeneEncoder, Stamp

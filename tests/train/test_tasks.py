@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from stp import Vocabulary
-from stp.augmentation import stained, turned, turned_cells
-from stp.losses import contrast, grid_pool, localization_logits, symmetric_contrast
+from stp.data.augmentation import stained, turned, turned_cells
 from stp.models import GeneEncoder, GeneEncoderConfig
+from stp.train.losses import contrast, grid_pool, localization_logits, symmetric_contrast
 from stp.train.tasks import Alignment, MaskedGenes, NeighborhoodGenes
 
 N_GENES, FIRST, MASK, PAD = 40, 30, 0, 1

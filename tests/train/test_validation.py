@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from stp.data.dataset import Picks, TokenDataset
+from stp.data.masked_tokens import TokenDataset
 from stp.data.pairs import PairDataset
+from stp.data.samplers import Picks
 from stp.data.store import SpotStore
 from stp.train import AlignConfig
 from stp.train.tasks import MaskedGenes

@@ -7,7 +7,7 @@ import numpy as np
 
 from stp._log import logger
 from stp.data.store import SpotStore
-from stp.vocabulary import Vocabulary
+from stp.genes.vocabulary import Vocabulary
 
 MIN_GENES = 5  # of a set that are known and measured
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from stp.augmentation import N_TURNS
-from stp.data.dataset import Picks
+from stp.data.augmentation import N_TURNS
+from stp.data.samplers import Picks
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stp._counts import BLOCK_ROWS
-from stp._ranks import rank_table
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
-from stp.pathways import membership, set_scores
-from stp.tokens import rank_genes
-from stp.vocabulary import Vocabulary
+from stp.genes.pathways import membership, set_scores
+from stp.genes.rank_kernel import rank_table
+from stp.genes.tokens import rank_genes
+from stp.genes.vocabulary import Vocabulary
+from stp.tables.counts import BLOCK_ROWS
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -1,10 +1,11 @@
 """Which spots make each batch: pure functions of seed and epoch, which never touch data."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from stp.neighborhoods import neighborhoods
+from stp.data.neighborhoods import neighborhoods
 
 
 def share(batch: np.ndarray, unit: int, rank: int, size: int) -> np.ndarray:
@@ -83,3 +84,10 @@ class GroupSampler:
         rows, rng = self.rows[store], np.random.default_rng((self.seed, store, epoch))
         chosen = rows[neighborhoods(self.coordinates[store][rows], rng, size=self.group_size)]
         return np.stack([np.full_like(chosen, store), chosen], axis=-1)  # (groups, group_size, 2)
+
+
+class Picks(NamedTuple):
+    """Which spots make a batch: what samplers yield and datasets read."""
+
+    epoch: int
+    spots: np.ndarray  # (m, 2): store, row

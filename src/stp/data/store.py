@@ -2,22 +2,24 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._keys import STORE, STORE_VERSION
-from stp._levels import Level, open_array
-from stp._table import names_digest, names_on_disk
-from stp.patches import ImagePyramid
+from stp.images.levels import Level, open_array
+from stp.images.pyramid import ImagePyramid
 
 if TYPE_CHECKING:
     import zarr
     from scipy.sparse import csr_matrix
+
+
+STORE = "stp_store"  # attribute of a training store
+STORE_VERSION = 1
 
 INSIDE, OUTSIDE = ("1", "1.0", "true"), ("0", "0.0", "false")  # what `obs["in_tissue"]` holds, as text
 
@@ -170,3 +172,23 @@ class SpotStore:
             raise ValueError(f"{self.path} has lost a part of its counts; write the store again")
         parts = (values, indices, self._indptr[start : stop + 1] - low)
         return csr_matrix(parts, shape=(stop - start, self._table["X"].attrs["shape"][1]))
+
+
+def names_on_disk(frame: Any) -> np.ndarray:
+    """Read the index of a dataframe from its zarr group: stored as an array, or as values beside a mask."""
+    index = frame[frame.attrs["_index"]]
+    values = index if hasattr(index, "shape") else index["values"]
+    return np.asarray(values[:], dtype=object)
+
+
+def names_digest(names: Iterable[str]) -> str:
+    """Tell a list of gene names, in their order, from others."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def trainable(stores: list[SpotStore], min_genes: int) -> list[np.ndarray]:
+    """List the spots of each store to train on; refuse stores that have none together."""
+    rows = [store.trainable(min_genes) for store in stores]
+    if not sum(map(len, rows)):
+        raise ValueError(f"no spot of {len(rows)} stores detects {min_genes} genes; lower min_genes")
+    return rows

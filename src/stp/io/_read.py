@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._files import open_file
-from stp._levels import Level, open_array
-from stp._scale import lattice_um_per_unit, resolve, scale_factors
-from stp._table import tie
-from stp.patches import ImagePyramid
+from stp.images.files import open_file
+from stp.images.levels import Level, open_array
+from stp.images.pyramid import ImagePyramid
+from stp.images.scale import lattice_um_per_unit, resolve, scale_factors
+from stp.images.slides import tie
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._table import as_list, get_table, names_on_disk
+from stp.data.store import names_on_disk
+from stp.tables.table import as_list, get_table
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._counts import count_blocks
-from stp._keys import STORE, STORE_VERSION
 from stp._log import logger
-from stp._scale import lattice_um_per_unit
-from stp._table import gene_names, get_table, names_digest, tie
-from stp.data.slides import Slide, check_one_slide, only_slide, spots_in_um
-from stp.io._pixels import empty_image, fill, make_arrays, shape_at
-from stp.vocabulary import Vocabulary
+from stp.data.store import STORE, STORE_VERSION, names_digest
+from stp.genes.vocabulary import Vocabulary
+from stp.images.scale import lattice_um_per_unit
+from stp.images.slides import Slide, check_one_slide, only_slide, spots_in_um, tie
+from stp.io._store_image import empty_image, fill, make_arrays, shape_at
+from stp.tables.counts import count_blocks
+from stp.tables.table import gene_names, get_table
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from stp._splits import Fold, folds
 from stp.metrics._classes import classification_scores
+from stp.metrics._folds import Fold, folds
 
 
 def batch_effect(

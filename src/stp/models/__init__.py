@@ -1,12 +1,12 @@
 """The encoders and Stamp, which joins them; each is built from one config."""
 
-from stp.models.card import ModelCard
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.models.grow import grow
 from stp.models.head import ExpressionHead, ExpressionHeadConfig
-from stp.models.hub import backbones, load_backbone
 from stp.models.image import ImageEncoder, ImageEncoderConfig
-from stp.models.reference import load_reference
+from stp.models.published.backbones import backbones, load_backbone
+from stp.models.published.release import load_reference
+from stp.models.saved.card import ModelCard
 from stp.models.stamp import Stamp, StampConfig
 
 __all__ = [

@@ -1,7 +1,8 @@
 """Where, and in which precision, models compute."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,3 +47,10 @@ def inference(model: nn.Module, device: str | torch.device | None, precision: st
             yield chosen
     finally:
         model.to(home).train(training)
+
+
+def seeded(seed: int, build: Callable[[], Any]) -> Any:
+    """Build a module from a seed, leaving the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build()

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stp._keys import PAD, PAD_ID
-from stp.models.checkpoint import Pretrained
-from stp.models.config import require_positive
-from stp.vocabulary import Vocabulary
+from stp._config import require_positive
+from stp.genes.special_tokens import PAD, PAD_ID
+from stp.genes.vocabulary import Vocabulary
+from stp.models.saved.pretrained import Pretrained
 
 UNUSED_ROWS = 5  # the released embedding has five rows more than there are tokens
 GPU_STEP = 64  # lengths of spots are rounded up to it

@@ -6,11 +6,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from stp._keys import N_SPECIAL
+from stp.genes.special_tokens import N_SPECIAL
+from stp.genes.vocabulary import Vocabulary
 from stp.models.gene import GeneEncoder
+from stp.models.saved.weights import listed
 from stp.models.stamp import Stamp
-from stp.models.weights import listed
-from stp.vocabulary import Vocabulary
 
 Model = TypeVar("Model", GeneEncoder, Stamp)
 BY_TOKEN = ("embeddings.weight", "classifier_head.weight", "classifier_head.bias")  # the spatial head ends so, too

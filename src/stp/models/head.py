@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from stp.models.checkpoint import Pretrained
+from stp.models.saved.pretrained import Pretrained
 
 
 @dataclass(frozen=True)

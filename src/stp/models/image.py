@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stp.models.checkpoint import Pretrained
-from stp.models.config import require_positive
+from stp._config import require_positive
+from stp.models.saved.pretrained import Pretrained
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stp.models.checkpoint import Pretrained
+from stp.genes.vocabulary import Vocabulary
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.models.image import ImageEncoder, ImageEncoderConfig
 from stp.models.pathways import PathwayEncoder
-from stp.vocabulary import Vocabulary
+from stp.models.saved.pretrained import Pretrained
 
 MAX_SCALE = 100.0
 

@@ -1,12 +1,13 @@
 """Pictures: what the model sees, what it predicts, how it learned."""
 
-from stp.pl._curves import training
+from stp.pl._batch_effect import batch_effect
+from stp.pl._confusion import confusion
 from stp.pl._expression import expression, gene_correlation
 from stp.pl._neighborhoods import neighborhoods
 from stp.pl._patches import patches
-from stp.pl._probe import batch_effect, confusion
 from stp.pl._retrieval import retrieval
 from stp.pl._spots import spots
+from stp.pl._training import training
 
 __all__ = [
     "batch_effect",

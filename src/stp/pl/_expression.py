@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp import _keys
-from stp._profiles import LOG_COUNTS, check_unique, profiles, units_of
-from stp._table import as_list, get_table, require
 from stp.metrics import gene_pearson
 from stp.pl import _colors
 from stp.pl._tissue import Tissue
+from stp.tables import keys
+from stp.tables.profiles import LOG_COUNTS, check_unique, profiles, units_of
+from stp.tables.table import as_list, get_table, require
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,7 +26,7 @@ def expression(
     adata: "AnnData | SpatialData",
     genes: str | Sequence[str],
     *,
-    key: str = _keys.EXPRESSION,
+    key: str = keys.EXPRESSION,
     layer: str | None = None,
     image_key: str | None = None,
     um_per_px: float | None = None,
@@ -100,7 +100,7 @@ def expression(
 def gene_correlation(
     adata: "AnnData | SpatialData",
     *,
-    key: str = _keys.EXPRESSION,
+    key: str = keys.EXPRESSION,
     layer: str | None = None,
     n_named: int = 5,
     table_key: str = "table",

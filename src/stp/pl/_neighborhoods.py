@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stp import _keys
-from stp._table import get_table, require
-from stp.neighborhoods import neighborhoods as draw_groups
+from stp.data.neighborhoods import neighborhoods as draw_groups
 from stp.pl import _colors
 from stp.pl._tissue import marker_area
+from stp.tables import keys
+from stp.tables.table import get_table, require
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,7 +21,7 @@ def neighborhoods(
     *,
     size: int = 9,
     seed: int = 0,
-    spatial_key: str = _keys.SPATIAL,
+    spatial_key: str = keys.SPATIAL,
     table_key: str = "table",
 ) -> "Figure":
     """Draw groups of neighboring spots, and the spots that are in none (paper, Algorithm 2).

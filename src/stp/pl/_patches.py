@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stp._table import as_list, get_table
-from stp.data.slides import Slide, only_slide
+from stp.images.slides import Slide, only_slide
 from stp.pl._tissue import picture_of
+from stp.tables.table import as_list, get_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

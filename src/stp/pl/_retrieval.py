@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp import _keys
-from stp._table import get_table, require
-from stp.data.slides import find_slides
+from stp.images.slides import find_slides
 from stp.pl._patches import DRAWN_PX, scale_bar
-from stp.retrieval import weights
+from stp.retrieval.nearest.nearest import weights
+from stp.tables import keys
+from stp.tables.table import get_table, require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ def retrieval(
     spot: str,
     *,
     n_shown: int = 6,
-    key: str = _keys.EXPRESSION,
+    key: str = keys.EXPRESSION,
     patch_um: float = 112.0,
     table_key: str = "table",
 ) -> "Figure":
@@ -72,7 +72,7 @@ def retrieval(
 
     table, made_by = get_table(sdata, table_key), "stp.tl.predict_expression(adata, reference)"
     index, similarity = (
-        np.asarray(require(table, "obsm", name(key), made_by)) for name in (_keys.neighbors, _keys.similarity)
+        np.asarray(require(table, "obsm", name(key), made_by)) for name in (keys.neighbors, keys.similarity)
     )
     if spot not in table.obs_names:
         raise KeyError(f"no spot {spot!r}; choose from the table's obs_names")

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stp._table import as_list, get_table, require
-from stp.data.slides import only_slide
+from stp.images.slides import only_slide
 from stp.pl import _colors
 from stp.pl._tissue import Tissue
+from stp.tables.table import as_list, get_table, require
 
 if TYPE_CHECKING:
     from anndata import AnnData

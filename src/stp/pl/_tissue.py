@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._levels import with_gaps
-from stp._table import get_table, require
-from stp.data.slides import Slide, only_slide
+from stp.images.levels import with_gaps
+from stp.images.slides import Slide, only_slide
 from stp.pl import _colors
+from stp.tables.table import get_table, require
 
 if TYPE_CHECKING:
     from anndata import AnnData

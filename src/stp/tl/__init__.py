@@ -1,12 +1,13 @@
 """Tokens, embeddings and predictions of the spots of an AnnData or SpatialData, and their scores."""
 
-from stp.tl._batch import batch_effect
-from stp.tl._embed import embed_genes, fuse
+from stp.tl._batch_effect import batch_effect
+from stp.tl._embed_genes import embed_genes
 from stp.tl._embed_images import embed_images
 from stp.tl._embed_pathways import embed_pathways
-from stp.tl._expression import predict_expression
-from stp.tl._probe import linear_probe
-from stp.tl._regression import apply_expression_head, regress_expression
+from stp.tl._fuse import fuse
+from stp.tl._linear_probe import linear_probe
+from stp.tl._predict_expression import predict_expression
+from stp.tl._regress_expression import apply_expression_head, regress_expression
 from stp.tl._scores import score_clusters, score_expression, score_retrieval
 from stp.tl._tokenize import tokenize
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stp import _keys
 from stp._log import logger
-from stp._table import begin, record
-from stp.data.slides import Slide, find_slides
+from stp.images.slides import Slide, find_slides
 from stp.models.device import choose_precision, inference
 from stp.models.image import ImageEncoder
 from stp.models.stamp import Stamp
-from stp.tl._batches import Results, identity, progress_of
+from stp.tables import keys
+from stp.tables.table import begin, record
+from stp.tl._embed_shared import Results, identity, progress_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,7 +37,7 @@ def embed_images(
     precision: str = "auto",
     progress: bool = True,
     table_key: str = "table",
-    key_added: str = _keys.IMAGES,
+    key_added: str = keys.IMAGES,
     copy: bool = False,
 ) -> "AnnData | None":
     """Embed spots by the H&E patch around them (paper, section 3.3).
@@ -122,7 +122,7 @@ def embed_images(
     for slide in slides:
         inside[slide.rows] = slide.pyramid.inside(slide.centers, **window)
     results.write(table, key_added)
-    table.obs[_keys.inside(key_added)] = inside
+    table.obs[keys.inside(key_added)] = inside
     params = {"allow_upsampling": allow_upsampling, "precision": choose_precision(chosen, precision), **window}
     params["regions"] = {slide.region: _origin(slide) for slide in slides}
     record(table, key_added, params, model=made_by)

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from stp import _keys
-from stp._counts import count_blocks
 from stp._log import logger
-from stp._table import begin, gene_names, record
+from stp.genes.pathways import membership, set_scores
 from stp.models.stamp import Stamp
-from stp.pathways import membership, set_scores
-from stp.tl._batches import Results, identity
+from stp.tables import keys
+from stp.tables.counts import count_blocks
+from stp.tables.table import begin, gene_names, record
+from stp.tl._embed_shared import Results, identity
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,7 +25,7 @@ def embed_pathways(
     layer: str | None = None,
     gene_ids_key: str | None = None,
     table_key: str = "table",
-    key_added: str = _keys.PATHWAYS,
+    key_added: str = keys.PATHWAYS,
     copy: bool = False,
 ) -> "AnnData | None":
     """Embed spots by the activity of gene sets: mean log1p expression, standardized as in training.

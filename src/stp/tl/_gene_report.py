@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stp._gene_names import Names
 from stp._log import logger
+from stp.genes.names import Names
 
 if TYPE_CHECKING:
     import pandas as pd

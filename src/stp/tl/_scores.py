@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stp import _keys, metrics
-from stp._counts import log_normalized_blocks
-from stp._profiles import LOG_COUNTS, check_unique
-from stp._table import begin, has_value, record, require, require_column
-from stp.data.references import open_references
+from stp import metrics
+from stp.tables import keys
+from stp.tables.counts import log_normalized_blocks
+from stp.tables.profiles import LOG_COUNTS, check_unique
+from stp.tables.references import open_references
+from stp.tables.table import begin, has_value, record, require, require_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,7 +23,7 @@ def score_clusters(
     label_key: str,
     cluster_key: str,
     *,
-    use_rep: str = _keys.FUSED,
+    use_rep: str = keys.FUSED,
     table_key: str = "table",
     key_added: str = "stp_cluster_scores",
     copy: bool = False,
@@ -70,7 +71,7 @@ def score_clusters(
     ['ari', 'calinski_harabasz']
     """
     adata = begin(adata, table_key, copy)
-    embedding = np.asarray(require(adata, "obsm", use_rep, _keys.made_by(use_rep)))
+    embedding = np.asarray(require(adata, "obsm", use_rep, keys.made_by(use_rep)))
     columns = [
         require_column(adata, label_key, "label_key"),
         require(adata, "obs", cluster_key, "sc.tl.leiden(adata)"),
@@ -92,7 +93,7 @@ def score_expression(
     adata: "AnnData | SpatialData",
     reference: "AnnData | SpatialData | str | Path | Iterable[AnnData | SpatialData | str | Path]",
     *,
-    key: str = _keys.EXPRESSION,
+    key: str = keys.EXPRESSION,
     n_genes: int = 100,
     layer: str | None = None,
     table_key: str = "table",
@@ -172,8 +173,8 @@ def score_expression(
 def score_retrieval(
     adata: "AnnData | SpatialData",
     *,
-    use_rep: str = _keys.aligned(_keys.IMAGES),
-    reference_rep: str = _keys.aligned(_keys.GENES),
+    use_rep: str = keys.aligned(keys.IMAGES),
+    reference_rep: str = keys.aligned(keys.GENES),
     table_key: str = "table",
     key_added: str = "stp_retrieval_scores",
     copy: bool = False,
@@ -217,7 +218,7 @@ def score_retrieval(
     True
     """
     adata = begin(adata, table_key, copy)
-    pair = [np.asarray(require(adata, "obsm", rep, _keys.made_by(rep))) for rep in (use_rep, reference_rep)]
+    pair = [np.asarray(require(adata, "obsm", rep, keys.made_by(rep))) for rep in (use_rep, reference_rep)]
     known = np.isfinite(pair[0]).all(axis=1) & np.isfinite(pair[1]).all(axis=1)
     if not (n := int(known.sum())):
         raise ValueError(f"no spot has both obsm[{use_rep!r}] and obsm[{reference_rep!r}]")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp import _keys
-from stp._counts import as_csr, get_counts, is_lazy, row_blocks
-from stp._ranks import RankTable, rank_table
-from stp._table import begin, gene_names, record
-from stp.models.checkpoint import CONFIG
+from stp.genes.rank_kernel import RankTable, rank_table
+from stp.genes.tokens import rank_genes
+from stp.genes.vocabulary import Vocabulary
+from stp.models.saved.pretrained import CONFIG
+from stp.tables import keys
+from stp.tables.counts import as_csr, get_counts, is_lazy, row_blocks
+from stp.tables.table import begin, gene_names, record
 from stp.tl._gene_report import check_coverage, gene_report, say, warn_of_spots
-from stp.tokens import rank_genes
-from stp.vocabulary import Vocabulary
 
 CONTEXT_LENGTH = 1500
 
@@ -32,7 +32,7 @@ def tokenize(
     gene_ids_key: str | None = None,
     context_length: int | None = None,
     table_key: str = "table",
-    key_added: str = _keys.TOKENS,
+    key_added: str = keys.TOKENS,
     copy: bool = False,
 ) -> "AnnData | None":
     """Rank the detected genes of each spot by count / mean, highest first (paper, Algorithm 1).
@@ -105,7 +105,7 @@ def tokenize(
     report = gene_report(names, found, unmapped, total)
     say(key_added, found, report, coverage, n_tokens)
     adata.obsm[key_added] = tokens
-    adata.obs[_keys.n_tokens(key_added)] = n_tokens
+    adata.obs[keys.n_tokens(key_added)] = n_tokens
     params = {
         "layer": layer,
         "gene_ids_key": gene_ids_key,

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from stp import _keys
-from stp._provenance import model_of
-from stp.data.references import blocks, open_references
 from stp.metrics import recall_at_k
+from stp.models.device import seeded
 from stp.models.stamp import Stamp
+from stp.tables import keys
+from stp.tables.provenance import model_of
+from stp.tables.references import blocks, open_references
 from stp.train.config import AdaptConfig
-from stp.train.corpus import seeded
-from stp.train.features import SpotArrays, train_on
+from stp.train.frozen import SpotArrays, train_on
 from stp.train.tasks import Adaptation
 from stp.train.validation import RECALL_AT
 
@@ -26,8 +26,8 @@ def adapt(
     model: Stamp | str | Path,
     config: AdaptConfig = AdaptConfig(),
     validation: Any = (),
-    images_rep: str = _keys.IMAGES,
-    genes_rep: str = _keys.GENES,
+    images_rep: str = keys.IMAGES,
+    genes_rep: str = keys.GENES,
     table_key: str = "table",
     resume: bool = True,
 ) -> Stamp:
@@ -117,7 +117,7 @@ def _features(tables: dict[str, Any], reps: dict[str, str], of_model: str) -> Sp
     for label, table in tables.items():
         for rep in reps.values():
             if rep not in table.obsm:
-                raise KeyError(f"obsm[{rep!r}] of {label} is missing; run {_keys.made_by(rep)} first")
+                raise KeyError(f"obsm[{rep!r}] of {label} is missing; run {keys.made_by(rep)} first")
             made_by = model_of(table, rep)
             if made_by is not None and made_by["digest"] != of_model:
                 raise ValueError(

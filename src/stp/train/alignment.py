@@ -14,32 +14,32 @@ from stp.data.pairs import CELLS, PairDataset
 from stp.data.samplers import SpotSampler
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
-from stp.models.card import ModelCard
+from stp.genes.vocabulary import Vocabulary
+from stp.models.device import seeded
 from stp.models.gene import GeneEncoder
 from stp.models.image import ImageEncoderConfig
 from stp.models.lora import add_adapters, merged
+from stp.models.saved.card import ModelCard
+from stp.models.saved.pretrained import save_with_scores
 from stp.models.stamp import Stamp, StampConfig
 from stp.train.config import AlignConfig
 from stp.train.corpus import (
     Corpus,
     Stores,
+    _require_sets,
+    _targets,
     described,
     open_stores,
     require,
     require_image,
-    save_with_scores,
-    seeded,
-    settings,
     told,
-    trainable,
 )
-from stp.train.loop import fit
-from stp.train.plan import fitted
-from stp.train.run import Run
+from stp.train.engine.batch_plan import fitted
+from stp.train.engine.loop import fit
+from stp.train.engine.processes import join
+from stp.train.engine.run_dir import Run, settings
 from stp.train.tasks import Alignment
 from stp.train.validation import recall
-from stp.train.world import join
-from stp.vocabulary import Vocabulary
 
 
 def align(
@@ -142,15 +142,6 @@ def _genes(
     return genes, genes.vocabulary
 
 
-def _require_sets(stores: list[SpotStore], config: AlignConfig) -> None:
-    together = config.spots_per_slide
-    if max(map(len, trainable(stores, config.min_genes))) < together:
-        raise ValueError(
-            f"no store has {together} spots that detect {config.min_genes} genes to enter a batch together; "
-            "lower spots_per_slide or min_genes"
-        )
-
-
 def _stamp(model: StampConfig, vocabulary: Vocabulary, genes: GeneEncoder | None, config: AlignConfig) -> Stamp:
     """Build what training starts from, with what is trained of it."""
     stamp = seeded(config.seed, lambda: Stamp(model, vocabulary))
@@ -202,19 +193,6 @@ def _align(
     task = Alignment(stamp, losses=config.losses, gather=gather, micro_batch=config.micro_batch)
     fit(task, dataset, sampler, plan, config, run, validate=validate, keep=partial(_keep, stamp, config, run.path))
     run.finish(1)
-
-
-def _targets(
-    run: Run, corpus: Corpus, stamp: Stamp, sets: Mapping[str, np.ndarray], config: AlignConfig
-) -> dict[str, SpotFile]:
-    """Compute what images are aligned with, by name."""
-    targets: dict[str, SpotFile] = {}
-    if stamp.gene_encoder is not None and corpus.tokens is not None:
-        frozen = config.trained != "all"
-        targets["genes"] = corpus.encoded(run, stamp.gene_encoder, config) if frozen else corpus.tokens
-    if sets:
-        targets["pathways"] = corpus.scored(run, stamp.vocabulary, sets)
-    return targets
 
 
 def _pairs(

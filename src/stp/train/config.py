@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stp.models.config import require_not_negative, require_positive
+from stp._config import require_not_negative, require_positive
 
 LOSSES = ("patch_target", "region_target", "patch_region", "localization")
 

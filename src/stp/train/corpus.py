@@ -3,7 +3,7 @@
 import dataclasses
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -14,14 +14,13 @@ import torch
 from stp.data.pairs import CELLS
 from stp.data.ranking import rank_stores, score_stores
 from stp.data.spot_file import SpotFile
-from stp.data.store import SpotStore
-from stp.models.checkpoint import Pretrained
+from stp.data.store import SpotStore, trainable
+from stp.genes.vocabulary import Vocabulary
 from stp.models.device import inference
 from stp.models.gene import GeneEncoder
-from stp.train.config import LoopConfig
-from stp.train.run import Run
-from stp.train.world import World
-from stp.vocabulary import Vocabulary
+from stp.models.stamp import Stamp
+from stp.train.config import AlignConfig, LoopConfig
+from stp.train.engine.run_dir import Run
 
 Stores = Iterable[str | Path]
 ENCODED_AT_A_TIME = 256
@@ -117,14 +116,6 @@ def _require_room(stores: list[SpotStore], folder: Path) -> None:
         )
 
 
-def trainable(stores: list[SpotStore], min_genes: int) -> list[np.ndarray]:
-    """List the spots of each store to train on; refuse stores that have none together."""
-    rows = [store.trainable(min_genes) for store in stores]
-    if not sum(map(len, rows)):
-        raise ValueError(f"no spot of {len(rows)} stores detects {min_genes} genes; lower min_genes")
-    return rows
-
-
 def open_stores(stores: Stores, validation: Stores, table_key: str) -> tuple[list[SpotStore], list[SpotStore]]:
     """Open the stores to train on and to validate with; refuse one path alone, no store to train on, one twice."""
     for name, paths in (("stores", stores), ("validation", validation)):
@@ -166,13 +157,6 @@ def require_image(stores: Sequence[SpotStore], um_per_px: float) -> None:
             raise ValueError(f"{store.path}: {error}") from error
 
 
-def settings(config: LoopConfig, world: World, **about: Any) -> dict[str, Any]:
-    """Collect all that decides the result of a run; where it computes, reads sets and how often it logs does not."""
-    free = ("device", "n_workers", "log_every", "checkpoint_every", "gene_sets")
-    values = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
-    return {**about, "config": values, "processes": world.size}
-
-
 def told(training: list[SpotStore], held_out: list[SpotStore], table_key: str) -> dict[str, Any]:
     """Tell stores, and what they hold, for `settings`: a store that was written anew makes another run."""
     return {
@@ -193,14 +177,23 @@ def _described(corpus: Corpus) -> str:
     return f"{sum(map(len, corpus.rows))} spots of {', '.join(store.path.name for store in corpus.stores)}"
 
 
-def save_with_scores(model: Pretrained, path: Path, scores: dict[str, float]) -> None:
-    """Save a model whose card has the scores of its validation."""
-    model.card = dataclasses.replace(model.card, metrics=scores)
-    model.save_pretrained(path)
+def _require_sets(stores: list[SpotStore], config: AlignConfig) -> None:
+    together = config.spots_per_slide
+    if max(map(len, trainable(stores, config.min_genes))) < together:
+        raise ValueError(
+            f"no store has {together} spots that detect {config.min_genes} genes to enter a batch together; "
+            "lower spots_per_slide or min_genes"
+        )
 
 
-def seeded(seed: int, build: Callable[[], Any]) -> Any:
-    """Build a module from a seed, leaving the global random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return build()
+def _targets(
+    run: Run, corpus: Corpus, stamp: Stamp, sets: Mapping[str, np.ndarray], config: AlignConfig
+) -> dict[str, SpotFile]:
+    """Compute what images are aligned with, by name."""
+    targets: dict[str, SpotFile] = {}
+    if stamp.gene_encoder is not None and corpus.tokens is not None:
+        frozen = config.trained != "all"
+        targets["genes"] = corpus.encoded(run, stamp.gene_encoder, config) if frozen else corpus.tokens
+    if sets:
+        targets["pathways"] = corpus.scored(run, stamp.vocabulary, sets)
+    return targets

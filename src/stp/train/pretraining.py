@@ -7,19 +7,21 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from stp.data.dataset import TokenDataset
+from stp.data.masked_tokens import TokenDataset
 from stp.data.samplers import GroupSampler, SpotSampler
-from stp.models.card import ModelCard
+from stp.genes.vocabulary import Vocabulary
+from stp.models.device import seeded
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
+from stp.models.saved.card import ModelCard
+from stp.models.saved.pretrained import save_with_scores
 from stp.train.config import Phase, PretrainConfig
-from stp.train.corpus import Corpus, Stores, described, open_stores, require, save_with_scores, seeded, settings, told
-from stp.train.loop import fit
-from stp.train.plan import Plan, fitted
-from stp.train.run import Run
+from stp.train.corpus import Corpus, Stores, described, open_stores, require, told
+from stp.train.engine.batch_plan import Plan, fitted
+from stp.train.engine.loop import fit
+from stp.train.engine.processes import World, join
+from stp.train.engine.run_dir import Run, settings
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
 from stp.train.validation import masked_loss
-from stp.train.world import World, join
-from stp.vocabulary import Vocabulary
 
 GROUP = 9  # spots of a neighborhood, the center included
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from stp import _keys
-from stp._profiles import choose_genes, one_unit, profiles
-from stp._provenance import model_of, require_one_model
-from stp.data.references import blocks, open_references
+from stp.models.device import seeded
 from stp.models.head import ExpressionHead, ExpressionHeadConfig
+from stp.tables import keys
+from stp.tables.profiles import choose_genes, one_unit, profiles
+from stp.tables.provenance import model_of, require_one_model
+from stp.tables.references import blocks, open_references
 from stp.train.config import RegressionConfig
-from stp.train.corpus import seeded
-from stp.train.features import SpotArrays, train_on
+from stp.train.frozen import SpotArrays, train_on
 from stp.train.tasks import ExpressionRegression
 
 
@@ -24,7 +24,7 @@ def fit_expression_head(
     genes: str | Sequence[str] | None = None,
     config: RegressionConfig = RegressionConfig(),
     validation: Any = (),
-    use_rep: str = _keys.IMAGES,
+    use_rep: str = keys.IMAGES,
     layer: str | None = None,
     table_key: str = "table",
     resume: bool = True,
@@ -81,7 +81,7 @@ def fit_expression_head(
     held_out = open_references(validation, table_key, allow_none=True)
     named = {**tables, **{f"validation: {label}": table for label, table in held_out.items()}}
     if lacking := [label for label, table in named.items() if use_rep not in table.obsm]:
-        raise KeyError(f"obsm[{use_rep!r}] of {', '.join(lacking)} is missing; run {_keys.made_by(use_rep)} first")
+        raise KeyError(f"obsm[{use_rep!r}] of {', '.join(lacking)} is missing; run {keys.made_by(use_rep)} first")
     made_by = require_one_model({label: model_of(table, use_rep) for label, table in named.items()})
     chosen, units = choose_genes(tables, genes), one_unit(named, layer)
     choose_genes(named, chosen)

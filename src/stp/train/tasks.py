@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from stp._keys import PAD_ID
-from stp.augmentation import stained, turned, turned_cells
-from stp.losses import contrast, grid_pool, localization_logits, pooled_context, symmetric_contrast
+from stp.data.augmentation import stained, turned, turned_cells
+from stp.genes.special_tokens import PAD_ID
 from stp.models.gene import GeneEncoder
 from stp.models.head import ExpressionHead
 from stp.models.stamp import Stamp
 from stp.train.config import LOSSES
+from stp.train.losses import contrast, grid_pool, localization_logits, pooled_context, symmetric_contrast
 
 Batch = dict[str, torch.Tensor]
 Gather = Callable[[torch.Tensor], tuple[torch.Tensor, int]]

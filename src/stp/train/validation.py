@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from stp.data.dataset import Picks, TokenDataset
+from stp.data.masked_tokens import TokenDataset
 from stp.data.pairs import PairDataset
+from stp.data.samplers import Picks
 from stp.metrics import recall_at_k
 from stp.models.device import autocast
 from stp.models.gene import GeneEncoder

@@ -1,0 +1,1 @@
+"""From gene names and counts to tokens."""

@@ -1,0 +1,1 @@
+"""The measured spots that are most similar to a query."""

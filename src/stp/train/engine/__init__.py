@@ -1,0 +1,1 @@
+"""Training without biology or data: steps, processes, run directories."""

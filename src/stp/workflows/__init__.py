@@ -1,0 +1,1 @@
+"""What combines verbs, plots and training."""

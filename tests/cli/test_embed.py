@@ -1,0 +1,270 @@
+"""`stp embed`: in this process, under torchrun, and killed at any moment."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+import spatialdata
+import torch
+import zarr
+
+from stp import tl
+from stp.cli.main import main
+from stp.io import write_store
+from stp.models import Stamp
+
+TORCHRUN, STP = (Path(sys.executable).with_name(name) for name in ("torchrun", "stp"))
+KEYS = ("X_stp_genes", "X_stp_images")
+N_KILLS = 6
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, tiny_config, vocabulary):
+    """Two Stamps of other weights, and a gene and an image encoder, as folders."""
+    folder = tmp_path_factory.mktemp("models")
+    with torch.random.fork_rng():
+        for seed, name in enumerate(("one", "two")):
+            torch.manual_seed(seed)
+            Stamp(tiny_config, vocabulary).save_pretrained(folder / name)
+    one = Stamp.from_pretrained(folder / "one")
+    one.gene_encoder.save_pretrained(folder / "genes")
+    one.image_encoder.save_pretrained(folder / "images")
+    pathways = dataclasses.replace(tiny_config, gene=None, pathways={"a set": 3})
+    Stamp(pathways, vocabulary).save_pretrained(folder / "pathways")
+    return folder
+
+
+@pytest.fixture
+def slides(stores, tmp_path):
+    """Copies of two stores to embed."""
+    return [Path(shutil.copytree(store, tmp_path / store.name)) for store in stores[:2]]
+
+
+def embed(*stores, model, **how):
+    manifest = stores[0].parent / "manifest.jsonl"
+    command = ["embed", *stores, "--model", model, "--manifest", manifest, *how.get("options", ())]
+    status = main([str(part) for part in command])
+    return status, lines(manifest)
+
+
+def lines(manifest):
+    return [json.loads(line) for line in manifest.read_text().splitlines()]
+
+
+def table_of(store):
+    return spatialdata.read_zarr(store)["table"]
+
+
+def test_embeddings_are_those_of_the_verbs(slides, models):
+    status, (one, two) = embed(*slides, model=models / "one")
+    assert (status, one["status"], two["written"]) == (0, "embedded", list(KEYS))
+    stamp = Stamp.from_pretrained(models / "one")
+    assert one["model"] == {"name": "one", "digest": stamp.digest}
+    for store in slides:
+        found, expected = table_of(store), spatialdata.read_zarr(store)
+        for key in KEYS:
+            del expected["table"].obsm[key]
+        tl.tokenize(expected, stamp)
+        tl.embed_genes(expected, stamp)
+        tl.embed_images(expected, stamp)
+        for key in KEYS:
+            np.testing.assert_array_equal(found.obsm[key], expected["table"].obsm[key])
+            np.testing.assert_array_equal(found.obsm[f"{key}_aligned"], expected["table"].obsm[f"{key}_aligned"])
+            assert found.uns[key]["model"]["digest"] == stamp.digest
+        assert found.obs["X_stp_images_inside"].equals(expected["table"].obs["X_stp_images_inside"])
+
+
+def test_what_is_finished_is_skipped_and_another_model_replaces_it(slides, models):
+    store = slides[0]
+    embed(store, model=models / "one")
+    before = {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()}
+    assert [line["status"] for line in embed(store, model=models / "one")[1]] == ["embedded", "skipped"]
+    assert {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()} == before
+    first = table_of(store).obsm["X_stp_genes"]
+    assert embed(store, model=models / "two")[1][-1]["status"] == "embedded"
+    assert not np.array_equal(table_of(store).obsm["X_stp_genes"], first)
+    assert embed(store, model=models / "two")[1][-1]["status"] == "skipped"
+
+
+def test_one_part_that_is_missing_is_all_that_is_made(slides, models):
+    store = slides[0]
+    embed(store, model=models / "one")
+    shutil.rmtree(store / "tables" / "table" / "uns" / "X_stp_images")
+    assert embed(store, model=models / "one")[1][-1]["written"] == ["X_stp_images"]
+
+
+def test_encoders_alone_embed_what_they_read(slides, models):
+    assert embed(slides[0], model=models / "genes")[1][-1]["written"] == ["X_stp_genes"]
+    assert "X_stp_genes_aligned" not in table_of(slides[0]).obsm
+    for name in ("images", "pathways"):  # a Stamp of pathways alone reads no tokens
+        assert embed(slides[0], model=models / name)[1][-1]["written"] == ["X_stp_images"]
+
+
+def test_vectors_of_a_model_before_do_not_stay_beside_those_of_one_that_has_none(slides, models):
+    embed(slides[0], model=models / "one")
+    assert "X_stp_genes_aligned" in table_of(slides[0]).obsm
+    embed(slides[0], model=models / "genes")
+    obsm = table_of(slides[0]).obsm
+    assert "X_stp_genes_aligned" not in obsm and {"X_stp_genes", "X_stp_images_aligned"} <= set(obsm)
+
+
+def test_a_store_that_fails_does_not_stop_the_rest_and_the_manifest_says_why(slides, models, adata, tmp_path, capsys):
+    damaged, nowhere, no_image = slides[0], tmp_path / "nowhere.zarr", tmp_path / "counts.zarr"
+    shutil.rmtree(damaged / "tables" / "table" / "X")
+    write_store(adata, no_image)
+    status, found = embed(nowhere, damaged, no_image, slides[1], no_image, model=models / "one")
+    assert status == 1
+    assert [line["status"] for line in found] == ["failed", "failed", "embedded", "embedded"]
+    assert found[0]["error"] == f"FileNotFoundError: no store at {nowhere}"
+    assert found[2]["written"] == ["X_stp_genes"], "a Stamp embeds the genes of a store without an image"
+    assert "2 stores failed: see " in capsys.readouterr().out
+    for name, kind in (("images", "an image encoder"), ("pathways", "a Stamp of pathways alone")):
+        status, found = embed(no_image, model=models / name)
+        assert status == 1 and "counts.zarr has no image, and " in found[-1]["error"], kind
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nowhere", "has no config.json; give a folder of stp.train, or one of"), ("odd", "holds a Oddity; embeddings")],
+)
+def test_a_model_that_is_none_is_refused_before_any_work(name, message, slides, tmp_path, capsys):
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_text('{"class": "Oddity"}')
+    with pytest.raises(SystemExit) as stopped:
+        embed(slides[0], model=tmp_path / name)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "manifest.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "gpu"], "device 'gpu' cannot be used here"),
+        (["--batch-size", "0"], "batch_size must be positive, not 0"),
+        (["--manifest", "."], ". is a folder; give a file for the manifest"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_options_that_cannot_be_are_refused_before_any_store(options, message, slides, models, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        embed(slides[0], model=models / "one", options=options)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "manifest.jsonl").exists()
+
+
+def test_processes_under_torchrun_divide_the_stores_and_outlive_a_failure(slides, models, tmp_path):
+    manifest, nowhere = tmp_path / "manifest.jsonl", tmp_path / "nowhere.zarr"
+    command = [TORCHRUN, "--no-python", "--nproc-per-node", "2", STP, "embed", slides[0], nowhere, slides[1]]
+    done = subprocess.run(
+        [*map(str, command), "--model", models / "one", "--manifest", manifest],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = {Path(line["store"]).name: line for line in lines(manifest)}
+    assert done.returncode == 1, done.stderr
+    assert {name: (line["status"], line["process"]) for name, line in found.items()} == {
+        "slide0.zarr": ("embedded", 0),
+        "nowhere.zarr": ("failed", 1),
+        "slide1.zarr": ("embedded", 0),
+    }
+    for store in slides:
+        assert set(KEYS) <= set(table_of(store).obsm)
+
+
+# Forks of one process that has imported everything; a fork is killed at a number of writes into the stores.
+DRIVER = """
+import os, signal, sys
+import spatialdata, stp.cli.embed, timm
+from stp import cli
+folder, *arguments = sys.argv[1:]
+CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
+writes, last = 0, float("inf")
+
+def watch(event, values):
+    global writes
+    writing = event == "open" and values[2] & (os.O_WRONLY | os.O_RDWR)
+    if (event in CHANGES or writing) and str(values[0]).startswith(folder):
+        writes += 1
+        if writes > last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+print("ready", flush=True)
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        last = float(line)
+        sys.addaudithook(watch)
+        cli.main(arguments)
+        print(writes, flush=True)
+        os._exit(0)
+    if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
+        print("killed", flush=True)
+"""
+
+
+@pytest.fixture
+def driver(slides, models, tmp_path):
+    command = [sys.executable, "-c", DRIVER, tmp_path, "embed", *slides, "--model", models / "two"]
+    command += ["--manifest", tmp_path / "manifest.jsonl"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(list(map(str, command)), **pipes, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        assert process.stdout.readline() == "ready\n"
+
+        def run(writes):
+            """Run until so many writes are done; returns their number, or "killed"."""
+            process.stdin.write(f"{writes}\n")
+            process.stdin.flush()
+            return process.stdout.readline().strip()
+
+        yield run
+        process.stdin.close()
+
+
+def check_readable(store, counts, expected):
+    """Counts are as they were, and an embedding that says which model made it is the one of that model."""
+    table = table_of(store)
+    assert (table.X != counts).nnz == 0
+    for key in KEYS:
+        if key in table.uns:
+            digest = table.uns[key]["model"]["digest"]
+            np.testing.assert_array_equal(table.obsm[key], expected[digest][store.name, key])
+
+
+def test_killed_at_any_moment_stores_are_readable_and_the_rest_is_done_next_time(slides, models, driver, tmp_path):
+    counts = {store: table_of(store).X for store in slides}
+    expected = {}
+    for model in ("two", "one"):  # one stays on disk: what is killed is its replacement
+        embed(*slides, model=models / model)
+        digest = Stamp.from_pretrained(models / model).digest
+        expected[digest] = {(store.name, key): table_of(store).obsm[key] for store in slides for key in KEYS}
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    for store in slides:
+        shutil.copytree(store, whole / store.name)
+    n_writes = int(driver("inf"))
+    assert n_writes > 50
+    for writes in np.linspace(2, n_writes - 2, N_KILLS).astype(int):
+        for store in slides:
+            shutil.rmtree(store)
+            shutil.copytree(whole / store.name, store)
+        assert driver(writes) == "killed"
+        for store in slides:
+            check_readable(store, counts[store], expected)
+    assert embed(*slides, model=models / "two")[0] == 0
+    digest = Stamp.from_pretrained(models / "two").digest
+    for store in slides:
+        group = zarr.open_consolidated(store, mode="r")
+        for key in KEYS:
+            np.testing.assert_array_equal(group[f"tables/table/obsm/{key}"][:], expected[digest][store.name, key])
+            assert anndata.io.read_elem(group[f"tables/table/uns/{key}/model/digest"]) == digest
+        assert not list(store.parent.glob(".*.results"))

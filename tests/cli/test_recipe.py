@@ -1,0 +1,134 @@
+import pytest
+
+from stp import Vocabulary
+from stp.cli.main import main
+from stp.cli.recipe import read_recipe
+from stp.models import GeneEncoderConfig, ImageEncoderConfig
+from stp.train import AlignConfig, Phase, PretrainConfig, align, pretrain
+
+
+@pytest.fixture
+def folder(stores, vocabulary, tmp_path):
+    vocabulary.save(tmp_path / "vocabulary.parquet")
+    for number, store in enumerate(stores):
+        (tmp_path / f"slide{number}.zarr").symlink_to(store)
+    return tmp_path
+
+
+def written(folder, text):
+    (folder / "recipe.toml").write_text(text)
+    return folder / "recipe.toml"
+
+
+def test_pretrain(folder, vocabulary):
+    text = """
+    stores = ["slide[01].zarr"]
+    validation = ["slide2.zarr"]
+    output_dir = "runs/genes"
+    vocabulary = "vocabulary.parquet"
+    learning_rate = 1e-3
+    resume = false
+    [model]
+    width = 64
+    [[phase]]
+    epochs = 2
+    [[phase]]
+    objective = "neighborhood"
+    """
+    stage, arguments = read_recipe(written(folder, text), "pretrain")
+    assert stage is pretrain
+    assert arguments.pop("vocabulary").digest == vocabulary.digest
+    assert arguments == {
+        "stores": [folder / "slide0.zarr", folder / "slide1.zarr"],
+        "validation": [folder / "slide2.zarr"],
+        "output_dir": folder / "runs/genes",
+        "table_key": "table",
+        "resume": False,
+        "model": GeneEncoderConfig(width=64),
+        "config": PretrainConfig(learning_rate=1e-3, phases=(Phase(epochs=2), Phase(objective="neighborhood"))),
+    }
+
+
+def test_without_a_vocabulary_the_human_one_is_fitted(folder, stores):
+    text = f'stores = ["{folder}/slide*.zarr"]\noutput_dir = "out"'
+    _, arguments = read_recipe(written(folder, text), "pretrain")
+    assert len(arguments["stores"]) == len(stores)
+    assert arguments["vocabulary"].digest == Vocabulary.default().fit(stores).digest
+    assert arguments["config"] == PretrainConfig()
+
+
+def test_align(folder):
+    text = """
+    stores = ["slide0.zarr"]
+    output_dir = "out"
+    gene_encoder = "runs/genes"
+    epochs = 3
+    [image_encoder]
+    backbone = "vit_tiny_patch16_224"
+    """
+    stage, arguments = read_recipe(written(folder, text), "align")
+    assert stage is align
+    assert arguments["gene_encoder"] == folder / "runs/genes"
+    assert arguments["config"] == AlignConfig(epochs=3)
+    assert arguments["image_encoder"] == ImageEncoderConfig("vit_tiny_patch16_224")
+
+
+def test_a_folder_may_have_brackets_in_its_name(stores, tmp_path):
+    folder = tmp_path / "run [1]"
+    folder.mkdir()
+    for number in (0, 1):
+        (folder / f"[{number}].zarr").symlink_to(stores[number])
+    path = written(folder, 'stores = ["[[][01]].zarr"]\nvalidation = ["[1].zarr"]\noutput_dir = "out"')
+    _, arguments = read_recipe(path, "pretrain")
+    assert arguments["stores"] == [folder / "[0].zarr", folder / "[1].zarr"]
+    assert arguments["validation"] == [folder / "[1].zarr"]
+
+
+def test_the_vocabulary_is_fitted_to_the_table_that_is_trained_on(folder):
+    path = written(folder, 'stores = ["slide0.zarr"]\noutput_dir = "out"\ntable_key = "bins"')
+    with pytest.raises(ValueError, match="table 'bins'"):
+        read_recipe(path, "pretrain")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('stores = ["slide0.zarr"]', r"lacks \['output_dir'\]"),
+        ('output_dir = "out"', r"lacks \['stores'\]"),
+        ('stores = ["*.zip"]\noutput_dir = "out"', r"no store matches '\*\.zip'"),
+        ('stores = ["gone.zarr"]\noutput_dir = "out"', "no store matches 'gone.zarr'"),
+        ('stores = ["slide0.zarr"]\noutput_dir = "out"\nlerning_rate = 1', r"unknown keys \['lerning_rate'\]"),
+        ('stores = ["slide0.zarr"]\noutput_dir = "out"\n[model]\nwidht = 1', r"GeneEncoderConfig has no \['widht'\]"),
+        ('stores = ["slide0.zarr"]\noutput_dir = "out"\n[[phase]]\nepoch = 1', r"Phase has no \['epoch'\]"),
+        ('stores = ["slide0.zarr"]\noutput_dir = "out"\nlearning_rate = -1', "learning_rate must be positive"),
+        ("stores = [", "is no TOML"),
+        ('stores = "slide0.zarr"\noutput_dir = "out"', "stores must be a list, not 'slide0.zarr'"),
+        ('stores = ["slide0.zarr"]\noutput_dir = "out"\nresume = "no"', "resume must be bool, not 'no'"),
+        ('stores = ["slide0.zarr"]\noutput_dir = "out"\nvocabulary = 1', "vocabulary must be str, not 1"),
+        ('stores = ["slide0.zarr"]\noutput_dir = "out"\n[model]\nn_heads = 0', "n_heads must be positive, not 0"),
+    ],
+)
+def test_what_is_wrong_is_named_before_any_work(folder, text, message, capsys):
+    path = written(folder, text)
+    with pytest.raises(ValueError, match=message):
+        read_recipe(path, "pretrain")
+    with pytest.raises(SystemExit, match="2"):
+        main(["pretrain", str(path)])
+    assert "error:" in capsys.readouterr().err
+    assert not (folder / "out").exists()
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["align", str(tmp_path / "recipe.toml")])
+    assert "recipe.toml" in capsys.readouterr().err
+
+
+def test_what_training_refuses_is_a_line_and_no_traceback(folder, capsys):
+    path = written(folder, 'stores = ["slide0.zarr"]\noutput_dir = "out"\ngene_encoder = "nowhere"')
+    with pytest.raises(SystemExit, match="2"):
+        main(["align", str(path)])
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("stp: error:")
+    assert "nowhere" in said
+    assert "Traceback" not in said

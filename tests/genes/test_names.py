@@ -1,0 +1,287 @@
+import csv
+import gzip
+from collections import Counter
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from stp import Vocabulary
+from stp.genes.names import NameBook, r_name, some, species_of, unversioned
+
+ERBB2 = "ENSG00000141736"
+
+
+@pytest.fixture(scope="module")
+def human():
+    return Vocabulary.default()
+
+
+def explained(human, *names):
+    """Return symbol, rule and note of the first of these names."""
+    return tuple(human.explain(names)[["symbol", "rule", "note"]].iloc[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol", "rule"),
+    [
+        (ERBB2, "ERBB2", "id"),
+        (f"{ERBB2}.14", "ERBB2", "id"),
+        ("ERBB2", "ERBB2", "symbol"),
+        ("MT-CO1", "MT-CO1", "symbol"),
+        ("NKX2-1", "NKX2-1", "symbol"),
+        ("HER2", "ERBB2", "alias"),
+        ("C9orf3", "AOPEP", "alias"),
+        ("SEPT9", "SEPTIN9", "alias"),
+        ("ENSG00000285053", "TBCE", "alias"),
+        ("ENSG00000285053.2", "TBCE", "alias"),
+        ("HLA.A", "HLA-A", "R name"),
+        ("MT.CO1", "MT-CO1", "R name"),
+        ("NKX2.1", "NKX2-1", "alias"),
+        ("c1orf112", "C1orf112", "case"),
+        ("C1ORF112", "C1orf112", "case"),
+        ("erbb2", "ERBB2", "case"),
+        ("her2", "ERBB2", "case"),
+        ("mt-co1", "MT-CO1", "case"),
+    ],
+)
+def test_a_name_alone_is_recognized(human, name, symbol, rule):
+    assert explained(human, name) == (symbol, rule, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "expected"),
+    [
+        ("RPL41-1", "RPL41", ("RPL41", "duplicate", "")),
+        ("RPL41.1", "RPL41", ("RPL41", "duplicate", "")),
+        ("RPL41-12", "RPL41", ("RPL41", "duplicate", "")),
+        ("HLA-A-1", "HLA-A", ("HLA-A", "duplicate", "")),
+        ("HLA.A.1", "HLA.A", ("HLA-A", "duplicate", "")),
+        ("HER2.1", "HER2", ("ERBB2", "duplicate", "")),
+        ("SHFM1-1", "SHFM1", ("", "ambiguous", "DLX5 or SEM1")),
+        ("C6orf48-1", "C6orf48", ("", "non-coding", "SNHG32")),
+        ("FUBAR-1", "FUBAR", ("", "unknown", "")),
+        ("NKX2-1", "NKX2", ("NKX2-1", "symbol", "")),  # no duplicate of anything
+        ("NKX2.1", "NKX2", ("NKX2-1", "alias", "")),
+        ("HLA.DRB1", "HLA", ("HLA-DRB1", "R name", "")),
+    ],
+)
+def test_a_duplicate_is_recognized_beside_the_name_that_it_repeats(human, name, base, expected):
+    assert explained(human, name, base) == expected
+
+
+@pytest.mark.parametrize("name", ["RPL41-1", "RPL41.1", "HLA-A-1", "SHFM1-1"])
+def test_a_duplicate_alone_is_unknown(human, name):
+    assert explained(human, name, "KRT8") == ("", "unknown", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "note"),
+    [
+        ("SHFM1", "ambiguous", "DLX5 or SEM1"),
+        ("C6orf48", "non-coding", "SNHG32"),
+        ("7SK", "non-coding", "RN7SK"),
+        ("MALAT1", "non-coding", ""),
+        ("XIST", "non-coding", ""),
+        ("MT-RNR1", "non-coding", ""),
+        ("LINC99999", "non-coding", ""),
+        ("MIR99999", "non-coding", ""),
+        ("SNORD999", "non-coding", ""),
+        ("ERBB2-AS9", "non-coding", ""),
+        ("ERBB2.AS9", "non-coding", ""),
+        ("GAPDHP1", "pseudogene", ""),
+        ("EEF1A1P5", "pseudogene", ""),
+        ("HLA.DRB6", "pseudogene", "HLA-DRB6"),
+        ("IGHV3-23", "segment or locus", ""),
+        ("RP11-34P13.7", "unnamed locus", ""),
+        ("RP11.34P13.7", "unnamed locus", ""),
+        ("AC000000.1", "unnamed locus", ""),
+        ("AL627309.1", "unnamed locus", ""),
+        ("CTB-50L17.10", "unnamed locus", ""),
+        ("CTD-2116N17.1", "unnamed locus", ""),
+        ("LA16c-306E5.2", "unnamed locus", ""),
+        ("CH507-9B2.9", "unnamed locus", ""),
+        ("XXbac-BPG308K3.6", "unnamed locus", ""),
+        ("LOC100130417", "unnamed locus", ""),
+        ("NegControlProbe_0001", "control", ""),
+        ("NegControlCodeword_0500", "control", ""),
+        ("UnassignedCodeword_0001", "control", ""),
+        ("BLANK_0001", "control", ""),
+        ("Blank-12", "control", ""),
+        ("antisense_ADCY4", "control", ""),
+        ("ERCC-00002", "control", ""),
+        ("1-Mar", "spreadsheet date", ""),
+        ("15-Sep", "spreadsheet date", ""),
+        ("1-Dec", "spreadsheet date", ""),
+        ("FUBAR", "unknown", ""),
+        ("ENSG99999999999", "unknown", ""),
+        ("", "no name", ""),
+        ("nan", "no name", ""),  # a missing name, as str has it
+        ("NA", "no name", ""),  # and as R has it
+    ],
+)
+def test_a_name_that_is_no_gene_of_the_vocabulary_has_a_reason(human, name, reason, note):
+    assert explained(human, name) == ("", reason, note)
+
+
+HUMAN_IDS = [f"ENSG9999999999{i}" for i in range(4)]
+
+
+def test_the_first_rule_that_applies_decides():
+    ids, symbols = HUMAN_IDS, [HUMAN_IDS[1], "A-B", "old", ""]
+    first, _, third, fourth = ids
+    aliases = {"A-B": (first,), "old": (first,), "A.B": (fourth,), "X": (third, fourth), "OLD": (fourth,)}
+    aliases["a-b"] = (third,)
+    book = NameBook(ids, symbols, aliases)
+    found = book.recognize(
+        [ids[1], "A-B", "old", "A.B", "X", "OLD", "Old", "a-b", "A-b", "A_B", "g4", "A-B-1", "A.B.1"]
+    )
+    assert list(zip(found.index.tolist(), found.rule, strict=True)) == [
+        (1, "id"),
+        (1, "symbol"),
+        (2, "symbol"),
+        (3, "alias"),  # not the R name of A-B
+        (-1, "ambiguous"),
+        (3, "alias"),  # not another case of old
+        (2, "case"),  # symbols before aliases
+        (2, "alias"),
+        (1, "case"),
+        (-1, "unknown"),
+        (-1, "unknown"),
+        (1, "duplicate"),
+        (3, "duplicate"),
+    ]
+    assert found.note[4] == f"old or {fourth}"
+    assert (found.index.dtype, found.rule.shape, found.note.shape) == (np.int64, (13,), (13,))
+
+
+def test_one_spelling_of_several_symbols_is_ambiguous():
+    book = NameBook(HUMAN_IDS[:3], ["A-B", "A B", "a-b"], {})
+    found = book.recognize(["A.B", "A-b", "A-B"])
+    assert found.index.tolist() == [-1, -1, 0]
+    assert found.note.tolist() == ["A-B or A B", "A-B or a-b", ""]
+    assert found.rule.tolist() == ["ambiguous", "ambiguous", "symbol"]
+
+
+def test_no_names_are_recognized_as_none():
+    found = NameBook(["G1"], ["A"], {}).recognize([])
+    assert [len(array) for array in found] == [0, 0, 0]
+
+
+def test_reasons_from_the_list_of_human_genes_are_given_for_human_vocabularies_alone():
+    book = NameBook(["ENSMUSG00000029580"], ["Actb"], {})
+    assert book.recognize(["GAPDHP1", "MALAT1"]).rule.tolist() == ["unknown", "unknown"]
+
+
+@pytest.mark.parametrize(
+    ("species", "names"),
+    [
+        ("human", [ERBB2, "ENSG00000119888.5"]),
+        ("mouse", ["ENSMUSG00000029580", "ENSMUSG00000020932.14"]),
+        ("rat", ["ENSRNOG00000034254"]),
+        ("zebrafish", ["ENSDARG00000037746"]),
+        ("zebrafish", [*["actb1", "krt4"] * 20, "si:ch211-117m20.5", "zgc:171686"]),
+        ("fruit fly", ["FBgn0000042"]),
+        ("macaque", ["ENSMMUG00000021234", "ENSMFAG00000021234"]),
+        ("mouse or rat", ["Actb", "Krt8", "mt-Co1", "A2m", "1700001C02Rik"]),
+        ("mouse or rat", ["Actb", "Krt8", "LOC100125362", "RT1-A"][:3]),
+        (None, ["EPCAM", "KRT8", "C1orf112", "HLA-A"]),
+        (None, ["actb1", "krt4"]),
+        (None, ["gene1", "gene2"]),
+        (None, []),
+    ],
+    ids=str,
+)
+def test_species_tell_by_most_of_their_names(species, names):
+    assert species_of(names) == species
+
+
+def test_human_symbols_are_taken_for_no_other_species(human):
+    assert species_of(human.symbols) is None
+    assert species_of(human.gene_ids) == "human"
+
+
+@pytest.mark.parametrize(
+    ("name", "in_r"),
+    [
+        ("HLA-A", "HLA.A"),
+        ("MT-CO1", "MT.CO1"),
+        ("5S_rRNA", "X5S_rRNA"),
+        ("7SK", "X7SK"),
+        ("RP11-34P13.7", "RP11.34P13.7"),
+        ("a b", "a.b"),
+        ("a_b", "a_b"),
+        ("_x", "X_x"),
+        (".a", ".a"),
+        (".1a", "X.1a"),
+        ("-1", "X.1"),
+        ("1-Mar", "X1.Mar"),
+        ("", "X"),
+        ("ABC", "ABC"),
+    ],
+)
+def test_r_names_are_those_of_make_names(name, in_r):
+    assert r_name(name) == in_r
+
+
+def test_only_ensembl_ids_have_versions():
+    names = [f"{ERBB2}.14", ERBB2, "ENSMUSG00000029580.15", "RPL41.1", "WBGene00000001.3", f"{ERBB2}.14_PAR_Y"]
+    assert [unversioned(name) for name in names] == [
+        *(ERBB2, ERBB2, "ENSMUSG00000029580"),
+        *("RPL41.1", "WBGene00000001.3", f"{ERBB2}.14_PAR_Y"),
+    ]
+
+
+def test_some_of_many_names():
+    assert [some("abc"), some([]), some("abcdefg")] == ["a, b, c", "", "a, b, c, d, e and 2 more"]
+
+
+# ---- real tables
+
+
+@pytest.fixture(scope="module")
+def her2(human, real):
+    """Return the names of all sections by falling UMIs, explained."""
+    umis = Counter()
+    for path in sorted(real("her2st").glob("*.h5ad")):
+        adata = anndata.read_h5ad(path)
+        umis.update(dict(zip(adata.var_names, np.asarray(adata.X.sum(axis=0)).ravel().astype(int), strict=True)))
+    umis = pd.Series(umis).sort_values(ascending=False)
+    return human.explain(umis.index).assign(umis=umis / umis.sum())
+
+
+def test_the_most_expressed_names_of_breast_tumors_are_understood(her2):
+    top = her2.iloc[:500]
+    assert top.index[top["rule"] == "unknown"].tolist() == []
+    assert top.index[top["gene_id"] == ""].tolist() == ["AP000769.1"]
+
+
+def test_unknown_names_of_breast_tumors_hold_next_to_nothing(her2):
+    unknown = her2[her2["rule"] == "unknown"]
+    assert len(unknown) <= 10, unknown
+    assert unknown["umis"].sum() < 1e-4, unknown
+    assert her2.loc[her2["gene_id"] == "", "umis"].sum() < 0.004
+
+
+@pytest.mark.parametrize("name", ["GRCh38-3.0.0_features_33538", "GRCh38-2020-A_features_36601"])
+def test_symbols_of_10x_references_are_understood(human, real, name):
+    with gzip.open(real("genes", f"tenx_{name}.tsv.gz"), "rt") as file:
+        symbols = [row[1] for row in csv.reader(file, delimiter="\t") if row[0].startswith("ENSG")]
+    rules = human.explain(symbols)["rule"]
+    assert rules.index[rules == "unknown"].size <= 5, rules.index[rules == "unknown"].tolist()
+
+
+def test_names_that_r_has_changed_are_understood(human, real):
+    adata = anndata.read_h5ad(real("other_st", "pdac_a_st.h5ad"))
+    found = human.explain(adata.var_names).assign(umis=np.asarray(adata.X.sum(axis=0)).ravel() / adata.X.sum())
+    symbols = set(human.symbols)
+    coding = [name for name in found.index if "." in name and name.replace(".", "-") in symbols]
+    families = Counter(name.split(".")[0] for name in coding)
+    assert families["MT"] == 13
+    assert families["HLA"] >= 18
+    assert found.loc[coding, "symbol"].tolist() == [name.replace(".", "-") for name in coding]
+    assert set(found.loc[coding, "rule"]) <= {"R name", "alias"}
+    assert {found.loc[name, "rule"] for name in coding if name.split(".")[0] in ("MT", "HLA")} == {"R name"}
+    unknown = found[found["rule"] == "unknown"]
+    assert unknown["umis"].sum() < 1e-3, unknown

@@ -1,0 +1,177 @@
+import json
+import multiprocessing
+import sys
+
+import pytest
+import torch
+
+from stp.train.engine.processes import World
+from stp.train.engine.run_dir import Run
+
+SETTINGS = {"stage": "align", "stores": ["a", "b"], "config": {"seed": 0, "phases": ({"epochs": 1},)}}
+
+
+def opened(folder, settings=SETTINGS, resume=True):
+    with Run(folder, settings, resume=resume, world=World(0, 1, torch.device("cpu"))) as run:
+        return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run that logged steps 1 to 5, validated at 3 and 5, and kept its state at step 3 of phase 1."""
+    run = opened(tmp_path / "run")
+    for phase, step in [(0, 1), (0, 2), (1, 1), (1, 2), (1, 3)]:
+        run.log(phase=phase, epoch=0, step=step, split="train", loss=1.0 / step)
+    run.log(phase=1, epoch=0, step=3, split="validation", score=0.5)
+    run.checkpoint(phase=1, step=3, best=0.5, task={"w": torch.arange(3.0)}, optimizer={"lr": 0.1})
+    for step in (4, 5):
+        run.log(phase=1, epoch=1, step=step, split="train", loss=1.0 / step)
+    run.log(phase=1, epoch=1, step=5, split="validation", score=0.6)
+    return tmp_path / "run"
+
+
+def taken(run):
+    return [(line["phase"], line["step"], line["split"]) for line in run.metrics()]
+
+
+KEPT = [(0, 1, "train"), (0, 2, "train"), (1, 1, "train"), (1, 2, "train"), (1, 3, "train"), (1, 3, "validation")]
+
+
+def test_resuming_restores_the_state_and_cuts_metrics_after_it(folder):
+    run = opened(folder)
+    assert (run.state["phase"], run.state["step"], run.state["best"]) == (1, 3, 0.5)
+    assert run.state["task"]["w"].tolist() == [0, 1, 2]
+    assert taken(run) == KEPT
+
+
+def test_a_last_line_that_was_cut_off_is_ignored(folder):
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": 1, "epoch": 1, "st')
+    run = opened(folder)
+    assert taken(run) == KEPT
+    run.log(phase=1, epoch=1, step=4, split="train", loss=0.2)
+    assert taken(run) == [*KEPT, (1, 4, "train")]
+    assert all(json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"stage": "pretrain"}, r"\(stage\)"),
+        ({"stores": ["a"], "config": {"seed": 1}}, r"\(config, stores\)"),
+        ({"added": 1}, r"\(added\)"),
+    ],
+    ids=["stage", "two", "added"],
+)
+def test_other_settings_are_refused_and_named(folder, change, named):
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(ValueError, match=f"holds a run with other settings {named}; .*pass resume=False"):
+        opened(folder, SETTINGS | change)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_setting_that_is_gone_is_named(folder):
+    with pytest.raises(ValueError, match=r"\(stores\)"):
+        opened(folder, {name: value for name, value in SETTINGS.items() if name != "stores"})
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, SETTINGS | {"stage": "pretrain"}], ids=["same", "other"])
+def test_without_resume_it_starts_over(folder, settings):
+    run = opened(folder, settings, resume=False)
+    assert (run.state["phase"], run.state["step"], run.state["task"]) == (0, 0, None)
+    assert run.metrics() == []
+    assert json.loads((folder / "training.json").read_text())["stage"] == settings["stage"]
+    assert not (folder / "resume.pt").exists()
+
+
+def test_a_run_that_never_came_to_a_checkpoint_binds_to_nothing(tmp_path):
+    opened(tmp_path).log(phase=0, epoch=0, step=1, split="train", loss=1.0)
+    run = opened(tmp_path, SETTINGS | {"stage": "pretrain"})
+    assert run.metrics() == []
+
+
+def test_checkpoints_replace_each_other_and_leave_nothing_behind(folder):
+    run = opened(folder)
+    run.checkpoint(phase=1, step=4, best=None, task={"w": torch.zeros(2)}, optimizer=None)
+    assert opened(folder).state["step"] == 4
+    assert {file.name for file in folder.iterdir()} == {
+        "training.json",
+        "metrics.jsonl",
+        "resume.pt",
+        "resume.previous.pt",
+        "run.lock",
+    }
+
+
+def test_a_finished_run_keeps_all_metrics_and_no_weights(folder):
+    opened(folder).finish(2)
+    run = opened(folder)
+    assert (run.state["phase"], run.state["task"]) == (2, None)
+    assert taken(run) == KEPT
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half of a checkpoint", b"no checkpoint at all"], ids=str)
+def test_the_last_good_checkpoint_is_found_when_the_newest_is_broken(folder, damage):
+    opened(folder).checkpoint(phase=1, step=4, best=None, task={"w": torch.zeros(2)}, optimizer=None)
+    (folder / "resume.pt").write_bytes(damage)
+    with pytest.warns(UserWarning, match=r"resume\.pt is damaged; the checkpoint before it is taken"):
+        assert opened(folder).state["step"] == 3
+    (folder / "resume.pt").unlink()  # killed between two renames
+    assert opened(folder).state["step"] == 3
+
+
+def test_broken_checkpoints_alone_are_refused(folder):
+    (folder / "resume.pt").write_bytes(b"")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="cannot be resumed: .*pass resume=False"):
+        opened(folder)
+
+
+def test_a_second_run_in_the_folder_is_refused_while_the_first_lasts(folder):
+    with Run(folder, SETTINGS, resume=True, world=World(0, 1, torch.device("cpu"))):
+        with pytest.raises(BlockingIOError, match="another process trains in .*run"):
+            opened(folder)
+    opened(folder)
+    with pytest.raises(ValueError, match="other settings"):
+        opened(folder, {})
+    opened(folder)
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(folder):
+    (folder / ".resume.pt.4711").write_bytes(b"half")
+    opened(folder)
+    assert not [file for file in folder.iterdir() if file.name.startswith(".")]
+
+
+def test_folders_of_the_user_stay(folder):
+    (folder / "scratch").mkdir()
+    (folder / "scratch" / "notes").write_text("mine")
+    opened(folder)
+    with pytest.raises(ValueError, match="other settings"):
+        opened(folder, {})
+    assert (folder / "scratch" / "notes").read_text() == "mine"
+
+
+def test_a_worker_that_is_no_fork_starts_too(folder):
+    with Run(folder, SETTINGS, resume=True, world=World(0, 1, torch.device("cpu"))) as run:
+        worker = multiprocessing.get_context("spawn").Process(target=run.become_worker, args=(0,))
+        worker.start()
+        worker.join()
+        assert worker.exitcode == 0
+        with pytest.raises(BlockingIOError):  # the trainer holds its lock still
+            opened(folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forks on Linux alone")
+def test_a_fork_that_outlives_its_trainer_does_not_keep_the_folder_locked(folder):
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+    with Run(folder, SETTINGS, resume=True, world=World(0, 1, torch.device("cpu"))) as run:
+        worker = context.Process(target=lambda: (run.become_worker(0), ready.set(), done.wait(60)))
+        worker.start()
+        assert ready.wait(60)
+        run._lock.close()  # as when the trainer is killed
+        try:
+            opened(folder)
+        finally:
+            done.set()
+            worker.join()
