@@ -34,7 +34,11 @@ FORMS = {
     "lora": {"trained": "lora"},
     "projections": {"trained": "projections"},
 }
-PAIRS, EPOCHS, GOAL = 697_000, 30, 0.45  # of the paper; the share of a matrix product's speed that is aimed at
+PAIRS, EPOCHS, GOAL = (
+    697_000,
+    30,
+    0.45,
+)  # of the paper; the share of a matrix product's speed that is aimed at
 
 
 def image_flops(stamp: Stamp) -> float:
@@ -58,15 +62,30 @@ def pair_flops(stamp: Stamp, form: dict, length: int, n_parts: int) -> float:
     images = 2 * image_flops(stamp)
     if form.get("micro_batch"):
         return (4 - 1 / n_parts) * (images + genes)
-    return {"all": 3 * (images + genes), "images": 3 * images, "lora": 2 * images, "projections": images}[trained]
+    return {
+        "all": 3 * (images + genes),
+        "images": 3 * images,
+        "lora": 2 * images,
+        "projections": images,
+    }[trained]
 
 
-def batch_of(stamp: Stamp, n: int, length: int, form: dict, device: torch.device) -> dict[str, torch.Tensor]:
+def batch_of(
+    stamp: Stamp, n: int, length: int, form: dict, device: torch.device
+) -> dict[str, torch.Tensor]:
     """Draw a batch; where genes are frozen, their features."""
     generator, size = torch.Generator().manual_seed(0), stamp.config.image.image_size
-    patches, regions = torch.randint(0, 256, (2, n, size, size, 3), dtype=torch.uint8, generator=generator)
-    tokens = torch.randint(stamp.vocabulary.n_special, stamp.vocabulary.n_tokens, (n, length), generator=generator)
-    genes = torch.randn(n, stamp.gene_encoder.width, generator=generator) if "trained" in form else tokens
+    patches, regions = torch.randint(
+        0, 256, (2, n, size, size, 3), dtype=torch.uint8, generator=generator
+    )
+    tokens = torch.randint(
+        stamp.vocabulary.n_special, stamp.vocabulary.n_tokens, (n, length), generator=generator
+    )
+    genes = (
+        torch.randn(n, stamp.gene_encoder.width, generator=generator)
+        if "trained" in form
+        else tokens
+    )
     cells = torch.randint(0, 9, (n,), generator=generator)
     drawn = {"cells": cells, "turns": 0 * cells, "stains": torch.ones(n, 3)}
     batch = {"genes": genes, "patches": patches, "regions": regions, **drawn}
@@ -83,11 +102,18 @@ def build(form: dict, options: argparse.Namespace) -> tuple[Stamp, AlignConfig]:
     return stamp, config
 
 
-def prepare(form: dict, options: argparse.Namespace, device: torch.device) -> tuple[Stamp, Callable[[], None]]:
+def prepare(
+    form: dict, options: argparse.Namespace, device: torch.device
+) -> tuple[Stamp, Callable[[], None]]:
     """Build a model and its step."""
     stamp, config = build(form, options)
-    task = Alignment(stamp.to(device), micro_batch=options.micro_batch if form.get("micro_batch") else None)
-    optimizer, batch = make_optimizer(task, config), batch_of(stamp, options.batch, options.length, form, device)
+    task = Alignment(
+        stamp.to(device), micro_batch=options.micro_batch if form.get("micro_batch") else None
+    )
+    optimizer, batch = (
+        make_optimizer(task, config),
+        batch_of(stamp, options.batch, options.length, form, device),
+    )
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -118,20 +144,26 @@ def _memory(name: str, options: argparse.Namespace) -> float:
     return (status("VmHWM") - before) / 2**20
 
 
-def on_paper(stamp: Stamp, form: dict, options: argparse.Namespace, speed: float) -> dict[str, str | float]:
+def on_paper(
+    stamp: Stamp, form: dict, options: argparse.Namespace, speed: float
+) -> dict[str, str | float]:
     """Say what a form computes, and how long the paper's training would take at the goal."""
     work = pair_flops(stamp, form, options.length, -(-options.batch // options.micro_batch))
     trained = sum(p.numel() for p in stamp.parameters() if p.requires_grad)
     return {
         "trained_parameters": f"{trained / sum(p.numel() for p in stamp.parameters()):.1%}",
         "GFLOP_per_pair": round(work / 1e9, 1),
-        f"hours_for_{PAIRS}_pairs_x_{EPOCHS}_at_{GOAL:.0%}": round(PAIRS * EPOCHS * work / (GOAL * speed) / 3600, 1),
+        f"hours_for_{PAIRS}_pairs_x_{EPOCHS}_at_{GOAL:.0%}": round(
+            PAIRS * EPOCHS * work / (GOAL * speed) / 3600, 1
+        ),
     }
 
 
 def main() -> None:
     """Compare all forms of the step."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="vit_large_patch16_224")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=256)
@@ -140,21 +172,31 @@ def main() -> None:
     parser.add_argument("--gene-width", type=int, default=512)
     parser.add_argument("--gene-depth", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--tflops", type=float, help="speed of a matrix product; measured by default")
+    parser.add_argument(
+        "--tflops", type=float, help="speed of a matrix product; measured by default"
+    )
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
     options = parser.parse_args()
     device = choose_device(None)
     speed = options.tflops * 1e12 if options.tflops else ceiling(device, 5)
-    results = {"device": device.type, "threads": torch.get_num_threads(), "ceiling_GFLOPs": round(speed / 1e9)}
+    results = {
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "ceiling_GFLOPs": round(speed / 1e9),
+    }
     if not options.repeats:
         with torch.device("meta"):
             stamps = {name: build(FORMS[name], options)[0] for name in options.forms}
-        results |= {name: on_paper(stamp, FORMS[name], options, speed) for name, stamp in stamps.items()}
+        results |= {
+            name: on_paper(stamp, FORMS[name], options, speed) for name, stamp in stamps.items()
+        }
         print(json.dumps(results, indent=2))
         return
     kept = {name: memory(name, options) for name in options.forms}
     built = {name: prepare(FORMS[name], options, device) for name in options.forms}
-    seconds = interleave({name: synchronized(step, device) for name, (_, step) in built.items()}, options.repeats)
+    seconds = interleave(
+        {name: synchronized(step, device) for name, (_, step) in built.items()}, options.repeats
+    )
     for name, (stamp, _) in built.items():
         paper, rate = on_paper(stamp, FORMS[name], options, speed), options.batch / seconds[name]
         results[name] = paper | {

@@ -23,11 +23,26 @@ import pandas as pd
 import torch
 
 import stp
-from benchmarks.expression import Targets, color_and_texture, neighbor_mean, normalized, position, ridge
-from benchmarks.her2st import PITCH_UM, TEST, TRAIN, VALIDATION, _centers, read_section, write_stores
+from benchmarks.expression import (
+    Targets,
+    color_and_texture,
+    neighbor_mean,
+    normalized,
+    position,
+    ridge,
+)
+from benchmarks.her2st import (
+    PITCH_UM,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    _centers,
+    read_section,
+    write_stores,
+)
 from benchmarks.her2st import Settings as Her2st
 from stp.data.pairs import PairDataset
-from stp.data.samplers import Picks
+from stp.data.samplers import SpotIndex
 from stp.data.store import SpotStore
 from stp.images.pyramid import ImagePyramid
 from stp.metrics import recall_at_k
@@ -44,7 +59,10 @@ IMAGE = ImageEncoderConfig(
     um_per_px=112 / 64,
 )
 PRETRAINED_ON = ("D1", "D2", "E1", "E2", "F1")
-MASKED, NEIGHBORS = Phase(epochs=2, batch_size=64), Phase(objective="neighborhood", epochs=2, batch_size=63)
+MASKED, NEIGHBORS = (
+    Phase(epochs=2, batch_size=64),
+    Phase(objective="neighborhood", epochs=2, batch_size=63),
+)
 RATES = {"learning_rate": 2e-3, "min_learning_rate": 1e-4}
 STARTS = {  # of the gene encoder; both see every spot four times
     "pretrained": PretrainConfig(phases=(MASKED, NEIGHBORS), **RATES),
@@ -56,7 +74,7 @@ ALIGN = AlignConfig(
     accumulate=1,
     learning_rate=1e-3,
     min_learning_rate=2e-5,
-    turn=True,
+    rotate=True,
     stain_jitter=0.2,
     projection_width=128,
 )
@@ -77,10 +95,14 @@ LOCALIZED_EPOCHS = 5  # draws of the region cell for each test spot
 
 def main(arguments: list[str] | None = None) -> pd.DataFrame:
     """Train and score whatever is not done yet; writes a line per run into scores/, runs.csv, and prints a summary."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of HER2+ sections")
     parser.add_argument("--gene-sets", type=Path, required=True, help="folder of GMT files")
-    parser.add_argument("--out", type=Path, required=True, help="folder for stores, models and scores")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for stores, models and scores"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--short", action="store_true", help="a smoke test: an epoch each")
@@ -89,13 +111,21 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     logging.getLogger("stp").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".* spots are few")
     bench = Bench(options.data, options.gene_sets, options.out, options.short)
-    lines = bench.once("baselines", bench.baselines)
+    lines = bench.on_main_process("baselines", bench.baselines)
     for seed in options.seeds:
         for variant in options.variants:
-            lines += bench.once(f"{variant} {seed}", lambda v=variant, s=seed: bench.run(v, s))
+            lines += bench.on_main_process(
+                f"{variant} {seed}", lambda v=variant, s=seed: bench.run(v, s)
+            )
     table = pd.DataFrame(lines)
     table.to_csv(options.out / "runs.csv", index=False)
-    print(table.groupby("method", sort=False).mean(numeric_only=True).drop(columns="seed").round(3).to_string())
+    print(
+        table.groupby("method", sort=False)
+        .mean(numeric_only=True)
+        .drop(columns="seed")
+        .round(3)
+        .to_string()
+    )
     return table
 
 
@@ -109,16 +139,21 @@ class Bench:
         self.others = [self.stores[name] for name in PRETRAINED_ON]
         genes = stp.Vocabulary.default().fit(self.others)
         most = np.sort(np.argsort(-genes.n_detected, kind="stable")[:N_GENES])
-        self.vocabulary = stp.Vocabulary.from_genes(genes.gene_ids[most], genes.symbols[most]).fit(self.others)
+        self.vocabulary = stp.Vocabulary.from_genes(genes.gene_ids[most], genes.symbols[most]).fit(
+            self.others
+        )
 
-    def once(self, name: str, score) -> list[dict]:
+    def on_main_process(self, name: str, score) -> list[dict]:
         """Score unless that was done before."""
         path = self.out / "scores" / f"{name}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             start = time.perf_counter()
             lines = score()
-            text = json.dumps([{**line, "seconds": round(time.perf_counter() - start)} for line in lines], indent=1)
+            text = json.dumps(
+                [{**line, "seconds": round(time.perf_counter() - start)} for line in lines],
+                indent=1,
+            )
             path.write_text(text)
             print(name, text, flush=True)
         return json.loads(path.read_text())
@@ -128,7 +163,11 @@ class Bench:
         start, changes = VARIANTS[variant]
         if "gene_sets" in changes:
             changes = changes | {"gene_sets": str(self.gene_sets / changes["gene_sets"])}
-        genes = {"gene_encoder": self.gene_encoder(start, seed)} if start else {"vocabulary": self.vocabulary}
+        genes = (
+            {"gene_encoder": self.gene_encoder(start, seed)}
+            if start
+            else {"vocabulary": self.vocabulary}
+        )
         stamp = stp.train.align(
             [self.stores[name] for name in TRAIN],
             self.out / "models" / f"{variant} {seed}",
@@ -148,7 +187,9 @@ class Bench:
         if start == "random":
             return seeded(seed, GeneEncoder, GENE, self.vocabulary)
         folder = self.out / "models" / f"genes {start}"
-        return stp.train.pretrain(self.others, folder, vocabulary=self.vocabulary, model=GENE, config=STARTS[start])
+        return stp.train.pretrain(
+            self.others, folder, vocabulary=self.vocabulary, model=GENE, config=STARTS[start]
+        )
 
     @cached_property
     def slides(self) -> dict:
@@ -159,13 +200,18 @@ class Bench:
     def targets(self) -> Targets:
         """Genes to predict and to score by, chosen on the training sections."""
         train = [self.slides[name].tables["table"] for name in TRAIN]
-        measured = set.intersection(*(set(slide.tables["table"].var_names) for slide in self.slides.values()))
+        measured = set.intersection(
+            *(set(slide.tables["table"].var_names) for slide in self.slides.values())
+        )
         return Targets.choose(train, sorted(measured))
 
     @cached_property
     def expression(self) -> dict[str, np.ndarray]:
         """Measured expression of the genes to predict, by section."""
-        return {name: normalized(slide.tables["table"], self.targets.genes) for name, slide in self.slides.items()}
+        return {
+            name: normalized(slide.tables["table"], self.targets.genes)
+            for name, slide in self.slides.items()
+        }
 
     def score(self, stamp: Stamp) -> dict[str, float]:
         """Score retrieval, localization and expression on the test section."""
@@ -178,12 +224,20 @@ class Bench:
         for target in ("genes", "pathways"):
             rep = f"X_stp_{target}_aligned"
             if rep in test.obsm:
-                stp.tl.predict_expression(test, reference, genes=list(self.targets.genes), reference_rep=rep)
+                stp.tl.predict_expression(
+                    test, reference, genes=list(self.targets.genes), reference_rep=rep
+                )
                 found = {
-                    f"recall@{k}": v for k, v in recall_at_k(test.obsm["X_stp_images_aligned"], test.obsm[rep]).items()
+                    f"recall@{k}": v
+                    for k, v in recall_at_k(
+                        test.obsm["X_stp_images_aligned"], test.obsm[rep]
+                    ).items()
                 }
                 scores = found | self.compare(test.obsm["stp_expression"])
-                line |= {name if name not in line else f"{target} {name}": value for name, value in scores.items()}
+                line |= {
+                    name if name not in line else f"{target} {name}": value
+                    for name, value in scores.items()
+                }
         return line
 
     def embed(self, slide, stamp: Stamp) -> anndata.AnnData:
@@ -202,18 +256,28 @@ class Bench:
 
     def regress(self, features: dict[str, np.ndarray]) -> np.ndarray:
         """Predict the test section by ridge regression on features."""
-        train = [np.concatenate([values[name] for name in TRAIN]) for values in (features, self.expression)]
+        train = [
+            np.concatenate([values[name] for name in TRAIN])
+            for values in (features, self.expression)
+        ]
         return ridge(*train, features[TEST])
 
     @torch.inference_mode()
     def localized(self, stamp: Stamp) -> float:
         """Return the share of test patches found in their region; cells are drawn anew for each of some epochs."""
-        store, window = SpotStore(self.stores[TEST]), {"image_size": IMAGE.image_size, "um_per_px": IMAGE.um_per_px}
-        dataset, task, found = PairDataset([store], {}, seed=0, **window), Alignment(stamp, losses=LOSSES[3:]), []
+        store, window = (
+            SpotStore(self.stores[TEST]),
+            {"image_size": IMAGE.image_size, "um_per_px": IMAGE.um_per_px},
+        )
+        dataset, task, found = (
+            PairDataset([store], {}, seed=0, **window),
+            Alignment(stamp, losses=LOSSES[3:]),
+            [],
+        )
         rows = np.column_stack([np.zeros(len(store), int), np.arange(len(store))])
         for epoch in range(LOCALIZED_EPOCHS):
             for part in np.array_split(rows, 4):
-                found += [task(dataset[Picks(epoch, part)])["localized"].item()] * len(part)
+                found += [task(dataset[SpotIndex(epoch, part)])["localized"].item()] * len(part)
         return float(np.mean(found))
 
     def baselines(self) -> list[dict]:
@@ -228,7 +292,9 @@ class Bench:
             {"method": "ridge on color and texture", **self.compare(self.regress(pixels))},
             {
                 "method": "position",
-                **self.compare(position([(centers[s], self.expression[s]) for s in TRAIN], centers[TEST])),
+                **self.compare(
+                    position([(centers[s], self.expression[s]) for s in TRAIN], centers[TEST])
+                ),
             },
             {
                 "method": "neighbors in the section (measured)",

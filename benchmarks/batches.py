@@ -23,15 +23,27 @@ REPS = ["X_pca", "X_untrained", "X_stp_genes"]
 
 def main(arguments: list[str] | None = None) -> dict[str, pd.DataFrame]:
     """Read patients, and slides, off each embedding; returns, prints and draws the scores."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stores", type=Path, nargs="+", required=True, help="SpatialData zarr folders, one per slide")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--stores",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="SpatialData zarr folders, one per slide",
+    )
     parser.add_argument("--model", required=True, help="folder of a gene encoder")
-    parser.add_argument("--label-key", required=True, help="column of obs with classes; slides may lack it")
+    parser.add_argument(
+        "--label-key", required=True, help="column of obs with classes; slides may lack it"
+    )
     parser.add_argument("--patient-key", default="patient", help="column of obs (patient)")
     parser.add_argument("--out", type=Path, required=True, help="folder for figures")
     options = parser.parse_args(arguments)
     table = joined(
-        read(options.stores, options.patient_key), GeneEncoder.from_pretrained(options.model), options.label_key
+        read(options.stores, options.patient_key),
+        GeneEncoder.from_pretrained(options.model),
+        options.label_key,
     )
     how = {"label_key": "label", "slide_key": "slide"}
     stp.tl.batch_effect(table, "patient", **how, use_reps=REPS, key_added="patients")
@@ -52,9 +64,14 @@ def joined(sections: list[Section], model: GeneEncoder, label_key: str) -> annda
     parts, components = [], pca_of(*[[one.table for one in sections]] * 2)
     for section, of in zip(sections, components, strict=True):
         part = embed_genes(section.table, model)
-        part.obsm["X_pca"], part.obsm["X_untrained"] = of, embed_genes(section.table, untrained).obsm["X_stp_genes"]
+        part.obsm["X_pca"], part.obsm["X_untrained"] = (
+            of,
+            embed_genes(section.table, untrained).obsm["X_stp_genes"],
+        )
         part.obs = pd.DataFrame(
-            {"slide": section.name, "patient": section.patient, "label": ""}, index=part.obs_names, dtype=object
+            {"slide": section.name, "patient": section.patient, "label": ""},
+            index=part.obs_names,
+            dtype=object,
         )
         if label_key in section.table.obs:
             rows = section.rows(label_key)

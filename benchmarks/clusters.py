@@ -40,7 +40,10 @@ def agreement(embedding: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     adata, n_classes = _graph(embedding), len(np.unique(labels))
     found = {"": [_leiden(adata, RESOLUTION, seed) for seed in SEEDS]}
     found["_matched"] = [_matched(adata, n_classes, seed) for seed in SEEDS]
-    scores = {tag: [clustering_scores(labels, clusters) for clusters in runs] for tag, runs in found.items()}
+    scores = {
+        tag: [clustering_scores(labels, clusters) for clusters in runs]
+        for tag, runs in found.items()
+    }
     return {
         f"{name}{tag}": float(np.mean([s[name] for s in runs]))
         for tag, runs in scores.items()
@@ -48,7 +51,9 @@ def agreement(embedding: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def clusters_of(embedding: np.ndarray, seeds: Iterable[int] = SEEDS) -> Iterator[tuple[int, np.ndarray]]:
+def clusters_of(
+    embedding: np.ndarray, seeds: Iterable[int] = SEEDS
+) -> Iterator[tuple[int, np.ndarray]]:
     """Yield each seed and its Leiden clusters at the paper's resolution."""
     adata = _graph(embedding)
     for seed in seeds:
@@ -94,9 +99,13 @@ def probe(embedding: np.ndarray, labels: np.ndarray, coordinates: np.ndarray) ->
 def blocks(coordinates: np.ndarray, n_folds: int) -> np.ndarray:
     """Number the fold of each spot, so that spots of one spatial block are in one fold."""
     edges = [np.quantile(axis, np.linspace(0, 1, BLOCKS + 1)[1:-1]) for axis in coordinates.T]
-    column, row = (np.searchsorted(edge, axis) for edge, axis in zip(edges, coordinates.T, strict=True))
+    column, row = (
+        np.searchsorted(edge, axis) for edge, axis in zip(edges, coordinates.T, strict=True)
+    )
     fold = np.empty(len(coordinates), dtype=int)
-    for number, (_, test) in enumerate(GroupKFold(n_folds).split(coordinates, groups=row * BLOCKS + column)):
+    for number, (_, test) in enumerate(
+        GroupKFold(n_folds).split(coordinates, groups=row * BLOCKS + column)
+    ):
         fold[test] = number
     return fold
 
@@ -106,7 +115,9 @@ def pca(section: anndata.AnnData, fitted_on: Sequence[anndata.AnnData]) -> np.nd
     return pca_of([section], fitted_on)[0]
 
 
-def pca_of(sections: Sequence[anndata.AnnData], fitted_on: Sequence[anndata.AnnData]) -> list[np.ndarray]:
+def pca_of(
+    sections: Sequence[anndata.AnnData], fitted_on: Sequence[anndata.AnnData]
+) -> list[np.ndarray]:
     """Components of log expression of the variable genes, fitted once on some sections, of each of others."""
     shared = sorted(set.intersection(*(set(a.var_names) for a in (*sections, *fitted_on))))
     fit = _log(anndata.concat([a[:, shared] for a in fitted_on], index_unique="-"))

@@ -29,18 +29,26 @@ from stp.train.tasks import MaskedGenes
 MASKED = 0.15
 
 
-def flops(config: GeneEncoderConfig, n_tokens: int, lengths: np.ndarray, heads: np.ndarray) -> float:
+def flops(
+    config: GeneEncoderConfig, n_tokens: int, lengths: np.ndarray, heads: np.ndarray
+) -> float:
     """Floating-point operations of a forward pass over spots of these lengths, with the head at `heads` positions."""
     width, linear = config.width, 8 * config.width**2 + 4 * config.width * config.ffn_width
     attention = 4.0 * lengths.astype(float) ** 2 * width
-    return float((config.depth * (linear * lengths + attention)).sum() + 2.0 * width * n_tokens * heads.sum())
+    return float(
+        (config.depth * (linear * lengths + attention)).sum() + 2.0 * width * n_tokens * heads.sum()
+    )
 
 
 def ceiling(device: torch.device, repeats: int) -> float:
     """FLOP/s of a large matrix product, in the precision that the encoder uses there."""
     n, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    return 2.0 * n**3 / interleave({"product": synchronized(lambda: a @ b, device)}, repeats)["product"]
+    return (
+        2.0
+        * n**3
+        / interleave({"product": synchronized(lambda: a @ b, device)}, repeats)["product"]
+    )
 
 
 def synchronized(run: Callable, device: torch.device) -> Callable:
@@ -93,7 +101,9 @@ def inference_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Cal
     return {
         "ours": forward(lambda: encoder(tokens)),
         "padded": forward(lambda: encoder.pool(encoder.hidden(ids, padding=True), ids != PAD_ID)),
-        "nn.TransformerEncoder": forward(lambda: theirs(embedded, src_key_padding_mask=ids == PAD_ID)),
+        "nn.TransformerEncoder": forward(
+            lambda: theirs(embedded, src_key_padding_mask=ids == PAD_ID)
+        ),
     }
 
 
@@ -104,7 +114,11 @@ def training_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Call
     chosen = (torch.rand(ids.shape, generator=generator).to(ids.device) < MASKED) & (ids != PAD_ID)
     inputs, task = ids.masked_fill(chosen, MASK_ID), MaskedGenes(encoder)
     longest = int((ids != PAD_ID).sum(1).max())
-    batch = {"inputs": inputs[:, :longest], "targets": ids[:, :longest], "chosen": chosen[:, :longest]}
+    batch = {
+        "inputs": inputs[:, :longest],
+        "targets": ids[:, :longest],
+        "chosen": chosen[:, :longest],
+    }
 
     def backward(loss: Callable) -> Callable:
         def step() -> None:
@@ -122,19 +136,29 @@ def training_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Call
     return {"ours": backward(lambda: task(batch)["loss"]), "padded": backward(padded)}
 
 
-def measure(encoder: GeneEncoder, tokens: torch.Tensor, speed: float, repeats: int) -> dict[str, dict]:
+def measure(
+    encoder: GeneEncoder, tokens: torch.Tensor, speed: float, repeats: int
+) -> dict[str, dict]:
     """Compare speeds with operations, at inference and in training."""
     config, n_tokens = encoder.config, encoder.vocabulary.n_tokens
     lengths, whole = (tokens > 0).sum(1).cpu().numpy(), np.full(len(tokens), tokens.shape[1])
     masked, none = np.round(MASKED * lengths), np.zeros(len(tokens))
     work = {
         "inference": (flops(config, n_tokens, lengths, none), flops(config, n_tokens, whole, none)),
-        "training": (3 * flops(config, n_tokens, lengths, masked), 3 * flops(config, n_tokens, whole, whole)),
+        "training": (
+            3 * flops(config, n_tokens, lengths, masked),
+            3 * flops(config, n_tokens, whole, whole),
+        ),
     }
-    forms = {"inference": inference_forms(encoder, tokens), "training": training_forms(encoder, tokens)}
+    forms = {
+        "inference": inference_forms(encoder, tokens),
+        "training": training_forms(encoder, tokens),
+    }
     results = {}
     for name, runs in forms.items():
-        seconds = interleave({form: synchronized(run, tokens.device) for form, run in runs.items()}, repeats)
+        seconds = interleave(
+            {form: synchronized(run, tokens.device) for form, run in runs.items()}, repeats
+        )
         ours, padded = work[name]
         results[name] = {
             "spots_per_second": round(len(tokens) / seconds["ours"], 3),
@@ -142,7 +166,9 @@ def measure(encoder: GeneEncoder, tokens: torch.Tensor, speed: float, repeats: i
             "MFU": round(ours / seconds["ours"] / speed, 3),
             "FLOP_ratio": round(padded / ours, 2),
             "peak_GB": round(memory(runs["ours"], tokens.device), 2),
-            "speed_ratio": {form: round(value / seconds["ours"], 2) for form, value in seconds.items()},
+            "speed_ratio": {
+                form: round(value / seconds["ours"], 2) for form, value in seconds.items()
+            },
         }
     return results
 
@@ -151,7 +177,9 @@ def spots(data: Path, n_spots: int, thinned: float, context_length: int) -> torc
     """Return tokens of some spots of section C4, thinned to a share of their counts."""
     adata = anndata.read_h5ad(data / "C4.h5ad")
     vocabulary = stp.Vocabulary.default().fit(adata)
-    adata.X.data = np.random.default_rng(0).binomial(adata.X.data.astype(int), thinned).astype(np.float32)
+    adata.X.data = (
+        np.random.default_rng(0).binomial(adata.X.data.astype(int), thinned).astype(np.float32)
+    )
     stp.tl.tokenize(adata, vocabulary, context_length=context_length)
     rows = np.random.default_rng(0).permutation(np.flatnonzero(adata.obs["stp_tokens_n"]))[:n_spots]
     return torch.from_numpy(adata.obsm["stp_tokens"][rows].astype(np.int64))
@@ -160,7 +188,9 @@ def spots(data: Path, n_spots: int, thinned: float, context_length: int) -> torc
 def main() -> None:
     """Measure on real spots, whole and thinned."""
     default = GeneEncoderConfig()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of HER2+ sections")
     for name in ("context_length", "width", "depth", "n_heads", "ffn_width"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(default, name))
@@ -172,10 +202,16 @@ def main() -> None:
     config = GeneEncoderConfig(**options, tie_heads=False)
     encoder = GeneEncoder(config, stp.Vocabulary.default()).to(device)
     speed = ceiling(device, 5)
-    results = {"device": device.type, "threads": torch.get_num_threads(), "ceiling_GFLOPs": round(speed / 1e9)}
+    results = {
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "ceiling_GFLOPs": round(speed / 1e9),
+    }
     for name, thinned in (("whole", 1.0), ("thinned", 0.04)):
         tokens = spots(data, n_spots, thinned, config.context_length).to(device)
-        results[f"{name}, {(tokens > 0).sum(1).float().mean():.0f} tokens"] = measure(encoder, tokens, speed, repeats)
+        results[f"{name}, {(tokens > 0).sum(1).float().mean():.0f} tokens"] = measure(
+            encoder, tokens, speed, repeats
+        )
     print(json.dumps(results, indent=2))
 
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from stp._extras import extra
+from stp._extras import import_extra
 from stp.metrics import ScoredGenes, expression_scores, scored_genes
 
 N_VARIABLE, N_SCORED = 5000, 100
@@ -31,9 +31,11 @@ class Targets:
         cls, train: Sequence[anndata.AnnData], everywhere: Sequence[str], n_genes: int = N_VARIABLE
     ) -> "Targets":
         """Choose highly variable genes (seurat_v3 on raw counts) among those that every slide measures."""
-        extra("skmisc")  # seurat_v3 needs it
+        import_extra("skmisc")  # seurat_v3 needs it
         counts = anndata.concat(train, index_unique="-")[:, list(everywhere)].copy()
-        sc.pp.highly_variable_genes(counts, n_top_genes=min(n_genes, counts.n_vars), flavor="seurat_v3")
+        sc.pp.highly_variable_genes(
+            counts, n_top_genes=min(n_genes, counts.n_vars), flavor="seurat_v3"
+        )
         genes = counts.var_names[counts.var["highly_variable"]].to_numpy()
         return cls.of(genes, normalized(counts, genes))
 
@@ -56,7 +58,11 @@ def normalized(adata: anndata.AnnData, genes: Sequence[str]) -> np.ndarray:
 def color_and_texture(patches: np.ndarray) -> np.ndarray:
     """Describe patches (n, size, size, 3) by the mean and spread of color and of edges at three scales."""
     pixels = patches.astype(np.float32)
-    features = [pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2)), np.percentile(pixels, (10, 90), axis=(1, 2))]
+    features = [
+        pixels.mean(axis=(1, 2)),
+        pixels.std(axis=(1, 2)),
+        np.percentile(pixels, (10, 90), axis=(1, 2)),
+    ]
     columns = [features[0], features[1], *features[2]]
     gray = pixels.mean(axis=-1)
     for scale in SCALES:
@@ -66,12 +72,16 @@ def color_and_texture(patches: np.ndarray) -> np.ndarray:
     return np.hstack(columns)
 
 
-def ridge(train: np.ndarray, expression: np.ndarray, test: np.ndarray, alpha: float = 100.0) -> np.ndarray:
+def ridge(
+    train: np.ndarray, expression: np.ndarray, test: np.ndarray, alpha: float = 100.0
+) -> np.ndarray:
     """Predict expression from features by ridge regression on standardized features."""
     return make_pipeline(StandardScaler(), Ridge(alpha=alpha)).fit(train, expression).predict(test)
 
 
-def position(train: Sequence[tuple[np.ndarray, np.ndarray]], test: np.ndarray, n_nearest: int = 4) -> np.ndarray:
+def position(
+    train: Sequence[tuple[np.ndarray, np.ndarray]], test: np.ndarray, n_nearest: int = 4
+) -> np.ndarray:
     """Copy the nearest spots of each sister section after centering coordinates: no image is looked at.
 
     Parameters
@@ -85,7 +95,9 @@ def position(train: Sequence[tuple[np.ndarray, np.ndarray]], test: np.ndarray, n
     """
     copies = []
     for centers, expression in train:
-        near = cKDTree(centers - centers.mean(axis=0)).query(test - test.mean(axis=0), k=n_nearest)[1]
+        near = cKDTree(centers - centers.mean(axis=0)).query(test - test.mean(axis=0), k=n_nearest)[
+            1
+        ]
         copies.append(expression[near].mean(axis=1))
     return np.mean(copies, axis=0)
 

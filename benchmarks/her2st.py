@@ -21,7 +21,14 @@ import torch
 
 import stp
 from benchmarks.clusters import agreement, labelled, pca
-from benchmarks.expression import Targets, color_and_texture, neighbor_mean, normalized, position, ridge
+from benchmarks.expression import (
+    Targets,
+    color_and_texture,
+    neighbor_mean,
+    normalized,
+    position,
+    ridge,
+)
 from stp.models import GeneEncoder, GeneEncoderConfig, ImageEncoderConfig, Stamp
 from stp.train import AlignConfig, Phase, PretrainConfig
 
@@ -35,7 +42,9 @@ MARKERS = ["ERBB2", "COL1A1", "CD74", "GNAS"]
 class Settings:
     """Sizes of the run; `short` is a smoke test of the same path."""
 
-    gene: GeneEncoderConfig = GeneEncoderConfig(context_length=192, width=96, depth=3, n_heads=4, ffn_width=192)
+    gene: GeneEncoderConfig = GeneEncoderConfig(
+        context_length=192, width=96, depth=3, n_heads=4, ffn_width=192
+    )
     image: ImageEncoderConfig = ImageEncoderConfig(
         "vit_tiny_patch16_224",
         {"patch_size": 16, "embed_dim": 192, "depth": 4, "num_heads": 6},
@@ -53,7 +62,7 @@ class Settings:
         accumulate=1,
         learning_rate=5e-4,
         min_learning_rate=2e-5,
-        turn=True,
+        rotate=True,
         stain_jitter=0.2,
         projection_width=128,
     )
@@ -89,17 +98,28 @@ class Settings:
 
 def main(arguments: list[str] | None = None) -> dict:
     """Run everything that is not done yet; returns and writes results.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of h5ad and jpg files")
-    parser.add_argument("--out", type=Path, required=True, help="folder for stores, models, figures and results")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for stores, models, figures and results"
+    )
     parser.add_argument("--short", action="store_true", help="a smoke test")
-    parser.add_argument("--small", action="store_true", help="one gene encoder, a smaller image encoder")
+    parser.add_argument(
+        "--small", action="store_true", help="one gene encoder, a smaller image encoder"
+    )
     parser.add_argument("--models-only", action="store_true", help="train and score nothing")
     options = parser.parse_args(arguments)
-    settings = Settings.short() if options.short else Settings.small() if options.small else Settings()
+    settings = (
+        Settings.short() if options.short else Settings.small() if options.small else Settings()
+    )
     start = time.perf_counter()
     stores = write_stores(options.data, options.out, settings)
-    encoders = {patient: pretrain_without(patient, stores, options.out, settings) for patient in _patients(settings)}
+    encoders = {
+        patient: pretrain_without(patient, stores, options.out, settings)
+        for patient in _patients(settings)
+    }
     train, validation = [stores[name] for name in TRAIN], [stores[VALIDATION]]
     stamp = stp.train.align(
         train,
@@ -132,7 +152,11 @@ def read_section(data: Path, section: str) -> spatialdata.SpatialData:
     image = data / f"{section}.jpg"
     scale = adata.uns["um_per_px"]
     return stp.io.from_anndata(
-        adata, image if image.exists() else None, um_per_px=scale, spot_diameter_um=SPOT_UM, name=section
+        adata,
+        image if image.exists() else None,
+        um_per_px=scale,
+        spot_diameter_um=SPOT_UM,
+        name=section,
     )
 
 
@@ -144,19 +168,27 @@ def write_stores(data: Path, out: Path, settings: Settings) -> dict[str, Path]:
     stores = {section: out / "stores" / f"{section}.zarr" for section in sections}
     for section, path in stores.items():
         if not path.exists():
-            stp.io.write_store(read_section(data, section), path, patch_um_per_px=settings.image.um_per_px)
+            stp.io.write_store(
+                read_section(data, section), path, patch_um_per_px=settings.image.um_per_px
+            )
     return stores
 
 
-def pretrain_without(patient: str, stores: dict[str, Path], out: Path, settings: Settings) -> GeneEncoder:
+def pretrain_without(
+    patient: str, stores: dict[str, Path], out: Path, settings: Settings
+) -> GeneEncoder:
     """Pretrain on all other patients; means, too, come from them alone."""
     train = [path for section, path in stores.items() if section[0] != patient]
     vocabulary = stp.Vocabulary.default().fit(train)
     folder = out / f"pretrain_without_{patient}"
-    return stp.train.pretrain(train, folder, vocabulary=vocabulary, model=settings.gene, config=settings.pretrain)
+    return stp.train.pretrain(
+        train, folder, vocabulary=vocabulary, model=settings.gene, config=settings.pretrain
+    )
 
 
-def score_labels(data: Path, encoders: dict[str, GeneEncoder], settings: Settings) -> dict[str, dict]:
+def score_labels(
+    data: Path, encoders: dict[str, GeneEncoder], settings: Settings
+) -> dict[str, dict]:
     """Compare clusters with a pathologist's regions, section by section."""
     results = {}
     for name in settings.labelled:
@@ -204,7 +236,9 @@ def score_expression(data: Path, stamp: Stamp, out: Path) -> dict[str, dict]:
     start = {name: embed(slides[name], untrained) for name in (*TRAIN, TEST)}
     stp.tl.predict_expression(
         start[TEST],
-        anndata.concat([start[name] for name in TRAIN], join="inner", index_unique="-", uns_merge="same"),
+        anndata.concat(
+            [start[name] for name in TRAIN], join="inner", index_unique="-", uns_merge="same"
+        ),
         genes=list(targets.genes),
     )
     pixels = {name: color_and_texture(_patches(slides[name], stamp)) for name in slides}
@@ -217,16 +251,28 @@ def score_expression(data: Path, stamp: Stamp, out: Path) -> dict[str, dict]:
     predictions = {
         "retrieval (Stamp)": test.obsm["stp_expression"],
         "retrieval (untrained)": start[TEST].obsm["stp_expression"],
-        "ridge on image features (Stamp)": regress({n: t.obsm["X_stp_images"] for n, t in tables.items()}),
+        "ridge on image features (Stamp)": regress(
+            {n: t.obsm["X_stp_images"] for n, t in tables.items()}
+        ),
         "ridge on color and texture": regress(pixels),
         "mean profile": np.broadcast_to(pooled.mean(axis=0), measured.shape),
-        "position": position([(centers[n], e) for n, e in zip(TRAIN, expression, strict=True)], centers[TEST]),
-        "neighbors in the section (measured)": neighbor_mean(centers[TEST], measured, 1.2 * PITCH_UM),
+        "position": position(
+            [(centers[n], e) for n, e in zip(TRAIN, expression, strict=True)], centers[TEST]
+        ),
+        "neighbors in the section (measured)": neighbor_mean(
+            centers[TEST], measured, 1.2 * PITCH_UM
+        ),
     }
     draw(slides[TEST], test, out)
     return {
-        "expression": {name: targets.score(measured, predicted) for name, predicted in predictions.items()},
-        "recall": {"Stamp": _recall(test), "untrained": _recall(start[TEST]), "chance@5": 5 / test.n_obs},
+        "expression": {
+            name: targets.score(measured, predicted) for name, predicted in predictions.items()
+        },
+        "recall": {
+            "Stamp": _recall(test),
+            "untrained": _recall(start[TEST]),
+            "chance@5": 5 / test.n_obs,
+        },
         "spots": {name: table.n_obs for name, table in tables.items()},
     }
 
@@ -270,7 +316,9 @@ def draw(slide: spatialdata.SpatialData, table: anndata.AnnData, out: Path) -> N
     figures = {
         "patches": stp.pl.patches(slide),
         "clusters": stp.pl.spots(slide, ["leiden_genes", "leiden_images", "leiden_fused"]),
-        "expression": stp.pl.expression(table, [g for g in MARKERS if g in table.uns["stp_expression"]["genes"]]),
+        "expression": stp.pl.expression(
+            table, [g for g in MARKERS if g in table.uns["stp_expression"]["genes"]]
+        ),
     }
     for name, figure in figures.items():
         figure.savefig(out / f"{name}.png", dpi=110)

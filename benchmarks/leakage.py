@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import uniform_filter
-from stp.retrieval.nearest.nearest import nearest
 
 from benchmarks.slides import Section, patient_of
 from stp.metrics._folds import check_apart
+from stp.retrieval.nearest import nearest
 
 SAME = 0.99  # correlation from which two spots, or two patches, count as the same
 SHARE = 0.01  # of the test spots that may have such a twin by chance
@@ -26,7 +26,9 @@ def leaks(train: Sequence[Section], test: Sequence[Section]) -> list[str]:
     if not train:
         return [f"{name}: the only slide, so folds share it; spots nearby are alike"]
     if shared := sorted({one.patient for one in train} & {one.patient for one in test}):
-        found.append(f"{name}: patient {', '.join(shared)} is in training, too; nothing is said of a new patient")
+        found.append(
+            f"{name}: patient {', '.join(shared)} is in training, too; nothing is said of a new patient"
+        )
     found += _twins("expression", name, *(_expression(part) for part in _shared_genes(train, test)))
     pictures = [_pictures(side) for side in (train, test)]
     if all(pictures):
@@ -41,27 +43,39 @@ def seen_by_model(model: str | Path, test: Sequence[Section], patient_key: str) 
     their paths, from which patients are read. Stores that only the card names are looked for beside the others.
     """
     name, lines, stores = Path(model).name, _card_of(model), _paths_of(model)
-    named = {store.name for store in stores} | {store for line in lines for store in _named_by(line)}
+    named = {store.name for store in stores} | {
+        store for line in lines for store in _named_by(line)
+    }
     if not named:
-        return [f"model {name} tells no slides that it was trained on: whether these are among them is unknown"]
+        return [
+            f"model {name} tells no slides that it was trained on: whether these are among them is unknown"
+        ]
     folders = {store.parent for store in stores} | {one.path.parent for one in test if one.path}
     paths = [folder / store for store in named for folder in folders if (folder / store).is_dir()]
     patients = {patient_of(path, patient_key) for path in paths}
     found = []
     if lost := sorted(named - {path.name for path in paths}):
-        found.append(f"model {name} was trained on {', '.join(lost)}, too, of which nothing tells the patient")
+        found.append(
+            f"model {name} was trained on {', '.join(lost)}, too, of which nothing tells the patient"
+        )
     for one in test:
         if f"{one.name}.zarr" in named:
-            found.append(f"{one.name}: model {name} was trained on this slide, so its scores are transductive")
+            found.append(
+                f"{one.name}: model {name} was trained on this slide, so its scores are transductive"
+            )
         elif one.patient in patients:
-            found.append(f"{one.name}: model {name} was trained on other slides of patient {one.patient}")
+            found.append(
+                f"{one.name}: model {name} was trained on other slides of patient {one.patient}"
+            )
     return found
 
 
 def _card_of(model: str | Path) -> list[str]:
     """Read what the card says of training, a line per stage."""
     file = Path(model) / "config.json"
-    return json.loads(file.read_text()).get("card", {}).get("trained_on", []) if file.is_file() else []
+    return (
+        json.loads(file.read_text()).get("card", {}).get("trained_on", []) if file.is_file() else []
+    )
 
 
 def _paths_of(model: str | Path) -> list[Path]:
@@ -73,7 +87,12 @@ def _paths_of(model: str | Path) -> list[Path]:
 
 def _named_by(line: str) -> list[str]:
     """List the stores in a line like `align: 9 spots of C2.zarr, C3.zarr; weights chosen on 9 spots of C5.zarr`."""
-    return [store for side in re.split(r"(?:^|; )[^;]*?\d+ spots of ", line) for store in side.split(", ") if store]
+    return [
+        store
+        for side in re.split(r"(?:^|; )[^;]*?\d+ spots of ", line)
+        for store in side.split(", ")
+        if store
+    ]
 
 
 def _shared_genes(train: Sequence[Section], test: Sequence[Section]):
@@ -86,7 +105,9 @@ def _shared_genes(train: Sequence[Section], test: Sequence[Section]):
 
 
 def _expression(counts: list) -> np.ndarray:
-    values = np.concatenate([X.toarray() if hasattr(X, "toarray") else X for X in counts]).astype(np.float32)
+    values = np.concatenate([X.toarray() if hasattr(X, "toarray") else X for X in counts]).astype(
+        np.float32
+    )
     return np.log1p(values / np.maximum(values.sum(axis=1, keepdims=True), 1) * 1e4)
 
 
@@ -111,7 +132,9 @@ def _twins(what: str, name: str, train: np.ndarray, test: np.ndarray) -> list[st
     share = float((similarity > SAME).mean())
     if share <= SHARE:
         return []
-    return [f"{name}: {share:.0%} of its spots have a training spot with nearly the same {what} (r > {SAME})"]
+    return [
+        f"{name}: {share:.0%} of its spots have a training spot with nearly the same {what} (r > {SAME})"
+    ]
 
 
 def _standardized(values: np.ndarray) -> np.ndarray:

@@ -30,37 +30,45 @@ from stp.models.device import choose_device
 from stp.train.config import AlignConfig
 from stp.train.corpus import Corpus
 from stp.train.engine.loop import Batch, make_optimizer, read_batches, training_step
-from stp.train.engine.processes import World
-from stp.train.engine.run_dir import Run
+from stp.train.engine.processes import Processes
+from stp.train.engine.run_dir import RunDir
 from stp.train.tasks import Alignment
 
 
-def reader(run: Run, options: argparse.Namespace, copies: int = 1) -> Callable[[AlignConfig], Iterator[list[Batch]]]:
+def reader(
+    run: RunDir, options: argparse.Namespace, copies: int = 1
+) -> Callable[[AlignConfig], Iterator[list[Batch]]]:
     """Rank spots and decode images as training does when it starts; return what reads batches, as many as are asked."""
     vocabulary = Vocabulary.default().fit(options.stores)
     stores = [SpotStore(path) for path in options.stores * copies]
-    corpus = Corpus.ranked(run, vocabulary, options.length, 1, "train", stores)
+    corpus = Corpus.open_tokenized(run, vocabulary, options.length, 1, "train", stores)
     corpus.map_images(run)
     window = {"image_size": options.image_size, "um_per_px": options.um_per_px, "seed": 0}
-    dataset = PairDataset(corpus.stores, {"genes": corpus.tokens}, turn=True, **window)
+    dataset = PairDataset(corpus.stores, {"genes": corpus.tokens}, rotate=True, **window)
     sampler = SpotSampler(corpus.rows, options.batch, seed=0)
     steps_in = [len(sampler.batches(0))] * 1000  # more epochs than are read
 
     def read(config: AlignConfig) -> Iterator[list[Batch]]:
-        return (batches for _, batches in read_batches(dataset, sampler, steps_in, 0, 1, config, run))
+        return (
+            batches for _, batches in read_batches(dataset, sampler, steps_in, 0, 1, config, run)
+        )
 
     return read
 
 
-def compare(run: Run, options: argparse.Namespace) -> dict[str, float]:
+def compare(run: RunDir, options: argparse.Namespace) -> dict[str, float]:
     """Return the pairs per second of each way to feed the same steps, and its share of those in memory."""
     device, read = run.world.device, reader(run, options)
     stamp, config = build({}, options)
     task = Alignment(stamp.to(device))
     optimizer = make_optimizer(task, config)
     steps = islice(read(config), 4)
-    kept = [[{name: one.to(device) for name, one in batch.items()} for batch in step] for step in steps]
-    feeds = {f"{n} workers": read(dataclasses.replace(config, n_workers=n)) for n in options.workers}
+    kept = [
+        [{name: one.to(device) for name, one in batch.items()} for batch in step] for step in steps
+    ]
+    feeds = {
+        f"{n} workers": read(dataclasses.replace(config, n_workers=n)) for n in options.workers
+    }
     feeds["in memory"] = cycle(kept)
 
     def train(feed: Iterator[list[Batch]], n_steps: int = options.steps) -> None:
@@ -73,7 +81,9 @@ def compare(run: Run, options: argparse.Namespace) -> dict[str, float]:
     seconds, n_pairs = interleave(runs, options.repeats), options.steps * options.batch
     rates = {f"{name}, pairs/s": round(n_pairs / value, 2) for name, value in seconds.items()}
     return rates | {
-        f"{name} / in memory": round(seconds["in memory"] / seconds[name], 3) for name in feeds if "workers" in name
+        f"{name} / in memory": round(seconds["in memory"] / seconds[name], 3)
+        for name in feeds
+        if "workers" in name
     }
 
 
@@ -87,17 +97,24 @@ def memory(options: argparse.Namespace, copies: int) -> int:
 
 
 @contextmanager
-def new_run() -> Iterator[Run]:
+def new_run() -> Iterator[RunDir]:
     """Open a run in a folder that goes with it."""
-    world = World(0, 1, choose_device(None))
-    with tempfile.TemporaryDirectory() as folder, Run(folder, {}, resume=False, world=world) as run:
+    world = Processes(0, 1, choose_device(None))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RunDir(folder, {}, resume=False, world=world) as run,
+    ):
         yield run
 
 
 def main(arguments: list[str] | None = None) -> dict:
     """Compare ways to feed the steps, then the memory of few and of many stores; prints and returns the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stores", type=Path, nargs="+", required=True, help="training stores with images")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--stores", type=Path, nargs="+", required=True, help="training stores with images"
+    )
     parser.add_argument("--um-per-px", type=float, default=0.5, help="scale of patches")
     parser.add_argument("--backbone", default="vit_tiny_patch16_224")
     parser.add_argument("--image-size", type=int, default=224)
@@ -107,7 +124,9 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--gene-depth", type=int, default=2)
     parser.add_argument("--steps", type=int, default=8, help="of a measurement")
     parser.add_argument("--workers", type=int, nargs="+", default=(0, 1, 2))
-    parser.add_argument("--copies", type=int, nargs="+", default=(1, 4, 16), help="of the stores, for memory")
+    parser.add_argument(
+        "--copies", type=int, nargs="+", default=(1, 4, 16), help="of the stores, for memory"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
     with new_run() as run:

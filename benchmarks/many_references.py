@@ -29,8 +29,12 @@ MODEL = {"model": {"name": "random", "class": "Stamp", "digest": "0" * 64, "voca
 def table(vectors: np.ndarray, kind: str, density: float) -> anndata.AnnData:
     """Make spots with vectors, as if a model had made them, and counts."""
     shape, rng = (len(vectors), N_GENES), np.random.default_rng(0)
-    counts = scipy.sparse.random(*shape, density, "csr", np.float32, rng, lambda n: rng.integers(1, 9, n))
-    adata = anndata.AnnData(counts, obsm={REP[kind]: vectors, "spatial": rng.random((len(vectors), 2)) * 1e5})
+    counts = scipy.sparse.random(
+        *shape, density, "csr", np.float32, rng, lambda n: rng.integers(1, 9, n)
+    )
+    adata = anndata.AnnData(
+        counts, obsm={REP[kind]: vectors, "spatial": rng.random((len(vectors), 2)) * 1e5}
+    )
     adata.var_names = [f"gene{number}" for number in range(N_GENES)]
     adata.uns[REP[kind]] = MODEL
     return adata
@@ -58,7 +62,9 @@ def peak_of(work: Callable[[], None]) -> float:
 
 def main() -> None:
     """Predict from all the references, several times."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the store")
     parser.add_argument("--stores", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
@@ -82,7 +88,10 @@ def main() -> None:
     memory = peak_of(predict)
     seconds = interleave({"product": product, "predict_expression": predict}, options.repeats)
     ratio = seconds["predict_expression"] / seconds["product"]
-    shown = {name: round(value, 1) for name, value in seconds.items()} | {"ratio": round(ratio, 2), "MB": round(memory)}
+    shown = {name: round(value, 1) for name, value in seconds.items()} | {
+        "ratio": round(ratio, 2),
+        "MB": round(memory),
+    }
     print(json.dumps({"references": n_references, **shown}, indent=2))
 
 

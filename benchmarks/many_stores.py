@@ -22,7 +22,7 @@ import numpy as np
 import stp
 from stp.data.masked_tokens import TokenDataset
 from stp.data.ranking import rank_stores
-from stp.data.samplers import Picks, SpotSampler
+from stp.data.samplers import SpotIndex, SpotSampler
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 
@@ -55,7 +55,9 @@ def write(data: Path, out: Path, n_stores: int) -> None:
     adata = anndata.read_h5ad(data / "C4.h5ad")[:SPOTS].copy()
     first = out / "stores" / "s0000.zarr"
     if not first.exists():
-        slide = stp.io.from_anndata(adata, None, um_per_px=adata.uns["um_per_px"], spot_diameter_um=100)
+        slide = stp.io.from_anndata(
+            adata, None, um_per_px=adata.uns["um_per_px"], spot_diameter_um=100
+        )
         stp.io.write_store(slide, first)
         stp.Vocabulary.default().fit([first]).save(out / "vocabulary.parquet")
     for number in range(1, n_stores):
@@ -88,7 +90,11 @@ def descend(pid: int) -> list[int]:
 def usage(pid: int) -> tuple[int, float]:
     """Return the open files of a process and its own memory in MB."""
     try:
-        own = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("RssAnon")]
+        own = [
+            line
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if line.startswith("RssAnon")
+        ]
         return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()), int(own[0].split()[1]) / 1024
     except (OSError, IndexError):
         return 0, 0.0
@@ -96,14 +102,26 @@ def usage(pid: int) -> tuple[int, float]:
 
 def measure(out: Path, n_stores: int, steps: int = 20) -> dict[str, float]:
     """Train on the first stores for some steps, then stop."""
-    recipe = (out / "recipe.toml").read_text().replace('"stores/s0*.zarr"', ", ".join(_names(n_stores)))
+    recipe = (
+        (out / "recipe.toml").read_text().replace('"stores/s0*.zarr"', ", ".join(_names(n_stores)))
+    )
     (out / "some.toml").write_text(recipe)
     shutil.rmtree(out / "run", ignore_errors=True)
     folder = Path(sys.executable).parent
-    command = [folder / "torchrun", "--no-python", "--nproc-per-node", "2", folder / "stp", "pretrain", "some.toml"]
+    command = [
+        folder / "torchrun",
+        "--no-python",
+        "--nproc-per-node",
+        "2",
+        folder / "stp",
+        "pretrain",
+        "some.toml",
+    ]
     start, first, peak = time.perf_counter(), None, (0, 0.0)
     with (out / "log.txt").open("w") as log:
-        run = subprocess.Popen(command, cwd=out, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        run = subprocess.Popen(
+            command, cwd=out, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
         metrics = out / "run" / "metrics.jsonl"
         while run.poll() is None:
             n_lines = metrics.read_text().count("\n") if metrics.exists() else 0
@@ -117,7 +135,11 @@ def measure(out: Path, n_stores: int, steps: int = 20) -> dict[str, float]:
         run.wait()
     if not first:
         raise RuntimeError((out / "log.txt").read_text())
-    return {"seconds to the first step": round(first, 1), "open files": peak[0], "MB": round(peak[1])}
+    return {
+        "seconds to the first step": round(first, 1),
+        "open files": peak[0],
+        "MB": round(peak[1]),
+    }
 
 
 def loader(out: Path, n_stores: int, n_batches: int = 20) -> dict[str, int]:
@@ -131,12 +153,17 @@ def loader(out: Path, n_stores: int, n_batches: int = 20) -> dict[str, int]:
     rank_stores(stores, vocabulary, file)
     ranked = time.perf_counter()
     dataset = TokenDataset(stores, vocabulary, file, fraction=0.15, seed=0)
-    batches = SpotSampler([np.arange(len(store)) for store in stores], 256, seed=0).batches(0)[:n_batches]
+    batches = SpotSampler([np.arange(len(store)) for store in stores], 256, seed=0).batches(0)[
+        :n_batches
+    ]
     for spots in batches:
-        dataset[Picks(0, spots)]
+        dataset[SpotIndex(0, spots)]
     read = time.perf_counter()
     (out / "tokens").unlink()
-    return {"ranked": round(file.edges[-1] / (ranked - start)), "read": round(256 * len(batches) / (read - ranked))}
+    return {
+        "ranked": round(file.offsets[-1] / (ranked - start)),
+        "read": round(256 * len(batches) / (read - ranked)),
+    }
 
 
 def _names(n_stores: int) -> list[str]:
@@ -145,14 +172,20 @@ def _names(n_stores: int) -> list[str]:
 
 def main() -> None:
     """Measure with few and with many stores."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of HER2+ sections")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--stores", type=int, nargs="+", default=(20, 100, 500))
     options = parser.parse_args()
     write(options.data, options.out, max(options.stores))
     results = {f"{n} stores": measure(options.out, n) for n in options.stores}
-    print(json.dumps(results | {"spots per second": loader(options.out, max(options.stores))}, indent=2))
+    print(
+        json.dumps(
+            results | {"spots per second": loader(options.out, max(options.stores))}, indent=2
+        )
+    )
 
 
 if __name__ == "__main__":

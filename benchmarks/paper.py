@@ -48,21 +48,47 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=list(TASKS))
-    parser.add_argument("--stores", type=Path, nargs="+", required=True, help="SpatialData zarr folders, one per slide")
-    parser.add_argument("--model", required=True, help="folder of a model; {slide} and {patient} are what is tested")
+    parser.add_argument(
+        "--stores",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="SpatialData zarr folders, one per slide",
+    )
+    parser.add_argument(
+        "--model", required=True, help="folder of a model; {slide} and {patient} are what is tested"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for tables and figures")
     parser.add_argument("--label-key", help="column of obs with classes, for clustering and probe")
     parser.add_argument("--patient-key", default="patient", help="column of obs (patient)")
-    parser.add_argument("--by", choices=["slide", "patient"], default="slide", help="what is left out in turn (slide)")
-    parser.add_argument("--test", nargs="+", help="slides to test; by default all in turn")
-    parser.add_argument("--folds", choices=["random", "blocks"], default="random", help="within a single slide")
-    parser.add_argument("--backbone", help="image encoder to stand beside: a name or folder; by default untrained")
-    parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="of Leiden; the first of the probe")
-    parser.add_argument("--genes", type=int, default=5000, help="highly variable genes to predict (5000)")
     parser.add_argument(
-        "--hvg", choices=["train", "paper"], default="train", help="choose genes on training slides only"
+        "--by",
+        choices=["slide", "patient"],
+        default="slide",
+        help="what is left out in turn (slide)",
+    )
+    parser.add_argument("--test", nargs="+", help="slides to test; by default all in turn")
+    parser.add_argument(
+        "--folds", choices=["random", "blocks"], default="random", help="within a single slide"
+    )
+    parser.add_argument(
+        "--backbone", help="image encoder to stand beside: a name or folder; by default untrained"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=range(5), help="of Leiden; the first of the probe"
+    )
+    parser.add_argument(
+        "--genes", type=int, default=5000, help="highly variable genes to predict (5000)"
+    )
+    parser.add_argument(
+        "--hvg",
+        choices=["train", "paper"],
+        default="train",
+        help="choose genes on training slides only",
     )
     options = parser.parse_args(arguments)
     if options.task != "expression" and not options.label_key:
@@ -77,7 +103,9 @@ def clustering(sections: Sequence[Section], embed: Embedder, options: argparse.N
         found = embed(section, section)
         kept = section.rows(options.label_key)
         labels = _labels(section.table[kept], options.label_key, section.name)
-        embeddings = {name: found.obsm[key][kept] for name, key in FEATURES.items() if key in found.obsm}
+        embeddings = {
+            name: found.obsm[key][kept] for name, key in FEATURES.items() if key in found.obsm
+        }
         embeddings[PCA] = pca(section.table[kept], [section.table[kept]])
         if others := [one.table for one in sections if one.patient != section.patient]:
             embeddings[PCA_OTHERS] = pca(section.table[kept], others)
@@ -86,7 +114,9 @@ def clustering(sections: Sequence[Section], embed: Embedder, options: argparse.N
             for seed, clusters in clusters_of(embedding, options.seeds):
                 scores = stp.metrics.clustering_scores(labels, clusters)
                 scores |= stp.metrics.separation_scores(embedding, clusters)
-                rows += [(name, section.name, section.patient, seed, *pair) for pair in scores.items()]
+                rows += [
+                    (name, section.name, section.patient, seed, *pair) for pair in scores.items()
+                ]
     methods = [*FEATURES, PCA, PCA_OTHERS]
     return f"Leiden clusters beside {options.label_key}", methods, rows, notes
 
@@ -97,20 +127,31 @@ def probe(sections: Sequence[Section], embed: Embedder, options: argparse.Namesp
     for train, test in _folds(sections, options):
         notes += leaks(train, test) + seen_by_model(embed.path(test[0]), test, options.patient_key)
         joined = _joined(train, test, embed, options)
-        how = {"seed": options.seeds[0], "n_folds": N_FOLDS, "group_key": "fold" if "fold" in joined.obs else None}
+        how = {
+            "seed": options.seeds[0],
+            "n_folds": N_FOLDS,
+            "group_key": "fold" if "fold" in joined.obs else None,
+        }
         for name, key in {**FEATURES, PCA: "X_pca"}.items():
             if key not in joined.obsm:
                 continue
             rate = RATES.get(name, GENE_RATE)
             stp.tl.linear_probe(joined, options.label_key, use_rep=key, learning_rate=rate, **how)
-            own = joined.obs["slide"].isin([one.name for one in test]) & joined.obs["stp_probe"].notna()
+            own = (
+                joined.obs["slide"].isin([one.name for one in test])
+                & joined.obs["stp_probe"].notna()
+            )
             seen[name].append(joined.obs.loc[own, [options.label_key, "stp_probe"]].astype(str))
             if train:
                 rows += _probe_rows(name, joined[own], options.label_key, test)
             else:
                 folds = joined.uns["stp_probe"]["scores"].drop(columns="n_spots").iterrows()
                 who = test[0].name, test[0].patient
-                rows += [(name, f"{who[0]} fold {n}", who[1], 0, *pair) for n, row in folds for pair in row.items()]
+                rows += [
+                    (name, f"{who[0]} fold {n}", who[1], 0, *pair)
+                    for n, row in folds
+                    for pair in row.items()
+                ]
     _draw_confusion({name: pd.concat(parts) for name, parts in seen.items() if parts}, options)
     return f"Linear probe of {options.label_key}", [*FEATURES, PCA], rows, notes
 
@@ -125,7 +166,9 @@ def _joined(train, test, embed: Embedder, options: argparse.Namespace) -> anndat
         if train:
             part.obs["fold"] = "test" if section.name in {one.name for one in test} else "train"
         elif options.folds == "blocks":
-            part.obs["fold"] = blocks(section.centers[section.rows(options.label_key)], N_FOLDS).astype(str)
+            part.obs["fold"] = blocks(
+                section.centers[section.rows(options.label_key)], N_FOLDS
+            ).astype(str)
         parts.append(part)
     for part, components in zip(parts, pca_of(parts, parts[: len(train)] or parts), strict=True):
         part.obsm["X_pca"] = components
@@ -134,12 +177,17 @@ def _joined(train, test, embed: Embedder, options: argparse.Namespace) -> anndat
     return joined
 
 
-def _probe_rows(name: str, scored: anndata.AnnData, label_key: str, test: Sequence[Section]) -> list[tuple]:
+def _probe_rows(
+    name: str, scored: anndata.AnnData, label_key: str, test: Sequence[Section]
+) -> list[tuple]:
     """Score each test slide."""
     rows = []
     for section in test:
         own = scored[scored.obs["slide"] == section.name]
-        pair = own.obs[label_key].astype(str).to_numpy(), own.obs["stp_probe"].astype(str).to_numpy()
+        pair = (
+            own.obs[label_key].astype(str).to_numpy(),
+            own.obs["stp_probe"].astype(str).to_numpy(),
+        )
         scores = stp.metrics.classification_scores(*pair)
         rows += [(name, section.name, section.patient, 0, *score) for score in scores.items()]
     return rows
@@ -166,7 +214,9 @@ def expression(sections: Sequence[Section], embed: Embedder, options: argparse.N
     notes = [f"{one.name} has no image and is left out" for one in sections if one.slide is None]
     sections = [one for one in sections if one.slide is not None]
     if len(sections) < 2:
-        raise ValueError(f"expression is predicted from other slides; of these {len(sections)} has an image")
+        raise ValueError(
+            f"expression is predicted from other slides; of these {len(sections)} has an image"
+        )
     shared = sorted(set.intersection(*(set(one.table.var_names) for one in sections)))
     for train, test in _folds(sections, options):
         notes += leaks(train, test) + seen_by_model(embed.path(test[0]), test, options.patient_key)
@@ -177,16 +227,22 @@ def expression(sections: Sequence[Section], embed: Embedder, options: argparse.N
             for name, predicted in predictions(train, section, embed, targets.genes):
                 scores = targets.score(measured, predicted)
                 own = Targets.of(targets.genes, measured).score(measured, predicted)
-                scores |= {f"{metric}, chosen on test": own[metric] for metric in ("PCC-V", "PCC-E")}
+                scores |= {
+                    f"{metric}, chosen on test": own[metric] for metric in ("PCC-V", "PCC-E")
+                }
                 rows += [(name, section.name, section.patient, 0, *pair) for pair in scores.items()]
     return "Expression predicted from images", METHODS, rows, notes
 
 
-def _folds(sections: Sequence[Section], options: argparse.Namespace) -> Iterator[tuple[list[Section], list[Section]]]:
+def _folds(
+    sections: Sequence[Section], options: argparse.Namespace
+) -> Iterator[tuple[list[Section], list[Section]]]:
     """Yield slides to train on and slides to test, slides and patients whole; a single slide has no others."""
     group = {one.name: one.patient if options.by == "patient" else one.name for one in sections}
     if len(sections) > 1 and len(set(group.values())) < 2:
-        raise ValueError(f"all slides are of patient {sections[0].patient}; leave out slides with --by slide")
+        raise ValueError(
+            f"all slides are of patient {sections[0].patient}; leave out slides with --by slide"
+        )
     tested = [one.name for one in _tested(sections, options)]
     for out in dict.fromkeys(group[name] for name in tested):
         train = [one for one in sections if group[one.name] != out]
@@ -203,7 +259,9 @@ def _tested(sections: Sequence[Section], options: argparse.Namespace) -> list[Se
 def _labels(table: anndata.AnnData, key: str, where: str) -> np.ndarray:
     labels = table.obs[key].astype(str).to_numpy()
     if len(np.unique(labels)) < 2:
-        raise ValueError(f"obs[{key!r}] of {where} has fewer than two classes of enough spots: {np.unique(labels)}")
+        raise ValueError(
+            f"obs[{key!r}] of {where} has fewer than two classes of enough spots: {np.unique(labels)}"
+        )
     return labels
 
 

@@ -29,10 +29,10 @@ import stp
 from benchmarks.tokenize import interleave
 from stp.data.pairs import PairDataset
 from stp.data.ranking import rank_stores
-from stp.data.samplers import Picks
+from stp.data.samplers import SpotIndex
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
-from stp.images.pyramid import ImagePyramid
+from stp.images.pyramid import ImagePyramid, PatchWindow
 
 SIDE, SIZE, PER_ROW, MIB = 8000, 224, 52, 2**20
 WINDOW = {"size": SIZE, "um_per_px": 0.5}
@@ -69,10 +69,14 @@ def lattice() -> np.ndarray:
 def write(image: np.ndarray, folder: Path) -> dict[str, Path]:
     """Write the picture in all forms."""
     paths = {"jpeg tiles": folder / "a.tif"}
-    tifffile.imwrite(paths["jpeg tiles"], image, tile=(256, 256), photometric="rgb", compression="jpeg")
+    tifffile.imwrite(
+        paths["jpeg tiles"], image, tile=(256, 256), photometric="rgb", compression="jpeg"
+    )
     planes = np.moveaxis(image, -1, 0)
     for chunk in (256, 1024):
-        element = Image2DModel.parse(planes, c_coords=list("rgb"), scale_factors=[2], chunks=(3, chunk, chunk))
+        element = Image2DModel.parse(
+            planes, c_coords=list("rgb"), scale_factors=[2], chunks=(3, chunk, chunk)
+        )
         paths[f"zarr {chunk}"] = folder / f"{chunk}.zarr"
         spatialdata.SpatialData(images={"he": element}).write(paths[f"zarr {chunk}"])
     return paths
@@ -87,7 +91,9 @@ def pyramid_of(kind: str, path: Path) -> ImagePyramid:
 
 def cut(kind: str, path: Path, limit: int | None, centers: np.ndarray) -> None:
     """Open and cut, batch by batch."""
-    for _ in pyramid_of(kind, path).stream(centers, batch_size=64, max_bytes=limit, **WINDOW):
+    for _ in pyramid_of(kind, path).stream(
+        centers, PatchWindow(**WINDOW), batch_size=64, max_bytes=limit
+    ):
         pass
 
 
@@ -97,7 +103,9 @@ def sliced(kind: str, path: Path, centers: np.ndarray) -> np.ndarray:
         array = tifffile.imread(path)
     else:
         group = zarr.open_group(path, mode="r")["images/he"]
-        array = np.moveaxis(group[group.attrs["ome"]["multiscales"][0]["datasets"][0]["path"]][:], 0, -1)
+        array = np.moveaxis(
+            group[group.attrs["ome"]["multiscales"][0]["datasets"][0]["path"]][:], 0, -1
+        )
     patches = np.empty((len(centers), SIZE, SIZE, 3), np.uint8)
     for patch, (x, y) in zip(patches, (centers - SIZE / 2).astype(int), strict=True):
         patch[:] = array[y : y + SIZE, x : x + SIZE]
@@ -109,7 +117,9 @@ def queried(path: Path, centers: np.ndarray) -> None:
     image = spatialdata.read_zarr(path)["he"]
     for center in centers:
         box = {"min_coordinate": center - SIZE / 2, "max_coordinate": center + SIZE / 2}
-        part = spatialdata.bounding_box_query(image, axes=("x", "y"), target_coordinate_system="global", **box)
+        part = spatialdata.bounding_box_query(
+            image, axes=("x", "y"), target_coordinate_system="global", **box
+        )
         np.asarray(next(iter(part["scale0"].data_vars.values())).data)
 
 
@@ -128,18 +138,29 @@ def cutting(kind: str, path: Path, repeats: int) -> dict[str, float]:
     if kind != "jpeg tiles":
         runs["bounding_box_query"] = partial(queried, path, few)
     seconds = interleave(runs, repeats)
-    rates = {name: (len(few) if name.startswith("bound") else len(centers)) / s for name, s in seconds.items()}
-    ratios = {f"pyramid / {name}": rates["pyramid"] / rate for name, rate in rates.items() if name[:7] != "pyramid"}
+    rates = {
+        name: (len(few) if name.startswith("bound") else len(centers)) / s
+        for name, s in seconds.items()
+    }
+    ratios = {
+        f"pyramid / {name}": rates["pyramid"] / rate
+        for name, rate in rates.items()
+        if name[:7] != "pyramid"
+    }
     ratios["pyramid, 64 MiB / whole level"] = rates["pyramid, 64 MiB"] / rates["whole level"]
     command = [sys.executable, "-W", "ignore", "-c", PEAK, kind, path, str(64 * MIB)]
     peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024
-    shown = {name: round(rate) for name, rate in rates.items()} | {name: round(r, 2) for name, r in ratios.items()}
+    shown = {name: round(rate) for name, rate in rates.items()} | {
+        name: round(r, 2) for name, r in ratios.items()
+    }
     return shown | {"growth of memory at 64 MiB, in MiB": round(peak)}
 
 
 def slide_of(image: np.ndarray, centers: np.ndarray) -> spatialdata.SpatialData:
     """Make a slide with counts at these centers."""
-    counts = scipy.sparse.random(len(centers), len(GENES), 0.9, "csr", np.float32, np.random.default_rng(0))
+    counts = scipy.sparse.random(
+        len(centers), len(GENES), 0.9, "csr", np.float32, np.random.default_rng(0)
+    )
     counts.data = np.ceil(counts.data * 9)
     adata = anndata.AnnData(counts, obsm={"spatial": centers})
     adata.var_names = GENES
@@ -151,7 +172,7 @@ def epoch(dataset: PairDataset, batch: int = 64) -> None:
     order = np.random.default_rng(0).permutation(len(dataset.targets["genes"][0]))
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        dataset[Picks(0, np.column_stack([np.zeros_like(rows), rows]))]
+        dataset[SpotIndex(0, np.column_stack([np.zeros_like(rows), rows]))]
 
 
 def loading(image: np.ndarray, folder: Path, repeats: int) -> dict[str, float]:
@@ -177,7 +198,10 @@ def loading(image: np.ndarray, folder: Path, repeats: int) -> dict[str, float]:
     }
     seconds = interleave(runs, repeats)
     rates = {f"{name}, pairs/s": round(len(lattice()) / value) for name, value in seconds.items()}
-    ratios = {f"{name} / arrays": round(seconds["arrays"] / seconds[name], 3) for name in ("store", "zarr chunks")}
+    ratios = {
+        f"{name} / arrays": round(seconds["arrays"] / seconds[name], 3)
+        for name in ("store", "zarr chunks")
+    }
     return rates | ratios | {"decoding the store, s": round(opened, 2)}
 
 
@@ -195,7 +219,10 @@ def embedding(image: np.ndarray, repeats: int, n: int, device: str) -> dict[str,
             for start in range(0, n, 64):
                 model(torch.from_numpy(patches[start : start + 64]).to(device)).float().cpu()
 
-    runs = {"bare model": bare, "embed_images": lambda: stp.tl.embed_images(sdata, model, device=device)}
+    runs = {
+        "bare model": bare,
+        "embed_images": lambda: stp.tl.embed_images(sdata, model, device=device),
+    }
     seconds = interleave(runs, repeats)
     seconds["embed_images / bare model"] = seconds["embed_images"] / seconds["bare model"]
     return {name: round(value, 3) for name, value in seconds.items()}
@@ -203,7 +230,9 @@ def embedding(image: np.ndarray, repeats: int, n: int, device: str) -> dict[str,
 
 def main(arguments: list[str] | None = None) -> dict:
     """Run all comparisons; prints and returns the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--embedded", type=int, default=128, help="patches that the model embeds")
     parser.add_argument("--device", default="cpu")
@@ -218,7 +247,9 @@ def main(arguments: list[str] | None = None) -> dict:
         if options.only in (None, "loading"):
             results["loading"] = loading(image, folder, options.repeats)
         if options.only in (None, "embedding"):
-            results["embedding"] = embedding(image, options.repeats, options.embedded, options.device)
+            results["embedding"] = embedding(
+                image, options.repeats, options.embedded, options.device
+            )
     print(json.dumps(results, indent=2))
     return results
 

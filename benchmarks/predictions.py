@@ -29,11 +29,23 @@ def predictions(
     named = {"genes": list(genes)}
     yield from _of_stamp(query, references, embed.model(section), named)
     for name, key in RIDGES.items():
-        yield name, stp.tl.regress_expression(query, references, **named, use_rep=key, copy=True).obsm[keys.EXPRESSION]
+        yield (
+            name,
+            stp.tl.regress_expression(query, references, **named, use_rep=key, copy=True).obsm[
+                keys.EXPRESSION
+            ],
+        )
     expressed = [normalized(one.table, genes) for one in train]
-    pooled, pixels = np.concatenate(expressed), np.concatenate([color_and_texture(_patches(one)) for one in train])
+    pooled, pixels = (
+        np.concatenate(expressed),
+        np.concatenate([color_and_texture(_patches(one)) for one in train]),
+    )
     yield PIXELS, ridge(pixels, pooled, color_and_texture(_patches(section)))
-    sisters = [(one.centers, e) for one, e in zip(train, expressed, strict=True) if one.patient == section.patient]
+    sisters = [
+        (one.centers, e)
+        for one, e in zip(train, expressed, strict=True)
+        if one.patient == section.patient
+    ]
     if sisters:
         yield POSITION, position(sisters, section.centers)
     yield MEAN, np.broadcast_to(pooled.mean(axis=0), (section.table.n_obs, len(genes)))
@@ -68,4 +80,6 @@ def _aligned(table: anndata.AnnData, adapted: Stamp) -> anndata.AnnData:
 
 
 def _patches(section: Section) -> np.ndarray:
-    return section.slide.pyramid.read(section.slide.centers, size=96, um_per_px=112 / 96, allow_upsampling=True)
+    return section.slide.pyramid.read(
+        section.slide.centers, size=96, um_per_px=112 / 96, allow_upsampling=True
+    )

@@ -23,7 +23,7 @@ import stp
 from benchmarks.clusters import agreement, labelled, pca, probe
 from stp.data.masked_tokens import TokenDataset
 from stp.data.ranking import rank_stores
-from stp.data.samplers import Picks
+from stp.data.samplers import SpotIndex
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 from stp.models import GeneEncoder, GeneEncoderConfig
@@ -54,9 +54,13 @@ VARIANTS = {
 
 def main(arguments: list[str] | None = None) -> pd.DataFrame:
     """Train and score whatever is not done yet; writes runs.csv, and prints a summary."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of HER2+ sections")
-    parser.add_argument("--out", type=Path, required=True, help="folder for stores, models and runs.csv")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for stores, models and runs.csv"
+    )
     parser.add_argument("--patients", nargs="+", default=PATIENTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
@@ -70,14 +74,20 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
         for patient in options.patients:
             fold = Fold(options.data, stores, patient, options.out / "tokens" / patient)
             if seed == options.seeds[0]:
-                runs += _cached(options.out / "scores" / f"baselines {patient}.json", fold.baselines)
+                runs += _cached(
+                    options.out / "scores" / f"baselines {patient}.json", fold.baselines
+                )
             for variant in options.variants:
                 name = f"{variant} {patient} {seed}"
                 run = partial(fold.train, variant, seed, options.out / "models" / name)
                 runs += _cached(options.out / "scores" / f"{name}.json", run)
     table = pd.DataFrame(runs)
     table.to_csv(options.out / "runs.csv", index=False)
-    summary = table.groupby(["method", "patient"], sort=False).mean(numeric_only=True).drop(columns="seed")
+    summary = (
+        table.groupby(["method", "patient"], sort=False)
+        .mean(numeric_only=True)
+        .drop(columns="seed")
+    )
     print(summary.round(3).to_string())
     return table
 
@@ -95,7 +105,9 @@ def write_stores(data: Path, out: Path) -> dict[str, Path]:
     for name, path in stores.items():
         if not path.exists():
             adata = anndata.read_h5ad(data / f"{name}.h5ad")
-            sdata = stp.io.from_anndata(adata, None, um_per_px=adata.uns["um_per_px"], spot_diameter_um=100, name=name)
+            sdata = stp.io.from_anndata(
+                adata, None, um_per_px=adata.uns["um_per_px"], spot_diameter_um=100, name=name
+            )
             stp.io.write_store(sdata, path)
     return stores
 
@@ -108,13 +120,17 @@ class Fold:
         folder.mkdir(parents=True, exist_ok=True)
         self.train_stores = [path for name, path in stores.items() if name[0] != patient]
         self.vocabulary = stp.Vocabulary.default().fit(self.train_stores)
-        self.held_out = self._dataset([path for name, path in stores.items() if name[0] == patient], "held out")
+        self.held_out = self._dataset(
+            [path for name, path in stores.items() if name[0] == patient], "held out"
+        )
         self.rows = [store.trainable(100) for store in self.held_out.stores]
         self.section = labelled(anndata.read_h5ad(data / f"{patient}1.h5ad"))
 
     def _dataset(self, stores: list[Path], name: str) -> TokenDataset:
         opened = [SpotStore(path) for path in stores]
-        tokens = SpotFile(self.folder / name, [len(store) for store in opened], MODEL.context_length)
+        tokens = SpotFile(
+            self.folder / name, [len(store) for store in opened], MODEL.context_length
+        )
         tokens.create()
         rank_stores(opened, self.vocabulary, tokens)
         return TokenDataset(opened, self.vocabulary, tokens, fraction=0.15, seed=0)
@@ -134,17 +150,27 @@ class Fold:
         stp.tl.embed_genes(adata, encoder, progress=False)
         return adata.obsm["X_stp_genes"]
 
-    def _line(self, method: str, seed: int | None, loss: float | None, features: np.ndarray | None) -> dict:
+    def _line(
+        self, method: str, seed: int | None, loss: float | None, features: np.ndarray | None
+    ) -> dict:
         line = {"method": method, "patient": self.patient, "seed": seed, "loss": loss}
         if features is None:
             return line
         labels = self.section.obs["pathologist_label"].to_numpy()
-        return line | agreement(features, labels) | {"probe": probe(features, labels, self.section.obsm["spatial"])}
+        return (
+            line
+            | agreement(features, labels)
+            | {"probe": probe(features, labels, self.section.obsm["spatial"])}
+        )
 
     def baselines(self) -> list[dict]:
         """Score what learns nothing, and what needs no encoder."""
-        losses = frequency_losses(self._dataset(self.train_stores, "train"), self.held_out, self.rows)
-        others = [anndata.read_h5ad(self.data / f"{p}1.h5ad") for p in PATIENTS if p != self.patient]
+        losses = frequency_losses(
+            self._dataset(self.train_stores, "train"), self.held_out, self.rows
+        )
+        others = [
+            anndata.read_h5ad(self.data / f"{p}1.h5ad") for p in PATIENTS if p != self.patient
+        ]
         with torch.random.fork_rng():
             torch.manual_seed(0)
             untrained = GeneEncoder(MODEL, self.vocabulary).eval()
@@ -159,7 +185,9 @@ class Fold:
         ]
 
 
-def frequency_losses(train: TokenDataset, held_out: TokenDataset, rows: list[np.ndarray]) -> dict[str, float]:
+def frequency_losses(
+    train: TokenDataset, held_out: TokenDataset, rows: list[np.ndarray]
+) -> dict[str, float]:
     """Masked gene loss of guessing by frequency, overall and at each rank.
 
     Frequencies at a rank are smoothed towards the overall ones. How much, and over how many ranks they are taken
@@ -170,19 +198,22 @@ def frequency_losses(train: TokenDataset, held_out: TokenDataset, rows: list[np.
     best = np.inf
     for width in BINS:
         counts = np.zeros((train.tokens.width // width + 1, len(overall)))
-        row, rank = np.nonzero(train.tokens.all)
-        np.add.at(counts, (rank // width, train.tokens.all[row, rank]), 1)
+        row, rank = np.nonzero(train.tokens.array)
+        np.add.at(counts, (rank // width, train.tokens.array[row, rank]), 1)
         found, total = counts[ranks // width, genes], counts.sum(1)[ranks // width]
         for alpha in ALPHAS:
             best = min(best, -np.log((found + alpha * overall[genes]) / (total + alpha)).mean())
-    return {"frequency": float(-np.log(overall[genes]).mean()), "frequency at the rank": float(best)}
+    return {
+        "frequency": float(-np.log(overall[genes]).mean()),
+        "frequency at the rank": float(best),
+    }
 
 
 def _masked_genes(dataset: TokenDataset, rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return rank and gene of everything that `masked_loss` asks for."""
     ranks, genes = [], []
     for store, chosen in enumerate(rows):
-        batch = dataset[Picks(0, np.column_stack([np.full(len(chosen), store), chosen]))]
+        batch = dataset[SpotIndex(0, np.column_stack([np.full(len(chosen), store), chosen]))]
         ranks.append(batch["chosen"].nonzero()[:, 1].numpy())
         genes.append(batch["targets"][batch["chosen"]].numpy())
     return np.concatenate(ranks), np.concatenate(genes)

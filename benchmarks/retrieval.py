@@ -16,7 +16,8 @@ from pathlib import Path
 import faiss
 import numba
 import numpy as np
-from stp.retrieval.nearest.nearest import Average, nearest, weights
+
+from stp.retrieval.nearest import Average, nearest, weights
 
 N_QUERIES, N_REFERENCES, WIDTH, K = 2_000, 100_000, 512, 50
 N_PROFILES, N_GENES, ROWS = 20_000, 2_000, 1_024
@@ -76,7 +77,9 @@ def average(repeats: int) -> None:
     weight, _ = weights(rng.random((N_QUERIES, K), dtype=np.float32))
 
     def loop() -> np.ndarray:
-        return np.array([np.average(profiles[i], axis=0, weights=w) for i, w in zip(index, weight, strict=True)])
+        return np.array(
+            [np.average(profiles[i], axis=0, weights=w) for i, w in zip(index, weight, strict=True)]
+        )
 
     def ours() -> np.ndarray:
         averages = Average(index, weight, N_GENES)
@@ -87,9 +90,12 @@ def average(repeats: int) -> None:
 
     error = np.abs(ours() - loop()).max()
     took = medians({"loop": loop, "average": ours}, repeats)
-    print(f"{N_QUERIES} averages of {K} profiles of {N_GENES} genes, largest difference {error:.1e}")
     print(
-        {name: round(value, 3) for name, value in took.items()}, f"loop / average {took['loop'] / took['average']:.2f}"
+        f"{N_QUERIES} averages of {K} profiles of {N_GENES} genes, largest difference {error:.1e}"
+    )
+    print(
+        {name: round(value, 3) for name, value in took.items()},
+        f"loop / average {took['loop'] / took['average']:.2f}",
     )
 
 
@@ -105,18 +111,27 @@ def from_disk(file: Path, n: int, repeats: int) -> None:
 
     nearest(queries, references[:BLOCK], K)  # compiles
     before, seen, done = anonymous_mb(), [], threading.Event()
-    watch = threading.Thread(target=lambda: [seen.append(anonymous_mb()) for _ in iter(lambda: done.wait(0.05), True)])
+    watch = threading.Thread(
+        target=lambda: [seen.append(anonymous_mb()) for _ in iter(lambda: done.wait(0.05), True)]
+    )
     watch.start()
     start = time.perf_counter()
     found = nearest(queries, references, K)
     first = time.perf_counter() - start
     done.set()
     watch.join()
-    took = medians({"product": product, "nearest": lambda: nearest(queries, references, K)}, repeats)
+    took = medians(
+        {"product": product, "nearest": lambda: nearest(queries, references, K)}, repeats
+    )
     best = np.einsum("qd,qd->q", queries[:CHECKED], references[found.index[:CHECKED, 0]])
     assert np.allclose(best, found.similarity[:CHECKED, 0], atol=1e-5)
-    print(f"{N_QUERIES} queries, {n} references on disk ({file.stat().st_size / 1e9:.1f} GB); first {first:.1f} s")
-    print({name: round(value, 2) for name, value in took.items()}, f"ratio {took['nearest'] / took['product']:.2f}")
+    print(
+        f"{N_QUERIES} queries, {n} references on disk ({file.stat().st_size / 1e9:.1f} GB); first {first:.1f} s"
+    )
+    print(
+        {name: round(value, 2) for name, value in took.items()},
+        f"ratio {took['nearest'] / took['product']:.2f}",
+    )
     print(f"memory of its own at most {max(seen) - before:.0f} MB beyond what it was called with")
 
 
@@ -131,17 +146,25 @@ def write(file: Path, n: int) -> np.ndarray:
 
 def anonymous_mb() -> float:
     """Memory of this process that is no mapped file."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("RssAnon")
+    )
     return int(line.split()[1]) / 1e3
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--disk", type=Path, help="file of references that are not read into memory")
+    parser.add_argument(
+        "--disk", type=Path, help="file of references that are not read into memory"
+    )
     parser.add_argument("--references", type=int, default=2_000_000, help="of that file")
     asked = parser.parse_args()
-    print(f"{numba.config.NUMBA_NUM_THREADS} threads, faiss {faiss.__version__}, numpy {np.__version__}")
+    print(
+        f"{numba.config.NUMBA_NUM_THREADS} threads, faiss {faiss.__version__}, numpy {np.__version__}"
+    )
     if asked.disk:
         from_disk(asked.disk, asked.references, asked.repeats)
     else:

@@ -61,7 +61,9 @@ class Section:
     def rows(self, label_key: str) -> np.ndarray:
         """Positions of spots with a determined label whose class has enough spots."""
         if label_key not in self.table.obs:
-            raise KeyError(f"{self.name} has no obs[{label_key!r}]; choose --label-key from {list(self.table.obs)}")
+            raise KeyError(
+                f"{self.name} has no obs[{label_key!r}]; choose --label-key from {list(self.table.obs)}"
+            )
         return labelled_rows(self.table.obs[label_key])
 
 
@@ -73,7 +75,9 @@ def read(paths: Sequence[Path], patient_key: str) -> list[Section]:
         sections.append(Section(name, patient_of(path, patient_key), sdata))
     names = [one.name for one in sections]
     if len(set(names)) < len(names):
-        raise ValueError(f"two stores have one name among {names}; a slide would be in both sides of a split")
+        raise ValueError(
+            f"two stores have one name among {names}; a slide would be in both sides of a split"
+        )
     return sections
 
 
@@ -84,7 +88,9 @@ def patient_of(path: Path, patient_key: str) -> str:
         return path.name.removesuffix(".zarr")
     patients = pd.Series(anndata.io.read_elem(obs[patient_key])).astype(str).unique()
     if len(patients) != 1:
-        raise ValueError(f"{path} holds several patients {patients.tolist()}; write one store per slide")
+        raise ValueError(
+            f"{path} holds several patients {patients.tolist()}; write one store per slide"
+        )
     return str(patients[0])
 
 
@@ -114,7 +120,9 @@ class Embedder:
         if path not in self._models:
             self._models[path] = open_model(path)
             if isinstance(self._models[path], GeneEncoder):
-                self.notes.append("STAMP_G is the gene encoder of stage one, without alignment: the paper's dagger")
+                self.notes.append(
+                    "STAMP_G is the gene encoder of stage one, without alignment: the paper's dagger"
+                )
         return self._models[path]
 
     def __call__(self, section: Section, tested: Section) -> anndata.AnnData:
@@ -133,7 +141,9 @@ class Embedder:
         if section.slide is None or not isinstance(model, Stamp | ImageEncoder):
             return table
         parts = (section.sdata.images, section.sdata.shapes, section.sdata.labels, {"table": table})
-        sdata = spatialdata.SpatialData.init_from_elements({name: one for part in parts for name, one in part.items()})
+        sdata = spatialdata.SpatialData.init_from_elements(
+            {name: one for part in parts for name, one in part.items()}
+        )
         stp.tl.embed_images(sdata, model, **quiet)
         stp.tl.embed_images(sdata, self._raw(model), key_added=RAW, **quiet)
         if reads_genes(model):
@@ -149,4 +159,9 @@ class Embedder:
             return ImageEncoder(config).eval()
 
 
-FEATURES = {"STAMP_G": keys.GENES, "STAMP_V": keys.IMAGES, "STAMP_F": keys.FUSED, "raw backbone": RAW}
+FEATURES = {
+    "STAMP_G": keys.GENES,
+    "STAMP_V": keys.IMAGES,
+    "STAMP_F": keys.FUSED,
+    "raw backbone": RAW,
+}

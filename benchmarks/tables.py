@@ -20,9 +20,12 @@ def paper_table(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
     slides = per_slide(scores).groupby("method")
     mean, spread = slides.mean().reindex(methods), slides.std().reindex(methods)
     cells = {
-        metric: [_cell(m, s) for m, s in zip(mean[metric], spread[metric], strict=True)] for metric in mean.columns
+        metric: [_cell(m, s) for m, s in zip(mean[metric], spread[metric], strict=True)]
+        for metric in mean.columns
     }
-    return pd.DataFrame({**cells, "n": slides.size().reindex(methods).astype("Int64")}, index=pd.Index(methods))
+    return pd.DataFrame(
+        {**cells, "n": slides.size().reindex(methods).astype("Int64")}, index=pd.Index(methods)
+    )
 
 
 def _cell(mean: float, spread: float) -> str:
@@ -36,7 +39,11 @@ def over_patients(scores: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
     patients = per_slide(scores).groupby(["method", "patient"]).mean()
     rows = {}
     for method in methods:
-        of = patients.loc[method] if method in patients.index.get_level_values(0) else patients.iloc[:0]
+        of = (
+            patients.loc[method]
+            if method in patients.index.get_level_values(0)
+            else patients.iloc[:0]
+        )
         rows[method] = {metric: _interval(of[metric].dropna()) for metric in patients.columns}
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -64,10 +71,14 @@ def differences(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Paired difference of each method from a baseline, slide by slide."""
     wide = per_slide(scores)
     base = wide.xs(baseline, level="method")
-    return wide.sub(base.reindex(wide.index.droplevel("method")).set_axis(wide.index)).drop(index=baseline)
+    return wide.sub(base.reindex(wide.index.droplevel("method")).set_axis(wide.index)).drop(
+        index=baseline
+    )
 
 
-def write(out: Path, title: str, scores: pd.DataFrame, methods: list[str], baseline: str, notes: list[str]) -> None:
+def write(
+    out: Path, title: str, scores: pd.DataFrame, methods: list[str], baseline: str, notes: list[str]
+) -> None:
     """Write scores.csv, differences.csv from a baseline, table.csv, table.md and scores.png into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     scores.to_csv(out / "scores.csv", index=False)
@@ -129,7 +140,17 @@ def draw(scores: pd.DataFrame, methods: list[str], title: str):
                 )
         ax.set(title=metric, yticks=range(len(methods)), yticklabels=methods)
     axes[0, 0].invert_yaxis()
-    handles = [plt.Line2D([], [], marker="o", linestyle="", color=f"C{n % 10}") for n in range(len(patients))]
-    axes[0, -1].legend(handles, patients, title="patient", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    handles = [
+        plt.Line2D([], [], marker="o", linestyle="", color=f"C{n % 10}")
+        for n in range(len(patients))
+    ]
+    axes[0, -1].legend(
+        handles,
+        patients,
+        title="patient",
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        frameon=False,
+    )
     figure.suptitle(title)
     return figure

@@ -29,7 +29,11 @@ CONTEXT, N_SPECIAL = 1500, 30
 def plain(counts: sp.csr_matrix, divisors: np.ndarray) -> np.ndarray:
     """Tokenize as one writes it down: scale the nonzeros, then argsort spot by spot; ties fall as they fall."""
     total = np.asarray(counts.sum(axis=1)).ravel()
-    data = counts.data * np.repeat((1e4 / total).astype(np.float32), np.diff(counts.indptr)) / divisors[counts.indices]
+    data = (
+        counts.data
+        * np.repeat((1e4 / total).astype(np.float32), np.diff(counts.indptr))
+        / divisors[counts.indices]
+    )
     tokens = np.zeros((counts.shape[0], CONTEXT), np.int32)
     for row in range(counts.shape[0]):
         spot = slice(counts.indptr[row], counts.indptr[row + 1])
@@ -55,7 +59,11 @@ def synthetic(n_spots: int, seed: int = 0) -> sp.csr_matrix:
     rate = rng.lognormal(-3, 2.2, 19_456)
     rows = []
     for depth in rng.lognormal(0, 0.35, n_spots) * 12_000 / rate.sum():
-        rows.append(sp.csr_matrix(rng.poisson(rate * depth * rng.gamma(2, 0.5, len(rate))).astype(np.float32)))
+        rows.append(
+            sp.csr_matrix(
+                rng.poisson(rate * depth * rng.gamma(2, 0.5, len(rate))).astype(np.float32)
+            )
+        )
     return sp.vstack(rows, format="csr")
 
 
@@ -82,17 +90,27 @@ def compare(counts: sp.csr_matrix, repeats: int) -> dict[str, dict]:
     means = fitted(counts)
     index = np.arange(counts.shape[1])
     results = {}
-    for kind, divisors in {"rounded": np.maximum(np.floor(means + 0.5), 1), "fitted": means}.items():
+    for kind, divisors in {
+        "rounded": np.maximum(np.floor(means + 0.5), 1),
+        "fitted": means,
+    }.items():
         table = rank_table(divisors)
 
         def kernel(table=table):
-            return rank_genes(counts, index, table, context_length=CONTEXT, n_special=N_SPECIAL).tokens
+            return rank_genes(
+                counts, index, table, context_length=CONTEXT, n_special=N_SPECIAL
+            ).tokens
 
         assert np.array_equal(kernel(), exact(counts, divisors))
         runs = {"plain": lambda divisors=divisors: plain(counts, divisors), "kernel": kernel}
-        seconds = interleave(runs | {"table": lambda divisors=divisors: rank_table(divisors)}, repeats)
+        seconds = interleave(
+            runs | {"table": lambda divisors=divisors: rank_table(divisors)}, repeats
+        )
         spot = {name: round(1e6 * value / counts.shape[0], 1) for name, value in seconds.items()}
-        results[kind] = {"us_per_spot": spot, "ratio": round(seconds["plain"] / seconds["kernel"], 2)}
+        results[kind] = {
+            "us_per_spot": spot,
+            "ratio": round(seconds["plain"] / seconds["kernel"], 2),
+        }
     return results
 
 
@@ -101,7 +119,9 @@ def section(path: Path) -> tuple[anndata.AnnData, sp.csr_matrix]:
     adata = anndata.read_h5ad(path)
     index = stp.Vocabulary.default().encode(adata.var_names)
     kept = np.flatnonzero(index >= 0)
-    to_gene = sp.csr_matrix((np.ones(len(kept), np.float32), (kept, index[kept])), (len(index), index.max() + 1))
+    to_gene = sp.csr_matrix(
+        (np.ones(len(kept), np.float32), (kept, index[kept])), (len(index), index.max() + 1)
+    )
     counts = (adata.X @ to_gene).tocsr()
     counts.sort_indices()
     return adata, counts
@@ -113,7 +133,11 @@ def threads(counts: sp.csr_matrix, repeats: int) -> dict[int, float]:
     seconds = {}
     for n in range(1, (os.cpu_count() or 1) + 1):
         numba.config.NUMBA_NUM_THREADS = n
-        run = {"kernel": lambda: rank_genes(counts, index, table, context_length=CONTEXT, n_special=N_SPECIAL)}
+        run = {
+            "kernel": lambda: rank_genes(
+                counts, index, table, context_length=CONTEXT, n_special=N_SPECIAL
+            )
+        }
         seconds[n] = interleave(run, repeats)["kernel"]
     return {n: round(seconds[1] / value, 2) for n, value in seconds.items()}
 
@@ -127,7 +151,9 @@ def overhead(counts: sp.csr_matrix, repeats: int) -> float:
     vocabulary = stp.Vocabulary.default().fit(adata)
     table, index = rank_table(vocabulary.divisors()), vocabulary.encode(ids)
     runs = {
-        "kernel": lambda: rank_genes(counts, index, table, context_length=CONTEXT, n_special=N_SPECIAL),
+        "kernel": lambda: rank_genes(
+            counts, index, table, context_length=CONTEXT, n_special=N_SPECIAL
+        ),
         "verb": lambda: stp.tl.tokenize(adata, vocabulary),
     }
     seconds = interleave(runs, repeats)
@@ -136,11 +162,17 @@ def overhead(counts: sp.csr_matrix, repeats: int) -> float:
 
 def main(arguments: list[str] | None = None) -> dict:
     """Run all comparisons; prints and returns the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of h5ad files: compare on sections C4, D1 and F1 too")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder of h5ad files: compare on sections C4, D1 and F1 too"
+    )
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--spots", type=int, default=1000, help="of the synthetic table")
-    parser.add_argument("--kernel-only", action="store_true", help="skip threads, the verb and the run without SIMD")
+    parser.add_argument(
+        "--kernel-only", action="store_true", help="skip threads, the verb and the run without SIMD"
+    )
     options = parser.parse_args(arguments)
     stp.tl  # noqa: B018 - so that the logger is there to be hushed
     stp._log.logger.setLevel("WARNING")
@@ -160,7 +192,15 @@ def without_simd(arguments: list[str]) -> dict:
     """Run the comparison of kernels again with numpy's SIMD off."""
     found = np._core._multiarray_umath.__cpu_dispatch__
     environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(found)}
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.tokenize", *arguments, "--kernel-only"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.tokenize",
+        *arguments,
+        "--kernel-only",
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout[done.stdout.index("{") :])
 

@@ -43,7 +43,11 @@ def lazy(block: sp.csr_matrix, n_spots: int) -> dask.array.Array:
     meta = sp.csr_matrix((0, 0), dtype=np.float32)
     chunks = ((CHUNK,) * n_chunks, (block.shape[1],))
     return seeds.map_blocks(
-        lambda seed: rows(block, int(seed[0])), chunks=chunks, new_axis=1, dtype=np.float32, meta=meta
+        lambda seed: rows(block, int(seed[0])),
+        chunks=chunks,
+        new_axis=1,
+        dtype=np.float32,
+        meta=meta,
     )
 
 
@@ -51,11 +55,17 @@ def backed(out: Path) -> dict[str, float]:
     """Tokenize a backed h5ad; its result stays in memory."""
     adata = anndata.read_h5ad(out / "counts.h5ad", backed="r")
     vocabulary = stp.Vocabulary.load(out / "vocabulary.parquet")
-    stp.tl.tokenize(adata[:300].to_memory(), vocabulary)  # compiled and imported before it is measured
+    stp.tl.tokenize(
+        adata[:300].to_memory(), vocabulary
+    )  # compiled and imported before it is measured
     before = peak()
     stp.tl.tokenize(adata, vocabulary)
     grown = peak() - before
-    return {"grown": grown, "result": adata.obsm["stp_tokens"].nbytes / 2**20, "chunk": _chunk(adata[:CHUNK])}
+    return {
+        "grown": grown,
+        "result": adata.obsm["stp_tokens"].nbytes / 2**20,
+        "chunk": _chunk(adata[:CHUNK]),
+    }
 
 
 def with_dask(out: Path, n_spots: int = SPOTS) -> dict[str, float]:
@@ -95,13 +105,17 @@ def padding(data: Path) -> dict[str, dict]:
         for adata in sections:
             rng = np.random.default_rng(0)
             adata.layers["thin"] = adata.X.copy()
-            adata.layers["thin"].data = rng.binomial(adata.X.data.astype(int), thinned).astype(np.float32)
+            adata.layers["thin"].data = rng.binomial(adata.X.data.astype(int), thinned).astype(
+                np.float32
+            )
             stp.tl.tokenize(adata, vocabulary, layer="thin")
             tokens.append(adata.obsm["stp_tokens"])
         padded = np.concatenate(tokens)
         cut = padded[padded > 0]
         name = f"{(padded > 0).sum(axis=1).mean():.0f} tokens per spot"
-        shares[name] = {f"zarr v{v}": round(_stored(padded, v) / _stored(cut, v) - 1, 4) for v in (2, 3)}
+        shares[name] = {
+            f"zarr v{v}": round(_stored(padded, v) / _stored(cut, v) - 1, 4) for v in (2, 3)
+        }
     return shares
 
 
@@ -114,9 +128,13 @@ def _stored(tokens: np.ndarray, version: int) -> int:
 
 def main() -> None:
     """Make the tables, measure each way in a process of its own, and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for tables and tokens")
-    parser.add_argument("--data", type=Path, help="folder of HER2+ sections, for the cost of padding")
+    parser.add_argument(
+        "--data", type=Path, help="folder of HER2+ sections, for the cost of padding"
+    )
     parser.add_argument("--only", choices=["backed", "with_dask", "million"])
     options = parser.parse_args()
     stp.tl  # noqa: B018 - so that the logger is there to be hushed
@@ -130,12 +148,22 @@ def main() -> None:
     block.var_names = stp.Vocabulary.default().gene_ids[: counts.shape[1]]
     block.write_h5ad(options.out / "block.h5ad")
     stp.Vocabulary.default().fit(block).save(options.out / "vocabulary.parquet")
-    many = anndata.AnnData(sp.vstack([rows(counts, seed) for seed in range(SPOTS // CHUNK)], format="csr"))
+    many = anndata.AnnData(
+        sp.vstack([rows(counts, seed) for seed in range(SPOTS // CHUNK)], format="csr")
+    )
     many.var_names = block.var_names
     many.write_h5ad(options.out / "counts.h5ad")
     results = {}
     for way in ("backed", "with_dask", "million"):
-        command = [sys.executable, "-m", "benchmarks.tokenize_memory", "--out", str(options.out), "--only", way]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.tokenize_memory",
+            "--out",
+            str(options.out),
+            "--only",
+            way,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         results[way] = json.loads(done.stdout.splitlines()[-1])
     if options.data:

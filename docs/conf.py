@@ -20,7 +20,9 @@ author = "stp developers"
 copyright = author
 version = release = version_of("stp-spatial")
 
-warnings.filterwarnings("ignore", module="sphinx_autodoc_typehints")  # it calls what Sphinx 10 will remove
+warnings.filterwarnings(
+    "ignore", module="sphinx_autodoc_typehints"
+)  # it calls what Sphinx 10 will remove
 
 extensions = [
     "myst_nb",
@@ -56,7 +58,9 @@ if not os.environ.get("STP_DOCS_OFFLINE"):
 
 # Every reference is to resolve, but for what our signatures name and users never meet, and, offline, other projects.
 nitpicky = True
-nitpick_ignore_regex = [("py:class", r"stp\.(_\w+|models\.checkpoint)\..*|stp\.models\.image\.ImageOutput")]
+nitpick_ignore_regex = [
+    ("py:class", r"stp\.(_\w+|models\.checkpoint)\..*|stp\.models\.image\.ImageOutput")
+]
 if not intersphinx_mapping:
     nitpick_ignore_regex.append(("py:.*", r"(?!stp\.).*"))
 

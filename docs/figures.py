@@ -13,7 +13,12 @@ from stp.data.neighborhoods import neighborhoods
 
 # Colors that people with any color vision tell apart (Okabe and Ito).
 ORANGE, SKY, BLUE = "#E69F00", "#56B4E9", "#0072B2"
-STYLE = {"font.size": 10, "svg.fonttype": "path", "svg.hashsalt": "stp", "figure.facecolor": "white"}
+STYLE = {
+    "font.size": 10,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "stp",
+    "figure.facecolor": "white",
+}
 GENES = ["EPCAM", "KRT8", "COL1A1", "CD3E", "ACTB", "RPL3", "EEF1A1", "ADIPOQ"]
 PATCH_UM, SPOT_UM = 112, 55
 
@@ -72,7 +77,9 @@ def tokens(table) -> plt.Figure:
     means = counts.where(counts > 0).mean()
     spot = counts[(counts > 0).sum(axis=1) == len(GENES) - 2].iloc[0]
     ratio = (spot / means).sort_values(ascending=False, kind="stable")
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained", width_ratios=[1, 1, 0.9])
+    figure, axes = plt.subplots(
+        1, 3, figsize=(10, 3.2), layout="constrained", width_ratios=[1, 1, 0.9]
+    )
     for ax, values, title, color in [
         (axes[0], spot[::-1], "1  counts of one spot (UMI)", SKY),
         (axes[1], ratio[::-1], "2  divided by the gene's mean", ORANGE),
@@ -100,16 +107,29 @@ def groups(um: np.ndarray) -> plt.Figure:
     """Draw groups of nine on a real lattice, and what is predicted from them."""
     drawn = neighborhoods(um, np.random.default_rng(3))
     middle = drawn[np.argmin(np.linalg.norm(um[drawn[:, 0]] - um.mean(axis=0), axis=1))]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=[1, 1.2])
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 4), layout="constrained", width_ratios=[1, 1.2]
+    )
     left.scatter(*um.T, s=40, facecolors="white", edgecolors="0.6", linewidths=0.8)
     for group in drawn:
         one = group is middle
         for neighbor in group[1:]:
-            left.plot(*um[[group[0], neighbor]].T, color=BLUE if one else "0.75", linewidth=2 if one else 1, zorder=0)
+            left.plot(
+                *um[[group[0], neighbor]].T,
+                color=BLUE if one else "0.75",
+                linewidth=2 if one else 1,
+                zorder=0,
+            )
     left.scatter(*um[middle[1:]].T, s=46, color=SKY, edgecolors=BLUE, zorder=3)
     left.scatter(*um[middle[:1]].T, s=60, color=ORANGE, edgecolors="black", zorder=4)
     low = um.max(axis=0)[1] + 120
-    left.plot([um[:, 0].min(), um[:, 0].min() + 200], [low, low], color="black", linewidth=3, solid_capstyle="butt")
+    left.plot(
+        [um[:, 0].min(), um[:, 0].min() + 200],
+        [low, low],
+        color="black",
+        linewidth=3,
+        solid_capstyle="butt",
+    )
     left.text(um[:, 0].min() + 230, low, "200 um", va="center")
     left.set(aspect="equal", title="groups of nine: a center, its 8 nearest free spots")
     left.invert_yaxis()
@@ -134,7 +154,11 @@ def patch(sdata) -> plt.Figure:
     view = 560
     pictures = [
         pyramid.read(point[None], size=px, um_per_px=side / px, allow_upsampling=True)[0]
-        for point, side, px in [(center, view, 560), (center, PATCH_UM, 224), (middle, 3 * PATCH_UM, 224)]
+        for point, side, px in [
+            (center, view, 560),
+            (center, PATCH_UM, 224),
+            (middle, 3 * PATCH_UM, 224),
+        ]
     ]
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.9), layout="constrained")
     titles = ["tissue", "patch: 112 um, 224 px", "region: 336 um, 224 px"]
@@ -143,19 +167,44 @@ def patch(sdata) -> plt.Figure:
     ):
         ax.imshow(picture, extent=(0, side, side, 0))
         ax.set(title=title, xticks=[], yticks=[])
-        ax.add_patch(Rectangle((0.03 * side, 0.87 * side), bar + 0.06 * side, 0.11 * side, color="white", alpha=0.85))
-        ax.plot([0.06 * side, 0.06 * side + bar], [0.96 * side] * 2, color="black", linewidth=3, solid_capstyle="butt")
+        ax.add_patch(
+            Rectangle(
+                (0.03 * side, 0.87 * side),
+                bar + 0.06 * side,
+                0.11 * side,
+                color="white",
+                alpha=0.85,
+            )
+        )
+        ax.plot(
+            [0.06 * side, 0.06 * side + bar],
+            [0.96 * side] * 2,
+            color="black",
+            linewidth=3,
+            solid_capstyle="butt",
+        )
         ax.text(0.06 * side, 0.94 * side, f"{bar} um", va="bottom", fontsize=9)
     origin = center - view / 2
-    axes[0].add_patch(plt.Circle(center - origin, SPOT_UM / 2, fill=False, linewidth=2, color="black"))
+    axes[0].add_patch(
+        plt.Circle(center - origin, SPOT_UM / 2, fill=False, linewidth=2, color="black")
+    )
     _square(axes[0], center - origin, PATCH_UM, ORANGE)
     _square(axes[0], middle - origin, 3 * PATCH_UM, BLUE)
-    axes[1].add_patch(plt.Circle((PATCH_UM / 2,) * 2, SPOT_UM / 2, fill=False, linewidth=2, color="black"))
+    axes[1].add_patch(
+        plt.Circle((PATCH_UM / 2,) * 2, SPOT_UM / 2, fill=False, linewidth=2, color="black")
+    )
     for row, column in np.ndindex(3, 3):
         corner = np.array([column, row]) * PATCH_UM
-        axes[2].add_patch(Rectangle(corner, PATCH_UM, PATCH_UM, fill=False, edgecolor=BLUE, linewidth=0.8))
+        axes[2].add_patch(
+            Rectangle(corner, PATCH_UM, PATCH_UM, fill=False, edgecolor=BLUE, linewidth=0.8)
+        )
         label = {"va": "center", "ha": "center", "fontsize": 11, "fontweight": "bold"}
-        box = {"boxstyle": "circle,pad=0.2", "facecolor": "white", "alpha": 0.85, "edgecolor": "none"}
+        box = {
+            "boxstyle": "circle,pad=0.2",
+            "facecolor": "white",
+            "alpha": 0.85,
+            "edgecolor": "none",
+        }
         axes[2].text(*(corner + PATCH_UM / 2), str(3 * row + column), **label, bbox=box)
     _square(axes[2], cell * PATCH_UM + PATCH_UM / 2, PATCH_UM, ORANGE)
     return figure
@@ -171,15 +220,33 @@ def losses() -> plt.Figure:
     }
     boxes = {name: _box(ax, *what) for name, what in boxes.items()}
     _arrow(
-        ax, boxes["patch"], boxes["genes"], "patch-gene\nwhich spot's genes belong to this patch?", both=True, above=0.3
+        ax,
+        boxes["patch"],
+        boxes["genes"],
+        "patch-gene\nwhich spot's genes belong to this patch?",
+        both=True,
+        above=0.3,
     )
-    _arrow(ax, boxes["region"], boxes["genes"], "region-gene\nand to this region?", both=True, above=-0.65)
+    _arrow(
+        ax,
+        boxes["region"],
+        boxes["genes"],
+        "region-gene\nand to this region?",
+        both=True,
+        above=-0.65,
+    )
     _arrow(ax, boxes["patch"], boxes["region"], "")
     ax.text(1.15, 2.0, "patch-region\nwhich region does it lie in?", va="center", fontsize=9.5)
     for row, column in np.ndindex(3, 3):
         face = "#FFE9BF" if (row, column) == (0, 2) else "white"
-        ax.add_patch(Rectangle((-1.9 + 0.3 * column, 1.25 - 0.3 * row), 0.3, 0.3, facecolor=face, edgecolor=BLUE))
-    ax.text(-1.45, 0.5, "localization\nin which of nine cells?", ha="center", va="top", fontsize=9.5)
+        ax.add_patch(
+            Rectangle(
+                (-1.9 + 0.3 * column, 1.25 - 0.3 * row), 0.3, 0.3, facecolor=face, edgecolor=BLUE
+            )
+        )
+    ax.text(
+        -1.45, 0.5, "localization\nin which of nine cells?", ha="center", va="top", fontsize=9.5
+    )
     return figure
 
 
@@ -200,9 +267,23 @@ def _square(ax: plt.Axes, center: np.ndarray, side: float, color: str) -> None:
     ax.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=color, linewidth=2.5))
 
 
-def _arrow(ax: plt.Axes, start: plt.Text, end: plt.Text, text: str, *, both: bool = False, above: float = 0.1) -> None:
+def _arrow(
+    ax: plt.Axes,
+    start: plt.Text,
+    end: plt.Text,
+    text: str,
+    *,
+    both: bool = False,
+    above: float = 0.1,
+) -> None:
     """Draw an arrow between two boxes, its text over or under the middle."""
-    arrow = {"arrowstyle": "<|-|>" if both else "-|>", "color": "0.3", "linewidth": 1.4, "shrinkA": 2, "shrinkB": 2}
+    arrow = {
+        "arrowstyle": "<|-|>" if both else "-|>",
+        "color": "0.3",
+        "linewidth": 1.4,
+        "shrinkA": 2,
+        "shrinkB": 2,
+    }
     arrow |= {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch()}
     ax.annotate(
         "", end.get_position(), start.get_position(), arrowprops=arrow, zorder=4

@@ -88,7 +88,9 @@ def correct(genes: dict[int, Gene]) -> None:
     for row in read_rows(EXCEPTIONS):
         gene = genes[int(row["entrez_id"])]
         if gene.symbol != row["symbol"]:
-            raise ValueError(f"{EXCEPTIONS.name} calls Entrez gene {gene.entrez} {row['symbol']}, it is {gene.symbol}")
+            raise ValueError(
+                f"{EXCEPTIONS.name} calls Entrez gene {gene.entrez} {row['symbol']}, it is {gene.symbol}"
+            )
         chosen = {"chosen": True, "alternate": False}[row["use"]]
         gene.corrected |= chosen
         gene.ensembl.insert(0 if chosen else len(gene.ensembl), row["ensembl_id"])
@@ -103,7 +105,9 @@ def group(genes: dict[int, Gene]) -> dict[str, list[Gene]]:
     return dict(sorted(groups.items()))
 
 
-def find_aliases(genes: dict[int, Gene], groups: dict[str, list[Gene]]) -> dict[str, tuple[str, ...]]:
+def find_aliases(
+    genes: dict[int, Gene], groups: dict[str, list[Gene]]
+) -> dict[str, tuple[str, ...]]:
     """Map alternate name -> the ids it may mean, without names that may mean a gene outside the vocabulary."""
     ids = {gene.entrez: ensembl_id for ensembl_id, members in groups.items() for gene in members}
     claims = defaultdict(set)
@@ -114,7 +118,11 @@ def find_aliases(genes: dict[int, Gene], groups: dict[str, list[Gene]]) -> dict[
     # A name that is some gene's id or symbol today means that gene, in the vocabulary or not.
     today = {*groups, *(members[0].symbol for members in groups.values())}
     today.update(gene.symbol for gene in genes.values() if gene.entrez not in ids)
-    aliases = {name: tuple(sorted(claims[name])) for name in sorted(claims.keys() - today) if "" not in claims[name]}
+    aliases = {
+        name: tuple(sorted(claims[name]))
+        for name in sorted(claims.keys() - today)
+        if "" not in claims[name]
+    }
     former = {row["symbol"]: (row["ensembl_id"],) for row in read_rows(FORMER)}
     return dict(sorted((aliases | former).items()))
 
@@ -126,13 +134,17 @@ def find_others(genes: dict[int, Gene], vocabulary: Vocabulary) -> dict[str, tup
     for names in (lambda gene: gene.aliases, lambda gene: [gene.symbol, *gene.ensembl]):
         for gene in sorted(genes.values(), key=lambda gene: gene.entrez):
             kind = KINDS.get(gene.kind, "non-coding")
-            others |= {name: (kind, gene.symbol) for name in sorted(names(gene)) if name not in known}
+            others |= {
+                name: (kind, gene.symbol) for name in sorted(names(gene)) if name not in known
+            }
     return {name: others[name] for name in sorted(others) if not UNNAMED.fullmatch(name)}
 
 
 def main() -> None:
     """Build the vocabulary and write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--database", type=Path, required=True, help="org.Hs.eg.sqlite")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_args()
@@ -145,7 +157,9 @@ def main() -> None:
     others = find_others(genes, vocabulary)
     kinds, symbols = zip(*others.values(), strict=True)
     table = {"name": list(others), "kind": pa.array(kinds).dictionary_encode(), "symbol": symbols}
-    parquet.write_table(pa.table(table), arguments.output / "human_other_genes.parquet", compression="zstd")
+    parquet.write_table(
+        pa.table(table), arguments.output / "human_other_genes.parquet", compression="zstd"
+    )
     print(f"{len(groups)} genes, {len(others)} names of others")
 
 

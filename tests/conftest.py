@@ -19,12 +19,22 @@ from tests.slides import FILLERS, GENES, make_slide, write_space_ranger
 matplotlib.use("Agg")
 
 SHARED = Path(__file__).parents[2] / "shared"
-LONGEST = ["test_demo.py", "test_processes.py", "test_golden.py", "test_benchmarks.py", "test_embed.py"]
+LONGEST = [
+    "test_demo.py",
+    "test_processes.py",
+    "test_golden.py",
+    "test_benchmarks.py",
+    "test_embed.py",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the files that take longest, so that no process ends alone, and the demo, which others wait for."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    items.sort(
+        key=lambda item: (
+            LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
+        )
+    )
 
 
 def needs(*parts: str) -> pytest.MarkDecorator:
@@ -149,7 +159,9 @@ def made_by():
 
     def say(adata, *keys, name="model", digest="0" * 64):
         for key in keys:
-            adata.uns[key] = {"model": {"name": name, "class": "Stamp", "digest": digest, "vocabulary": None}}
+            adata.uns[key] = {
+                "model": {"name": name, "class": "Stamp", "digest": digest, "vocabulary": None}
+            }
 
     return say
 
@@ -201,7 +213,9 @@ def workplace(demo, tmp_path_factory) -> Path:
     shutil.copytree(demo, folder / "demo", ignore=shutil.ignore_patterns("resume*"))
     image = spatialdata.read_zarr(demo / "stores" / "held_out.zarr").images["image"]["scale0"].image
     picture = Image.fromarray(image.transpose("y", "x", "c").to_numpy())
-    picture.resize([round(1.75 * n) for n in picture.size]).save(folder / "slide.tif")  # 1 um per pixel
+    picture.resize([round(1.75 * n) for n in picture.size]).save(
+        folder / "slide.tif"
+    )  # 1 um per pixel
     adata, image = make_slide()
     write_space_ranger(folder / "slide" / "outs", adata, image)
     Image.fromarray(image).save(folder / "slide" / "full_resolution.tif")

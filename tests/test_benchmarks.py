@@ -14,7 +14,9 @@ DATA = ROOT.parent / "shared" / "data" / "her2st"
 PEERS = {"many_references": "faiss", "retrieval": "faiss"}
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py")))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
+)
 def test_a_benchmark_finds_what_it_imports_and_says_what_it_is_for(name):
     if name in PEERS and not importlib.util.find_spec(PEERS[name]):
         pytest.skip(f"{PEERS[name]} is a peer that it is measured beside")
@@ -27,7 +29,16 @@ def test_a_benchmark_finds_what_it_imports_and_says_what_it_is_for(name):
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is absent")
 def test_her2st_runs_the_whole_way(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.her2st", "--data", DATA, "--out", tmp_path, "--short"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.her2st",
+        "--data",
+        DATA,
+        "--out",
+        tmp_path,
+        "--short",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
@@ -40,4 +51,9 @@ def test_her2st_runs_the_whole_way(tmp_path):
     assert scores["neighbors in the section (measured)"]["PCC-V"] == pytest.approx(0.29, abs=0.03)
     assert 0 < results["agreement"]["D1"]["PCA fitted on the section"]["ari"] < 1
     assert results["recall"]["chance@5"] == pytest.approx(5 / results["spots"]["C6"])
-    assert {path.stem for path in tmp_path.glob("*.png")} >= {"patches", "clusters", "expression", "stamp"}
+    assert {path.stem for path in tmp_path.glob("*.png")} >= {
+        "patches",
+        "clusters",
+        "expression",
+        "stamp",
+    }

@@ -8,10 +8,17 @@ from stp.train import AlignConfig, Phase, PretrainConfig
 def test_configs_are_built_from_plain_values():
     plain = {"gene": {"width": 64}, "image": {"mean": [0.1, 0.2, 0.3]}, "projection_width": 7}
     config = from_dict(StampConfig, plain)
-    assert (config.gene.width, config.image.mean, config.projection_width) == (64, (0.1, 0.2, 0.3), 7)
+    assert (config.gene.width, config.image.mean, config.projection_width) == (
+        64,
+        (0.1, 0.2, 0.3),
+        7,
+    )
     pretrain = from_dict(PretrainConfig, {"phases": [{"epochs": 2}, {"objective": "neighborhood"}]})
     assert pretrain.phases == (Phase(epochs=2), Phase(objective="neighborhood"))
-    assert from_dict(AlignConfig, {"device": None, "micro_batch": 8, "learning_rate": 1}).micro_batch == 8
+    assert (
+        from_dict(AlignConfig, {"device": None, "micro_batch": 8, "learning_rate": 1}).micro_batch
+        == 8
+    )
 
 
 @pytest.mark.parametrize("values", [{"widht": 1}, {"gene": {"widht": 1}}], ids=["outer", "nested"])
@@ -42,7 +49,10 @@ def test_values_of_another_type_are_refused(values, message):
     [
         ({"gene": {"width": 10**9}}, "gene.width = 1000000000 is beyond any model"),
         ({"gene": {"depth": 1001}}, "gene.depth = 1001 is beyond"),
-        ({"image": {"backbone_args": {"embed_dim": -(10**9)}}}, "image.backbone_args.embed_dim = -1"),
+        (
+            {"image": {"backbone_args": {"embed_dim": -(10**9)}}},
+            "image.backbone_args.embed_dim = -1",
+        ),
         ({"image": {"um_per_px": float("nan")}}, "um_per_px = nan"),
         ({"image": {"mean": [0.0] * 70_000}}, "image.mean has 70000 values"),
         ({"image": {"pretrained": True}}, "image.pretrained = True asks to fetch other weights"),
@@ -54,4 +64,9 @@ def test_absurd_sizes_are_refused(values, message):
 
 
 def test_the_sizes_of_the_paper_are_not_absurd():
-    check_sizes({"gene": vars(GeneEncoderConfig()), "image": {"backbone_args": {"depth": 40, "embed_dim": 1536}}})
+    check_sizes(
+        {
+            "gene": vars(GeneEncoderConfig()),
+            "image": {"backbone_args": {"depth": 40, "embed_dim": 1536}},
+        }
+    )

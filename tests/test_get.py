@@ -12,7 +12,11 @@ def predicted(adata):
     rng = np.random.default_rng(0)
     for key, genes in {"stp_expression": ["LUM", "ERBB2", "NEW"], "mine": ["CD3E"]}.items():
         adata.obsm[key] = rng.random((100, len(genes))).astype(np.float32)
-        adata.uns[key] = {"params": {}, "genes": np.array(genes, dtype=object), "units": f"units of {key}"}
+        adata.uns[key] = {
+            "params": {},
+            "genes": np.array(genes, dtype=object),
+            "units": f"units of {key}",
+        }
     adata.obs["domain"] = "a"
     return adata
 

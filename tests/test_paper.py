@@ -15,7 +15,9 @@ def label(adata):
     """Name each spot by whether its epithelial genes or its stromal ones are more; some have no label."""
     counts = adata.X.toarray()
     tumor = counts[:, :4].sum(axis=1) > counts[:, 4:8].sum(axis=1)
-    return np.where(np.arange(adata.n_obs) % 20 == 0, "undetermined", np.where(tumor, "tumor", "stroma"))
+    return np.where(
+        np.arange(adata.n_obs) % 20 == 0, "undetermined", np.where(tumor, "tumor", "stroma")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +50,38 @@ def run(task, labelled, names, model, out, *more):
 
 
 def test_clustering_scores_every_column_that_a_slide_allows(labelled, model, tmp_path):
-    scores = run("clustering", labelled, ["A1", "D1"], model, tmp_path, "--label-key", "region", "--seeds", "0", "1")
-    assert set(scores["metric"]) >= {"ari", "nmi", "homogeneity", "completeness", "silhouette", "calinski_harabasz"}
+    scores = run(
+        "clustering",
+        labelled,
+        ["A1", "D1"],
+        model,
+        tmp_path,
+        "--label-key",
+        "region",
+        "--seeds",
+        "0",
+        "1",
+    )
+    assert set(scores["metric"]) >= {
+        "ari",
+        "nmi",
+        "homogeneity",
+        "completeness",
+        "silhouette",
+        "calinski_harabasz",
+    }
     of = scores.groupby("slide")["method"].agg(set)
-    assert of["A1"] == {"STAMP_G", "STAMP_V", "STAMP_F", "raw backbone", "PCA", "PCA fitted on other slides"}
-    assert of["D1"] == {"STAMP_G", "PCA", "PCA fitted on other slides"}, "no image, no column of images"
+    assert of["A1"] == {
+        "STAMP_G",
+        "STAMP_V",
+        "STAMP_F",
+        "raw backbone",
+        "PCA",
+        "PCA fitted on other slides",
+    }
+    assert of["D1"] == {"STAMP_G", "PCA", "PCA fitted on other slides"}, (
+        "no image, no column of images"
+    )
     assert (scores.groupby(["method", "slide", "metric"]).size() == 2).all()
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "scores.csv"), scores, check_dtype=False)
     assert {"table.csv", "differences.csv", "table.md", "scores.png", "settings.json"} <= {
@@ -63,7 +92,9 @@ def test_clustering_scores_every_column_that_a_slide_allows(labelled, model, tmp
 
 def test_the_probe_leaves_out_slides_and_says_what_folds_share(labelled, model, tmp_path):
     scores = run("probe", labelled, ["A1", "A2", "B1"], model, tmp_path, "--label-key", "region")
-    pca = scores[(scores["method"] == "PCA") & (scores["metric"] == "balanced_accuracy")].set_index("slide")["value"]
+    pca = scores[(scores["method"] == "PCA") & (scores["metric"] == "balanced_accuracy")].set_index(
+        "slide"
+    )["value"]
     assert list(pca.index) == ["A1", "A2", "B1"]
     assert pca.min() > 0.7, "the classes are in the counts, the same on all slides"
     text = (tmp_path / "table.md").read_text()
@@ -71,9 +102,13 @@ def test_the_probe_leaves_out_slides_and_says_what_folds_share(labelled, model, 
     assert (tmp_path / "confusion PCA.png").exists()
 
 
-def test_patients_are_left_out_whole_each_by_a_model_of_its_own(labelled, model, tmp_path, monkeypatch):
+def test_patients_are_left_out_whole_each_by_a_model_of_its_own(
+    labelled, model, tmp_path, monkeypatch
+):
     opened = []
-    monkeypatch.setattr(slides, "open_model", lambda path: opened.append(path) or GeneEncoder.from_pretrained(path))
+    monkeypatch.setattr(
+        slides, "open_model", lambda path: opened.append(path) or GeneEncoder.from_pretrained(path)
+    )
     pattern = model.parent / "without_{patient}"
     how = ("--label-key", "region", "--by", "patient", "--test", "A1", "B1")
     scores = run("probe", labelled, ["A1", "A2", "B1"], pattern, tmp_path, *how)
@@ -85,14 +120,32 @@ def test_patients_are_left_out_whole_each_by_a_model_of_its_own(labelled, model,
 def test_a_single_slide_has_five_folds(labelled, model, tmp_path):
     for folds in ("random", "blocks"):
         scores = run(
-            "probe", labelled, ["C1"], model.parent / "without_A", tmp_path, "--label-key", "region", "--folds", folds
+            "probe",
+            labelled,
+            ["C1"],
+            model.parent / "without_A",
+            tmp_path,
+            "--label-key",
+            "region",
+            "--folds",
+            folds,
         )
         assert scores["slide"].nunique() == 5
         assert "C1: the only slide" in (tmp_path / "table.md").read_text()
 
 
 def test_expression_is_predicted_beside_baselines(labelled, model, tmp_path):
-    scores = run("expression", labelled, ["A1", "A2", "B1", "D1"], model, tmp_path, "--genes", "10", "--test", "A1")
+    scores = run(
+        "expression",
+        labelled,
+        ["A1", "A2", "B1", "D1"],
+        model,
+        tmp_path,
+        "--genes",
+        "10",
+        "--test",
+        "A1",
+    )
     wide = scores.pivot(index="method", columns="metric", values="value")
     assert set(wide.index) == set(predictions.METHODS)
     assert wide.loc["mean profile", "PCC-V"] == 0
@@ -104,11 +157,31 @@ def test_expression_is_predicted_beside_baselines(labelled, model, tmp_path):
 @pytest.mark.parametrize(
     ("names", "how", "error", "message"),
     [
-        (["A1", "B1"], ["--label-key", "layer"], KeyError, r"1 has no obs\['layer'\]; choose --label-key from"),
-        (["A1", "B1"], ["--label-key", "one"], ValueError, "has fewer than two classes of enough spots"),
+        (
+            ["A1", "B1"],
+            ["--label-key", "layer"],
+            KeyError,
+            r"1 has no obs\['layer'\]; choose --label-key from",
+        ),
+        (
+            ["A1", "B1"],
+            ["--label-key", "one"],
+            ValueError,
+            "has fewer than two classes of enough spots",
+        ),
         (["A1", "A1"], ["--label-key", "region"], ValueError, "would be in both sides of a split"),
-        (["A1", "A2"], ["--label-key", "region", "--by", "patient"], ValueError, "all slides are of patient A"),
-        (["A1", "B1"], ["--label-key", "region", "--test", "Z9"], ValueError, r"no slide \['Z9'\]; choose --test from"),
+        (
+            ["A1", "A2"],
+            ["--label-key", "region", "--by", "patient"],
+            ValueError,
+            "all slides are of patient A",
+        ),
+        (
+            ["A1", "B1"],
+            ["--label-key", "region", "--test", "Z9"],
+            ValueError,
+            r"no slide \['Z9'\]; choose --test from",
+        ),
     ],
     ids=["no label", "one class", "slide twice", "one patient", "unknown slide"],
 )
@@ -129,11 +202,16 @@ def test_twins_of_expression_and_image_are_told(labelled):
     assert leakage.leaks([one], [other]) == []
     copied = slides.Section("copy", "Z", one.sdata)
     expression, image = leakage.leaks([one], [copied])
-    assert expression == "copy: 100% of its spots have a training spot with nearly the same expression (r > 0.99)"
+    assert (
+        expression
+        == "copy: 100% of its spots have a training spot with nearly the same expression (r > 0.99)"
+    )
     assert "nearly the same image" in image
 
 
-def test_slides_and_patients_of_the_model_are_told_through_all_its_stages(labelled, vocabulary, tmp_path):
+def test_slides_and_patients_of_the_model_are_told_through_all_its_stages(
+    labelled, vocabulary, tmp_path
+):
     size = GeneEncoderConfig(context_length=16, width=16, depth=1, n_heads=2, ffn_width=16)
     config = PretrainConfig(phases=(Phase(batch_size=32),), min_genes=1)
     genes = pretrain(
@@ -148,10 +226,14 @@ def test_slides_and_patients_of_the_model_are_told_through_all_its_stages(labell
     how = {
         "gene_encoder": genes,
         "image_encoder": image,
-        "config": AlignConfig(epochs=1, batch_size=32, accumulate=1, min_genes=1, projection_width=8),
+        "config": AlignConfig(
+            epochs=1, batch_size=32, accumulate=1, min_genes=1, projection_width=8
+        ),
     }
     align([labelled / "C1.zarr"], tmp_path / "stamp", validation=[labelled / "B1.zarr"], **how)
-    tested = slides.read([labelled / f"{name}.zarr" for name in ("A1", "A2", "B1", "D1")], "patient")
+    tested = slides.read(
+        [labelled / f"{name}.zarr" for name in ("A1", "A2", "B1", "D1")], "patient"
+    )
     said = [
         "A1: model stamp was trained on this slide, so its scores are transductive",
         "A2: model stamp was trained on other slides of patient A",
@@ -159,8 +241,12 @@ def test_slides_and_patients_of_the_model_are_told_through_all_its_stages(labell
     ]
     assert leakage.seen_by_model(tmp_path / "stamp", tested, "patient") == said
     (tmp_path / "stamp" / "training.json").unlink()
-    assert leakage.seen_by_model(tmp_path / "stamp", tested, "patient") == said, "the card alone, as of a model shared"
-    (tmp_path / "stamp" / "config.json").write_text('{"card": {"trained_on": ["pretrain: 9 spots of Z1.zarr"]}}')
+    assert leakage.seen_by_model(tmp_path / "stamp", tested, "patient") == said, (
+        "the card alone, as of a model shared"
+    )
+    (tmp_path / "stamp" / "config.json").write_text(
+        '{"card": {"trained_on": ["pretrain: 9 spots of Z1.zarr"]}}'
+    )
     assert leakage.seen_by_model(tmp_path / "stamp", tested, "patient") == [
         "model stamp was trained on Z1.zarr, too, of which nothing tells the patient"
     ]
@@ -168,7 +254,11 @@ def test_slides_and_patients_of_the_model_are_told_through_all_its_stages(labell
 
 def long(values):
     """Scores of one slide per patient."""
-    rows = [("m", f"{p}1", p, seed, "ari", value + seed / 100) for p, value in values.items() for seed in (-1, 1)]
+    rows = [
+        ("m", f"{p}1", p, seed, "ari", value + seed / 100)
+        for p, value in values.items()
+        for seed in (-1, 1)
+    ]
     return pd.DataFrame(rows, columns=["method", "slide", "patient", "seed", "metric", "value"])
 
 
@@ -176,10 +266,16 @@ def test_few_patients_are_shown_one_by_one_and_more_by_an_interval():
     few = tables.over_patients(long({"A": 0.1, "B": 0.3}), ["m", "absent"])
     assert few.loc["m", "ari"] == "0.200 (A 0.100, B 0.300; n = 2)"
     assert few.loc["absent", "ari"] == ""
-    many = tables.over_patients(long(dict(zip("ABCDEF", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], strict=True))), ["m"])
-    assert many.loc["m", "ari"].startswith("0.350 [0.2") and many.loc["m", "ari"].endswith("], n = 6")
+    many = tables.over_patients(
+        long(dict(zip("ABCDEF", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], strict=True))), ["m"]
+    )
+    assert many.loc["m", "ari"].startswith("0.350 [0.2") and many.loc["m", "ari"].endswith(
+        "], n = 6"
+    )
     low, high = tables.bootstrap(np.arange(100.0))
-    assert low == pytest.approx(49.5 - 1.96 * 2.89, abs=0.5) and high == pytest.approx(49.5 + 1.96 * 2.89, abs=0.5)
+    assert low == pytest.approx(49.5 - 1.96 * 2.89, abs=0.5) and high == pytest.approx(
+        49.5 + 1.96 * 2.89, abs=0.5
+    )
 
 
 def test_differences_are_paired_by_slide():

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 
-def replace(path: Path, write: Callable[[Path], Any], *, previous: Path | None = None) -> None:
+def write_atomically(
+    path: Path, write: Callable[[Path], Any], *, previous: Path | None = None
+) -> None:
     """Write a file beside `path`, then put it in place at once; the file that was there becomes `previous`."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -6,7 +6,11 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MOST, MOST_LAYERS, MOST_VALUES = 2**16, 1000, 2**16  # far beyond any model; what asks for more is damaged or malicious
+MOST, MOST_LAYERS, MOST_VALUES = (
+    2**16,
+    1000,
+    2**16,
+)  # far beyond any model; what asks for more is damaged or malicious
 
 
 def from_dict(config_class: type, values: dict[str, Any]) -> Any:
@@ -22,7 +26,9 @@ def from_dict(config_class: type, values: dict[str, Any]) -> Any:
     hints = typing.get_type_hints(config_class)
     if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(config_class)}):
         raise ValueError(f"{config_class.__name__} has no {unknown}; it has {sorted(hints)}")
-    return config_class(**{name: _value(name, hints[name], value) for name, value in values.items()})
+    return config_class(
+        **{name: _value(name, hints[name], value) for name, value in values.items()}
+    )
 
 
 def _value(name: str, hint: Any, value: Any) -> Any:
@@ -73,7 +79,9 @@ def check_sizes(values: Any) -> None:
         A number is beyond any model's, a list is endless, or weights are to be fetched.
     """
     for name, value in _leaves("", values):
-        if isinstance(value, int | float) and not abs(value) <= (MOST_LAYERS if name.endswith("depth") else MOST):
+        if isinstance(value, int | float) and not abs(value) <= (
+            MOST_LAYERS if name.endswith("depth") else MOST
+        ):
             raise ValueError(f"{name} = {value} is beyond any model")
         if name.split(".")[-1] == "pretrained" and value:
             raise ValueError(f"{name} = {value} asks to fetch other weights than those beside it")

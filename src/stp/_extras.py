@@ -6,10 +6,12 @@ from types import ModuleType
 EXTRAS = {"peft": "lora", "spatialdata_plot": "plot", "skmisc": "eval"}
 
 
-def extra(module: str) -> ModuleType:
+def import_extra(module: str) -> ModuleType:
     """Import a module of an optional dependency, or say which pip command installs it."""
     try:
         return import_module(module)
     except ImportError as error:
         name = EXTRAS[module]
-        raise ImportError(f"{module} is missing; install it with: pip install 'stp-spatial[{name}]'") from error
+        raise ImportError(
+            f"{module} is missing; install it with: pip install 'stp-spatial[{name}]'"
+        ) from error

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["expression"]
 
 
-def expression(adata: "AnnData | SpatialData", *, key: str = keys.EXPRESSION, table_key: str = "table") -> "AnnData":
+def expression(
+    adata: "AnnData | SpatialData", *, key: str = keys.EXPRESSION, table_key: str = "table"
+) -> "AnnData":
     """Return predicted expression as an AnnData, for plots and tools of scanpy and squidpy.
 
     Parameters
@@ -58,4 +60,6 @@ def expression(adata: "AnnData | SpatialData", *, key: str = keys.EXPRESSION, ta
     spread = adata.obsm.get(keys.uncertainty(key))
     layers = {} if spread is None else {"uncertainty": np.array(spread)}
     uns = {"units": details["units"]}
-    return anndata.AnnData(np.array(X), obs=adata.obs.copy(), var=genes, layers=layers, obsm=kept, uns=uns)
+    return anndata.AnnData(
+        np.array(X), obs=adata.obs.copy(), var=genes, layers=layers, obsm=kept, uns=uns
+    )

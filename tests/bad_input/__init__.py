@@ -30,7 +30,11 @@ def page(folder: Path) -> str:
             error = case.run(where)
             message = re.sub(r" at 0x[0-9a-f]+", "", str(error.args[0])).replace(str(where), "")
             said = textwrap.fill(f"{type(error).__name__}: {message}", 100, break_on_hyphens=False)
-            parts += [f"### {case.title}\n", f"```python\n{case.code}\n```\n", f"```text\n{said}\n```\n"]
+            parts += [
+                f"### {case.title}\n",
+                f"```python\n{case.code}\n```\n",
+                f"```text\n{said}\n```\n",
+            ]
             cause, remedy = inspect.getdoc(case.function).split("\n\n")
             parts.append(f"Cause\n: {_hung(cause)}\n\nRemedy\n: {_hung(remedy)}\n")
     return "\n".join(parts)

@@ -23,7 +23,9 @@ def _slide(name: str) -> spatialdata.SpatialData:
 
 def slide(name: str = "slide") -> spatialdata.SpatialData:
     made = _slide(name)
-    return spatialdata.SpatialData(dict(made.images), shapes=dict(made.shapes), tables={"table": made["table"].copy()})
+    return spatialdata.SpatialData(
+        dict(made.images), shapes=dict(made.shapes), tables={"table": made["table"].copy()}
+    )
 
 
 def table() -> AnnData:
@@ -54,4 +56,10 @@ def embedded() -> spatialdata.SpatialData:
     return sdata
 
 
-GIVEN = {"sdata": slide, "adata": table, "vocabulary": vocabulary, "model": stamp, "embedded": embedded}
+GIVEN = {
+    "sdata": slide,
+    "adata": table,
+    "vocabulary": vocabulary,
+    "model": stamp,
+    "embedded": embedded,
+}

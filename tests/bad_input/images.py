@@ -49,7 +49,10 @@ def the_image_is_too_coarse(sdata):
     stp.io.write_store(sdata, "stores/slide.zarr", patch_um_per_px=0.5)
 
 
-@refused(ValueError, "the image has no pixels where spots are: its chunk at .* is missing; write the image again")
+@refused(
+    ValueError,
+    "the image has no pixels where spots are: its chunk at .* is missing; write the image again",
+)
 def a_chunk_of_the_image_is_missing(sdata, model):
     """A copy of the store ended early. Or the slide is black there, outside what was scanned: zarr does not write
     chunks that are black.
@@ -69,7 +72,9 @@ def a_store_of_tiles_without_counts():
     """
     picture = np.full((512, 512, 3), (200, 120, 180), dtype=np.uint8)
     tifffile.imwrite("slide.tif", picture, photometric="rgb")
-    stp.io.write_store(stp.io.read_wsi("slide.tif", um_per_px=0.5, tile_um=112), "stores/slide.zarr")
+    stp.io.write_store(
+        stp.io.read_wsi("slide.tif", um_per_px=0.5, tile_um=112), "stores/slide.zarr"
+    )
 
 
 @refused(ValueError, "one slide is needed, the table covers")

@@ -11,7 +11,9 @@ import stp
 
 
 @refused(FileNotFoundError, "neither on the hub within reach nor in its cache.*path=")
-@mock.patch("huggingface_hub.hf_hub_download", mock.Mock(side_effect=LocalEntryNotFoundError("offline")))
+@mock.patch(
+    "huggingface_hub.hf_hub_download", mock.Mock(side_effect=LocalEntryNotFoundError("offline"))
+)
 def no_network_and_no_weights_in_the_cache():
     """Weights come from the hub of Hugging Face or from its cache, and there is neither.
 

@@ -64,7 +64,10 @@ def a_gene_is_not_measured(embedded):
     stp.tl.predict_expression(embedded, embedded["table"], genes=["HER2"])
 
 
-@refused(ValueError, r"genes of reference 0 have names twice, e\.g\. \['DCN'\]; call its var_names_make_unique")
+@refused(
+    ValueError,
+    r"genes of reference 0 have names twice, e\.g\. \['DCN'\]; call its var_names_make_unique",
+)
 def genes_have_one_name(embedded):
     """Symbols are not unique: the reference has two columns of this name, and either could be meant.
 

@@ -54,7 +54,9 @@ def a_store_is_given_twice(sdata, vocabulary):
     A link to a store is that store. Take it out of one of the two.
     """
     stp.io.write_store(sdata, "slide.zarr", patch_um_per_px=4)
-    stp.train.pretrain(["slide.zarr"], "run", vocabulary=vocabulary, validation=["slide.zarr"], model=GENE)
+    stp.train.pretrain(
+        ["slide.zarr"], "run", vocabulary=vocabulary, validation=["slide.zarr"], model=GENE
+    )
 
 
 @refused(ValueError, "device 'gpu' cannot be used here.*stp doctor lists what can")

@@ -20,7 +20,11 @@ def others(monkeypatch):
         return told.get(name) or version(name)
 
     monkeypatch.setattr(doctor.metadata, "version", tell)
-    monkeypatch.setattr(doctor.metadata, "requires", lambda _: ["numpy>=1.26", 'peft; extra == "lora"', "zarr>=3.1.2"])
+    monkeypatch.setattr(
+        doctor.metadata,
+        "requires",
+        lambda _: ["numpy>=1.26", 'peft; extra == "lora"', "zarr>=3.1.2"],
+    )
     told["stp"] = None
     return told
 
@@ -28,7 +32,13 @@ def others(monkeypatch):
 def test_it_says_what_works_and_where(others, capsys):
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
-    for part in ("ok  numpy: ", "ok  CPU: ", "attention, plain: works", "weight cache: ", "the main job can run"):
+    for part in (
+        "ok  numpy: ",
+        "ok  CPU: ",
+        "attention, plain: works",
+        "weight cache: ",
+        "the main job can run",
+    ):
         assert part in said
     assert "stp is imported from: " in said and "peft: " in said
     assert all(re.match(r"(ok|no|--)  \S", line) for line in said.splitlines()[1:-1])
@@ -56,7 +66,8 @@ def test_optional_parts_do_not_decide(others, monkeypatch, capsys):
     monkeypatch.setitem(doctor.EXTRAS, "no_such_module", "lora")
     assert main(["doctor"]) == 0
     assert (
-        "--  no_such_module: does not (ModuleNotFoundError); pip install 'stp-spatial[lora]'" in capsys.readouterr().out
+        "--  no_such_module: does not (ModuleNotFoundError); pip install 'stp-spatial[lora]'"
+        in capsys.readouterr().out
     )
 
 

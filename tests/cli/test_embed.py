@@ -76,7 +76,9 @@ def test_embeddings_are_those_of_the_verbs(slides, models):
         tl.embed_images(expected, stamp)
         for key in KEYS:
             np.testing.assert_array_equal(found.obsm[key], expected["table"].obsm[key])
-            np.testing.assert_array_equal(found.obsm[f"{key}_aligned"], expected["table"].obsm[f"{key}_aligned"])
+            np.testing.assert_array_equal(
+                found.obsm[f"{key}_aligned"], expected["table"].obsm[f"{key}_aligned"]
+            )
             assert found.uns[key]["model"]["digest"] == stamp.digest
         assert found.obs["X_stp_images_inside"].equals(expected["table"].obs["X_stp_images_inside"])
 
@@ -85,7 +87,10 @@ def test_what_is_finished_is_skipped_and_another_model_replaces_it(slides, model
     store = slides[0]
     embed(store, model=models / "one")
     before = {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()}
-    assert [line["status"] for line in embed(store, model=models / "one")[1]] == ["embedded", "skipped"]
+    assert [line["status"] for line in embed(store, model=models / "one")[1]] == [
+        "embedded",
+        "skipped",
+    ]
     assert {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()} == before
     first = table_of(store).obsm["X_stp_genes"]
     assert embed(store, model=models / "two")[1][-1]["status"] == "embedded"
@@ -112,10 +117,14 @@ def test_vectors_of_a_model_before_do_not_stay_beside_those_of_one_that_has_none
     assert "X_stp_genes_aligned" in table_of(slides[0]).obsm
     embed(slides[0], model=models / "genes")
     obsm = table_of(slides[0]).obsm
-    assert "X_stp_genes_aligned" not in obsm and {"X_stp_genes", "X_stp_images_aligned"} <= set(obsm)
+    assert "X_stp_genes_aligned" not in obsm and {"X_stp_genes", "X_stp_images_aligned"} <= set(
+        obsm
+    )
 
 
-def test_a_store_that_fails_does_not_stop_the_rest_and_the_manifest_says_why(slides, models, adata, tmp_path, capsys):
+def test_a_store_that_fails_does_not_stop_the_rest_and_the_manifest_says_why(
+    slides, models, adata, tmp_path, capsys
+):
     damaged, nowhere, no_image = slides[0], tmp_path / "nowhere.zarr", tmp_path / "counts.zarr"
     shutil.rmtree(damaged / "tables" / "table" / "X")
     write_store(adata, no_image)
@@ -123,7 +132,9 @@ def test_a_store_that_fails_does_not_stop_the_rest_and_the_manifest_says_why(sli
     assert status == 1
     assert [line["status"] for line in found] == ["failed", "failed", "embedded", "embedded"]
     assert found[0]["error"] == f"FileNotFoundError: no store at {nowhere}"
-    assert found[2]["written"] == ["X_stp_genes"], "a Stamp embeds the genes of a store without an image"
+    assert found[2]["written"] == ["X_stp_genes"], (
+        "a Stamp embeds the genes of a store without an image"
+    )
     assert "2 stores failed: see " in capsys.readouterr().out
     for name, kind in (("images", "an image encoder"), ("pathways", "a Stamp of pathways alone")):
         status, found = embed(no_image, model=models / name)
@@ -132,7 +143,10 @@ def test_a_store_that_fails_does_not_stop_the_rest_and_the_manifest_says_why(sli
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nowhere", "has no config.json; give a folder of stp.train, or one of"), ("odd", "holds a Oddity; embeddings")],
+    [
+        ("nowhere", "has no config.json; give a folder of stp.train, or one of"),
+        ("odd", "holds a Oddity; embeddings"),
+    ],
 )
 def test_a_model_that_is_none_is_refused_before_any_work(name, message, slides, tmp_path, capsys):
     (tmp_path / "odd").mkdir()
@@ -153,7 +167,9 @@ def test_a_model_that_is_none_is_refused_before_any_work(name, message, slides, 
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_options_that_cannot_be_are_refused_before_any_store(options, message, slides, models, tmp_path, capsys):
+def test_options_that_cannot_be_are_refused_before_any_store(
+    options, message, slides, models, tmp_path, capsys
+):
     with pytest.raises(SystemExit, match="2"):
         embed(slides[0], model=models / "one", options=options)
     assert message in capsys.readouterr().err
@@ -162,7 +178,17 @@ def test_options_that_cannot_be_are_refused_before_any_store(options, message, s
 
 def test_processes_under_torchrun_divide_the_stores_and_outlive_a_failure(slides, models, tmp_path):
     manifest, nowhere = tmp_path / "manifest.jsonl", tmp_path / "nowhere.zarr"
-    command = [TORCHRUN, "--no-python", "--nproc-per-node", "2", STP, "embed", slides[0], nowhere, slides[1]]
+    command = [
+        TORCHRUN,
+        "--no-python",
+        "--nproc-per-node",
+        "2",
+        STP,
+        "embed",
+        slides[0],
+        nowhere,
+        slides[1],
+    ]
     done = subprocess.run(
         [*map(str, command), "--model", models / "one", "--manifest", manifest],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -217,7 +243,9 @@ def driver(slides, models, tmp_path):
     command = [sys.executable, "-c", DRIVER, tmp_path, "embed", *slides, "--model", models / "two"]
     command += ["--manifest", tmp_path / "manifest.jsonl"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(list(map(str, command)), **pipes, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+    with subprocess.Popen(
+        list(map(str, command)), **pipes, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    ) as process:
         assert process.stdout.readline() == "ready\n"
 
         def run(writes):
@@ -240,13 +268,17 @@ def check_readable(store, counts, expected):
             np.testing.assert_array_equal(table.obsm[key], expected[digest][store.name, key])
 
 
-def test_killed_at_any_moment_stores_are_readable_and_the_rest_is_done_next_time(slides, models, driver, tmp_path):
+def test_killed_at_any_moment_stores_are_readable_and_the_rest_is_done_next_time(
+    slides, models, driver, tmp_path
+):
     counts = {store: table_of(store).X for store in slides}
     expected = {}
     for model in ("two", "one"):  # one stays on disk: what is killed is its replacement
         embed(*slides, model=models / model)
         digest = Stamp.from_pretrained(models / model).digest
-        expected[digest] = {(store.name, key): table_of(store).obsm[key] for store in slides for key in KEYS}
+        expected[digest] = {
+            (store.name, key): table_of(store).obsm[key] for store in slides for key in KEYS
+        }
     whole = tmp_path / "whole"
     whole.mkdir()
     for store in slides:
@@ -265,6 +297,8 @@ def test_killed_at_any_moment_stores_are_readable_and_the_rest_is_done_next_time
     for store in slides:
         group = zarr.open_consolidated(store, mode="r")
         for key in KEYS:
-            np.testing.assert_array_equal(group[f"tables/table/obsm/{key}"][:], expected[digest][store.name, key])
+            np.testing.assert_array_equal(
+                group[f"tables/table/obsm/{key}"][:], expected[digest][store.name, key]
+            )
             assert anndata.io.read_elem(group[f"tables/table/uns/{key}/model/digest"]) == digest
         assert not list(store.parent.glob(".*.results"))

@@ -45,7 +45,9 @@ def test_pretrain(folder, vocabulary):
         "table_key": "table",
         "resume": False,
         "model": GeneEncoderConfig(width=64),
-        "config": PretrainConfig(learning_rate=1e-3, phases=(Phase(epochs=2), Phase(objective="neighborhood"))),
+        "config": PretrainConfig(
+            learning_rate=1e-3, phases=(Phase(epochs=2), Phase(objective="neighborhood"))
+        ),
     }
 
 
@@ -78,7 +80,9 @@ def test_a_folder_may_have_brackets_in_its_name(stores, tmp_path):
     folder.mkdir()
     for number in (0, 1):
         (folder / f"[{number}].zarr").symlink_to(stores[number])
-    path = written(folder, 'stores = ["[[][01]].zarr"]\nvalidation = ["[1].zarr"]\noutput_dir = "out"')
+    path = written(
+        folder, 'stores = ["[[][01]].zarr"]\nvalidation = ["[1].zarr"]\noutput_dir = "out"'
+    )
     _, arguments = read_recipe(path, "pretrain")
     assert arguments["stores"] == [folder / "[0].zarr", folder / "[1].zarr"]
     assert arguments["validation"] == [folder / "[1].zarr"]
@@ -97,15 +101,36 @@ def test_the_vocabulary_is_fitted_to_the_table_that_is_trained_on(folder):
         ('output_dir = "out"', r"lacks \['stores'\]"),
         ('stores = ["*.zip"]\noutput_dir = "out"', r"no store matches '\*\.zip'"),
         ('stores = ["gone.zarr"]\noutput_dir = "out"', "no store matches 'gone.zarr'"),
-        ('stores = ["slide0.zarr"]\noutput_dir = "out"\nlerning_rate = 1', r"unknown keys \['lerning_rate'\]"),
-        ('stores = ["slide0.zarr"]\noutput_dir = "out"\n[model]\nwidht = 1', r"GeneEncoderConfig has no \['widht'\]"),
-        ('stores = ["slide0.zarr"]\noutput_dir = "out"\n[[phase]]\nepoch = 1', r"Phase has no \['epoch'\]"),
-        ('stores = ["slide0.zarr"]\noutput_dir = "out"\nlearning_rate = -1', "learning_rate must be positive"),
+        (
+            'stores = ["slide0.zarr"]\noutput_dir = "out"\nlerning_rate = 1',
+            r"unknown keys \['lerning_rate'\]",
+        ),
+        (
+            'stores = ["slide0.zarr"]\noutput_dir = "out"\n[model]\nwidht = 1',
+            r"GeneEncoderConfig has no \['widht'\]",
+        ),
+        (
+            'stores = ["slide0.zarr"]\noutput_dir = "out"\n[[phase]]\nepoch = 1',
+            r"Phase has no \['epoch'\]",
+        ),
+        (
+            'stores = ["slide0.zarr"]\noutput_dir = "out"\nlearning_rate = -1',
+            "learning_rate must be positive",
+        ),
         ("stores = [", "is no TOML"),
         ('stores = "slide0.zarr"\noutput_dir = "out"', "stores must be a list, not 'slide0.zarr'"),
-        ('stores = ["slide0.zarr"]\noutput_dir = "out"\nresume = "no"', "resume must be bool, not 'no'"),
-        ('stores = ["slide0.zarr"]\noutput_dir = "out"\nvocabulary = 1', "vocabulary must be str, not 1"),
-        ('stores = ["slide0.zarr"]\noutput_dir = "out"\n[model]\nn_heads = 0', "n_heads must be positive, not 0"),
+        (
+            'stores = ["slide0.zarr"]\noutput_dir = "out"\nresume = "no"',
+            "resume must be bool, not 'no'",
+        ),
+        (
+            'stores = ["slide0.zarr"]\noutput_dir = "out"\nvocabulary = 1',
+            "vocabulary must be str, not 1",
+        ),
+        (
+            'stores = ["slide0.zarr"]\noutput_dir = "out"\n[model]\nn_heads = 0',
+            "n_heads must be positive, not 0",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_before_any_work(folder, text, message, capsys):

@@ -21,15 +21,25 @@ def released(tiny_config, vocabulary):
 
 def test_each_change_has_its_row(released, sdata):
     found = release_check.compare(released, sdata, n_spots=40)
-    changes = ["ties in another order", "exact means", "mean over real tokens", "channels bgr", "channels rgb"]
+    changes = [
+        "ties in another order",
+        "exact means",
+        "mean over real tokens",
+        "channels bgr",
+        "channels rgb",
+    ]
     assert list(found.index) == changes
-    assert (found.loc[changes[:2], "other tokens"] > 0).all() and found.loc[changes[2], "other tokens"] == 0
+    assert (found.loc[changes[:2], "other tokens"] > 0).all() and found.loc[
+        changes[2], "other tokens"
+    ] == 0
     assert found.loc["channels bgr", "cosine"] == pytest.approx(1)
     moved = found.loc[[*changes[:3], "channels rgb"]]
     assert (moved["cosine"] < 1 - 1e-6).all() and (moved["lowest"] <= moved["cosine"]).all()
     assert moved["neighbors kept"].between(0, 1).all()
     assert found.loc["channels rgb", "chance"] == 5 / 40
-    assert released.config.image.channel_order == released.image_encoder.config.channel_order == "bgr"
+    assert (
+        released.config.image.channel_order == released.image_encoder.config.channel_order == "bgr"
+    )
 
 
 def test_without_an_image_channels_are_left_out(released, adata):
@@ -52,7 +62,9 @@ def test_a_coarse_image_is_refused_before_genes_are_embedded(released, sdata, mo
 def test_tokens_of_another_tie_order_are_those_of_the_same_ranks(released, adata):
     tokens = release_check._tokens(adata, released.vocabulary, released)
     other = release_check._other_ties(adata, released)
-    assert [set(row) for row in tokens] == [set(row) for row in other]  # no spot is cut: all its genes are there
+    assert [set(row) for row in tokens] == [
+        set(row) for row in other
+    ]  # no spot is cut: all its genes are there
     assert (tokens != other).any()
 
 

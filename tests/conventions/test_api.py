@@ -13,7 +13,11 @@ import stp
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "tutorials").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(DOCS.rglob("*.md")),
+    *sorted((ROOT / "tutorials").glob("*.md")),
+]
 DATA = {
     "tl": {"adata", "sdata"},
     "pl": {"adata", "sdata", "run_dir"},
@@ -31,8 +35,16 @@ def names(module: str) -> list[str]:
 
 def functions(*modules: str) -> list:
     """List the public functions of these modules as test parameters."""
-    found = [(module, public, getattr(MODULES[module], public)) for module in modules for public in names(module)]
-    return [pytest.param(f, id=f"{module}.{public}") for module, public, f in found if inspect.isfunction(f)]
+    found = [
+        (module, public, getattr(MODULES[module], public))
+        for module in modules
+        for public in names(module)
+    ]
+    return [
+        pytest.param(f, id=f"{module}.{public}")
+        for module, public, f in found
+        if inspect.isfunction(f)
+    ]
 
 
 def parameters(function: Callable) -> dict[str, inspect.Parameter]:
@@ -67,7 +79,9 @@ def test_data_come_first(name: str) -> None:
         assert first.default is inspect.Parameter.empty, public
 
 
-@pytest.mark.parametrize("function", functions("tl", "pl", "io", "get", "train", "metrics", "datasets"))
+@pytest.mark.parametrize(
+    "function", functions("tl", "pl", "io", "get", "train", "metrics", "datasets")
+)
 def test_few_positional_parameters(function: Callable) -> None:
     kinds = [parameter.kind for parameter in parameters(function).values()]
     assert inspect.Parameter.VAR_POSITIONAL not in kinds
@@ -108,7 +122,11 @@ def test_classes_are_documented(name: str) -> None:
     public = [getattr(part, inner) for inner in names(name)] if name in MODULES else [part]
     for one in filter(inspect.isclass, public):
         own = {inner: member for inner, member in vars(one).items() if not inner.startswith("_")}
-        silent = [inner for inner, member in own.items() if hasattr(member, "__get__") and not inspect.getdoc(member)]
+        silent = [
+            inner
+            for inner, member in own.items()
+            if hasattr(member, "__get__") and not inspect.getdoc(member)
+        ]
         assert inspect.getdoc(one) and not silent, f"{one.__name__}: {silent}"
 
 
@@ -116,7 +134,9 @@ def test_every_public_name_is_in_the_reference() -> None:
     public = {f"stp.{name}" for name in stp.__all__ if inspect.isclass(getattr(stp, name))}
     public |= {f"stp.{name}.{inner}" for name in MODULES for inner in names(name)}
     pages = "\n".join(page.read_text() for page in sorted((DOCS / "api").glob("*.md")))
-    described = set(re.findall(r"^   (stp\.[\w.]+)$", pages, flags=re.MULTILINE))  # rows of autosummary tables
+    described = set(
+        re.findall(r"^   (stp\.[\w.]+)$", pages, flags=re.MULTILINE)
+    )  # rows of autosummary tables
     assert not public - described, "add these to docs/api"
     for name in described - public:  # what public classes build on
         module, attribute = name.rsplit(".", 1)
@@ -125,7 +145,9 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 def code(page: str) -> ast.Module:
     """Join the Python blocks of a page."""
-    blocks = re.findall(r"^```(?:python|\{code-(?:block|cell)\} python)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(
+        r"^```(?:python|\{code-(?:block|cell)\} python)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
+    )
     return ast.parse("\n".join(blocks))
 
 
@@ -148,7 +170,9 @@ def strangers(tree: ast.Module) -> list[str]:
             if isinstance(node, ast.Attribute):
                 find(node)
             elif isinstance(node, ast.Call) and (called := find(node.func)) is not None:
-                inspect.signature(called).bind(*node.args, **{word.arg: word.value for word in node.keywords})
+                inspect.signature(called).bind(
+                    *node.args, **{word.arg: word.value for word in node.keywords}
+                )
         except (AttributeError, TypeError) as error:
             wrong.append(f"{ast.unparse(node)}: {error}")
     return wrong

@@ -36,13 +36,20 @@ def built(tmp_path_factory):
         names = {name.partition("/")[2] for name in archive.getnames()}
         archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and newer
         archive.extractall(folder)
-    subprocess.run([*build, "wheel"], cwd=folder / source.name.removesuffix(".tar.gz"), check=True, capture_output=True)
+    subprocess.run(
+        [*build, "wheel"],
+        cwd=folder / source.name.removesuffix(".tar.gz"),
+        check=True,
+        capture_output=True,
+    )
     (wheel,) = folder.glob("*.whl")
     return names, wheel
 
 
 def test_the_source_has_all_that_is_tracked(built):
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if tracked.returncode:
         pytest.skip("this is no checkout")
     assert not {name for name in tracked.stdout.split() if (ROOT / name).is_file()} - built[0]
@@ -56,11 +63,17 @@ def test_the_wheel_works_in_an_environment_of_its_own(built, tmp_path):
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
     def run(*command):
-        done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    pip = [sys.executable, "-m", "pip", "--python"] if has_pip else [programs / "python", "-m", "pip", "--python"]
+    pip = (
+        [sys.executable, "-m", "pip", "--python"]
+        if has_pip
+        else [programs / "python", "-m", "pip", "--python"]
+    )
     run(*pip, programs / "python", "install", "--no-index", "--no-deps", built[1])
     (packages,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
     # Named in a file there, folders are searched; what makes stp editable in them is not followed.

@@ -44,13 +44,19 @@ def test_files_are_short() -> None:
 
 
 def test_functions_are_short() -> None:
-    sizes = {f"{file.relative_to(SRC)}:{name}": n for file in FILES for name, n in bodies(file.read_text()).items()}
+    sizes = {
+        f"{file.relative_to(SRC)}:{name}": n
+        for file in FILES
+        for name, n in bodies(file.read_text()).items()
+    }
     assert not {name: size for name, size in sizes.items() if size > BODY_LINES}
 
 
 def test_the_count_itself() -> None:
     docstring = '    """Say.\n\n    More.\n    """\n'
-    assert bodies(f"def f(\n    a,\n):\n{docstring}    b = (\n\n        a\n    )\n    return b\n") == {"f:1": 4}
+    assert bodies(
+        f"def f(\n    a,\n):\n{docstring}    b = (\n\n        a\n    )\n    return b\n"
+    ) == {"f:1": 4}
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +65,17 @@ def repository() -> list[Path]:
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    names = subprocess.run(
+        listed, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
 
 
 def test_the_project_speaks_of_itself(repository: list[Path]) -> None:
-    texts = {str(path.relative_to(ROOT)): path.read_bytes().decode(errors="ignore").lower() for path in repository}
+    texts = {
+        str(path.relative_to(ROOT)): path.read_bytes().decode(errors="ignore").lower()
+        for path in repository
+    }
     assert len(texts) > len(FILES)
     found = {name: [word for word in FORBIDDEN if word in text] for name, text in texts.items()}
     assert not {name: words for name, words in found.items() if words}
@@ -72,7 +83,9 @@ def test_the_project_speaks_of_itself(repository: list[Path]) -> None:
 
 def readme_commands() -> list[str]:
     """Return the commands of README, each a fenced block of one line that begins with a new environment."""
-    blocks = re.findall(r"^```bash\n(.*?)\n```$", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    blocks = re.findall(
+        r"^```bash\n(.*?)\n```$", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE
+    )
     return [block for block in blocks if block.startswith("python3 -m venv ")]
 
 
@@ -84,14 +97,18 @@ def test_readme_has_two_commands() -> None:
         environment = re.match(r"python3 -m venv (\.venv[\w-]*) && ", command)[1]
         assert f" && {environment}/bin/pip install " in command
         assert "\n" not in command
-        assert not re.search(r"torch|index|http|--find|=", command), "as a user types it: no pin, no source of packages"
+        assert not re.search(r"torch|index|http|--find|=", command), (
+            "as a user types it: no pin, no source of packages"
+        )
 
 
 def test_ci_runs_the_test_command_of_readme() -> None:
     """It takes the command from README by a line of its own, which is run here too."""
     script = (ROOT / ".ci" / "run").read_text()
     extraction = re.search(r"^command=\$\((.+)\)$", script, flags=re.MULTILINE)[1]
-    taken = subprocess.run(["bash", "-c", extraction], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    taken = subprocess.run(
+        ["bash", "-c", extraction], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert taken.strip() == readme_commands()[1]
     assert 'bash -c "$command"' in script
     assert "-m pytest" not in script.replace(extraction, "")

@@ -15,7 +15,11 @@ import stp
 ROOT = Path(__file__).parents[2]
 NOT_RUN = re.compile(r"# not run by the tests: \w+")
 FENCED = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if "_build" not in page.parts]
+PAGES = [
+    page
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if "_build" not in page.parts
+]
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.ipynb"))
 OTHERWISE = re.compile(r"^```\{code-(?:block|cell)\}", re.MULTILINE)
 WITH_CODE = [page for page in PAGES if FENCED.search(page.read_text())]
@@ -36,7 +40,9 @@ def test_blocks_of_pages_run(page, names):
     blocks = FENCED.findall(page.read_text())
     for number, block in enumerate(blocks):
         if not NOT_RUN.match(block):
-            code = compile(block, f"{page.name}, block {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            code = compile(
+                block, f"{page.name}, block {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            )
             exec(code, names)
 
 
@@ -52,7 +58,11 @@ def test_tutorials_run(tutorial, names, workplace, tmp_path, monkeypatch):
     (tmp_path / "demo").symlink_to(workplace / "demo")
     monkeypatch.chdir(tmp_path)  # runs of pages and examples have the same names
     cells = json.loads(tutorial.read_text())["cells"]
-    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
+    assert any(
+        "image/png" in output.get("data", {})
+        for cell in cells
+        for output in cell.get("outputs", ())
+    )
     assert tutorial.stat().st_size < 2**20
     for number, cell in enumerate(cells):
         if cell["cell_type"] == "code":
@@ -68,15 +78,21 @@ def sections(demo, real, tmp_path_factory):
     (folder / "stores").mkdir(parents=True)
     (folder / "stamp").symlink_to(demo / "stamp")
     vocabulary = stp.Vocabulary.load(demo / "stamp" / "vocabulary.parquet")
-    tables = {section: anndata.read_h5ad(real("her2st", f"{section}.h5ad")) for section in ("C4", "C5")}
+    tables = {
+        section: anndata.read_h5ad(real("her2st", f"{section}.h5ad")) for section in ("C4", "C5")
+    }
     shared = tables["C4"].var_names.intersection(tables["C5"].var_names)
     genes = shared[vocabulary.encode(shared) >= 0]
     names = {"C4": ("held_out", "validation"), "C5": ("train_0", "train_1", "train_2")}
     for section, (first, *others) in names.items():
         adata = tables[section][:, genes].copy()
-        adata.obs["domain"] = (adata.obs["array_row"] > adata.obs["array_row"].median()).map({True: "a", False: "b"})
+        adata.obs["domain"] = (adata.obs["array_row"] > adata.obs["array_row"].median()).map(
+            {True: "a", False: "b"}
+        )
         picture = real("her2st", f"{section}.jpg")
-        sdata = stp.io.from_anndata(adata, picture, um_per_px=float(adata.uns["um_per_px"]), name=section)
+        sdata = stp.io.from_anndata(
+            adata, picture, um_per_px=float(adata.uns["um_per_px"]), name=section
+        )
         stp.io.write_store(sdata, folder / "stores" / f"{first}.zarr", patch_um_per_px=1.75)
         for name in others:
             shutil.copytree(folder / "stores" / f"{first}.zarr", folder / "stores" / f"{name}.zarr")
@@ -89,8 +105,14 @@ def test_tutorials_run_on_real_slides(tutorial, sections, real, tmp_path, monkey
     """With other slides under the same names; the one without counts is a scan of its own."""
     (tmp_path / "demo").symlink_to(sections)
     monkeypatch.chdir(tmp_path)
-    cells = [cell for cell in json.loads(tutorial.read_text())["cells"] if cell["cell_type"] == "code"]
-    given = {"path": real("wsi", "CMU-1-Small-Region.svs")} if tutorial.stem == "slide_without_counts" else {}
+    cells = [
+        cell for cell in json.loads(tutorial.read_text())["cells"] if cell["cell_type"] == "code"
+    ]
+    given = (
+        {"path": real("wsi", "CMU-1-Small-Region.svs")}
+        if tutorial.stem == "slide_without_counts"
+        else {}
+    )
     for number, cell in enumerate(cells[1:] if given else cells):
         exec(compile("".join(cell["source"]), f"{tutorial.name}, cell {number}", "exec"), given)
 
@@ -105,7 +127,11 @@ class Checker(doctest.OutputChecker):
 def public() -> dict[str, object]:
     parts = {name: getattr(stp, name) for name in stp.__all__ if not name.startswith("_")}
     modules = {name: part for name, part in parts.items() if inspect.ismodule(part)}
-    inner = {f"{name}.{one}": getattr(part, one) for name, part in modules.items() for one in part.__all__}
+    inner = {
+        f"{name}.{one}": getattr(part, one)
+        for name, part in modules.items()
+        for one in part.__all__
+    }
     return inner | {name: part for name, part in parts.items() if name not in modules}
 
 
@@ -113,7 +139,11 @@ def public() -> dict[str, object]:
 @pytest.mark.filterwarnings("default")
 def test_examples_of_the_reference_run(name, names):
     part = public()[name]
-    own = [test for test in doctest.DocTestFinder(recurse=False).find(part, name, globs=names) if test.examples]
+    own = [
+        test
+        for test in doctest.DocTestFinder(recurse=False).find(part, name, globs=names)
+        if test.examples
+    ]
     assert own, f"give stp.{name} an Examples section"
     runner = doctest.DocTestRunner(
         Checker(), verbose=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -129,5 +159,8 @@ def test_links_between_pages_lead_somewhere():
     for target in re.findall(r"\]\(((?!https?://)[^)]+)\)", (ROOT / "README.md").read_text()):
         path, _, anchor = target.partition("#")
         text = (ROOT / path).read_text() if (ROOT / path).suffix == ".md" else ""
-        headings = {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in text.splitlines()}
+        headings = {
+            re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+            for line in text.splitlines()
+        }
         assert (ROOT / path).exists() and (not anchor or anchor in headings), target

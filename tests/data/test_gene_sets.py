@@ -45,7 +45,9 @@ def test_sets_of_known_and_measured_genes_are_kept_and_the_rest_is_reported(gmt,
 
 def test_a_file_that_fits_nothing_is_refused(tmp_path, opened):
     (tmp_path / "mouse.gmt").write_text("A\tabout\tEpcam1\tKrt8x\tNone\n")
-    with pytest.raises(ValueError, match="none of the 1 gene sets of .* has 5 genes that the stores measure"):
+    with pytest.raises(
+        ValueError, match="none of the 1 gene sets of .* has 5 genes that the stores measure"
+    ):
         read_gene_sets(tmp_path / "mouse.gmt", Vocabulary.default(), opened)
     with pytest.raises(FileNotFoundError, match="no gene sets at .*absent.gmt"):
         read_gene_sets(tmp_path / "absent.gmt", Vocabulary.default(), opened)
@@ -65,13 +67,18 @@ def test_what_is_no_gmt_file_is_refused(text, message, tmp_path, opened):
 
 
 @pytest.mark.parametrize(
-    ("name", "n_sets", "n_kept"), [("hallmark_v7.0_46of50sets.gmt", 46, 46), ("ReactomePathways.gmt", 1448, 1100)]
+    ("name", "n_sets", "n_kept"),
+    [("hallmark_v7.0_46of50sets.gmt", 46, 46), ("ReactomePathways.gmt", 1448, 1100)],
 )
 def test_published_sets_with_a_real_section(name, n_sets, n_kept, real, tmp_path, caplog):
     adata = anndata.read_h5ad(real("her2st", "C6.h5ad"))[:5].copy()
-    write_store(from_anndata(adata, None, um_per_px=1.0, spot_diameter_um=100), tmp_path / "C6.zarr")
+    write_store(
+        from_anndata(adata, None, um_per_px=1.0, spot_diameter_um=100), tmp_path / "C6.zarr"
+    )
     with caplog.at_level(logging.INFO, logger="stp"):
-        sets = read_gene_sets(real("genesets", name), Vocabulary.default(), [SpotStore(tmp_path / "C6.zarr")])
+        sets = read_gene_sets(
+            real("genesets", name), Vocabulary.default(), [SpotStore(tmp_path / "C6.zarr")]
+        )
     assert len(sets) >= n_kept
     assert name[:1] != "R" or "ABC transporter disorders" in sets  # names hold spaces
     assert f"{len(sets)} of {n_sets} gene sets" in caplog.text

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stp.data.masked_tokens import TokenDataset
-from stp.data.samplers import Picks
+from stp.data.samplers import SpotIndex
 from stp.data.store import SpotStore
 from stp.genes.special_tokens import MASK_ID, PAD_ID
 
@@ -21,7 +21,7 @@ def tokens(stores, vocabulary, ranked):
 
 
 def picks(*spots, epoch=0):
-    return Picks(epoch, np.array(spots))
+    return SpotIndex(epoch, np.array(spots))
 
 
 def test_a_batch_of_tokens(tokens, vocabulary):
@@ -39,7 +39,9 @@ def test_a_batch_of_tokens(tokens, vocabulary):
     np.testing.assert_array_equal(batch["targets"][1], dataset.tokens[0][3])
     assert (batch["inputs"] == batch["targets"])[~batch["chosen"]].all()
     hidden = batch["inputs"][batch["chosen"]]
-    assert ((hidden == MASK_ID) | ((hidden >= vocabulary.n_special) & (hidden < vocabulary.n_tokens))).all()
+    assert (
+        (hidden == MASK_ID) | ((hidden >= vocabulary.n_special) & (hidden < vocabulary.n_tokens))
+    ).all()
 
 
 def test_a_batch_is_as_long_as_its_longest_spot(tokens):
@@ -51,7 +53,9 @@ def test_a_batch_is_as_long_as_its_longest_spot(tokens):
 
 def test_masks_depend_on_seed_store_spot_and_epoch_alone(tokens):
     first = tokens(fraction=0.5)[picks((0, 3), (1, 3), (0, 4))]
-    again = tokens(fraction=0.5)[picks((0, 9), (1, 3), (0, 3))]  # another dataset, order and company
+    again = tokens(fraction=0.5)[
+        picks((0, 9), (1, 3), (0, 3))
+    ]  # another dataset, order and company
     for name in first:
         assert torch.equal(first[name][0], again[name][2])
         assert torch.equal(first[name][1], again[name][1])
@@ -76,6 +80,10 @@ def test_log_frequency_by_hand(tokens, vocabulary, block_rows, monkeypatch):
 
 
 def test_workers_start_without_what_only_ranking_needs():
-    code = "import sys, stp.data.pairs; print({'numba', 'scipy', 'timm', 'pandas'} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = (
+        "import sys, stp.data.pairs; print({'numba', 'scipy', 'timm', 'pandas'} & set(sys.modules))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "set()"

@@ -33,7 +33,9 @@ def test_chosen_positions_are_uniform():
     np.testing.assert_allclose(hits / 4000, 0.15, atol=0.025)
 
 
-@pytest.mark.parametrize(("length", "chosen"), [(0, 0), (1, 1), (3, 1), (10, 2), (20, 3), (1500, 225)])
+@pytest.mark.parametrize(
+    ("length", "chosen"), [(0, 0), (1, 1), (3, 1), (10, 2), (20, 3), (1500, 225)]
+)
 def test_at_least_one_is_chosen(length, chosen):
     inputs, where = mask(np.full(length, 50))
     assert len(inputs) == len(where) == length

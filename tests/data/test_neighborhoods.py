@@ -40,7 +40,9 @@ def test_a_group_is_a_center_and_its_nearest_free_spots_by_distance():
 def test_the_first_group_of_an_open_lattice_is_a_square():
     coordinates = lattice(30, jitter=0)
     inner = (coordinates > 1).all(axis=1) & (coordinates < 28).all(axis=1)
-    centers = (group for seed in range(5) for group in draw(coordinates, seed)[:1] if inner[group[0]])
+    centers = (
+        group for seed in range(5) for group in draw(coordinates, seed)[:1] if inner[group[0]]
+    )
     groups = list(centers)
     assert groups
     for center, *others in groups:
@@ -107,6 +109,9 @@ def test_nearly_all_spots_of_real_sections_are_grouped(section, real):
 
 def test_nearly_all_spots_of_real_visium_are_grouped(real):
     spots = pd.read_csv(real("dlpfc", "dlpfc_spots_labels.tsv.gz"), sep="\t")
-    shares = {name: share_grouped(slide[["px_col", "px_row"]], 0) for name, slide in spots.groupby("sample")}
+    shares = {
+        name: share_grouped(slide[["px_col", "px_row"]], 0)
+        for name, slide in spots.groupby("sample")
+    }
     assert len(shares) == 12
     assert min(shares.values()) >= 0.9

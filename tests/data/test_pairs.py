@@ -4,9 +4,9 @@ import PIL.Image
 import pytest
 import torch
 
-from stp.data.augmentation import turned, turned_cells
+from stp.data.augmentation import rotate, rotate_cells
 from stp.data.pairs import PairDataset, region_centers
-from stp.data.samplers import Picks
+from stp.data.samplers import SpotIndex
 from stp.data.store import SpotStore
 from stp.images.pyramid import ImagePyramid
 from stp.io import from_anndata, write_store
@@ -53,12 +53,14 @@ def pairs(store, ranked):
 
 
 def picks(*rows, epoch=0):
-    return Picks(epoch, np.array([(0, row) for row in rows]))
+    return SpotIndex(epoch, np.array([(0, row) for row in rows]))
 
 
 def distances(region, patch):
     """Mean difference of the shrunk patch to each of the nine cells of a region."""
-    small = np.asarray(PIL.Image.fromarray(patch).resize((16, 16), PIL.Image.Resampling.BILINEAR), dtype=int)
+    small = np.asarray(
+        PIL.Image.fromarray(patch).resize((16, 16), PIL.Image.Resampling.BILINEAR), dtype=int
+    )
     cells = region.reshape(3, 16, 3, 16, 3).swapaxes(1, 2).reshape(9, 16, 16, 3)
     return np.abs(cells - small).mean(axis=(1, 2, 3))
 
@@ -85,7 +87,9 @@ def test_the_patch_fills_the_named_cell_of_its_region(cell, store):
 def searched(region, patch):
     """Search the shrunk patch in all places of its region: row and column of the best one, in pixels."""
     side = len(region) // 3
-    small = np.asarray(PIL.Image.fromarray(patch).resize((side, side), PIL.Image.Resampling.BILINEAR), dtype=int)
+    small = np.asarray(
+        PIL.Image.fromarray(patch).resize((side, side), PIL.Image.Resampling.BILINEAR), dtype=int
+    )
     places = np.lib.stride_tricks.sliding_window_view(region.astype(int), (side, side), axis=(0, 1))
     off = np.abs(places - np.moveaxis(small, -1, 0)).mean(axis=(2, 3, 4))
     return np.array(np.unravel_index(off.argmin(), off.shape))
@@ -103,23 +107,30 @@ def test_a_patch_is_found_in_its_region_where_the_label_says(cell, store):
 def test_patches_of_a_real_section_are_found_in_their_regions(real):
     adata = anndata.read_h5ad(real("her2st", "C6.h5ad"), backed="r")
     (level,) = ImagePyramid.from_path(real("her2st", "C6.jpg"), um_per_px=0.6836).levels
-    pyramid = ImagePyramid.from_array(level.read(0, level.shape[0], 0, level.shape[1]), 0.6836)  # decoded once
+    pyramid = ImagePyramid.from_array(
+        level.read(0, level.shape[0], 0, level.shape[1]), 0.6836
+    )  # decoded once
     centers = adata.obsm["spatial"][::20]
     for cell in range(9):
         around = region_centers(centers, np.full(len(centers), cell), 48 * 2 / 0.6836)
-        regions, patches = (pyramid.read(c, size=48, um_per_px=um) for c, um in ((around, 6.0), (centers, 2.0)))
+        regions, patches = (
+            pyramid.read(c, size=48, um_per_px=um) for c, um in ((around, 6.0), (centers, 2.0))
+        )
         for region, patch in zip(regions, patches, strict=True):
             assert np.abs(searched(region, patch) - np.array(divmod(cell, 3)) * 16).max() <= 1
 
 
 @pytest.mark.parametrize("turn", [False, True])
 def test_cells_of_a_batch_say_where_its_patches_are(turn, pairs):
-    dataset = pairs(turn=turn)
+    dataset = pairs(rotate=turn)
     for epoch in range(3):
         batch = dataset[picks(*range(30), epoch=epoch)]
-        assert batch["turns"].any() == turn
-        images = zip(*(turned(batch[name], batch["turns"]).numpy() for name in ("regions", "patches")), strict=True)
-        cells = turned_cells(batch["cells"], batch["turns"]).tolist()
+        assert batch["rotations"].any() == turn
+        images = zip(
+            *(rotate(batch[name], batch["rotations"]).numpy() for name in ("regions", "patches")),
+            strict=True,
+        )
+        cells = rotate_cells(batch["cells"], batch["rotations"]).tolist()
         for cell, found in zip(cells, (distances(*pair) for pair in images), strict=True):
             assert found.argmin() == cell
             assert found[cell] < 0.35 * np.delete(found, cell).min()
@@ -133,7 +144,7 @@ def test_a_batch_of_pairs(pairs, store, ranked):
         "patches": ((3, SIZE, SIZE, 3), torch.uint8),
         "regions": ((3, SIZE, SIZE, 3), torch.uint8),
         "cells": ((3,), torch.int64),
-        "turns": ((3,), torch.int64),
+        "rotations": ((3,), torch.int64),
         "stains": ((3, 3), torch.float32),
     }
     expected = store.pyramid.read(store.coordinates[[4, 2, 9]], size=SIZE, um_per_px=UM)
@@ -144,11 +155,15 @@ def test_a_batch_of_pairs(pairs, store, ranked):
 
 def test_pairs_of_several_stores_keep_their_order(stores, ranked):
     opened = [SpotStore(path) for path in stores[:2]]
-    dataset = PairDataset(opened, {"genes": ranked(opened, 8)}, image_size=16, um_per_px=4.0, seed=0)
+    dataset = PairDataset(
+        opened, {"genes": ranked(opened, 8)}, image_size=16, um_per_px=4.0, seed=0
+    )
     spots = [(1, 5), (0, 3), (1, 2), (0, 9)]
-    batch = dataset[Picks(0, np.array(spots))]
+    batch = dataset[SpotIndex(0, np.array(spots))]
     for index, (store, row) in enumerate(spots):
-        np.testing.assert_array_equal(batch["patches"][index], dataset.patches(store, np.array([row]))[0])
+        np.testing.assert_array_equal(
+            batch["patches"][index], dataset.patches(store, np.array([row]))[0]
+        )
         np.testing.assert_array_equal(batch["genes"][index], dataset.targets["genes"][store][row])
 
 
@@ -180,7 +195,9 @@ def test_a_spot_at_the_border_fills_any_cell(store):
 
 
 def test_stains_vary_about_one(pairs):
-    stains = torch.cat([pairs(stain_jitter=0.2)[picks(*range(30), epoch=epoch)]["stains"] for epoch in range(5)])
+    stains = torch.cat(
+        [pairs(stain_jitter=0.2)[picks(*range(30), epoch=epoch)]["stains"] for epoch in range(5)]
+    )
     logs = stains.log()
     assert logs.mean().abs() < 0.04
     assert logs.std() == pytest.approx(0.2, rel=0.15)

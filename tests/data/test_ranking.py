@@ -14,7 +14,9 @@ from stp.genes.tokens import rank_genes
 
 @pytest.mark.parametrize("context_length", [5, 40])
 @pytest.mark.parametrize("block_rows", [7, 4096])
-def test_tokens_are_those_of_the_counts(stores, adata, ranked, vocabulary, context_length, block_rows, monkeypatch):
+def test_tokens_are_those_of_the_counts(
+    stores, adata, ranked, vocabulary, context_length, block_rows, monkeypatch
+):
     monkeypatch.setattr("stp.data.ranking.BLOCK_ROWS", block_rows)
     file = ranked([SpotStore(path) for path in (stores[1], stores[0])], context_length)
     index, table = vocabulary.encode(adata.var_names), rank_table(vocabulary.divisors())
@@ -27,14 +29,18 @@ def test_tokens_are_those_of_the_counts(stores, adata, ranked, vocabulary, conte
 @pytest.mark.parametrize("part", ["data", "indices"])
 def test_a_damaged_store_is_named(stores, ranked, tmp_path, part, damage):
     path = shutil.copytree(stores[0], tmp_path / "damaged.zarr")
-    (chunk,) = [file for file in (path / "tables/table/X" / part / "c").rglob("*") if file.is_file()]
+    (chunk,) = [
+        file for file in (path / "tables/table/X" / part / "c").rglob("*") if file.is_file()
+    ]
     if damage == "garbage":
         chunk.write_bytes(b"garbage")
     elif part == "data":
         chunk.unlink()
     else:
         shutil.rmtree(path / "tables/table/X" / part)
-    with pytest.raises(ValueError, match=r"damaged\.zarr (cannot be read|has lost a part of its counts)"):
+    with pytest.raises(
+        ValueError, match=r"damaged\.zarr (cannot be read|has lost a part of its counts)"
+    ):
         ranked([SpotStore(path)], 32)
 
 
@@ -46,7 +52,7 @@ def test_processes_share_the_work(stores, ranked, vocabulary, tmp_path):
     rank_stores(opened, vocabulary, file, rank=1, size=2)
     assert [bool(file[number].any()) for number in range(3)] == [False, True, False]
     rank_stores(opened, vocabulary, file, rank=0, size=2)
-    np.testing.assert_array_equal(file.all, whole.all)
+    np.testing.assert_array_equal(file.array, whole.array)
 
 
 def test_stores_are_read_with_zarr_alone(stores, vocabulary, tmp_path):
@@ -65,5 +71,7 @@ rank_stores([store], Vocabulary.load({str(tmp_path / "vocabulary.parquet")!r}), 
 store.pyramid.read(store.coordinates[:2], size=8, um_per_px=4.0)
 print({{"anndata", "spatialdata", "dask", "pandas"}} & set(sys.modules))
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "set()"

@@ -3,7 +3,11 @@ import pytest
 
 from stp.data.samplers import GroupSampler, SpotSampler
 
-ROWS = [np.arange(0, 40, 2), np.array([], dtype=np.int64), np.arange(5, 28)]  # 20, none and 23 spots
+ROWS = [
+    np.arange(0, 40, 2),
+    np.array([], dtype=np.int64),
+    np.arange(5, 28),
+]  # 20, none and 23 spots
 LATTICE = np.stack(np.meshgrid(np.arange(8), np.arange(8)), axis=-1).reshape(-1, 2).astype(float)
 
 
@@ -36,7 +40,11 @@ def test_spots_of_a_slide_enter_together(together):
     sampler = SpotSampler(ROWS, 9, seed=0, spots_per_slide=together)
     batches = sampler.batches(0)
     assert {len(batch) for batch in batches} == {8}
-    assert len(set(spots_of(batches))) == 8 * len(batches) == (20 // together + 23 // together) * together // 8 * 8
+    assert (
+        len(set(spots_of(batches)))
+        == 8 * len(batches)
+        == (20 // together + 23 // together) * together // 8 * 8
+    )
     for batch in batches:
         sets = batch.reshape(-1, together, 2)
         assert (sets[..., 0] == sets[:, :1, 0]).all()

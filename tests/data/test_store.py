@@ -28,7 +28,10 @@ def test_a_store_gives_what_was_written(store, adata, image):
     assert store.pyramid.um_per_px == 4.0
     height, width = image.shape[:2]
     shape = [-(-n // 12) * 3 for n in (height, width)]  # whole pixels at 12 um
-    assert [level.shape for level in store.pyramid.levels] == [tuple(shape), tuple(n // 3 for n in shape)]
+    assert [level.shape for level in store.pyramid.levels] == [
+        tuple(shape),
+        tuple(n // 3 for n in shape),
+    ]
 
 
 def test_the_patches_of_a_store_show_the_spots(store, adata, image):
@@ -47,15 +50,25 @@ def test_trainable_spots_are_in_tissue_and_rich(adata, tmp_path):
     write_store(small, tmp_path / "all.zarr")
     small.obs["in_tissue"] = [0, 1, 1, 1]
     write_store(small, tmp_path / "some.zarr")
-    assert [SpotStore(tmp_path / "all.zarr").trainable(n).tolist() for n in (0, 3, 6)] == [[0, 1, 2, 3], [0, 1], []]
-    assert [SpotStore(tmp_path / "some.zarr").trainable(n).tolist() for n in (0, 3, 6)] == [[1, 2, 3], [1], []]
+    assert [SpotStore(tmp_path / "all.zarr").trainable(n).tolist() for n in (0, 3, 6)] == [
+        [0, 1, 2, 3],
+        [0, 1],
+        [],
+    ]
+    assert [SpotStore(tmp_path / "some.zarr").trainable(n).tolist() for n in (0, 3, 6)] == [
+        [1, 2, 3],
+        [1],
+        [],
+    ]
 
 
 @pytest.mark.parametrize("kind", ["category", "boolean", "Int64", "float32", "str"])
 def test_tissue_is_read_from_a_column_of_any_type(kind, tmp_path):
     small = anndata.AnnData(scipy.sparse.csr_matrix(np.full((3, 2), 7, np.float32)))
     inside = pd.Series([0, 1, 1], small.obs_names)
-    small.obs["in_tissue"] = inside.astype(str).astype(kind) if kind in ("category", "str") else inside.astype(kind)
+    small.obs["in_tissue"] = (
+        inside.astype(str).astype(kind) if kind in ("category", "str") else inside.astype(kind)
+    )
     write_store(small, tmp_path / "slide.zarr")
     assert SpotStore(tmp_path / "slide.zarr").trainable(1).tolist() == [1, 2]
 
@@ -64,15 +77,22 @@ def test_a_column_that_does_not_tell_tissue_is_refused(tmp_path):
     small = anndata.AnnData(scipy.sparse.csr_matrix(np.full((2, 2), 7, np.float32)))
     small.obs["in_tissue"] = ["tumor", "1"]
     write_store(small, tmp_path / "slide.zarr")
-    with pytest.raises(ValueError, match=r"obs\['in_tissue'\] of .*slide.zarr holds 'tumor', which is neither 0 nor 1"):
+    with pytest.raises(
+        ValueError,
+        match=r"obs\['in_tissue'\] of .*slide.zarr holds 'tumor', which is neither 0 nor 1",
+    ):
         SpotStore(tmp_path / "slide.zarr").trainable(1)
 
 
 def test_the_digest_of_the_genes_tells_stores_apart(store, stores, adata, tmp_path):
     write_store(adata[:, 1:].copy(), tmp_path / "fewer.zarr")
     assert store.genes == SpotStore(stores[1]).genes != SpotStore(tmp_path / "fewer.zarr").genes
-    group = zarr.open_group(shutil.copytree(stores[0], tmp_path / "old.zarr"), use_consolidated=False)
-    group.attrs["stp_store"] = {name: value for name, value in group.attrs["stp_store"].items() if name != "genes"}
+    group = zarr.open_group(
+        shutil.copytree(stores[0], tmp_path / "old.zarr"), use_consolidated=False
+    )
+    group.attrs["stp_store"] = {
+        name: value for name, value in group.attrs["stp_store"].items() if name != "genes"
+    }
     assert SpotStore(tmp_path / "old.zarr").genes == store.genes  # of a store that does not tell
 
 
@@ -102,16 +122,21 @@ def make_anything(kind, path, stores):
     elif kind != "absent":
         shutil.copytree(stores[0], path)
         attrs = zarr.open_group(path, mode="r+").attrs
-        attrs["stp_store"] = {} if kind == "other SpatialData" else {**attrs["stp_store"], "version": 99}
+        attrs["stp_store"] = (
+            {} if kind == "other SpatialData" else {**attrs["stp_store"], "version": 99}
+        )
 
 
 @pytest.mark.parametrize(
-    "kind", ["absent", "folder", "text", "zarr array", "AnnData", "other SpatialData", "other version"]
+    "kind",
+    ["absent", "folder", "text", "zarr array", "AnnData", "other SpatialData", "other version"],
 )
 def test_what_is_no_training_store_is_refused(kind, tmp_path, stores):
     path = tmp_path / "x.zarr"
     make_anything(kind, path, stores)
-    with pytest.raises(ValueError, match=r"is not a training store .*; stp\.io\.write_store makes one") as error:
+    with pytest.raises(
+        ValueError, match=r"is not a training store .*; stp\.io\.write_store makes one"
+    ) as error:
         SpotStore(path)
     assert str(path) in str(error.value)
 
@@ -123,7 +148,9 @@ def test_an_unknown_table_is_refused_by_name(stores):
 
 def test_mapped_pixels_are_those_of_the_store_and_no_process_holds_them(store, stores, tmp_path):
     store.write_pixels(tmp_path / "pixels")
-    assert store.n_pixel_bytes == sum(file.stat().st_size for file in (tmp_path / "pixels").iterdir())
+    assert store.n_pixel_bytes == sum(
+        file.stat().st_size for file in (tmp_path / "pixels").iterdir()
+    )
     store.map_pixels(tmp_path / "pixels")
     unmapped = SpotStore(stores[0]).pyramid
     for level, other in zip(store.pyramid.levels, unmapped.levels, strict=True):

@@ -35,7 +35,9 @@ def lattice_um(obs):
 
 def patches(sdata, size=112):
     image = np.pad(pixels(sdata), ((size // 2,) * 2, (size // 2,) * 2, (0, 0)), mode="edge")
-    return [image[y : y + size, x : x + size] for x, y in sdata["table"].obsm["spatial"].astype(int)]
+    return [
+        image[y : y + size, x : x + size] for x, y in sdata["table"].obsm["spatial"].astype(int)
+    ]
 
 
 def shares(sdata):
@@ -58,28 +60,48 @@ def accuracy_across_slides(features, slides):
     labels = [slide["table"].obs["domain"].to_numpy() for slide in slides]
     scores = []
     for out in range(len(slides)):
-        x, y = (np.concatenate([part for i, part in enumerate(parts) if i != out]) for parts in (features, labels))
+        x, y = (
+            np.concatenate([part for i, part in enumerate(parts) if i != out])
+            for parts in (features, labels)
+        )
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(x, y)
         scores.append(model.score(features[out], labels[out]))
     return np.mean(scores)
 
 
 def test_elements_have_the_promised_form(fine):
-    image, circles, table = fine.images["fine_full_image"], fine.shapes["fine"], fine.tables["table"]
+    image, circles, table = (
+        fine.images["fine_full_image"],
+        fine.shapes["fine"],
+        fine.tables["table"],
+    )
     assert image.dims == ("c", "y", "x")
     assert image.dtype == np.uint8
-    assert table.uns["spatialdata_attrs"] == {"region": "fine", "region_key": "region", "instance_key": "spot_id"}
+    assert table.uns["spatialdata_attrs"] == {
+        "region": "fine",
+        "region_key": "region",
+        "instance_key": "spot_id",
+    }
     assert (table.obs["spot_id"].to_numpy() == circles.index).all()
     assert circles["radius"].eq(55).all()
-    assert np.allclose(table.obsm["spatial"], np.column_stack([circles.geometry.x, circles.geometry.y]))
-    assert table.uns["spatial"]["fine"]["scalefactors"] == {"spot_diameter_fullres": 130, "microns_per_pixel": 0.5}
+    assert np.allclose(
+        table.obsm["spatial"], np.column_stack([circles.geometry.x, circles.geometry.y])
+    )
+    assert table.uns["spatial"]["fine"]["scalefactors"] == {
+        "spot_diameter_fullres": 130,
+        "microns_per_pixel": 0.5,
+    }
 
 
 def test_the_six_neighbors_of_a_spot_are_100_um_away(slides):
     obs = slides[0]["table"].obs
     assert ((obs["array_row"] + obs["array_col"]) % 2 == 0).all()
     at = dict(
-        zip(zip(obs["array_row"], obs["array_col"], strict=True), slides[0]["table"].obsm["spatial"], strict=True)
+        zip(
+            zip(obs["array_row"], obs["array_col"], strict=True),
+            slides[0]["table"].obsm["spatial"],
+            strict=True,
+        )
     )
     steps = [(0, 2), (0, -2), (1, 1), (1, -1), (-1, 1), (-1, -1)]
     distances = [
@@ -95,7 +117,9 @@ def test_the_six_neighbors_of_a_spot_are_100_um_away(slides):
 def test_spots_lie_on_the_lattice_in_um(fine):
     circles = spatialdata.transform(fine.shapes["fine"], to_coordinate_system="um")
     expected = lattice_um(fine["table"].obs)
-    assert np.allclose(np.column_stack([circles.geometry.x, circles.geometry.y]), expected, atol=1e-6, rtol=0)
+    assert np.allclose(
+        np.column_stack([circles.geometry.x, circles.geometry.y]), expected, atol=1e-6, rtol=0
+    )
     assert np.allclose(circles["radius"], 27.5)
     assert np.allclose(fine["table"].obsm["spatial"] * 0.5, expected, atol=1e-6, rtol=0)
 
@@ -125,7 +149,13 @@ def test_genes_are_unique_and_contain_known_markers(slides):
 
 
 def test_each_marker_is_highest_in_its_domain(slides):
-    expected = {"EPCAM": "tumor", "COL1A1": "stroma", "CD3D": "immune", "ADIPOQ": "adipose", "CA9": "necrosis"}
+    expected = {
+        "EPCAM": "tumor",
+        "COL1A1": "stroma",
+        "CD3D": "immune",
+        "ADIPOQ": "adipose",
+        "CA9": "necrosis",
+    }
     shared = pd.concat([shares(slide)[list(expected)] for slide in slides])
     domains = pd.concat([slide["table"].obs["domain"] for slide in slides]).to_numpy()
     assert shared.groupby(domains).mean().idxmax().to_dict() == expected
@@ -141,7 +171,8 @@ def test_a_seed_decides_everything(fine):
 def test_seeds_differ_in_layout_stain_and_counts(slides):
     first, second = slides[:2]
     assert not np.array_equal(
-        first["table"].obs["domain"].to_numpy()[:100], second["table"].obs["domain"].to_numpy()[:100]
+        first["table"].obs["domain"].to_numpy()[:100],
+        second["table"].obs["domain"].to_numpy()[:100],
     )
     assert np.abs(pixels(first).mean(axis=(0, 1)) - pixels(second).mean(axis=(0, 1))).max() > 5
     assert not np.array_equal(first["table"].X[:100].toarray(), second["table"].X[:100].toarray())
@@ -152,14 +183,18 @@ def test_resolution_changes_the_scan_only(fine):
     assert (fine["table"].X != coarse["table"].X).nnz == 0
     assert fine["table"].obs.equals(coarse["table"].obs)
     height, width = (n // 2 * 2 for n in pixels(fine).shape[:2])
-    halved = pixels(fine)[:height, :width].reshape(height // 2, 2, width // 2, 2, 3).mean(axis=(1, 3))
+    halved = (
+        pixels(fine)[:height, :width].reshape(height // 2, 2, width // 2, 2, 3).mean(axis=(1, 3))
+    )
     difference = halved - pixels(coarse)[: height // 2, : width // 2]
     assert np.abs(difference).mean() < 5
 
 
 def test_every_spot_is_on_tissue_and_glass_surrounds_it(slides):
     for slide in slides:
-        glass = np.concatenate([pixels(slide)[:15].reshape(-1, 3), pixels(slide)[-15:].reshape(-1, 3)]).mean(axis=0)
+        glass = np.concatenate(
+            [pixels(slide)[:15].reshape(-1, 3), pixels(slide)[-15:].reshape(-1, 3)]
+        ).mean(axis=0)
         ink = (glass - [patch.mean(axis=(0, 1)) for patch in patches(slide, size=54)]).max(axis=1)
         assert glass.min() > 220
         assert ink.min() > 4
@@ -174,7 +209,9 @@ def test_every_domain_is_on_every_slide(slides):
 def test_expression_predicts_domains(slides):
     table = slides[0]["table"]
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    accuracy = cross_val_score(model, np.log1p(1e4 * shares(slides[0]).to_numpy()), table.obs["domain"], cv=3).mean()
+    accuracy = cross_val_score(
+        model, np.log1p(1e4 * shares(slides[0]).to_numpy()), table.obs["domain"], cv=3
+    ).mean()
     assert 0.8 < accuracy < 0.995  # far above chance, and yet not trivial
 
 
@@ -182,7 +219,9 @@ def test_color_says_much_less_than_form_and_expression_across_slides(slides):
     cut = [patches(slide) for slide in slides]
     color = accuracy_across_slides([np.mean(p, axis=(1, 2)) for p in cut], slides)
     texture = accuracy_across_slides([np.array([form(patch) for patch in p]) for p in cut], slides)
-    expression = accuracy_across_slides([np.log1p(1e4 * shares(slide).to_numpy()) for slide in slides], slides)
+    expression = accuracy_across_slides(
+        [np.log1p(1e4 * shares(slide).to_numpy()) for slide in slides], slides
+    )
     assert expression > 0.85
     assert texture > color + 0.15
     assert color < 0.75 * expression
@@ -196,7 +235,11 @@ def test_activity_shows_in_image_and_expression(slides):
         x, y = slide["table"].obsm["spatial"].astype(int).T
         obs = obs.assign(density=ndimage.uniform_filter(peaks.astype(float), 112)[y, x])
         obs["program"] = shares(slide)[["MKI67", "TOP2A", "PCNA", "CDK1"]].sum(axis=1)
-        within = obs.groupby("domain", observed=True)[["activity", "density", "program"]].corr()["activity"].unstack()
+        within = (
+            obs.groupby("domain", observed=True)[["activity", "density", "program"]]
+            .corr()["activity"]
+            .unstack()
+        )
         programs.append(within["program"].mean())
         densities.append(within["density"].mean())
     assert np.mean(programs) > 0.5
@@ -211,7 +254,9 @@ def test_a_slide_survives_the_disk(fine, tmp_path):
     assert back["table"].obs["domain"].astype(str).equals(fine["table"].obs["domain"].astype(str))
 
 
-@pytest.mark.parametrize("wrong", [{"n_rows": 5}, {"n_cols": 0}, {"um_per_px": 0}, {"um_per_px": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong", [{"n_rows": 5}, {"n_cols": 0}, {"um_per_px": 0}, {"um_per_px": float("nan")}]
+)
 def test_wrong_sizes_are_refused(wrong):
     with pytest.raises(ValueError, match="must be 6 or more"):
         synthetic_visium(**wrong)

@@ -9,5 +9,7 @@ def test_there_and_back():
 
 
 def test_only_new_genes_are_added():
-    joined = with_aliases({"X": ("G1",)}, {"X": ("G1", "G2"), "Y": ("G1",), "Z": ("G3",)}, ["G2", "G3"])
+    joined = with_aliases(
+        {"X": ("G1",)}, {"X": ("G1", "G2"), "Y": ("G1",), "Z": ("G3",)}, ["G2", "G3"]
+    )
     assert joined == {"X": ("G1", "G2"), "Z": ("G3",)}

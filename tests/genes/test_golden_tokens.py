@@ -22,7 +22,9 @@ def spots(golden, real):
     assets = golden.parent / "assets"
     id_of = read_symbols(assets / "gene_name_id_dict.pkl")
     genes = anndata.read_h5ad(assets / "model.h5ad", backed="r").var_names
-    vocabulary = Vocabulary(genes, [""] * len(genes), means=np.load(assets / "Visium_mean.npy"), round_means=True)
+    vocabulary = Vocabulary(
+        genes, [""] * len(genes), means=np.load(assets / "Visium_mean.npy"), round_means=True
+    )
     adata = anndata.read_h5ad(real("her2st", "C4.h5ad"))[:N_SPOTS]
     return SimpleNamespace(
         counts=sp.csr_matrix(adata.X),
@@ -36,7 +38,11 @@ def spots(golden, real):
 def tokens(spots, request):
     table = rank_table(spots.vocabulary.divisors())
     ranked = rank_genes(
-        spots.counts, spots.index, table, context_length=request.param, n_special=spots.vocabulary.n_special
+        spots.counts,
+        spots.index,
+        table,
+        context_length=request.param,
+        n_special=spots.vocabulary.n_special,
     )
     return ranked.tokens.astype(int)
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from stp import Vocabulary
-from stp.genes.names import NameBook, r_name, some, species_of, unversioned
+from stp.genes.names import GeneNames, r_name, some, species_of, unversioned
 
 ERBB2 = "ENSG00000141736"
 
@@ -131,11 +131,31 @@ HUMAN_IDS = [f"ENSG9999999999{i}" for i in range(4)]
 def test_the_first_rule_that_applies_decides():
     ids, symbols = HUMAN_IDS, [HUMAN_IDS[1], "A-B", "old", ""]
     first, _, third, fourth = ids
-    aliases = {"A-B": (first,), "old": (first,), "A.B": (fourth,), "X": (third, fourth), "OLD": (fourth,)}
+    aliases = {
+        "A-B": (first,),
+        "old": (first,),
+        "A.B": (fourth,),
+        "X": (third, fourth),
+        "OLD": (fourth,),
+    }
     aliases["a-b"] = (third,)
-    book = NameBook(ids, symbols, aliases)
+    book = GeneNames(ids, symbols, aliases)
     found = book.recognize(
-        [ids[1], "A-B", "old", "A.B", "X", "OLD", "Old", "a-b", "A-b", "A_B", "g4", "A-B-1", "A.B.1"]
+        [
+            ids[1],
+            "A-B",
+            "old",
+            "A.B",
+            "X",
+            "OLD",
+            "Old",
+            "a-b",
+            "A-b",
+            "A_B",
+            "g4",
+            "A-B-1",
+            "A.B.1",
+        ]
     )
     assert list(zip(found.index.tolist(), found.rule, strict=True)) == [
         (1, "id"),
@@ -157,7 +177,7 @@ def test_the_first_rule_that_applies_decides():
 
 
 def test_one_spelling_of_several_symbols_is_ambiguous():
-    book = NameBook(HUMAN_IDS[:3], ["A-B", "A B", "a-b"], {})
+    book = GeneNames(HUMAN_IDS[:3], ["A-B", "A B", "a-b"], {})
     found = book.recognize(["A.B", "A-b", "A-B"])
     assert found.index.tolist() == [-1, -1, 0]
     assert found.note.tolist() == ["A-B or A B", "A-B or a-b", ""]
@@ -165,12 +185,12 @@ def test_one_spelling_of_several_symbols_is_ambiguous():
 
 
 def test_no_names_are_recognized_as_none():
-    found = NameBook(["G1"], ["A"], {}).recognize([])
+    found = GeneNames(["G1"], ["A"], {}).recognize([])
     assert [len(array) for array in found] == [0, 0, 0]
 
 
 def test_reasons_from_the_list_of_human_genes_are_given_for_human_vocabularies_alone():
-    book = NameBook(["ENSMUSG00000029580"], ["Actb"], {})
+    book = GeneNames(["ENSMUSG00000029580"], ["Actb"], {})
     assert book.recognize(["GAPDHP1", "MALAT1"]).rule.tolist() == ["unknown", "unknown"]
 
 
@@ -226,7 +246,14 @@ def test_r_names_are_those_of_make_names(name, in_r):
 
 
 def test_only_ensembl_ids_have_versions():
-    names = [f"{ERBB2}.14", ERBB2, "ENSMUSG00000029580.15", "RPL41.1", "WBGene00000001.3", f"{ERBB2}.14_PAR_Y"]
+    names = [
+        f"{ERBB2}.14",
+        ERBB2,
+        "ENSMUSG00000029580.15",
+        "RPL41.1",
+        "WBGene00000001.3",
+        f"{ERBB2}.14_PAR_Y",
+    ]
     assert [unversioned(name) for name in names] == [
         *(ERBB2, ERBB2, "ENSMUSG00000029580"),
         *("RPL41.1", "WBGene00000001.3", f"{ERBB2}.14_PAR_Y"),
@@ -246,7 +273,15 @@ def her2(human, real):
     umis = Counter()
     for path in sorted(real("her2st").glob("*.h5ad")):
         adata = anndata.read_h5ad(path)
-        umis.update(dict(zip(adata.var_names, np.asarray(adata.X.sum(axis=0)).ravel().astype(int), strict=True)))
+        umis.update(
+            dict(
+                zip(
+                    adata.var_names,
+                    np.asarray(adata.X.sum(axis=0)).ravel().astype(int),
+                    strict=True,
+                )
+            )
+        )
     umis = pd.Series(umis).sort_values(ascending=False)
     return human.explain(umis.index).assign(umis=umis / umis.sum())
 
@@ -274,7 +309,9 @@ def test_symbols_of_10x_references_are_understood(human, real, name):
 
 def test_names_that_r_has_changed_are_understood(human, real):
     adata = anndata.read_h5ad(real("other_st", "pdac_a_st.h5ad"))
-    found = human.explain(adata.var_names).assign(umis=np.asarray(adata.X.sum(axis=0)).ravel() / adata.X.sum())
+    found = human.explain(adata.var_names).assign(
+        umis=np.asarray(adata.X.sum(axis=0)).ravel() / adata.X.sum()
+    )
     symbols = set(human.symbols)
     coding = [name for name in found.index if "." in name and name.replace(".", "-") in symbols]
     families = Counter(name.split(".")[0] for name in coding)
@@ -282,6 +319,8 @@ def test_names_that_r_has_changed_are_understood(human, real):
     assert families["HLA"] >= 18
     assert found.loc[coding, "symbol"].tolist() == [name.replace(".", "-") for name in coding]
     assert set(found.loc[coding, "rule"]) <= {"R name", "alias"}
-    assert {found.loc[name, "rule"] for name in coding if name.split(".")[0] in ("MT", "HLA")} == {"R name"}
+    assert {found.loc[name, "rule"] for name in coding if name.split(".")[0] in ("MT", "HLA")} == {
+        "R name"
+    }
     unknown = found[found["rule"] == "unknown"]
     assert unknown["umis"].sum() < 1e-3, unknown

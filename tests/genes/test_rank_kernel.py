@@ -41,9 +41,16 @@ def oracle(entries, shape, index, divisors, context_length):
             mapped[row] += count
             sums[row][gene] = sums[row].get(gene, 0) + count
     for row, genes in enumerate(sums):
-        order = sorted((-np.float64(count) / np.float64(divisors[gene]), gene) for gene, count in genes.items())
+        order = sorted(
+            (-np.float64(count) / np.float64(divisors[gene]), gene) for gene, count in genes.items()
+        )
         tokens[row, : len(order)] = [gene + N_SPECIAL for _, gene in order][:context_length]
-    return {"tokens": tokens, "n_tokens": (tokens > 0).sum(axis=1), "mapped": mapped, "unmapped": unmapped}
+    return {
+        "tokens": tokens,
+        "n_tokens": (tokens > 0).sum(axis=1),
+        "mapped": mapped,
+        "unmapped": unmapped,
+    }
 
 
 def stored(entries, shape, dtype, indices="int32"):
@@ -62,28 +69,49 @@ def divisors_of(kind, n):
     return {
         "whole": st.lists(st.integers(1, 4).map(float), min_size=n, max_size=n),
         "real": st.lists(st.floats(0.5, 100), min_size=n, max_size=n),
-        "extreme": st.lists(st.sampled_from([1e-6, 0.3, 1.0, 7.5, 1e5, 3e6, 1e12]), min_size=n, max_size=n),
+        "extreme": st.lists(
+            st.sampled_from([1e-6, 0.3, 1.0, 7.5, 1e5, 3e6, 1e12]), min_size=n, max_size=n
+        ),
     }[kind]
 
 
 @st.composite
 def cases(draw, dtypes=tuple(LIMITS), least=0):
     dtype = draw(st.sampled_from(dtypes))
-    n_rows, n_columns, n_genes = draw(st.integers(1, 4)), draw(st.integers(1, 12)), draw(st.integers(1, 8))
+    n_rows, n_columns, n_genes = (
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 12)),
+        draw(st.integers(1, 8)),
+    )
     numbers = [st.integers(0, min(3, LIMITS[dtype])), st.integers(0, LIMITS[dtype])]
     numbers += [st.sampled_from(EXACT_IN_FLOAT32)] * (dtype in ("float32", "float64", "int64"))
     entry = st.tuples(st.integers(0, n_rows - 1), st.integers(0, n_columns - 1), st.one_of(numbers))
     if draw(st.booleans()):  # sorted and without duplicates, as most tables are
-        entries = sorted(draw(st.lists(entry, min_size=least, max_size=40, unique_by=lambda e: e[:2])))
+        entries = sorted(
+            draw(st.lists(entry, min_size=least, max_size=40, unique_by=lambda e: e[:2]))
+        )
     else:
         entries = draw(st.lists(entry, min_size=least, max_size=40))
-    index = np.array(draw(st.lists(st.integers(-1, n_genes - 1), min_size=n_columns, max_size=n_columns)))
-    divisors = np.array(draw(divisors_of(draw(st.sampled_from(["whole", "real", "extreme"])), n_genes)))
-    return entries, (n_rows, n_columns), index, divisors, draw(st.sampled_from([1, 2, 5, 64])), dtype
+    index = np.array(
+        draw(st.lists(st.integers(-1, n_genes - 1), min_size=n_columns, max_size=n_columns))
+    )
+    divisors = np.array(
+        draw(divisors_of(draw(st.sampled_from(["whole", "real", "extreme"])), n_genes))
+    )
+    return (
+        entries,
+        (n_rows, n_columns),
+        index,
+        divisors,
+        draw(st.sampled_from([1, 2, 5, 64])),
+        dtype,
+    )
 
 
 def ranked(counts, index, divisors, context_length):
-    return rank_genes(counts, index, rank_table(divisors), context_length=context_length, n_special=N_SPECIAL)
+    return rank_genes(
+        counts, index, rank_table(divisors), context_length=context_length, n_special=N_SPECIAL
+    )
 
 
 def assert_same(found, expected):
@@ -116,7 +144,9 @@ def test_what_is_no_count_is_refused_wherever_it_stands(case, data):
 def test_negative_integers_are_refused_wherever_they_stand(case, data):
     entries, shape, index, divisors, context_length, dtype = case
     counts = stored(entries, shape, dtype)
-    counts.data[data.draw(st.integers(0, len(entries) - 1))] = -data.draw(st.integers(1, min(LIMITS[dtype], 2**31)))
+    counts.data[data.draw(st.integers(0, len(entries) - 1))] = -data.draw(
+        st.integers(1, min(LIMITS[dtype], 2**31))
+    )
     with pytest.raises(ValueError, match="no raw count"):
         ranked(counts, index, divisors, context_length)
 
@@ -130,13 +160,17 @@ def test_ranks_around_the_last_known_count(seed, indices):
     last = rank_table(divisors).last.astype(int)
     n_columns = 320
     index = np.concatenate([rng.permutation(300), rng.integers(-1, 300, 20)])
-    counts = np.maximum(0, last[index] + rng.integers(-3, 4, (20, n_columns))) * (rng.random((20, n_columns)) < 0.7)
+    counts = np.maximum(0, last[index] + rng.integers(-3, 4, (20, n_columns))) * (
+        rng.random((20, n_columns)) < 0.7
+    )
     entries = [(row, column, int(counts[row, column])) for row, column in np.argwhere(counts)]
     found = ranked(stored(entries, counts.shape, "float32", indices), index, divisors, 200)
     assert_same(found, oracle(entries, counts.shape, index, divisors, 200))
 
 
-@pytest.mark.parametrize("divisors", [[1.0], [1e9] * 3, [1e-9, 1.0], np.ones(65_505), np.full(20_000, 1e6)], ids=len)
+@pytest.mark.parametrize(
+    "divisors", [[1.0], [1e9] * 3, [1e-9, 1.0], np.ones(65_505), np.full(20_000, 1e6)], ids=len
+)
 def test_the_pairs_known_beforehand_are_sorted_and_bounded(divisors):
     table = rank_table(np.asarray(divisors))
     assert len(table.bits) <= max(MAX_PAIRS, 2 * len(divisors))
@@ -167,7 +201,9 @@ def digest(threads):
 
 def run(code, **environment):
     command = [sys.executable, "-c", HASHES + code]
-    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=True
+    )
     return result.stdout.split()
 
 
@@ -198,5 +234,9 @@ def test_tokens_do_not_depend_on_the_vector_units_that_numpy_uses(digest):
 
 
 def test_tokens_do_not_depend_on_the_cpu_that_numba_compiles_for(digest, tmp_path):
-    plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    plain = {
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CPU_FEATURES": "",
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
     assert run("print(digest(1))", **plain) == [digest]

@@ -49,8 +49,14 @@ def write_table():
     """Compute all digests and hashes, and write them beside this file."""
     exact = fitted()
     table = {
-        name: {"digest": vocabulary.digest, "tokens": {section: hashed(section, vocabulary) for section in SECTIONS}}
-        for name, vocabulary in {"exact": exact, "rounded": replace(exact, round_means=True)}.items()
+        name: {
+            "digest": vocabulary.digest,
+            "tokens": {section: hashed(section, vocabulary) for section in SECTIONS},
+        }
+        for name, vocabulary in {
+            "exact": exact,
+            "rounded": replace(exact, round_means=True),
+        }.items()
     }
     TABLE.write_text(json.dumps(table, indent=2) + "\n")
 

@@ -14,7 +14,9 @@ def oracle(counts, divisors, context_length):
     tokens = np.zeros((len(counts), context_length), int)
     for row, spot in enumerate(counts):
         keys = [
-            (-count / divisor, gene) for gene, (count, divisor) in enumerate(zip(spot, divisors, strict=True)) if count
+            (-count / divisor, gene)
+            for gene, (count, divisor) in enumerate(zip(spot, divisors, strict=True))
+            if count
         ]
         ranked = [N_SPECIAL + gene for _, gene in sorted(keys)][:context_length]
         tokens[row, : len(ranked)] = ranked
@@ -24,7 +26,9 @@ def oracle(counts, divisors, context_length):
 def rank_all(counts, divisors, context_length, index=None):
     index = np.arange(len(divisors)) if index is None else np.asarray(index)
     table = rank_table(np.asarray(divisors, float))
-    return rank_genes(sparse.csr_matrix(counts), index, table, context_length=context_length, n_special=N_SPECIAL)
+    return rank_genes(
+        sparse.csr_matrix(counts), index, table, context_length=context_length, n_special=N_SPECIAL
+    )
 
 
 def rank(counts, divisors, context_length, index=None):
@@ -38,7 +42,9 @@ def test_ranks_equal_those_of_a_slow_oracle(seed, context_length, means):
     rng = np.random.default_rng(seed)
     counts = rng.negative_binomial(1, 0.3, (50, 40)) * (rng.random((50, 40)) < rng.random((50, 1)))
     counts[7] = 0
-    divisors = rng.lognormal(0, 1, 40) if means == "real" else rng.integers(1, 4, 40).astype(float)  # ties abound
+    divisors = (
+        rng.lognormal(0, 1, 40) if means == "real" else rng.integers(1, 4, 40).astype(float)
+    )  # ties abound
     tokens = rank(counts.astype(np.float32), divisors, context_length)
     assert tokens.dtype == np.uint16
     np.testing.assert_array_equal(tokens, oracle(counts, divisors, context_length))
@@ -80,7 +86,9 @@ def test_the_largest_token_fits():
 def test_ranks_of_a_real_section(real):
     adata = anndata.read_h5ad(real("her2st", "C4.h5ad"))[:20]
     divisors = np.random.default_rng(0).lognormal(0, 1, adata.n_vars)
-    np.testing.assert_array_equal(rank(adata.X, divisors, 1500), oracle(adata.X.toarray(), divisors, 1500))
+    np.testing.assert_array_equal(
+        rank(adata.X, divisors, 1500), oracle(adata.X.toarray(), divisors, 1500)
+    )
 
 
 def test_columns_of_a_gene_are_summed_and_others_left_out():
@@ -118,7 +126,11 @@ def test_an_index_for_every_column_is_needed():
 @pytest.mark.parametrize("context_length", [5, 60])
 def test_the_order_of_columns_does_not_matter(context_length):
     rng = np.random.default_rng(0)
-    counts, index, divisors = rng.poisson(1, (40, 50)), rng.integers(-1, 20, 50), rng.lognormal(0, 1, 20)
+    counts, index, divisors = (
+        rng.poisson(1, (40, 50)),
+        rng.integers(-1, 20, 50),
+        rng.lognormal(0, 1, 20),
+    )
     order = rng.permutation(50)
     expected = rank_all(counts, divisors, context_length, index)
     shuffled = rank_all(counts[:, order], divisors, context_length, index[order])
@@ -143,6 +155,10 @@ def test_tokens_are_written_where_they_are_wanted():
 
 
 def test_the_counts_are_left_as_they_were():
-    counts = sparse.csr_matrix((np.array([2.0, 0.0, 1.0]), np.array([1, 0, 1]), np.array([0, 3])), shape=(1, 2))
-    rank_genes(counts, np.array([0, 1]), rank_table(np.ones(2)), context_length=2, n_special=N_SPECIAL)
+    counts = sparse.csr_matrix(
+        (np.array([2.0, 0.0, 1.0]), np.array([1, 0, 1]), np.array([0, 3])), shape=(1, 2)
+    )
+    rank_genes(
+        counts, np.array([0, 1]), rank_table(np.ones(2)), context_length=2, n_special=N_SPECIAL
+    )
     assert (counts.data.tolist(), counts.indices.tolist()) == ([2, 0, 1], [1, 0, 1])

@@ -22,8 +22,23 @@ needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")
 MITOCHONDRIAL = {
     f"MT-{name}": f"ENSG00000{number}"
     for name, number in {
-        **{"ND1": 198888, "ND2": 198763, "ND3": 198840, "ND4": 198886, "ND4L": 212907, "ND5": 198786, "ND6": 198695},
-        **{"CO1": 198804, "CO2": 198712, "CO3": 198938, "ATP6": 198899, "ATP8": 228253, "CYB": 198727},
+        **{
+            "ND1": 198888,
+            "ND2": 198763,
+            "ND3": 198840,
+            "ND4": 198886,
+            "ND4L": 212907,
+            "ND5": 198786,
+            "ND6": 198695,
+        },
+        **{
+            "CO1": 198804,
+            "CO2": 198712,
+            "CO3": 198938,
+            "ATP6": 198899,
+            "ATP8": 228253,
+            "CYB": 198727,
+        },
     }.items()
 }
 
@@ -49,7 +64,10 @@ def test_default_ids_ascend_and_are_unique(human):
     assert all(len(gene) == 15 and gene.startswith("ENSG") and gene[4:].isdigit() for gene in ids)
     assert 19_000 < len(human) < 21_000
     assert human.means is None
-    assert Path(stp.genes.vocabulary.__file__).with_name("human_genes.parquet").stat().st_size < 1_000_000
+    assert (
+        Path(stp.genes.vocabulary.__file__).with_name("human_genes.parquet").stat().st_size
+        < 1_000_000
+    )
     assert len(repr(human)) < 120
 
 
@@ -68,7 +86,9 @@ def test_mitochondrial_genes_have_the_names_of_hgnc(human):
 def test_mitochondrial_aliases_only_where_unambiguous(human):
     # COX1 and COX3 are also aliases of PTGS1, COX2 of PTGS2, ND1 of IVNS1ABP.
     assert genes_of(human, ["COX1", "COX2", "COX3", "ND1"]) == [None] * 4
-    assert genes_of(human, ["MTCO1", "CYTB", "ND4L"]) == [MITOCHONDRIAL[s] for s in ("MT-CO1", "MT-CYB", "MT-ND4L")]
+    assert genes_of(human, ["MTCO1", "CYTB", "ND4L"]) == [
+        MITOCHONDRIAL[s] for s in ("MT-CO1", "MT-CYB", "MT-ND4L")
+    ]
     assert genes_of(human, ["PTGS1", "PTGS2"]) == ["ENSG00000095303", "ENSG00000073756"]
 
 
@@ -140,8 +160,14 @@ def test_unknown_and_ambiguous_names_stay_unmapped(small):
 
 
 def test_from_genes_keeps_order_and_strips_versions():
-    vocabulary = Vocabulary.from_genes(["ENSMUSG00000029580.15", "WBGene00000001", "ENSG00000141736.1"])
-    assert vocabulary.gene_ids.tolist() == ["ENSMUSG00000029580", "WBGene00000001", "ENSG00000141736"]
+    vocabulary = Vocabulary.from_genes(
+        ["ENSMUSG00000029580.15", "WBGene00000001", "ENSG00000141736.1"]
+    )
+    assert vocabulary.gene_ids.tolist() == [
+        "ENSMUSG00000029580",
+        "WBGene00000001",
+        "ENSG00000141736",
+    ]
     assert vocabulary.encode(["ENSMUSG00000029580.3", "WBGene00000001.3"]).tolist() == [0, -1]
 
 
@@ -165,7 +191,15 @@ def test_genes_are_checked():
 def test_recognize_tells_by_which_rule(small):
     found = small.recognize(["BOTH", "A", "OLD", "g2", "nothing", "G3.1", "G3"])
     assert found.index.tolist() == [-1, 0, 1, -1, -1, 2, 2]
-    assert found.rule.tolist() == ["ambiguous", "symbol", "alias", "unknown", "unknown", "duplicate", "id"]
+    assert found.rule.tolist() == [
+        "ambiguous",
+        "symbol",
+        "alias",
+        "unknown",
+        "unknown",
+        "duplicate",
+        "id",
+    ]
     assert found.note.tolist() == ["A or G3", "", "", "", "", "", ""]
 
 
@@ -181,9 +215,7 @@ def test_recognize_tells_by_which_rule(small):
     ids=["mouse ids", "mouse symbols", "rat ids", "zebrafish ids", "mixed"],
 )
 def test_recognize_refuses_genes_of_another_species_by_name(human, names, species):
-    message = (
-        rf"the genes are those of {species} \({names[0]}.*\), the vocabulary is of human; .*Vocabulary\.from_genes"
-    )
+    message = rf"the genes are those of {species} \({names[0]}.*\), the vocabulary is of human; .*Vocabulary\.from_genes"
     with pytest.raises(ValueError, match=message):
         human.recognize(names)
     assert len(human.encode(names)) == len(names)  # which refuses nothing
@@ -206,9 +238,7 @@ def test_symbols_of_the_vocabularys_own_species_are_accepted():
 
 
 def test_recognize_refuses_names_of_which_none_is_known(small):
-    message = (
-        r"no gene of the table is in the vocabulary: the table has x, y, the vocabulary G1, G2, G3; .*gene_ids_key="
-    )
+    message = r"no gene of the table is in the vocabulary: the table has x, y, the vocabulary G1, G2, G3; .*gene_ids_key="
     with pytest.raises(ValueError, match=message):
         small.recognize(["x", "y"])
 
@@ -234,7 +264,10 @@ def test_digest_covers_what_decides_tokens(small):
         replace(fitted, gene_ids=["G2", "G1", "G3"]),
     ]
     assert len({fitted.digest, *(other.digest for other in others)}) == 5
-    assert fitted.digest == replace(fitted, aliases={}, symbols=[""] * 3, n_detected=[1, 1, 0], corpus=("x",)).digest
+    assert (
+        fitted.digest
+        == replace(fitted, aliases={}, symbols=[""] * 3, n_detected=[1, 1, 0], corpus=("x",)).digest
+    )
     assert fitted.digest == replace(fitted, means=[1.0, 2.0, -np.nan]).digest
 
 
@@ -265,7 +298,9 @@ def same(one, two):
 
 
 def test_round_trip(small, human, tmp_path):
-    fitted = replace(small, means=[1 / 3, 2.0, np.nan], n_detected=[3, 1, 0], round_means=True, corpus=("a", "b"))
+    fitted = replace(
+        small, means=[1 / 3, 2.0, np.nan], n_detected=[3, 1, 0], round_means=True, corpus=("a", "b")
+    )
     for vocabulary in (small, fitted, human):
         vocabulary.save(tmp_path / "vocabulary.parquet")
         loaded = Vocabulary.load(tmp_path / "vocabulary.parquet")
@@ -295,8 +330,8 @@ def test_load_refuses_a_changed_file(small, tmp_path):
 
 
 def test_import_needs_numpy_alone():
-    code = (
-        "import sys, stp.genes.vocabulary; print({'anndata', 'pandas', 'pyarrow', 'scipy', 'torch'} & set(sys.modules))"
+    code = "import sys, stp.genes.vocabulary; print({'anndata', 'pandas', 'pyarrow', 'scipy', 'torch'} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

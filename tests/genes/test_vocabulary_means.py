@@ -79,7 +79,11 @@ def test_divisors_round_half_up_only_if_asked(small):
     fitted = replace(small, means=[2.5, 1.4999, np.nan])
     assert fitted.divisors().tolist() == [2.5, 1.4999, 1.0]
     assert replace(fitted, round_means=True).divisors().tolist() == [3.0, 1.0, 1.0]
-    assert replace(small, means=[0.3, 1.5, 3.5], round_means=True).divisors().tolist() == [1.0, 2.0, 4.0]
+    assert replace(small, means=[0.3, 1.5, 3.5], round_means=True).divisors().tolist() == [
+        1.0,
+        2.0,
+        4.0,
+    ]
 
 
 def same(one, two):
@@ -94,7 +98,9 @@ def test_fit_on_dask_equals_fit_in_memory(small, kind):
     counts = np.random.default_rng(0).poisson(0.7, (101, 4)).astype(np.float32)
     lazy = dask.array.from_array(counts, chunks=(13, 3))
     names = ["G3", "A", "OLD", "G1"]
-    adata = anndata.AnnData(lazy if kind == "dense" else lazy.rechunk((13, 4)).map_blocks(sparse.csr_matrix))
+    adata = anndata.AnnData(
+        lazy if kind == "dense" else lazy.rechunk((13, 4)).map_blocks(sparse.csr_matrix)
+    )
     adata.var_names = names
     same(small.fit(adata), small.fit(table(counts, names)))
     assert isinstance(adata.X, dask.array.Array)
@@ -132,9 +138,15 @@ def test_memory_of_fit_does_not_grow_with_the_number_of_tables():
 @st.composite
 def divided(draw):
     """Draw counts of three genes, and the part that each spot belongs to; a part may be empty or lack a gene."""
-    seed, n_parts, n = draw(st.integers(0, 2**32 - 1)), draw(st.integers(1, 4)), draw(st.integers(1, 30))
+    seed, n_parts, n = (
+        draw(st.integers(0, 2**32 - 1)),
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 30)),
+    )
     rng = np.random.default_rng(seed)
-    counts = rng.poisson(draw(st.sampled_from([0.1, 1, 50])), (n, 3)) * rng.choice([1, 1, 7, 2**20], (n, 3))
+    counts = rng.poisson(draw(st.sampled_from([0.1, 1, 50])), (n, 3)) * rng.choice(
+        [1, 1, 7, 2**20], (n, 3)
+    )
     return counts * (rng.random((n, 3)) < 0.6), np.array(
         draw(st.lists(st.integers(0, n_parts - 1), min_size=n, max_size=n))
     )
@@ -155,15 +167,22 @@ def test_merged_parts_are_the_whole_to_the_last_bit(divided):
 
 def test_merged_sections_are_the_corpus_to_the_last_bit(real):
     default = Vocabulary.default()
-    sections = [anndata.read_h5ad(real("her2st", f"{name}.h5ad")) for name in ("C1", "D1", "E1", "F1")]
+    sections = [
+        anndata.read_h5ad(real("her2st", f"{name}.h5ad")) for name in ("C1", "D1", "E1", "F1")
+    ]
     merged = Vocabulary.merge([default.fit(section) for section in sections])
     same(merged, default.fit(sections))
-    assert merged.corpus == tuple(f"{section.n_obs} spots x {section.n_vars} genes" for section in sections)
+    assert merged.corpus == tuple(
+        f"{section.n_obs} spots x {section.n_vars} genes" for section in sections
+    )
     assert np.isnan(merged.means).any()
 
 
 def test_merge_keeps_names_and_rounding(small):
-    parts = [replace(small.fit(table([[i, 0, 2]])), round_means=True, corpus=(f"part{i}",)) for i in (1, 2)]
+    parts = [
+        replace(small.fit(table([[i, 0, 2]])), round_means=True, corpus=(f"part{i}",))
+        for i in (1, 2)
+    ]
     merged = Vocabulary.merge(iter(parts))
     assert (merged.round_means, merged.corpus) == (True, ("part1", "part2"))
     assert merged.aliases == small.aliases

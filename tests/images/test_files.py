@@ -57,7 +57,9 @@ def test_real_slides(name, um_per_px, shapes, real):
 )
 def test_um_per_pixel_of_tags(tags, um_per_px, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", metadata=None, **tags)
-    assert open_file(tmp_path / "a.tif")[1] == (None if um_per_px is None else pytest.approx(um_per_px))
+    assert open_file(tmp_path / "a.tif")[1] == (
+        None if um_per_px is None else pytest.approx(um_per_px)
+    )
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("µm", 1), ("nm", 1e-3), ("mm", 1e3)])
@@ -73,7 +75,9 @@ def test_um_per_pixel_and_levels_of_ome(unit, factor, tmp_path):
 
 
 def test_planar_tiff_and_capital_ending(tmp_path):
-    tifffile.imwrite(tmp_path / "a.TIFF", np.moveaxis(RGB, -1, 0), photometric="rgb", planarconfig="separate")
+    tifffile.imwrite(
+        tmp_path / "a.TIFF", np.moveaxis(RGB, -1, 0), photometric="rgb", planarconfig="separate"
+    )
     ((level,), _) = open_file(str(tmp_path / "a.TIFF"))
     assert level.channels_first
     np.testing.assert_array_equal(whole(level), RGB)
@@ -81,7 +85,15 @@ def test_planar_tiff_and_capital_ending(tmp_path):
 
 @pytest.mark.parametrize(
     ("mode", "ending"),
-    [("RGB", "png"), ("RGBA", "png"), ("P", "png"), ("L", "png"), ("LA", "png"), ("RGB", "jpg"), ("L", "jpg")],
+    [
+        ("RGB", "png"),
+        ("RGBA", "png"),
+        ("P", "png"),
+        ("L", "png"),
+        ("LA", "png"),
+        ("RGB", "jpg"),
+        ("L", "jpg"),
+    ],
 )
 def test_png_and_jpeg_of_any_8_bit_mode_become_rgb(mode, ending, tmp_path):
     image = PIL.Image.fromarray(RGB).convert(mode)
@@ -100,10 +112,14 @@ def test_16_bit_png_is_refused_by_name(tmp_path):
         whole(level)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # by PIL in this test, not by stp
+@pytest.mark.filterwarnings(
+    "ignore::PIL.Image.DecompressionBombWarning"
+)  # by PIL in this test, not by stp
 def test_a_real_jpeg_is_not_decoded_before_it_is_read(real, monkeypatch):
     decoded, decode = [], stp.images.files._decode
-    monkeypatch.setattr(stp.images.files, "_decode", lambda path: decoded.append(path) or decode(path))
+    monkeypatch.setattr(
+        stp.images.files, "_decode", lambda path: decoded.append(path) or decode(path)
+    )
     path = real("her2st", "C6.jpg")
     ((level,), _) = open_file(path)
     with PIL.Image.open(path) as small:
@@ -127,7 +143,11 @@ def cut(path, share):
 @pytest.mark.parametrize("name", ["tiled.tif", "strip.tif", "deflated.tif", "a.jpg", "a.png"])
 def test_a_truncated_file_is_refused_when_it_is_opened(name, share, tmp_path):
     path, large = tmp_path / name, np.tile(RGB, (8, 8, 1))
-    tiff = {"tiled.tif": {"tile": (64, 64)}, "strip.tif": {}, "deflated.tif": {"compression": "deflate"}}
+    tiff = {
+        "tiled.tif": {"tile": (64, 64)},
+        "strip.tif": {},
+        "deflated.tif": {"compression": "deflate"},
+    }
     if name in tiff:
         tifffile.imwrite(path, large, photometric="rgb", **tiff[name])
     else:
@@ -144,7 +164,9 @@ def test_a_truncated_slide_is_refused_when_it_is_opened(share, real, tmp_path):
     path = tmp_path / "slide.svs"
     path.write_bytes(real("wsi", "CMU-1-Small-Region.svs").read_bytes())
     cut(path, share)
-    with pytest.raises(ValueError, match=r"slide\.svs cannot be read as a TIFF .*is the file complete"):
+    with pytest.raises(
+        ValueError, match=r"slide\.svs cannot be read as a TIFF .*is the file complete"
+    ):
         open_file(path)
 
 
@@ -153,7 +175,9 @@ def test_a_truncated_slide_is_refused_when_it_is_opened(share, real, tmp_path):
 def test_a_file_that_is_no_image_is_refused_by_name(ending, content, tmp_path):
     path = tmp_path / f"slide.{ending}"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="cannot be read as a TIFF|is no image that can be read") as error:
+    with pytest.raises(
+        ValueError, match="cannot be read as a TIFF|is no image that can be read"
+    ) as error:
         open_file(path)
     assert str(path) in str(error.value)
 
@@ -169,12 +193,16 @@ def test_a_picture_too_large_to_decode_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ValueError, match="too large for a JPEG or PNG.* make it a tiled TIFF"):
         open_file(tmp_path / "a.png")
-    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 2000)  # PIL's own warning, below its error: not passed on
+    monkeypatch.setattr(
+        PIL.Image, "MAX_IMAGE_PIXELS", 2000
+    )  # PIL's own warning, below its error: not passed on
     assert open_file(tmp_path / "a.png")[0][0].shape == (40, 60)
 
 
 def test_a_url_is_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"https://example\.org/slide\.svs is a URL; download the image"):
+    with pytest.raises(
+        ValueError, match=r"https://example\.org/slide\.svs is a URL; download the image"
+    ):
         open_file("https://example.org/slide.svs")
 
 
@@ -200,7 +228,9 @@ def test_a_tiff_whose_tiles_are_all_missing_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, RGB, tile=(16, 16), photometric="rgb")
     empty_tiles(path, set(range(1000)))
-    with pytest.raises(ValueError, match=r"a\.tif cannot be read as a TIFF \(all tiles of a level are empty\)"):
+    with pytest.raises(
+        ValueError, match=r"a\.tif cannot be read as a TIFF \(all tiles of a level are empty\)"
+    ):
         open_file(path)
 
 
@@ -218,11 +248,18 @@ def test_a_file_array_pickles_without_its_handle(tmp_path):
     ((array,), _) = open_arrays(tmp_path / "a.tif")
     np.testing.assert_array_equal(array[3:9, 5:60], RGB[3:9, 5:60])
     again = ForkingPickler.loads(ForkingPickler.dumps(array))
-    assert (again.opened, again.shape, again.chunks, again.ndim) == (None, (40, 60, 3), (16, 16, 3), 3)
+    assert (again.opened, again.shape, again.chunks, again.ndim) == (
+        None,
+        (40, 60, 3),
+        (16, 16, 3),
+        3,
+    )
     np.testing.assert_array_equal(again[3:9, 5:60], RGB[3:9, 5:60])
 
 
 def test_16_bit_tiff_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", RGB.astype(np.uint16), photometric="rgb")
-    with pytest.raises(ValueError, match="8 bits per channel, got uint16; convert the image to uint8 first"):
+    with pytest.raises(
+        ValueError, match="8 bits per channel, got uint16; convert the image to uint8 first"
+    ):
         open_file(tmp_path / "a.tif")

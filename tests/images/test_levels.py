@@ -22,11 +22,15 @@ def zarr_of(array):
 @pytest.mark.parametrize("channels_first", [False, True], ids=["yxc", "cyx"])
 @pytest.mark.parametrize("alpha", [False, True], ids=["rgb", "rgba"])
 @pytest.mark.parametrize(
-    "backing", [np.asarray, lambda x: dask.array.from_array(x, chunks=13), zarr_of], ids=["numpy", "dask", "zarr"]
+    "backing",
+    [np.asarray, lambda x: dask.array.from_array(x, chunks=13), zarr_of],
+    ids=["numpy", "dask", "zarr"],
 )
 def test_arrays_of_any_order_and_backing(channels_first, alpha, backing):
     array = np.concatenate([RGB, ALPHA], axis=-1) if alpha else RGB
-    level = open_array(backing(np.ascontiguousarray(np.moveaxis(array, -1, 0)) if channels_first else array))
+    level = open_array(
+        backing(np.ascontiguousarray(np.moveaxis(array, -1, 0)) if channels_first else array)
+    )
     assert level.channels_first is channels_first
     assert level.shape == (40, 60)
     window = level.read(3, 20, 50, 60)
@@ -46,7 +50,16 @@ def test_arrays_of_any_order_and_backing(channels_first, alpha, backing):
         (RGB[:0], r"the image has no pixels: its shape is \(0, 60, 3\)"),
         (RGB[:, :3, 0], r"RGB image, got an array of shape \(40, 3\)"),
     ],
-    ids=["uint16", "float", "gray", "one channel", "seven channels", "stack", "zero size", "gray of width 3"],
+    ids=[
+        "uint16",
+        "float",
+        "gray",
+        "one channel",
+        "seven channels",
+        "stack",
+        "zero size",
+        "gray of width 3",
+    ],
 )
 def test_what_is_no_8_bit_rgb_is_refused(array, message):
     with pytest.raises(ValueError, match=message):

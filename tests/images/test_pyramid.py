@@ -14,12 +14,14 @@ import zarr
 
 from stp.images.coordinates import linear_scale
 from stp.images.levels import open_array
-from stp.images.pyramid import ImagePyramid
+from stp.images.pyramid import ImagePyramid, PatchWindow
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (301, 403, 3)).astype(np.uint8)
 # Smooth, so that a shift of a pixel shows and a change of the filter does not.
-SMOOTH = np.asarray(PIL.Image.fromarray(RNG.integers(0, 256, (12, 16, 3)).astype(np.uint8)).resize((403, 301), 3))
+SMOOTH = np.asarray(
+    PIL.Image.fromarray(RNG.integers(0, 256, (12, 16, 3)).astype(np.uint8)).resize((403, 301), 3)
+)
 CENTERS = RNG.uniform([40, 40], [360, 260], (25, 2))
 
 
@@ -27,7 +29,13 @@ class Counted:
     """An array that notes the windows read from it."""
 
     def __init__(self, array):
-        self.array, self.shape, self.ndim, self.dtype, self.windows = array, array.shape, array.ndim, array.dtype, []
+        self.array, self.shape, self.ndim, self.dtype, self.windows = (
+            array,
+            array.shape,
+            array.ndim,
+            array.dtype,
+            [],
+        )
 
     def __getitem__(self, key):
         window = self.array[key]
@@ -61,7 +69,9 @@ def test_the_convention_of_pixels_by_hand():
 
 def test_a_level_that_is_almost_at_scale_is_not_resampled():
     # 0.499 um per pixel, as Aperio writes it: 224 px at 0.5 are 224.4 of its pixels.
-    patch = pyramid_of(IMAGE, um_per_px=0.499).read(np.array([[150, 150]]), size=224, um_per_px=0.5)[0]
+    patch = pyramid_of(IMAGE, um_per_px=0.499).read(
+        np.array([[150, 150]]), size=224, um_per_px=0.5
+    )[0]
     np.testing.assert_array_equal(patch, IMAGE[38:262, 38:262])
 
 
@@ -80,7 +90,9 @@ def test_whole_factors_keep_the_mean():
     # Nearest-neighbor or plain bilinear sampling of noise would not.
     patch = pyramid_of(IMAGE).read(np.array([[160, 160]]), size=32, um_per_px=3.0)[0]
     assert patch.std() < IMAGE.std() / 4
-    np.testing.assert_allclose(patch.mean(axis=(0, 1)), IMAGE[64:256, 64:256].mean(axis=(0, 1)), atol=0.7)
+    np.testing.assert_allclose(
+        patch.mean(axis=(0, 1)), IMAGE[64:256, 64:256].mean(axis=(0, 1)), atol=0.7
+    )
 
 
 @pytest.mark.parametrize("um_per_px", [0.77, 1.31])
@@ -89,15 +101,21 @@ def test_windows_between_pixels_move_with_their_centers(um_per_px):
     side = 24 * um_per_px / 0.5
     for patch, (x, y) in zip(patches, CENTERS, strict=True):
         box = (x - side / 2, y - side / 2, x + side / 2, y + side / 2)
-        expected = PIL.Image.fromarray(SMOOTH).resize((24, 24), PIL.Image.Resampling.BILINEAR, box=box)
+        expected = PIL.Image.fromarray(SMOOTH).resize(
+            (24, 24), PIL.Image.Resampling.BILINEAR, box=box
+        )
         difference = np.abs(patch.astype(int) - np.asarray(expected))
         assert difference[1:-1, 1:-1].max() <= 1
         assert difference.max() <= 6  # a resize sees nothing beyond its window
 
 
 def test_a_small_picture_may_be_enlarged_on_request():
-    patch = pyramid_of(SMOOTH).read(np.array([[200, 150]]), size=64, um_per_px=0.25, allow_upsampling=True)[0]
-    expected = PIL.Image.fromarray(SMOOTH[134:166, 184:216]).resize((64, 64), PIL.Image.Resampling.BILINEAR)
+    patch = pyramid_of(SMOOTH).read(
+        np.array([[200, 150]]), size=64, um_per_px=0.25, allow_upsampling=True
+    )[0]
+    expected = PIL.Image.fromarray(SMOOTH[134:166, 184:216]).resize(
+        (64, 64), PIL.Image.Resampling.BILINEAR
+    )
     np.testing.assert_array_equal(patch, np.asarray(expected))
 
 
@@ -105,7 +123,9 @@ def test_a_small_picture_may_be_enlarged_on_request():
 @pytest.mark.parametrize("backing", ["dask", "zarr", "cyx", "tiff"])
 def test_patches_are_the_same_from_any_backing(backing, um_per_px, tmp_path):
     def tiff(array):
-        tifffile.imwrite(tmp_path / "a.tif", array, tile=(64, 64), photometric="rgb", compression="deflate")
+        tifffile.imwrite(
+            tmp_path / "a.tif", array, tile=(64, 64), photometric="rgb", compression="deflate"
+        )
         return zarr.open(tifffile.TiffFile(tmp_path / "a.tif").aszarr(), mode="r")
 
     make = {
@@ -136,12 +156,14 @@ def test_a_stream_is_the_read_in_the_order_of_the_picture():
     how = {"size": 32, "um_per_px": 0.5}
     expected = pyramid_of(IMAGE).read(CENTERS, **how)
     tiled = pyramid_of(zarr.create_array({}, data=IMAGE, chunks=(50, 64, 3)))
-    batches = list(tiled.stream(CENTERS, batch_size=7, **how))
+    batches = list(tiled.stream(CENTERS, PatchWindow(**how), batch_size=7))
     assert [len(rows) for rows, _ in batches] == [7, 7, 7, 4]
     rows = np.concatenate([rows for rows, _ in batches])
     assert sorted(rows) == list(range(25))
     assert (np.diff(CENTERS[rows, 1].round()) >= -1).all()
-    np.testing.assert_array_equal(np.concatenate([patches for _, patches in batches]), expected[rows])
+    np.testing.assert_array_equal(
+        np.concatenate([patches for _, patches in batches]), expected[rows]
+    )
 
 
 def test_order_is_that_of_the_centers():
@@ -161,7 +183,9 @@ def test_no_centers():
 
 @pytest.mark.parametrize("um_per_px", [0.5, 1.0])
 @pytest.mark.parametrize(
-    "center", [(0, 0), (403, 0), (0, 301), (403, 301), (200, -5), (-100, 150), (5000, 5000)], ids=str
+    "center",
+    [(0, 0), (403, 0), (0, 301), (403, 301), (200, -5), (-100, 150), (5000, 5000)],
+    ids=str,
 )
 def test_what_lies_outside_is_white(center, um_per_px):
     dark = SMOOTH // 2
@@ -180,10 +204,19 @@ def test_inside_tells_where_nothing_was_padded(um_per_px):
     half = 16 * um_per_px / 0.5
     edges = {"x": (half, 403 - half), "y": (half, 301 - half)}
     inside = [[x, y] for x in edges["x"] for y in edges["y"]]
-    outside = [[half - 1, 150], [404 - half, 150], [200, half - 1], [200, 302 - half], [-500, 150], [200, 5000]]
+    outside = [
+        [half - 1, 150],
+        [404 - half, 150],
+        [200, half - 1],
+        [200, 302 - half],
+        [-500, 150],
+        [200, 5000],
+    ]
     flags = pyramid_of(IMAGE).inside(np.array(inside + outside), size=32, um_per_px=um_per_px)
     assert flags.tolist() == [True] * 4 + [False] * 6
-    padded = pyramid_of(np.zeros_like(IMAGE)).read(np.array(inside + outside), size=32, um_per_px=um_per_px)
+    padded = pyramid_of(np.zeros_like(IMAGE)).read(
+        np.array(inside + outside), size=32, um_per_px=um_per_px
+    )
     assert (padded.any(axis=(1, 2, 3)) == ~flags).all()
 
 
@@ -194,9 +227,16 @@ def test_a_picture_that_is_fine_enough_is_accepted(um_per_px):
 
 def test_a_coarse_picture_is_refused():
     pyramid = pyramid_of(IMAGE, um_per_px=2.0)
-    with pytest.raises(ValueError, match=r"has 2 um per pixel, patches of 0\.5 are wanted.*allow_upsampling=True"):
+    with pytest.raises(
+        ValueError, match=r"has 2 um per pixel, patches of 0\.5 are wanted.*allow_upsampling=True"
+    ):
         pyramid.read(CENTERS, size=32, um_per_px=0.5)
-    assert pyramid.read(CENTERS, size=32, um_per_px=0.5, allow_upsampling=True).shape == (25, 32, 32, 3)
+    assert pyramid.read(CENTERS, size=32, um_per_px=0.5, allow_upsampling=True).shape == (
+        25,
+        32,
+        32,
+        3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -212,22 +252,30 @@ def test_the_coarsest_level_that_is_fine_enough_is_read(um_per_px, level):
 
 @pytest.mark.parametrize("um_per_px", [1.0, 1.5, 2.0])
 def test_every_level_shows_the_same_place(um_per_px):
-    coarse = np.asarray(PIL.Image.fromarray(SMOOTH[:300, :402]).resize((201, 150), PIL.Image.Resampling.BOX))
+    coarse = np.asarray(
+        PIL.Image.fromarray(SMOOTH[:300, :402]).resize((201, 150), PIL.Image.Resampling.BOX)
+    )
     window = {"size": 24, "um_per_px": um_per_px}
     centers = CENTERS.round() // 2 * 2  # on whole pixels of both levels
-    both, fine = (pyramid_of(*levels).read(centers, **window) for levels in ([SMOOTH, coarse], [SMOOTH]))
+    both, fine = (
+        pyramid_of(*levels).read(centers, **window) for levels in ([SMOOTH, coarse], [SMOOTH])
+    )
     assert np.abs(both.astype(int) - fine).mean() < 1  # 2 for a shift by half a pixel
 
 
 def test_from_path_takes_the_scale_of_the_file(real, tmp_path):
     pyramid = ImagePyramid.from_path(real("wsi", "CMU-1-Small-Region.svs"))
     assert (pyramid.um_per_px, pyramid.scale_source) == (0.499, "the file's metadata")
-    with pytest.raises(ValueError, match=r"um_per_px gives 0\.25 .* the file's metadata gives 0\.499"):
+    with pytest.raises(
+        ValueError, match=r"um_per_px gives 0\.25 .* the file's metadata gives 0\.499"
+    ):
         ImagePyramid.from_path(real("wsi", "CMU-1-Small-Region.svs"), um_per_px=0.25)
     PIL.Image.fromarray(IMAGE).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="no physical scale"):
         ImagePyramid.from_path(tmp_path / "a.png")
-    read = ImagePyramid.from_path(tmp_path / "a.png", um_per_px=0.5).read(CENTERS, size=32, um_per_px=0.5)
+    read = ImagePyramid.from_path(tmp_path / "a.png", um_per_px=0.5).read(
+        CENTERS, size=32, um_per_px=0.5
+    )
     np.testing.assert_array_equal(read, pyramid_of(IMAGE).read(CENTERS, size=32, um_per_px=0.5))
 
 
@@ -249,12 +297,16 @@ def test_files_are_opened_in_each_process(method, real):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # by PIL in this test, not by stp
+@pytest.mark.filterwarnings(
+    "ignore::PIL.Image.DecompressionBombWarning"
+)  # by PIL in this test, not by stp
 def test_patches_of_a_real_section_are_slices_of_its_picture(real):
     centers = anndata.read_h5ad(real("her2st", "C6.h5ad"), backed="r").obsm["spatial"][::9]
     path = real("her2st", "C6.jpg")
     whole = imagecodecs.imread(path)
-    patches = ImagePyramid.from_path(path, um_per_px=0.6836).read(centers, size=224, um_per_px=0.6836)
+    patches = ImagePyramid.from_path(path, um_per_px=0.6836).read(
+        centers, size=224, um_per_px=0.6836
+    )
     for patch, (x, y) in zip(patches, np.floor(centers - 111.5).astype(int), strict=True):
         np.testing.assert_array_equal(patch, whole[y : y + 224, x : x + 224])
 
@@ -262,5 +314,7 @@ def test_patches_of_a_real_section_are_slices_of_its_picture(real):
 def test_coordinates_that_are_no_numbers_are_refused():
     centers = CENTERS.copy()
     centers[[3, 7], 1] = np.nan
-    with pytest.raises(ValueError, match="2 spots have no finite coordinates, the first in row 3; leave them out"):
+    with pytest.raises(
+        ValueError, match="2 spots have no finite coordinates, the first in row 3; leave them out"
+    ):
         pyramid_of(IMAGE).read(centers, size=8, um_per_px=0.5)

@@ -16,7 +16,9 @@ from stp.images.pyramid import ImagePyramid
 
 RNG = np.random.default_rng(0)
 # Smooth, so that a shift of a pixel shows; halved twice without a rest, which spatialdata would drop on the left.
-IMAGE = np.asarray(PIL.Image.fromarray(RNG.integers(0, 256, (12, 16, 3)).astype(np.uint8)).resize((400, 300), 3))
+IMAGE = np.asarray(
+    PIL.Image.fromarray(RNG.integers(0, 256, (12, 16, 3)).astype(np.uint8)).resize((400, 300), 3)
+)
 CENTERS = RNG.uniform([40, 40], [360, 260], (25, 2))
 ARRAY = ImagePyramid.from_array(IMAGE, 0.5)
 
@@ -37,15 +39,21 @@ MAPS = {
     "scale": (SCALE, lambda px: px * 0.5),
     "scale and translation": (Sequence([SCALE, SHIFT]), lambda px: px * 0.5 + [30, -70]),
     "affine": (
-        Affine([[0.5, 0, 30], [0, 0.5, -70], [0, 0, 1]], input_axes=("x", "y"), output_axes=("x", "y")),
+        Affine(
+            [[0.5, 0, 30], [0, 0.5, -70], [0, 0, 1]], input_axes=("x", "y"), output_axes=("x", "y")
+        ),
         lambda px: px * 0.5 + [30, -70],
     ),
     "mirrored": (
-        Affine([[-0.5, 0, 300], [0, 0.5, 0], [0, 0, 1]], input_axes=("x", "y"), output_axes=("x", "y")),
+        Affine(
+            [[-0.5, 0, 300], [0, 0.5, 0], [0, 0, 1]], input_axes=("x", "y"), output_axes=("x", "y")
+        ),
         lambda px: px * [-0.5, 0.5] + [300, 0],
     ),
     "turned": (
-        Affine([[0, -0.5, 9], [0.5, 0, 4], [0, 0, 1]], input_axes=("x", "y"), output_axes=("x", "y")),
+        Affine(
+            [[0, -0.5, 9], [0.5, 0, 4], [0, 0, 1]], input_axes=("x", "y"), output_axes=("x", "y")
+        ),
         lambda px: px[:, ::-1] * [-0.5, 0.5] + [9, 4],
     ),
 }
@@ -70,28 +78,45 @@ def test_a_spatialdata_image_gives_the_patches_of_the_array(kind, scale_factors)
 def test_levels_of_any_size_show_the_same_place(shape):
     # spatialdata drops the first pixels of a side that its factors do not divide: up to 3 in these.
     image = np.asarray(PIL.Image.fromarray(IMAGE).resize(shape[::-1]))
-    element = Image2DModel.parse(image, dims=("y", "x", "c"), c_coords=list("rgb"), scale_factors=[2, 2])
-    pyramid = ImagePyramid.from_spatialdata(spatialdata.SpatialData(images={"he": element}), "he", um_per_px=0.5)
+    element = Image2DModel.parse(
+        image, dims=("y", "x", "c"), c_coords=list("rgb"), scale_factors=[2, 2]
+    )
+    pyramid = ImagePyramid.from_spatialdata(
+        spatialdata.SpatialData(images={"he": element}), "he", um_per_px=0.5
+    )
     origins = [level.origin for level in pyramid.levels]
     assert origins == [(0, 0), (shape[1] % 2, shape[0] % 2), (shape[1] % 4, shape[0] % 4)]
     centers = CENTERS.clip(60, 240)
     for um_per_px in (1.2, 2.6):
         how = {"size": 16, "um_per_px": um_per_px}
-        difference = pyramid.read(centers, **how).astype(int) - ImagePyramid.from_array(image, 0.5).read(centers, **how)
+        difference = pyramid.read(centers, **how).astype(int) - ImagePyramid.from_array(
+            image, 0.5
+        ).read(centers, **how)
         assert np.abs(difference).mean() < 1.5  # spatialdata cuts its means off: 0.4 for each level
 
 
 def test_levels_of_a_real_slide_show_the_same_place(real):
     path = real("wsi", "TCGA-CR-7395-01A-01-TS1.svs")
     slide = ImagePyramid.from_path(path, um_per_px=0.25)
-    assert [level.origin for level in slide.levels] == [(0, 0), (0, 0)]  # its maker dropped the last pixels
+    assert [level.origin for level in slide.levels] == [
+        (0, 0),
+        (0, 0),
+    ]  # its maker dropped the last pixels
     image = slide.levels[0].read(0, slide.levels[0].shape[0], 0, slide.levels[0].shape[1])
     assert (image.shape[0] % 2, image.shape[1] % 2) == (1, 1)
-    element = Image2DModel.parse(image, dims=("y", "x", "c"), c_coords=list("rgb"), scale_factors=[2, 2])
-    levels = ImagePyramid.from_spatialdata(spatialdata.SpatialData(images={"he": element}), "he", um_per_px=0.25)
+    element = Image2DModel.parse(
+        image, dims=("y", "x", "c"), c_coords=list("rgb"), scale_factors=[2, 2]
+    )
+    levels = ImagePyramid.from_spatialdata(
+        spatialdata.SpatialData(images={"he": element}), "he", um_per_px=0.25
+    )
     centers = np.random.default_rng(0).uniform([700, 700], [3700, 2800], (40, 2))
     for um_per_px, compressed in ((0.6, 5), (0.75, 4), (1.5, 2.5)):
-        expected = ImagePyramid.from_array(image, 0.25).read(centers, size=64, um_per_px=um_per_px).astype(int)
+        expected = (
+            ImagePyramid.from_array(image, 0.25)
+            .read(centers, size=64, um_per_px=um_per_px)
+            .astype(int)
+        )
         for pyramid, tolerance in ((levels, 1.6), (slide, compressed)):
             found = pyramid.read(centers, size=64, um_per_px=um_per_px)
             assert np.abs(found - expected).mean() < tolerance
@@ -101,17 +126,26 @@ def test_levels_of_a_real_slide_show_the_same_place(real):
         np.testing.assert_array_equal(patch, slide.levels[1].read(y, y + 64, x, x + 64))
 
 
-@pytest.mark.parametrize("matrix", [[[0, 0, 5], [0, 0.5, 0]], [[1, 1, 0], [1, 1, 0]], [[np.nan, 0, 0], [0, 1, 0]]])
+@pytest.mark.parametrize(
+    "matrix", [[[0, 0, 5], [0, 0.5, 0]], [[1, 1, 0], [1, 1, 0]], [[np.nan, 0, 0], [0, 1, 0]]]
+)
 def test_a_transformation_without_inverse_is_refused(matrix):
     transformation = Affine([*matrix, [0, 0, 1]], input_axes=("x", "y"), output_axes=("x", "y"))
     sdata = spatialdata.SpatialData(images={"he": element({"um": transformation})})
-    with pytest.raises(ValueError, match="the transformation of image 'he' to 'um' has no inverse; set it anew"):
+    with pytest.raises(
+        ValueError, match="the transformation of image 'he' to 'um' has no inverse; set it anew"
+    ):
         ImagePyramid.from_spatialdata(sdata, "he", um_per_px=0.5)
 
 
 def test_pixels_that_are_not_square_are_refused():
-    sdata = spatialdata.SpatialData(images={"he": element({"um": Scale([0.5, 0.25], axes=("x", "y"))})})
-    with pytest.raises(ValueError, match="makes pixels 2 times longer than wide.*resample the image to square pixels"):
+    sdata = spatialdata.SpatialData(
+        images={"he": element({"um": Scale([0.5, 0.25], axes=("x", "y"))})}
+    )
+    with pytest.raises(
+        ValueError,
+        match="makes pixels 2 times longer than wide.*resample the image to square pixels",
+    ):
         ImagePyramid.from_spatialdata(sdata, "he")
 
 
@@ -123,7 +157,9 @@ def test_centers_are_in_the_coordinate_system(system):
     centers = CENTERS if system == "global" else CENTERS / 2
     expected = ARRAY.read(CENTERS, size=32, um_per_px=0.5)
     np.testing.assert_array_equal(pyramid.read(centers, size=32, um_per_px=0.5), expected)
-    assert ImagePyramid.from_spatialdata(sdata, "he").affine[0, 0] == 2  # um is what is meant where nothing is said
+    assert (
+        ImagePyramid.from_spatialdata(sdata, "he").affine[0, 0] == 2
+    )  # um is what is meant where nothing is said
 
 
 def test_a_spatialdata_image_that_cannot_be_read_as_asked():
@@ -132,19 +168,25 @@ def test_a_spatialdata_image_that_cannot_be_read_as_asked():
     sdata = spatialdata.SpatialData(images=images)
     with pytest.raises(KeyError, match=r"no image 'x'; pass image_key= one of \['he', 'um'\]"):
         read(sdata, "x")
-    with pytest.raises(KeyError, match=r"'he' is not in 'c'; pass coordinate_system= one of \['a', 'b'\]"):
+    with pytest.raises(
+        KeyError, match=r"'he' is not in 'c'; pass coordinate_system= one of \['a', 'b'\]"
+    ):
         read(sdata, "he", coordinate_system="c", um_per_px=0.5)
     with pytest.raises(ValueError, match=r"several coordinate systems; .*\['a', 'b'\]"):
         read(sdata, "he", um_per_px=0.5)
     with pytest.raises(ValueError, match="no physical scale"):
         read(sdata, "he", coordinate_system="a")
-    with pytest.raises(ValueError, match=r"um_per_px gives 0\.25 .* the coordinate system um gives 0\.5"):
+    with pytest.raises(
+        ValueError, match=r"um_per_px gives 0\.25 .* the coordinate system um gives 0\.5"
+    ):
         read(sdata, "um", um_per_px=0.25)
     assert read(sdata, "he", coordinate_system="a", um_per_px=0.25).um_per_px == 0.25
 
 
 def test_element_levels_are_lazy():
-    image = Image2DModel.parse(dask.array.from_array(IMAGE, chunks=100), dims=("y", "x", "c"), scale_factors=[2])
+    image = Image2DModel.parse(
+        dask.array.from_array(IMAGE, chunks=100), dims=("y", "x", "c"), scale_factors=[2]
+    )
     levels = element_levels(image)
     assert [level.shape for level in levels] == [(300, 400), (150, 200)]
     assert all(isinstance(level.array, dask.array.Array) for level in levels)
@@ -153,7 +195,9 @@ def test_element_levels_are_lazy():
 
 @pytest.mark.parametrize("chunk", [32, 100, 1000])
 def test_a_store_is_read_as_zarr_and_pickles_as_its_path(chunk, tmp_path):
-    image = Image2DModel.parse(IMAGE, dims=("y", "x", "c"), scale_factors=[2], chunks=(3, chunk, chunk))
+    image = Image2DModel.parse(
+        IMAGE, dims=("y", "x", "c"), scale_factors=[2], chunks=(3, chunk, chunk)
+    )
     spatialdata.SpatialData(images={"he": image}).write(tmp_path / "a.zarr")
     sdata = spatialdata.read_zarr(tmp_path / "a.zarr")
     pyramid = ImagePyramid.from_spatialdata(sdata, "he", um_per_px=0.5)
@@ -161,9 +205,13 @@ def test_a_store_is_read_as_zarr_and_pickles_as_its_path(chunk, tmp_path):
     pickled = ForkingPickler.dumps(pyramid)
     assert len(pickled) < 6000
     expected = ARRAY.read(CENTERS, size=32, um_per_px=0.5)
-    np.testing.assert_array_equal(ForkingPickler.loads(pickled).read(CENTERS, size=32, um_per_px=0.5), expected)
+    np.testing.assert_array_equal(
+        ForkingPickler.loads(pickled).read(CENTERS, size=32, um_per_px=0.5), expected
+    )
     # What is computed from a store is not what stands in it.
     inverted = sdata["he"]["scale0"]["image"].copy(data=255 - sdata["he"]["scale0"]["image"].data)
     sdata.images["inverted"] = inverted
-    read = ImagePyramid.from_spatialdata(sdata, "inverted", um_per_px=0.5).read(CENTERS, size=32, um_per_px=0.5)
+    read = ImagePyramid.from_spatialdata(sdata, "inverted", um_per_px=0.5).read(
+        CENTERS, size=32, um_per_px=0.5
+    )
     np.testing.assert_array_equal(read, 255 - expected)

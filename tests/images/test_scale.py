@@ -22,7 +22,8 @@ def hexagonal(um_per_px, jitter_um=0.0, angle=0.0, keep=1.0, shape=(30, 20)):
 
 
 @pytest.mark.parametrize(
-    "section", [f"{p}{i}" for p, n in (("C", 6), ("D", 6), ("E", 3), ("F", 3)) for i in range(1, n + 1)]
+    "section",
+    [f"{p}{i}" for p, n in (("C", 6), ("D", 6), ("E", 3), ("F", 3)) for i in range(1, n + 1)],
 )
 def test_lattice_of_real_spatial_transcriptomics(section, real):
     adata = anndata.read_h5ad(real("her2st", f"{section}.h5ad"))
@@ -32,18 +33,28 @@ def test_lattice_of_real_spatial_transcriptomics(section, real):
 
 def test_lattices_of_real_visium(real):
     samples = pd.read_csv(real("dlpfc", "dlpfc_spots_labels.tsv.gz"), sep="\t").groupby("sample")
-    fitted = {name: lattice_um_per_unit(spots, spots[["px_col", "px_row"]]) for name, spots in samples}
+    fitted = {
+        name: lattice_um_per_unit(spots, spots[["px_col", "px_row"]]) for name, spots in samples
+    }
     assert len(fitted) == 12
     # 151673 from its nearest neighbors: 0.730, because these are whole pixels: 137 of 138.03.
     assert fitted[151673] == pytest.approx(0.7245, abs=5e-4)
     assert all(0.718 < value < 0.725 for value in fitted.values())
     for value in fitted.values():
-        assert resolve({"um_per_px": 0.73, "the spot lattice": value})[0] == 0.73  # no contradiction
+        assert (
+            resolve({"um_per_px": 0.73, "the spot lattice": value})[0] == 0.73
+        )  # no contradiction
 
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"jitter_um": 10}, {"angle": 0.7}, {"keep": 0.3}, {"jitter_um": 10, "angle": 3.0, "keep": 0.5}],
+    [
+        {},
+        {"jitter_um": 10},
+        {"angle": 0.7},
+        {"keep": 0.3},
+        {"jitter_um": 10, "angle": 3.0, "keep": 0.5},
+    ],
     ids=["exact", "jitter", "turned", "holes", "all"],
 )
 def test_lattice_of_synthetic_visium(how):
@@ -94,7 +105,9 @@ def test_the_first_known_source_wins():
         assert resolve({"a": 0.5}, spot_diameter=10.0) == (0.5, "a")
 
 
-@pytest.mark.parametrize(("other", "agrees"), [(0.524, True), (0.477, True), (0.526, False), (0.475, False)])
+@pytest.mark.parametrize(
+    ("other", "agrees"), [(0.524, True), (0.477, True), (0.526, False), (0.475, False)]
+)
 def test_sources_may_differ_by_five_percent(other, agrees):
     sources = {"um_per_px": 0.5, "the file": None, "the spot lattice": other}
     if agrees:
@@ -108,13 +121,17 @@ def test_sources_may_differ_by_five_percent(other, agrees):
 
 
 def test_the_spot_diameter_comes_last_with_a_warning():
-    with pytest.warns(UserWarning, match=r"taken from the spot diameter \(65 um\): pass um_per_px="):
+    with pytest.warns(
+        UserWarning, match=r"taken from the spot diameter \(65 um\): pass um_per_px="
+    ):
         assert resolve({"a": None}, spot_diameter=130.0) == (0.5, "spot diameter")
 
 
 @pytest.mark.parametrize("spot_diameter", [None, 0.0])
 def test_nothing_known_is_an_error_with_the_remedy(spot_diameter):
-    with pytest.raises(ValueError, match=r"no physical scale: pass um_per_px= .* array_row and array_col"):
+    with pytest.raises(
+        ValueError, match=r"no physical scale: pass um_per_px= .* array_row and array_col"
+    ):
         resolve({"a": None}, spot_diameter)
 
 
@@ -126,13 +143,26 @@ def test_a_scale_must_be_positive(value):
 
 def test_bins_of_visium_hd_are_a_lattice_of_known_pitch():
     row, col = (x.ravel() for x in np.meshgrid(np.arange(300), np.arange(200), indexing="ij"))
-    obs, centers = pd.DataFrame({"array_row": row, "array_col": col}), np.column_stack([col, row]) * 29.3
-    assert lattice_um_per_unit(obs, centers) is None  # a large square lattice is of an unknown technology
-    assert lattice_um_per_unit(obs, centers, bin_um("sample_square_008um")) == pytest.approx(8 / 29.3)
+    obs, centers = (
+        pd.DataFrame({"array_row": row, "array_col": col}),
+        np.column_stack([col, row]) * 29.3,
+    )
+    assert (
+        lattice_um_per_unit(obs, centers) is None
+    )  # a large square lattice is of an unknown technology
+    assert lattice_um_per_unit(obs, centers, bin_um("sample_square_008um")) == pytest.approx(
+        8 / 29.3
+    )
 
 
 @pytest.mark.parametrize(
-    ("region", "um"), [("square_002um", 2), ("my_slide_square_016um", 16), ("square", None), ("square_008um_old", None)]
+    ("region", "um"),
+    [
+        ("square_002um", 2),
+        ("my_slide_square_016um", 16),
+        ("square", None),
+        ("square_008um_old", None),
+    ],
 )
 def test_bins_are_known_by_the_name_of_their_region(region, um):
     assert bin_um(region) == um
@@ -150,7 +180,15 @@ def test_places_known_in_um():
 
 
 def test_scale_factors_are_those_of_the_region_or_of_the_only_library():
-    libraries = {name: {"scalefactors": {"microns_per_pixel": value}} for name, value in (("a", 0.2), ("b", 0.3))}
+    libraries = {
+        name: {"scalefactors": {"microns_per_pixel": value}}
+        for name, value in (("a", 0.2), ("b", 0.3))
+    }
     assert scale_factors({"spatial": libraries}, "b") == {"microns_per_pixel": 0.3}
-    assert scale_factors({"spatial": libraries}) == scale_factors({}) == scale_factors({"spatial": np.ones(3)}) == {}
+    assert (
+        scale_factors({"spatial": libraries})
+        == scale_factors({})
+        == scale_factors({"spatial": np.ones(3)})
+        == {}
+    )
     assert scale_factors({"spatial": {"a": libraries["a"]}}, "c") == {"microns_per_pixel": 0.2}

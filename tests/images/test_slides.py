@@ -3,19 +3,28 @@ import pandas as pd
 import pytest
 import spatialdata
 from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel, TableModel
-from spatialdata.transformations import Identity, Scale, Sequence, Translation, get_transformation, set_transformation
+from spatialdata.transformations import (
+    Identity,
+    Scale,
+    Sequence,
+    Translation,
+    get_transformation,
+    set_transformation,
+)
 
-from stp.images.slides import find_slides, spots_in_um
+from stp.images.slides import SlideQuery, find_slides, spots_in_um
 from stp.io import from_anndata
 
 
 def slide(sdata, **how):
-    (found,) = find_slides(sdata, sdata["table"], **how)
+    (found,) = find_slides(sdata, sdata["table"], SlideQuery(**how))
     return found
 
 
 def image_element(array, systems, names=("r", "g", "b")):
-    return Image2DModel.parse(array, dims=("y", "x", "c"), c_coords=list(names), transformations=systems)
+    return Image2DModel.parse(
+        array, dims=("y", "x", "c"), c_coords=list(names), transformations=systems
+    )
 
 
 def scaled(factor):
@@ -24,10 +33,17 @@ def scaled(factor):
 
 def test_all_is_resolved_from_the_table(sdata, adata):
     found = slide(sdata)
-    assert (found.region, found.image_key, found.coordinate_system) == ("slide", "slide_full_image", "um")
+    assert (found.region, found.image_key, found.coordinate_system) == (
+        "slide",
+        "slide_full_image",
+        "um",
+    )
     assert found.rows.tolist() == list(range(adata.n_obs))
     np.testing.assert_allclose(found.centers, adata.obsm["spatial"])
-    assert (found.pyramid.um_per_px, found.pyramid.scale_source) == (1.0, "the coordinate system um")
+    assert (found.pyramid.um_per_px, found.pyramid.scale_source) == (
+        1.0,
+        "the coordinate system um",
+    )
 
 
 @pytest.mark.parametrize("system", ["um", "global"])
@@ -55,7 +71,9 @@ def test_instances_may_be_names(sdata, adata):
     table = adata[::-1].copy()
     table.obs["stp_region"], table.obs["spot"] = pd.Categorical(["slide"] * 100), table.obs_names
     table = TableModel.parse(table, region="slide", region_key="stp_region", instance_key="spot")
-    named = spatialdata.SpatialData(images=dict(sdata.images), shapes={"slide": shapes}, tables={"table": table})
+    named = spatialdata.SpatialData(
+        images=dict(sdata.images), shapes={"slide": shapes}, tables={"table": table}
+    )
     np.testing.assert_allclose(slide(named).centers, adata.obsm["spatial"][::-1])
 
 
@@ -76,7 +94,11 @@ def test_labels_may_be_the_region(sdata, adata):
     table.obs["cell"] = 7 + np.arange(0, 100, 2)
     table = TableModel.parse(table, region="cells", region_key="stp_region", instance_key="cell")
     cells = Labels2DModel.parse(labels, dims=("y", "x"), transformations=systems)
-    found = slide(spatialdata.SpatialData(images=dict(sdata.images), labels={"cells": cells}, tables={"table": table}))
+    found = slide(
+        spatialdata.SpatialData(
+            images=dict(sdata.images), labels={"cells": cells}, tables={"table": table}
+        )
+    )
     assert found.region == "cells"
     np.testing.assert_allclose(found.centers, corners[::2])
 
@@ -89,7 +111,9 @@ def two_regions(adata, image):
     order = np.random.default_rng(0).permutation(200)
     table = type(adata)(np.zeros((200, 1), np.float32), obs=obs)[order].copy()
     table.obs["stp_region"] = table.obs["stp_region"].astype("category")
-    table = TableModel.parse(table, region=["one", "two"], region_key="stp_region", instance_key="stp_spot")
+    table = TableModel.parse(
+        table, region=["one", "two"], region_key="stp_region", instance_key="stp_spot"
+    )
     images = {key: part[key] for part in parts for key in part.images}
     shapes = {key: part[key] for part in parts for key in part.shapes}
     # Slides of their own: nothing is shared between them.
@@ -102,13 +126,18 @@ def two_regions(adata, image):
 
 def test_each_region_has_its_own_image(adata, image):
     sdata = two_regions(adata, image)
-    slides = find_slides(sdata, sdata["table"], um_per_px=1.0)
-    assert sorted((s.region, s.image_key) for s in slides) == [("one", "one_full_image"), ("two", "two_full_image")]
+    slides = find_slides(sdata, sdata["table"], SlideQuery(um_per_px=1.0))
+    assert sorted((s.region, s.image_key) for s in slides) == [
+        ("one", "one_full_image"),
+        ("two", "two_full_image"),
+    ]
     assert sorted(np.concatenate([s.rows for s in slides])) == list(range(200))
     obs = sdata["table"].obs
     for found in slides:
         assert set(obs["stp_region"].iloc[found.rows]) == {found.region}
-        np.testing.assert_allclose(found.centers, adata.obsm["spatial"][obs["stp_spot"].iloc[found.rows]])
+        np.testing.assert_allclose(
+            found.centers, adata.obsm["spatial"][obs["stp_spot"].iloc[found.rows]]
+        )
 
 
 def test_slides_that_share_coordinate_systems_are_told_by_the_names_of_their_images(adata, image):
@@ -119,7 +148,10 @@ def test_slides_that_share_coordinate_systems_are_told_by_the_names_of_their_ima
     two = from_anndata(finer, image.repeat(2, axis=0).repeat(2, axis=1), um_per_px=0.5, name="V1_2")
     both = spatialdata.concatenate([one, two], concatenate_tables=True)
     slides = find_slides(both, both["table"])
-    assert {s.region: s.image_key for s in slides} == {"V1": "V1_full_image", "V1_2": "V1_2_full_image"}
+    assert {s.region: s.image_key for s in slides} == {
+        "V1": "V1_full_image",
+        "V1_2": "V1_2_full_image",
+    }
 
 
 def test_slides_keep_their_scale_when_coordinate_systems_are_renamed(adata, image):
@@ -127,8 +159,14 @@ def test_slides_keep_their_scale_when_coordinate_systems_are_renamed(adata, imag
     parts = {key: from_anndata(adata, image, um_per_px=um) for key, um in (("a", 1.0), ("b", 0.5))}
     both = spatialdata.concatenate(parts, concatenate_tables=True)
     assert "um" not in both.coordinate_systems
-    found = [(s.region, s.pyramid.um_per_px, s.pyramid.scale_source) for s in find_slides(both, both["table"])]
-    assert found == [("slide-a", 1.0, "the coordinate system um"), ("slide-b", 0.5, "the coordinate system um")]
+    found = [
+        (s.region, s.pyramid.um_per_px, s.pyramid.scale_source)
+        for s in find_slides(both, both["table"])
+    ]
+    assert found == [
+        ("slide-a", 1.0, "the coordinate system um"),
+        ("slide-b", 0.5, "the coordinate system um"),
+    ]
     np.testing.assert_allclose(spots_in_um(both, both["table"])[100:], adata.obsm["spatial"] / 2)
 
 
@@ -144,11 +182,12 @@ def test_a_mapping_names_the_image_of_each_region(sdata, adata, image):
     sdata = two_regions(adata, image)
     sdata.images["other"] = image_element(255 - image, {"one": Identity(), "two": Identity()})
     with pytest.raises(
-        ValueError, match=r"several images fit the spots; pass image_key= one of \['.*_full_image', 'other'\]"
+        ValueError,
+        match=r"several images fit the spots; pass image_key= one of \['.*_full_image', 'other'\]",
     ):
-        find_slides(sdata, sdata["table"], um_per_px=1.0)
+        find_slides(sdata, sdata["table"], SlideQuery(um_per_px=1.0))
     chosen = {"one": "other", "two": "two_full_image"}
-    slides = find_slides(sdata, sdata["table"], image_key=chosen, um_per_px=1.0)
+    slides = find_slides(sdata, sdata["table"], SlideQuery(chosen, um_per_px=1.0))
     assert {s.region: s.image_key for s in slides} == chosen
 
 
@@ -164,7 +203,9 @@ def test_the_finest_rgb_image_is_chosen(sdata, image):
 
 def test_several_images_are_listed(sdata):
     sdata.images["copy"] = sdata["slide_full_image"]
-    with pytest.raises(ValueError, match=r"several images .* image_key= one of \['slide_full_image', 'copy'\]"):
+    with pytest.raises(
+        ValueError, match=r"several images .* image_key= one of \['slide_full_image', 'copy'\]"
+    ):
         slide(sdata)
     assert slide(sdata, image_key="copy").image_key == "copy"
 
@@ -173,7 +214,9 @@ def test_shapes_may_be_named(sdata, adata):
     moved = sdata.shapes["slide"].copy()
     moved["geometry"] = moved.translate(10, 20)
     sdata.shapes["moved"] = ShapesModel.parse(moved)
-    np.testing.assert_allclose(slide(sdata, shapes_key="moved").centers, adata.obsm["spatial"] + [10, 20])
+    np.testing.assert_allclose(
+        slide(sdata, shapes_key="moved").centers, adata.obsm["spatial"] + [10, 20]
+    )
 
 
 def test_spots_and_image_meet_where_both_are(sdata, adata):
@@ -182,7 +225,9 @@ def test_spots_and_image_meet_where_both_are(sdata, adata):
     set_transformation(sdata["slide"], {"aligned": shift, "own": Identity()}, set_all=True)
     found = slide(sdata)
     assert found.coordinate_system == "aligned"
-    np.testing.assert_allclose(found.pyramid.to_pixels(found.centers), adata.obsm["spatial"] + [100, 50])
+    np.testing.assert_allclose(
+        found.pyramid.to_pixels(found.centers), adata.obsm["spatial"] + [100, 50]
+    )
 
 
 def test_several_shared_coordinate_systems_that_say_the_same_are_one(sdata):
@@ -193,15 +238,21 @@ def test_several_shared_coordinate_systems_that_say_the_same_are_one(sdata):
 
 def test_several_shared_coordinate_systems_are_listed(sdata):
     set_transformation(sdata["slide_full_image"], {"a": Identity(), "b": Identity()}, set_all=True)
-    set_transformation(sdata["slide"], {"a": Identity(), "b": Translation([9, 0], axes=("x", "y"))}, set_all=True)
-    with pytest.raises(ValueError, match=r"share several .* coordinate_system= one of \['a', 'b'\]"):
+    set_transformation(
+        sdata["slide"], {"a": Identity(), "b": Translation([9, 0], axes=("x", "y"))}, set_all=True
+    )
+    with pytest.raises(
+        ValueError, match=r"share several .* coordinate_system= one of \['a', 'b'\]"
+    ):
         slide(sdata)
     assert slide(sdata, coordinate_system="b").coordinate_system == "b"
 
 
 def test_nothing_shared_names_both_sides(sdata):
     set_transformation(sdata["slide"], {"own": Identity()}, set_all=True)
-    with pytest.raises(ValueError, match=r"no RGB image in any .*\['slide_full_image'\], spots are in \['own'\]"):
+    with pytest.raises(
+        ValueError, match=r"no RGB image in any .*\['slide_full_image'\], spots are in \['own'\]"
+    ):
         slide(sdata)
     with pytest.raises(ValueError, match="no RGB image in 'um'"):
         slide(sdata, coordinate_system="um")
@@ -258,7 +309,9 @@ def test_the_scale_of_a_downscaled_image(sdata, image):
     found = slide(sdata)
     assert found.pyramid.um_per_px == pytest.approx(2.0)
     assert found.pyramid.scale_source == "microns_per_pixel of the scalefactors"
-    np.testing.assert_allclose(found.pyramid.to_pixels(found.centers), sdata["table"].obsm["spatial"] / 2)
+    np.testing.assert_allclose(
+        found.pyramid.to_pixels(found.centers), sdata["table"].obsm["spatial"] / 2
+    )
 
 
 def test_the_scale_from_the_spot_diameter_comes_last(sdata):
@@ -295,7 +348,11 @@ def test_no_scale(sdata):
     ("how", "factors", "message"),
     [
         ({"um_per_px": 0.5}, {}, r"um_per_px gives 0\.5 .*the coordinate system um gives 1 "),
-        ({}, {"microns_per_pixel": 0.5}, r"the coordinate system um gives 1 .*scalefactors gives 0\.5"),
+        (
+            {},
+            {"microns_per_pixel": 0.5},
+            r"the coordinate system um gives 1 .*scalefactors gives 0\.5",
+        ),
     ],
     ids=["argument", "scale factors"],
 )

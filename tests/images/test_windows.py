@@ -16,7 +16,13 @@ class Chunked:
     """An array in chunks that counts how often each is decoded."""
 
     def __init__(self, array, chunks, channels_first=False):
-        self.array, self.chunks, self.shape, self.ndim, self.dtype = array, chunks, array.shape, 3, array.dtype
+        self.array, self.chunks, self.shape, self.ndim, self.dtype = (
+            array,
+            chunks,
+            array.shape,
+            3,
+            array.dtype,
+        )
         self.first = int(channels_first)
         self.decoded, self.largest = {}, 0
 
@@ -37,7 +43,10 @@ def under(low, high, chunks):
     found = set()
     for (x0, y0), (x1, y1) in zip(low.clip(0, limit), high.clip(0, limit), strict=True):
         if x1 > x0 and y1 > y0:
-            rows, columns = range(y0 // chunks[0], -(-y1 // chunks[0])), range(x0 // chunks[1], -(-x1 // chunks[1]))
+            rows, columns = (
+                range(y0 // chunks[0], -(-y1 // chunks[0])),
+                range(x0 // chunks[1], -(-x1 // chunks[1])),
+            )
             found |= {(y, x) for y in rows for x in columns}
     return found
 
@@ -76,12 +85,16 @@ def test_each_chunk_under_a_box_is_decoded_once_and_no_other(corners, side, chun
         assert set(counted.decoded) == needed
 
 
-LEAST = 3 * ((20 + 1 + 16) * (20 + 16) + 8 * 16 * 16)  # under a box of 20 px, and to decode a chunk of 16 px
+LEAST = 3 * (
+    (20 + 1 + 16) * (20 + 16) + 8 * 16 * 16
+)  # under a box of 20 px, and to decode a chunk of 16 px
 
 
 @settings(deadline=None, max_examples=100)
 @given(
-    corners=st.lists(st.tuples(st.integers(-20, 320), st.integers(-20, 220)), min_size=1, max_size=40),
+    corners=st.lists(
+        st.tuples(st.integers(-20, 320), st.integers(-20, 220)), min_size=1, max_size=40
+    ),
     more=st.integers(0, 200_000),
 )
 def test_what_is_held_stays_under_the_limit(corners, more):
@@ -120,7 +133,10 @@ def test_rows_that_the_next_boxes_share_are_not_copied_beside():
 
 def test_a_limit_under_one_patch_is_refused_before_anything_is_read():
     counted, low = Chunked(IMAGE, (100, 150, 3)), np.array([[10, 10]])
-    with pytest.raises(ValueError, match=r"max_bytes=1000 is too little: a patch and the chunks .* 100 x 150 pixels"):
+    with pytest.raises(
+        ValueError,
+        match=r"max_bytes=1000 is too little: a patch and the chunks .* 100 x 150 pixels",
+    ):
         next(windows(Level(counted), low, low + 20, 1000))
     assert counted.decoded == {}
 
@@ -149,12 +165,16 @@ def test_a_missing_chunk_is_refused_where_it_is_needed(shards):
     assert list(windows(level, beside, beside + 30))
     check_chunks(level, beside, beside + 30)
     for read in (windows, check_chunks):
-        with pytest.raises(ValueError, match="no pixels where spots are: its chunk at x = 100, y = 64 is missing"):
+        with pytest.raises(
+            ValueError, match="no pixels where spots are: its chunk at x = 100, y = 64 is missing"
+        ):
             list(read(level, on_it, on_it + 30) or ())
     assert list(windows(*with_gaps((level,)), on_it, on_it + 30))
 
 
-@pytest.mark.parametrize("array", [Chunked(HOLED, (64, 50, 3)), stored(None, True), stored((128, 100, 3), False)])
+@pytest.mark.parametrize(
+    "array", [Chunked(HOLED, (64, 50, 3)), stored(None, True), stored((128, 100, 3), False)]
+)
 def test_a_black_chunk_is_not_missing(array):
     low = np.array([[0, 70], [120, 70]])
     assert list(windows(Level(array), low, low + 30))

@@ -27,7 +27,9 @@ def shot(bare_slide):
 @pytest.fixture
 def bare_slide():
     rng = np.random.default_rng(0)
-    centers = np.stack(np.meshgrid(np.arange(100, 1050, 150), np.arange(100, 850, 150)), axis=-1).reshape(-1, 2)
+    centers = np.stack(
+        np.meshgrid(np.arange(100, 1050, 150), np.arange(100, 850, 150)), axis=-1
+    ).reshape(-1, 2)
     centers = centers + rng.integers(-30, 30, centers.shape)
     adata = table(rng.poisson(3, (len(centers), 2)), ["ACTB", "ERBB2"])
     adata.obsm["spatial"] = centers.astype(float)

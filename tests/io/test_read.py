@@ -29,10 +29,18 @@ def bare(adata):
 
 def test_from_anndata(adata, image):
     sdata = from_anndata(adata, image, um_per_px=1.0, name="mine")
-    assert (list(sdata.images), list(sdata.shapes), list(sdata.tables)) == (["mine_full_image"], ["mine"], ["table"])
+    assert (list(sdata.images), list(sdata.shapes), list(sdata.tables)) == (
+        ["mine_full_image"],
+        ["mine"],
+        ["table"],
+    )
     np.testing.assert_array_equal(pixels(sdata, "mine_full_image"), image)
     table = sdata["table"]
-    assert table.uns["spatialdata_attrs"] == {"region": "mine", "region_key": "stp_region", "instance_key": "stp_spot"}
+    assert table.uns["spatialdata_attrs"] == {
+        "region": "mine",
+        "region_key": "stp_region",
+        "instance_key": "stp_spot",
+    }
     assert (table.X != adata.X).nnz == 0
     assert "stp_region" not in adata.obs
     centers = np.column_stack([sdata["mine"].geometry.x, sdata["mine"].geometry.y])
@@ -79,7 +87,9 @@ def test_from_anndata_takes_images_of_any_kind(kind, adata, image, tmp_path):
 
 def test_a_real_section_is_opened_and_not_decoded(real, monkeypatch):
     decoded, decode = [], stp.images.files._decode
-    monkeypatch.setattr(stp.images.files, "_decode", lambda path: decoded.append(path) or decode(path))
+    monkeypatch.setattr(
+        stp.images.files, "_decode", lambda path: decoded.append(path) or decode(path)
+    )
     adata = anndata.read_h5ad(real("her2st", "C6.h5ad"))
     sdata = from_anndata(adata, real("her2st", "C6.jpg"), um_per_px=adata.uns["um_per_px"])
     (found,) = find_slides(sdata, sdata["table"])
@@ -99,7 +109,9 @@ def test_from_anndata_without_an_image(adata):
 
 def test_a_backed_table_is_refused(adata, image, tmp_path):
     adata.write_h5ad(tmp_path / "a.h5ad")
-    with pytest.raises(ValueError, match=r"a backed AnnData would be read whole; call \.to_memory\(\) first"):
+    with pytest.raises(
+        ValueError, match=r"a backed AnnData would be read whole; call \.to_memory\(\) first"
+    ):
         from_anndata(anndata.read_h5ad(tmp_path / "a.h5ad", backed="r"), image, um_per_px=1.0)
 
 
@@ -125,7 +137,9 @@ def test_the_scale_comes_from_the_file_or_the_scale_factors(bare, image, tmp_pat
     assert to_um(from_anndata(bare, path)["slide"])[0, 0] == 0.5
     bare.uns["spatial"] = {"lib": {"scalefactors": {"microns_per_pixel": 0.7}}}
     assert to_um(from_anndata(bare, image)["slide"])[0, 0] == 0.7
-    with pytest.raises(ValueError, match=r"the file's metadata gives 0\.5 .* scalefactors gives 0\.7"):
+    with pytest.raises(
+        ValueError, match=r"the file's metadata gives 0\.5 .* scalefactors gives 0\.7"
+    ):
         from_anndata(bare, path)
     bare.uns["spatial"]["second"] = {"scalefactors": {"microns_per_pixel": 0.5}}
     with pytest.raises(ValueError, match="no physical scale"):  # which library is meant?
@@ -141,7 +155,9 @@ def test_scale_errors(adata, bare, image):
 
 
 def test_the_lattice_contradicts(adata, image):
-    with pytest.raises(ValueError, match=r"um_per_px gives 0\.5 um per pixel, the spot lattice gives 1;"):
+    with pytest.raises(
+        ValueError, match=r"um_per_px gives 0\.5 um per pixel, the spot lattice gives 1;"
+    ):
         from_anndata(adata, image, um_per_px=0.5)
     assert to_um(from_anndata(adata, image, um_per_px=1.04)["slide"])[0, 0] == 1.04
 
@@ -162,11 +178,17 @@ def test_read_visium(space_ranger, adata, image):
     assert (table.X != adata.X).nnz == 0
     assert table.var["gene_ids"].iloc[3] == "ENSG00000000003"
     (found,) = find_slides(sdata, table)
-    assert (found.region, found.image_key, found.coordinate_system) == ("sample", "sample_full_image", "um")
+    assert (found.region, found.image_key, found.coordinate_system) == (
+        "sample",
+        "sample_full_image",
+        "um",
+    )
     assert found.pyramid.um_per_px == pytest.approx(1.0)
     np.testing.assert_allclose(found.centers, adata.obsm["spatial"], rtol=1e-6)
     patches = found.pyramid.read(found.centers, size=32, um_per_px=1.0)
-    for patch, (x, y) in zip(patches, np.floor(adata.obsm["spatial"] - 15.5).astype(int), strict=True):
+    for patch, (x, y) in zip(
+        patches, np.floor(adata.obsm["spatial"] - 15.5).astype(int), strict=True
+    ):
         np.testing.assert_array_equal(patch, image[y : y + 32, x : x + 32])
     for key, factor in (("sample_hires_image", 2), ("sample_lowres_image", 10)):
         np.testing.assert_allclose(to_um(sdata[key]), np.diag([factor, factor, 1]), rtol=0.01)
@@ -211,19 +233,30 @@ def test_read_wsi_of_real_slides(name, real):
         with pytest.raises(ValueError, match="no physical scale: pass um_per_px="):
             read_wsi(path)
     sdata = read_wsi(path, um_per_px=stated or 0.25)
-    assert (list(sdata.images), list(sdata.shapes), list(sdata.tables)) == (["wsi_full_image"], [], [])
+    assert (list(sdata.images), list(sdata.shapes), list(sdata.tables)) == (
+        ["wsi_full_image"],
+        [],
+        [],
+    )
     element = sdata["wsi_full_image"]
     if name.startswith("TCGA"):  # two levels
-        assert [element[scale]["image"].shape for scale in element.children] == [(3, *shape), (3, 1783, 2221)]
+        assert [element[scale]["image"].shape for scale in element.children] == [
+            (3, *shape),
+            (3, 1783, 2221),
+        ]
         np.testing.assert_allclose(to_um(element), np.diag([0.25, 0.25, 1]))
         element = element["scale0"]["image"]
     assert element.shape == (3, *shape)
     np.testing.assert_allclose(to_um(element), np.diag([stated or 0.25] * 2 + [1]))
     window = element[:, 300:400, 500:620].to_numpy()
-    np.testing.assert_array_equal(np.moveaxis(window, 0, -1), tifffile.imread(path, series=0)[300:400, 500:620])
+    np.testing.assert_array_equal(
+        np.moveaxis(window, 0, -1), tifffile.imread(path, series=0)[300:400, 500:620]
+    )
 
 
-@pytest.mark.parametrize(("name", "n_tiles"), [("CMU-1-Small-Region.svs", 48), ("TCGA-CR-7395-01A-01-TS1.svs", 47)])
+@pytest.mark.parametrize(
+    ("name", "n_tiles"), [("CMU-1-Small-Region.svs", 48), ("TCGA-CR-7395-01A-01-TS1.svs", 47)]
+)
 def test_tiles_of_real_slides_are_on_tissue(name, n_tiles, real):
     um_per_px = SLIDES[name][0] or 0.25
     sdata = read_wsi(real("wsi", name), um_per_px=um_per_px, tile_um=112, name="case")
@@ -234,7 +267,9 @@ def test_tiles_of_real_slides_are_on_tissue(name, n_tiles, real):
     assert found.pyramid.inside(found.centers, size=224, um_per_px=0.5).all()
     steps = found.centers / 112 - 0.5
     np.testing.assert_allclose(steps, steps.round(), atol=1e-6)
-    patches = found.pyramid.read(found.centers, size=56, um_per_px=2.0, allow_upsampling=True).astype(int)
+    patches = found.pyramid.read(
+        found.centers, size=56, um_per_px=2.0, allow_upsampling=True
+    ).astype(int)
     stained = np.ptp(patches, axis=-1) > 20
     assert stained.mean(axis=(1, 2)).min() > 0.35
     assert stained.mean() > 0.7
@@ -242,14 +277,18 @@ def test_tiles_of_real_slides_are_on_tissue(name, n_tiles, real):
 
 def test_tiles_of_a_small_piece_of_kidney(real):
     path = real("wsi", "kidney-48-5.tif")  # one piece, 117 x 65 px, on a slide of glass
-    with pytest.raises(ValueError, match=r"no tile of 112 um holds 50% tissue, the fullest \d+%: check um_per_px"):
+    with pytest.raises(
+        ValueError, match=r"no tile of 112 um holds 50% tissue, the fullest \d+%: check um_per_px"
+    ):
         read_wsi(path, um_per_px=0.5, tile_um=112)
     centers = read_wsi(path, um_per_px=12.0, tile_um=112)["table"].obsm["spatial"]
     assert len(centers) == 46
     assert ((centers > (280, 500)) & (centers < (405, 575))).all()
     few = read_wsi(path, um_per_px=0.5, tile_um=112, min_tissue=0.02)["table"].obsm["spatial"]
     assert len(few) and (np.abs(few - (342, 535)) < 224).all()
-    with pytest.raises(ValueError, match="min_tissue is a share of a tile, above 0 and up to 1, not 50"):
+    with pytest.raises(
+        ValueError, match="min_tissue is a share of a tile, above 0 and up to 1, not 50"
+    ):
         read_wsi(path, um_per_px=12.0, tile_um=112, min_tissue=50)
 
 
@@ -291,6 +330,7 @@ def test_a_real_picture_of_xenium(real):
     assert tissue["x_pixel"].mean() < 0.35 and not tissue["x_pixel", "inside"]
     assert found.pyramid.um_per_px == 2.125
     with pytest.raises(
-        ValueError, match=r"has 2\.12 um per pixel, patches of 0\.5 are wanted: give the full-resolution"
+        ValueError,
+        match=r"has 2\.12 um per pixel, patches of 0\.5 are wanted: give the full-resolution",
     ):
         found.pyramid.read(found.centers, size=224, um_per_px=0.5)

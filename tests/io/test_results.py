@@ -23,7 +23,9 @@ def on_disk(stores, tmp_path):
 def contents(path):
     """Every file of the store but for metadata: its bytes and when it was written."""
     files = (file for file in path.rglob("*") if file.is_file() and file.name != "zarr.json")
-    return {str(file.relative_to(path)): (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+    return {
+        str(file.relative_to(path)): (file.read_bytes(), file.stat().st_mtime_ns) for file in files
+    }
 
 
 def add_results(table):
@@ -44,7 +46,11 @@ def same_results(found, expected):
     assert set(found.obs) == set(expected.obs)
     pd.testing.assert_frame_equal(found.obs[list(expected.obs)], expected.obs)
     params = found.uns["X_stp"]["params"]
-    assert (params["layer"], list(params["names"]), params["nested"]) == (None, ["a", "b"], {"um": 0.5})
+    assert (params["layer"], list(params["names"]), params["nested"]) == (
+        None,
+        ["a", "b"],
+        {"um": 0.5},
+    )
 
 
 def test_results_are_added_and_nothing_else_is_touched(on_disk):
@@ -54,7 +60,11 @@ def test_results_are_added_and_nothing_else_is_touched(on_disk):
     after = contents(on_disk.path)
     assert {name: after[name] for name in before} == before
     new = {"/".join(name.split("/")[:4]) for name in after.keys() - before.keys()}
-    expected = {"obsm": ("X_stp", "tokens"), "obs": ("inside", "n", "leiden", "note"), "uns": ("X_stp",)}
+    expected = {
+        "obsm": ("X_stp", "tokens"),
+        "obs": ("inside", "n", "leiden", "note"),
+        "uns": ("X_stp",),
+    }
     assert new == {f"tables/table/{slot}/{key}" for slot, keys in expected.items() for key in keys}
     assert not list(on_disk.path.parent.glob(".*"))
 
@@ -70,7 +80,9 @@ def test_consolidated_metadata_knows_the_results(on_disk):
     assert on_disk.has_consolidated_metadata()
     write_results(on_disk)
     group = zarr.open_consolidated(on_disk.path, mode="r")
-    np.testing.assert_array_equal(group["tables/table/obsm/X_stp"][:], on_disk["table"].obsm["X_stp"])
+    np.testing.assert_array_equal(
+        group["tables/table/obsm/X_stp"][:], on_disk["table"].obsm["X_stp"]
+    )
     assert list(group["tables/table/obs"].attrs["column-order"]) == list(on_disk["table"].obs)
 
 
@@ -85,7 +97,9 @@ def test_more_results_join_those_before(on_disk):
     add_results(on_disk["table"])
     write_results(on_disk)
     back = spatialdata.read_zarr(on_disk.path)
-    back["table"].obsm["X_stp"] = np.zeros((100, 2), np.float32)  # on disk already: not replaced unasked
+    back["table"].obsm["X_stp"] = np.zeros(
+        (100, 2), np.float32
+    )  # on disk already: not replaced unasked
     back["table"].obsm["X_more"] = np.ones((100, 2), np.float32)
     back["table"].obs["more"] = 1.5
     write_results(back)
@@ -116,7 +130,11 @@ def test_only_named_keys_are_written_and_those_are_replaced(on_disk):
 
 def test_named_keys_that_the_table_has_no_more_are_removed(on_disk):
     table = on_disk["table"]
-    table.obs["seen"], table.obsm["X_old"], table.uns["X_old"] = 1, np.zeros((table.n_obs, 2)), {"params": {}}
+    table.obs["seen"], table.obsm["X_old"], table.uns["X_old"] = (
+        1,
+        np.zeros((table.n_obs, 2)),
+        {"params": {}},
+    )
     write_results(on_disk)
     del table.obs["seen"], table.obsm["X_old"]
     write_results(on_disk, keys=["seen", "X_old"])
@@ -151,7 +169,9 @@ def test_other_rows_are_refused(on_disk):
 
 
 def test_a_sdata_not_on_disk_is_refused(sdata):
-    with pytest.raises(ValueError, match=r"not on disk; call sdata\.write\(path\) or stp\.io\.write_store first"):
+    with pytest.raises(
+        ValueError, match=r"not on disk; call sdata\.write\(path\) or stp\.io\.write_store first"
+    ):
         write_results(sdata)
 
 
@@ -193,7 +213,11 @@ STEPS = [("_move", 1), ("_move", 3), ("_move", 7), ("metadata", 1)]
 def test_killed_at_any_step_the_store_is_readable(on_disk, what, step, monkeypatch):
     before = spatialdata.read_zarr(on_disk.path)["table"].to_memory()
     add_results(on_disk["table"])
-    owner, name = (SpatialData, "write_consolidated_metadata") if what == "metadata" else (stp.io._results, what)
+    owner, name = (
+        (SpatialData, "write_consolidated_metadata")
+        if what == "metadata"
+        else (stp.io._results, what)
+    )
     monkeypatch.setattr(owner, name, killed_at(step, getattr(owner, name)))
     with pytest.raises(Killed):
         write_results(on_disk)
@@ -211,7 +235,9 @@ def test_killed_while_replacing_the_store_is_readable(on_disk, step, monkeypatch
     write_results(on_disk)
     table = on_disk["table"]
     table.obs["inside"], table.obs["n"] = ~table.obs["inside"], table.obs["n"] + 1
-    monkeypatch.setattr(stp.io._results.Path, "rename", killed_at(step, stp.io._results.Path.rename))
+    monkeypatch.setattr(
+        stp.io._results.Path, "rename", killed_at(step, stp.io._results.Path.rename)
+    )
     with pytest.raises(Killed):
         write_results(on_disk, keys=["inside", "n", "X_stp"])
     monkeypatch.undo()

@@ -23,7 +23,11 @@ ERBB2, ACTB = "ENSG00000141736", "ENSG00000075624"
 
 def test_a_store_opens_in_spatialdata(stores, adata):
     sdata = spatialdata.read_zarr(stores[0])
-    assert (list(sdata.images), list(sdata.shapes), list(sdata.tables)) == (["image"], ["spots"], ["table"])
+    assert (list(sdata.images), list(sdata.shapes), list(sdata.tables)) == (
+        ["image"],
+        ["spots"],
+        ["table"],
+    )
     default = Vocabulary.default()
     ids = default.gene_ids[default.encode(adata.var_names)]
     written = sdata["table"]
@@ -43,7 +47,12 @@ def test_counts_are_by_ensembl_id_and_those_of_one_gene_are_summed(tmp_path):
     written = spatialdata.read_zarr(tmp_path / "a.zarr")["table"]
     found = written.to_df().to_dict("list")
     assert found == {ERBB2: [9, 0], ACTB: [4, 7], "XIST": [2, 0], "my gene": [6, 0]}
-    assert written.var["symbol"].to_dict() == {ERBB2: "HER2", ACTB: "ACTB", "XIST": "XIST", "my gene": "my gene"}
+    assert written.var["symbol"].to_dict() == {
+        ERBB2: "HER2",
+        ACTB: "ACTB",
+        "XIST": "XIST",
+        "my gene": "my gene",
+    }
     assert scipy.sparse.isspmatrix_csr(written.X)
 
 
@@ -51,14 +60,21 @@ def test_genes_without_an_id_are_not_one_gene(tmp_path):
     adata = table([[1, 2, 3]], ["ACTB", "x", "y"])
     adata.var["gene_ids"] = [ACTB, None, np.nan]
     write_store(adata, tmp_path / "a.zarr", gene_ids_key="gene_ids")
-    assert spatialdata.read_zarr(tmp_path / "a.zarr")["table"].to_df().iloc[0].to_dict() == {ACTB: 1, "x": 2, "y": 3}
+    assert spatialdata.read_zarr(tmp_path / "a.zarr")["table"].to_df().iloc[0].to_dict() == {
+        ACTB: 1,
+        "x": 2,
+        "y": 3,
+    }
 
 
 def test_layers_and_columns_of_names(tmp_path):
     adata = table(np.log1p([[1, 2]]), ["a", "b"], layers={"counts": np.array([[3, 4]])})
     adata.var["ids"] = [ACTB, ERBB2]
     write_store(adata, tmp_path / "a.zarr", layer="counts", gene_ids_key="ids")
-    assert spatialdata.read_zarr(tmp_path / "a.zarr")["table"].to_df().iloc[0].to_dict() == {ACTB: 3, ERBB2: 4}
+    assert spatialdata.read_zarr(tmp_path / "a.zarr")["table"].to_df().iloc[0].to_dict() == {
+        ACTB: 3,
+        ERBB2: 4,
+    }
 
 
 def test_log_counts_are_refused_and_nothing_is_written(sdata, tmp_path):
@@ -114,7 +130,9 @@ def test_spots_are_on_their_pixels(shot, bare_slide, tmp_path, monkeypatch, patc
         assert red > green > blue  # RGB
 
 
-@pytest.mark.parametrize(("um_per_px", "tolerance"), [(4.0, 2.0), (12.0, 2.0)], ids=["patches", "regions"])
+@pytest.mark.parametrize(
+    ("um_per_px", "tolerance"), [(4.0, 2.0), (12.0, 2.0)], ids=["patches", "regions"]
+)
 def test_patches_of_the_store_are_those_of_the_source(sdata, stores, um_per_px, tolerance):
     source = ImagePyramid.from_spatialdata(sdata, "slide_full_image")
     store = SpotStore(stores[0])
@@ -123,10 +141,16 @@ def test_patches_of_the_store_are_those_of_the_source(sdata, stores, um_per_px, 
     window = {"size": 16, "um_per_px": um_per_px}
     inside = source.inside(centers, **window)
     assert inside.sum() >= 50
-    wanted, found = source.read(centers[inside], **window), store.pyramid.read(centers[inside], **window)
+    wanted, found = (
+        source.read(centers[inside], **window),
+        store.pyramid.read(centers[inside], **window),
+    )
     assert np.abs(wanted.astype(int) - found).mean() < tolerance
     shifted = source.read(centers[inside] + um_per_px, **window)
-    assert np.abs(shifted.astype(int) - found)[..., :2].mean() > 2 * np.abs(wanted.astype(int) - found)[..., :2].mean()
+    assert (
+        np.abs(shifted.astype(int) - found)[..., :2].mean()
+        > 2 * np.abs(wanted.astype(int) - found)[..., :2].mean()
+    )
 
 
 def test_a_store_has_small_chunks(stores):
@@ -144,10 +168,14 @@ def test_too_coarse_an_image_is_refused(shot, tmp_path):
 
 def test_spots_without_an_image(adata, tmp_path):
     write_store(adata, tmp_path / "lattice.zarr")  # the lattice tells um
-    np.testing.assert_allclose(SpotStore(tmp_path / "lattice.zarr").coordinates, adata.obsm["spatial"])
+    np.testing.assert_allclose(
+        SpotStore(tmp_path / "lattice.zarr").coordinates, adata.obsm["spatial"]
+    )
     adata.obs = adata.obs[[]]
     write_store(adata, tmp_path / "given.zarr", um_per_px=0.5)
-    np.testing.assert_allclose(SpotStore(tmp_path / "given.zarr").coordinates, adata.obsm["spatial"] / 2)
+    np.testing.assert_allclose(
+        SpotStore(tmp_path / "given.zarr").coordinates, adata.obsm["spatial"] / 2
+    )
     write_store(adata, tmp_path / "unknown.zarr")
     unknown = spatialdata.read_zarr(tmp_path / "unknown.zarr")
     assert unknown.attrs["stp_store"]["unit"] == ""
@@ -158,7 +186,9 @@ def test_rows_of_a_shuffled_table_keep_their_spots(sdata, adata, tmp_path):
     order = np.random.default_rng(0).permutation(adata.n_obs)[:40]
     sdata.tables["table"] = sdata["table"][order].copy()
     write_store(sdata, tmp_path / "a.zarr", patch_um_per_px=4.0)
-    np.testing.assert_allclose(SpotStore(tmp_path / "a.zarr").coordinates, adata.obsm["spatial"][order])
+    np.testing.assert_allclose(
+        SpotStore(tmp_path / "a.zarr").coordinates, adata.obsm["spatial"][order]
+    )
 
 
 def test_several_regions_are_refused(sdata, tmp_path):
@@ -169,7 +199,9 @@ def test_several_regions_are_refused(sdata, tmp_path):
     sdata.tables["table"] = TableModel.parse(
         second, region=["slide", "other"], region_key="stp_region", instance_key="stp_spot"
     )
-    with pytest.raises(ValueError, match=r"one slide is needed, the table covers \['slide', 'other'\]; subset"):
+    with pytest.raises(
+        ValueError, match=r"one slide is needed, the table covers \['slide', 'other'\]; subset"
+    ):
         write_store(sdata, tmp_path / "a.zarr", patch_um_per_px=4.0)
 
 
@@ -206,7 +238,9 @@ def test_what_is_no_store_is_never_overwritten(kind, tmp_path):
     assert (path / "chapter.txt" if kind == "folder" else path).read_text() == "long work"
 
 
-def test_what_a_store_was_made_from_is_recorded_and_its_size_told(shot, tmp_path, caplog, monkeypatch):
+def test_what_a_store_was_made_from_is_recorded_and_its_size_told(
+    shot, tmp_path, caplog, monkeypatch
+):
     shot.write(tmp_path / "source.zarr")
     shot = spatialdata.read_zarr(tmp_path / "source.zarr")
     monkeypatch.setattr(logging.getLogger("stp"), "propagate", True)
@@ -228,7 +262,9 @@ def test_what_a_store_was_made_from_is_recorded_and_its_size_told(shot, tmp_path
 def test_several_slides_are_refused_without_an_image_too(shot, tmp_path):
     del shot.images["slide_full_image"]
     both = spatialdata.concatenate({"a": shot, "b": shot}, concatenate_tables=True)
-    with pytest.raises(ValueError, match=r"one slide is needed, the table covers \['slide-a', 'slide-b'\]"):
+    with pytest.raises(
+        ValueError, match=r"one slide is needed, the table covers \['slide-a', 'slide-b'\]"
+    ):
         write_store(both, tmp_path / "a.zarr")
     assert list(tmp_path.iterdir()) == []
 
@@ -238,4 +274,6 @@ def test_spots_without_an_image_are_in_um_where_shapes_are(shot, bare_slide, tmp
     shot.tables["table"] = shot["table"][::-1].copy()
     write_store(shot, tmp_path / "a.zarr")
     assert spatialdata.read_zarr(tmp_path / "a.zarr").attrs["stp_store"]["unit"] == "um"
-    np.testing.assert_allclose(SpotStore(tmp_path / "a.zarr").coordinates, bare_slide[1][::-1] * 0.7)
+    np.testing.assert_allclose(
+        SpotStore(tmp_path / "a.zarr").coordinates, bare_slide[1][::-1] * 0.7
+    )

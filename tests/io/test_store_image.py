@@ -63,13 +63,17 @@ def test_a_call_that_was_stopped_goes_on(shot, tmp_path, monkeypatch):
     begun = interrupted(monkeypatch, after=99)
     write_store(shot, tmp_path / "a.zarr", patch_um_per_px=0.7)
     assert len(begun) == 1
-    for one, other in zip(pixels_of(tmp_path / "a.zarr"), pixels_of(tmp_path / "whole.zarr"), strict=True):
+    for one, other in zip(
+        pixels_of(tmp_path / "a.zarr"), pixels_of(tmp_path / "whole.zarr"), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
     assert "stp_unfinished" not in zarr.open_group(tmp_path / "a.zarr", mode="r").attrs
 
 
 @pytest.mark.parametrize("what", ["image", "counts", "scale", "value", "column"])
-def test_what_was_begun_with_something_else_is_begun_anew(shot, bare_slide, what, tmp_path, monkeypatch):
+def test_what_was_begun_with_something_else_is_begun_anew(
+    shot, bare_slide, what, tmp_path, monkeypatch
+):
     shot["table"].obs["patient"] = "P1"
     interrupted(monkeypatch, after=3)
     with pytest.raises(KeyboardInterrupt):
@@ -105,7 +109,10 @@ def test_a_slide_may_be_black_where_no_spot_lies(shot, tmp_path, monkeypatch):
     assert stp.pl.patches(one)
     one.tables["table"] = one["table"].copy()
     one.shapes["slide"].geometry = one.shapes["slide"].geometry.translate(700, 250)
-    with pytest.raises(ValueError, match="no pixels where spots are: its chunk at x = [89]00, y = [78]00 is missing"):
+    with pytest.raises(
+        ValueError,
+        match="no pixels where spots are: its chunk at x = [89]00, y = [78]00 is missing",
+    ):
         write_store(one, tmp_path / "b.zarr", patch_um_per_px=0.7)
     assert not list(tmp_path.glob("*b.zarr*"))
 
@@ -123,7 +130,11 @@ def test_levels_are_the_slide_and_its_rounded_mean(shot, tmp_path, monkeypatch):
 
 
 def test_no_border_between_shards(shot, tmp_path, monkeypatch):
-    smooth = np.add.outer(np.arange(901) * 0.1, np.arange(1102) * 0.1)[..., None].repeat(3, -1).astype(np.uint8)
+    smooth = (
+        np.add.outer(np.arange(901) * 0.1, np.arange(1102) * 0.1)[..., None]
+        .repeat(3, -1)
+        .astype(np.uint8)
+    )
     noise = smooth + np.random.default_rng(0).integers(0, 50, smooth.shape, dtype=np.uint8)
     shot = from_anndata(shot["table"], noise, um_per_px=0.7, name="noise")
     whole = {}

@@ -8,7 +8,9 @@ LABELS = np.repeat(["a", "b"], [60, 40])
 
 def test_random_folds_test_each_spot_once_and_hold_classes_in_like_shares():
     parts = folds(LABELS, n_folds=4)
-    np.testing.assert_array_equal(np.sort(np.concatenate([test for _, test in parts])), np.arange(100))
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([test for _, test in parts])), np.arange(100)
+    )
     for train, test in parts:
         np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(100))
         assert (LABELS[test] == "a").sum() == 15
@@ -41,7 +43,9 @@ def test_folds_refuse(labels, groups, message):
 
 def test_a_slide_in_both_sides_is_refused():
     check_apart(["C1", "C2"], ["D1"])
-    with pytest.raises(ValueError, match="patient C, E is in both sides of the split; keep each in one"):
+    with pytest.raises(
+        ValueError, match="patient C, E is in both sides of the split; keep each in one"
+    ):
         check_apart(["C", "D", "E"], ["E", "C"], "patient")
 
 
@@ -52,5 +56,7 @@ def test_groups_that_cut_a_slide_are_refused():
     check_whole(np.repeat(["s1"], 10), None)
     with pytest.raises(ValueError, match="spots are of 2 slides; give group_key="):
         check_whole(slides, None)
-    with pytest.raises(ValueError, match="slide 's1' is in both sides of a split: its spots are of groups a, b;"):
+    with pytest.raises(
+        ValueError, match="slide 's1' is in both sides of a split: its spots are of groups a, b;"
+    ):
         check_whole(slides, np.repeat(["a", "b", "c"], [5, 5, 10]))

@@ -82,7 +82,10 @@ def test_recall_is_the_same_in_blocks(monkeypatch):
 def test_a_query_without_an_embedding_is_no_hit():
     vectors = np.eye(3)
     vectors[1] = np.nan
-    assert recall_at_k(vectors, np.eye(3), (1, 2)) == {1: pytest.approx(2 / 3), 2: pytest.approx(2 / 3)}
+    assert recall_at_k(vectors, np.eye(3), (1, 2)) == {
+        1: pytest.approx(2 / 3),
+        2: pytest.approx(2 / 3),
+    }
 
 
 def test_clustering_scores_by_hand():
@@ -118,7 +121,9 @@ def test_classification_by_hand():
     expected = {"balanced_accuracy": (2 / 3 + 1) / 2, "weighted_f1": 3 / 4 * 4 / 5 + 1 / 4 * 2 / 3}
     assert classification_scores(labels, predicted) == pytest.approx(expected)
     # A class that does not occur counts as a mistake, not as a class.
-    assert classification_scores(labels, np.array(["a", "a", "c", "b"]))["balanced_accuracy"] == pytest.approx(5 / 6)
+    assert classification_scores(labels, np.array(["a", "a", "c", "b"]))[
+        "balanced_accuracy"
+    ] == pytest.approx(5 / 6)
 
 
 def test_genes_are_chosen_by_variance_and_mean():
@@ -135,7 +140,9 @@ def test_expression_scores_by_hand():
     # Correlations 1 and -1; errors of the second gene 7, 4, 1, -2, over the union of both genes.
     assert scores == pytest.approx({"PCC-V": 0, "PCC-E": 1, "MSE": (49 + 16 + 1 + 4) / 8})
     constant = np.broadcast_to(measured.mean(axis=0), measured.shape)
-    assert expression_scores(measured, constant, ScoredGenes(np.arange(3), np.arange(3)))["PCC-V"] == 0
+    assert (
+        expression_scores(measured, constant, ScoredGenes(np.arange(3), np.arange(3)))["PCC-V"] == 0
+    )
 
 
 @pytest.fixture
@@ -172,7 +179,9 @@ def test_batches_and_classes_that_cannot_be_read_are_refused(two_slides_of_three
     embedding, patients, slides, classes = two_slides_of_three_patients
     with pytest.raises(ValueError, match=r"one class \['0'\]"):
         batch_effect(embedding, np.zeros(360, int))
-    with pytest.raises(ValueError, match=r"batch 2 has one slide; it can be read from other slides of it only"):
+    with pytest.raises(
+        ValueError, match=r"batch 2 has one slide; it can be read from other slides of it only"
+    ):
         batch_effect(embedding, patients, slides=np.minimum(slides, 4))
     with pytest.raises(ValueError, match="all spots are of one group"):
         label_transfer(embedding, classes, np.zeros(360, int))

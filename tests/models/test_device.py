@@ -11,7 +11,8 @@ def test_device_is_the_one_asked_for_or_a_gpu_if_there_is_one():
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype"), [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)]
+    ("precision", "dtype"),
+    [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)],
 )
 def test_auto_is_fp32_on_a_cpu(precision, dtype):
     with autocast(torch.device("cpu"), precision):
@@ -21,7 +22,8 @@ def test_auto_is_fp32_on_a_cpu(precision, dtype):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize(
-    ("precision", "dtype"), [("auto", torch.bfloat16), ("fp32", torch.float32), ("bf16", torch.bfloat16)]
+    ("precision", "dtype"),
+    [("auto", torch.bfloat16), ("fp32", torch.float32), ("bf16", torch.bfloat16)],
 )
 def test_auto_is_bf16_on_a_gpu(precision, dtype):
     with autocast(torch.device("cuda"), precision):

@@ -42,7 +42,11 @@ def test_shapes(encoder):
     assert encoder.width == 16
     hidden = encoder.hidden(tokens)
     assert hidden.shape == (3, 12, 16)
-    assert encoder.predict(hidden[0]).shape == encoder.predict_from_context(hidden[0]).shape == (12, N_GENES + 30)
+    assert (
+        encoder.predict(hidden[0]).shape
+        == encoder.predict_from_context(hidden[0]).shape
+        == (12, N_GENES + 30)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.int32, torch.int64])
@@ -84,7 +88,9 @@ def test_rank_matters(encoder):
 
 def test_a_batch_gives_what_each_spot_gives(encoder):
     tokens = spots(12, 6, 3)
-    torch.testing.assert_close(encoder(tokens), torch.cat([encoder(row[None]) for row in tokens]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        encoder(tokens), torch.cat([encoder(row[None]) for row in tokens]), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("step", [1, 4, 5])
@@ -93,7 +99,9 @@ def test_packing_changes_neither_outputs_nor_gradients(genes, monkeypatch, step)
     encoder = build(genes).double().requires_grad_(True)
     ids = to_model_ids(spots(12, 3, 7, 3, 1, 10))
     real = ids != 1
-    weight = torch.randn(*ids.shape, encoder.width, generator=torch.Generator().manual_seed(1)).double()
+    weight = torch.randn(
+        *ids.shape, encoder.width, generator=torch.Generator().manual_seed(1)
+    ).double()
 
     def gradients(hidden):
         loss = (hidden * weight)[real].sum()
@@ -113,7 +121,11 @@ def test_packing_changes_neither_outputs_nor_gradients(genes, monkeypatch, step)
 def test_packing_computes_no_padding():
     real = torch.arange(12) < torch.tensor([12, 3, 7, 3])[:, None]
     places, groups = pack(real, 1)
-    assert [(group.n, group.length, group.mask) for group in groups] == [(2, 3, None), (1, 7, None), (1, 12, None)]
+    assert [(group.n, group.length, group.mask) for group in groups] == [
+        (2, 3, None),
+        (1, 7, None),
+        (1, 12, None),
+    ]
     assert sorted(places.tolist()) == real.flatten().nonzero()[:, 0].tolist()
     places, groups = pack(real, 5)  # lengths in fives, and no more than 12
     assert [(group.n, group.length) for group in groups] == [(2, 5), (1, 10), (1, 12)]
@@ -130,7 +142,9 @@ def test_mean_pooling_averages_real_tokens(genes):
 def test_reference_pooling_averages_all_positions_but_three(genes):
     encoder, tokens = build(genes, pooling="reference"), spots(5)
     ids = torch.where(tokens == 0, 1, tokens)
-    torch.testing.assert_close(encoder(tokens), encoder.hidden(ids, padding=True)[:, 3:].mean(1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        encoder(tokens), encoder.hidden(ids, padding=True)[:, 3:].mean(1), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -140,7 +154,9 @@ def test_heads_are_tied_to_the_embedding_or_not(genes, tied):
     logits = outputs @ encoder.embeddings.weight[: N_GENES + 30].T + encoder.classifier_head.bias
     assert torch.allclose(encoder.predict(outputs), logits, atol=1e-5) is tied
     assert ("classifier_head.weight" in encoder.state_dict()) is not tied
-    assert not torch.allclose(encoder.predict(outputs), encoder.predict_from_context(outputs), atol=1e-2)
+    assert not torch.allclose(
+        encoder.predict(outputs), encoder.predict_from_context(outputs), atol=1e-2
+    )
 
 
 def test_heads_start_at_the_log_frequency(genes):
@@ -154,7 +170,10 @@ def test_heads_start_at_the_log_frequency(genes):
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [({"pooling": "max"}, "pooling must be 'mean' or 'reference', not 'max'"), ({"n_heads": 5}, "multiple of n_heads")],
+    [
+        ({"pooling": "max"}, "pooling must be 'mean' or 'reference', not 'max'"),
+        ({"n_heads": 5}, "multiple of n_heads"),
+    ],
     ids=["pooling", "heads"],
 )
 def test_config_refuses(config, message):

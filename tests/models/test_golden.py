@@ -29,8 +29,15 @@ def stamp(golden, tmp_path_factory):
     """Write the golden weights as the authors write theirs, those of stage one besides, and load them."""
     weight = runpy.run_path(str(golden / "weights.py"))["weight"]
     shapes = json.loads((golden / "state_dict_shapes.json").read_text())
-    heads = {name.replace(".classifier", ".spatial_classifier"): shapes[name] for name in shapes if HEAD in name}
-    made = {name: torch.from_numpy(np.asarray(weight(name, tuple(shape)))) for name, shape in (shapes | heads).items()}
+    heads = {
+        name.replace(".classifier", ".spatial_classifier"): shapes[name]
+        for name in shapes
+        if HEAD in name
+    }
+    made = {
+        name: torch.from_numpy(np.asarray(weight(name, tuple(shape))))
+        for name, shape in (shapes | heads).items()
+    }
     file = tmp_path_factory.mktemp("release") / "pytorch_model.bin"
     torch.save({f"module.{name}": tensor for name, tensor in made.items()}, file)
     del made
@@ -49,9 +56,14 @@ def computed(stamp, values):
     """Run the model once on all that the golden values need."""
     tokens = torch.from_numpy(values["tokens"].astype(np.int64))
     ids = torch.where(tokens == 0, 1, tokens)
-    hidden = {pooling: stamp.gene_encoder.hidden(ids, padding=pooling == "reference") for pooling in POOLINGS}
+    hidden = {
+        pooling: stamp.gene_encoder.hidden(ids, padding=pooling == "reference")
+        for pooling in POOLINGS
+    }
     pixels = (torch.from_numpy(values[name]).permute(0, 2, 3, 1) for name in ("patches", "regions"))
-    patches, regions = (one.flip(-1) for one in pixels)  # as slides are: the model turns them to the order fed there
+    patches, regions = (
+        one.flip(-1) for one in pixels
+    )  # as slides are: the model turns them to the order fed there
     image_features, images_aligned = stamp.encode_images(patches)
     encoder = stamp.image_encoder
     references = encoder.backbone.patch_embed.proj(torch.from_numpy(values["reference_images"]))
@@ -92,7 +104,9 @@ def test_from_their_file_to_embeddings(stamp, values, real):
     keys /= stamp.vocabulary.divisors()
     for row, *tokens in zip(keys, adata.obsm["stp_tokens"], values["tokens"], strict=True):
         ours, theirs = (row[one[one > 0].astype(int) - 30] for one in tokens)
-        np.testing.assert_allclose(ours, theirs, rtol=1e-6)  # the same ranks; genes of one tie in another order
+        np.testing.assert_allclose(
+            ours, theirs, rtol=1e-6
+        )  # the same ranks; genes of one tie in another order
     adata.obsm["stp_tokens"] = values["tokens"]
     tl.embed_genes(adata, stamp, progress=False)
     assert_close(adata.obsm["X_stp_genes"], values["gene_features_reference_pooling"])
@@ -104,7 +118,9 @@ def test_from_their_file_to_embeddings(stamp, values, real):
 def test_gene_features(stamp, computed, values, pooling):
     with torch.device("meta"):  # pooling has no weights
         encoder = GeneEncoder(GeneEncoderConfig(pooling=pooling), stamp.vocabulary)
-    assert_close(encoder.pool(computed.hidden[pooling], computed.ids != 1), values[POOLINGS[pooling]])
+    assert_close(
+        encoder.pool(computed.hidden[pooling], computed.ids != 1), values[POOLINGS[pooling]]
+    )
 
 
 @pytest.fixture
@@ -127,7 +143,10 @@ def test_gene_features_in_bf16(pooled, computed, values):
 
 def test_genes_aligned(stamp, values):
     features = torch.from_numpy(values["gene_features_reference_pooling"])
-    assert_close(F.normalize(stamp.gene_projection(features), dim=-1), values["genes_aligned_reference_pooling"])
+    assert_close(
+        F.normalize(stamp.gene_projection(features), dim=-1),
+        values["genes_aligned_reference_pooling"],
+    )
 
 
 def test_image_features(computed, values):
@@ -137,7 +156,10 @@ def test_image_features(computed, values):
 
 def test_region_features_reference_token_and_tokens(stamp, computed, values):
     assert_close(computed.region.features, values["region_features"])
-    assert_close(F.normalize(stamp.region_projection(computed.region.features), dim=-1), values["regions_aligned"])
+    assert_close(
+        F.normalize(stamp.region_projection(computed.region.features), dim=-1),
+        values["regions_aligned"],
+    )
     assert_close(computed.region.reference, values["reference_token"])
     assert_close(computed.region.tokens[0], values["region_tokens_first"])
 
@@ -163,7 +185,10 @@ def test_localization(stamp, computed, values):
     cells = project(grid_pool(computed.region.tokens))
     logits = localization_logits(cells, project(computed.region.reference), stamp.scale)
     assert_close(logits, values["localization_logits"])
-    assert_close(F.cross_entropy(logits, torch.from_numpy(values["region_cell"])), values["localization_loss"])
+    assert_close(
+        F.cross_entropy(logits, torch.from_numpy(values["region_cell"])),
+        values["localization_loss"],
+    )
 
 
 CONTEXTS = ("positionwise", "pooled")
@@ -181,7 +206,10 @@ def group(golden, stamp, request):
     batch = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
     batch["chosen"] = batch["chosen"].bool()
     encoder = stamp.gene_encoder
-    hidden = {context: encoder.hidden(batch["inputs"], padding=context == "positionwise") for context in CONTEXTS}
+    hidden = {
+        context: encoder.hidden(batch["inputs"], padding=context == "positionwise")
+        for context in CONTEXTS
+    }
     return SimpleNamespace(values=values, batch=batch, encoder=encoder, hidden=hidden)
 
 

@@ -10,7 +10,10 @@ from stp.models import GeneEncoder, Stamp, grow
 def larger(vocabulary):
     """The vocabulary with two genes more, one of which stands in another order there."""
     more = Vocabulary(
-        ["NEW1", vocabulary.gene_ids[0], "NEW2"], ["N1", "X", "N2"], means=[2.0, 9.0, 3.0], n_detected=[1, 1, 1]
+        ["NEW1", vocabulary.gene_ids[0], "NEW2"],
+        ["N1", "X", "N2"],
+        means=[2.0, 9.0, 3.0],
+        n_detected=[1, 1, 1],
     )
     return vocabulary.grow(more)
 
@@ -41,12 +44,17 @@ def test_known_genes_keep_their_embedding(tiny_config, vocabulary, larger, adata
     model = GeneEncoder(replace(tiny_config.gene, tie_heads=tied), vocabulary).eval()
     if order == "anew":
         turned = slice(None, None, -1)
-        columns = {name: getattr(larger, name)[turned] for name in ("gene_ids", "symbols", "means", "n_detected")}
+        columns = {
+            name: getattr(larger, name)[turned]
+            for name in ("gene_ids", "symbols", "means", "n_detected")
+        }
         larger = replace(larger, **columns)
     grown = grow(model, larger)
     ids = torch.tensor([[30, 35, 41]])
     place = {gene: number for number, gene in enumerate(larger.gene_ids)}
-    moved = torch.tensor([[30 + place[vocabulary.gene_ids[token - 30]] for token in ids[0].tolist()]])
+    moved = torch.tensor(
+        [[30 + place[vocabulary.gene_ids[token - 30]] for token in ids[0].tolist()]]
+    )
     with torch.no_grad():
         torch.testing.assert_close(grown(moved), model(ids))
         scores, before = grown.predict(grown(moved)), model.predict(model(ids))
@@ -58,7 +66,9 @@ def test_known_genes_keep_their_embedding(tiny_config, vocabulary, larger, adata
     assert grown.digest != model.digest
 
 
-def test_a_grown_stamp_is_saved_with_its_record_and_refuses_old_tokens(stamp, larger, adata, tmp_path):
+def test_a_grown_stamp_is_saved_with_its_record_and_refuses_old_tokens(
+    stamp, larger, adata, tmp_path
+):
     grow(stamp, larger).save_pretrained(tmp_path)
     grown = Stamp.from_pretrained(tmp_path)
     assert grown.card.untrained_genes == ("NEW1", "NEW2")
@@ -75,5 +85,8 @@ def test_a_grown_stamp_is_saved_with_its_record_and_refuses_old_tokens(stamp, la
 
 def test_a_vocabulary_that_lost_genes_is_refused(stamp, vocabulary):
     fewer = Vocabulary(vocabulary.gene_ids[1:], vocabulary.symbols[1:], means=vocabulary.means[1:])
-    with pytest.raises(ValueError, match=f"lacks genes of the model: {vocabulary.gene_ids[0]}; Vocabulary.grow keeps"):
+    with pytest.raises(
+        ValueError,
+        match=f"lacks genes of the model: {vocabulary.gene_ids[0]}; Vocabulary.grow keeps",
+    ):
         grow(stamp, fewer)

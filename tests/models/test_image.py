@@ -22,7 +22,9 @@ def build(name="plain", **changes):
 
 
 def pictures(n, size=32, seed=0):
-    return torch.randint(0, 256, (n, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        0, 256, (n, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -75,24 +77,30 @@ def test_reference_token_is_the_embedded_patch_without_position():
     encoder = build()
     region, color = pictures(1), torch.tensor([200, 30, 90], dtype=torch.uint8)
     patch = color.expand(1, 32, 32, 3)
-    pixels = ((color / 255 - torch.tensor(encoder.config.mean)) / torch.tensor(encoder.config.std)).view(1, 3, 1, 1)
+    pixels = (
+        (color / 255 - torch.tensor(encoder.config.mean)) / torch.tensor(encoder.config.std)
+    ).view(1, 3, 1, 1)
     token = encoder.backbone.patch_embed(pixels.expand(1, 3, 32, 32))[:, :1]
     encoder.backbone.pos_embed.normal_(generator=torch.Generator().manual_seed(0))
     prompt = encoder.reference_projection(token)
     expected = encoder.encode_with(normalized(region, encoder.config), prompt)
-    torch.testing.assert_close(encoder.encode(region, references=patch).reference, expected.reference)
+    torch.testing.assert_close(
+        encoder.encode(region, references=patch).reference, expected.reference
+    )
 
 
 def normalized(images, config):
-    return (images.permute(0, 3, 1, 2) / 255 - torch.tensor(config.mean).view(3, 1, 1)) / torch.tensor(config.std).view(
-        3, 1, 1
-    )
+    return (
+        images.permute(0, 3, 1, 2) / 255 - torch.tensor(config.mean).view(3, 1, 1)
+    ) / torch.tensor(config.std).view(3, 1, 1)
 
 
 def test_normalization_is_that_of_the_config():
     encoder = build(mean=(0.1, 0.5, 0.9), std=(0.5, 1.0, 2.0))
     images = pictures(2)
-    expected = encoder.encode_with(normalized(images, encoder.config), encoder.prompt.expand(2, -1, -1))
+    expected = encoder.encode_with(
+        normalized(images, encoder.config), encoder.prompt.expand(2, -1, -1)
+    )
     torch.testing.assert_close(encoder(images), expected.features)
     assert (encoder(images) - build()(images)).abs().max() > 1e-3
 
@@ -102,7 +110,9 @@ def test_bgr_reverses_channels_and_normalizes_in_stored_order(references):
     rgb, bgr = build(), build(channel_order="bgr")
     images, others = pictures(2), pictures(2, seed=1) if references else None
     reversed_others = None if others is None else others.flip(-1)
-    torch.testing.assert_close(bgr.encode(images.flip(-1), reversed_others), rgb.encode(images, others))
+    torch.testing.assert_close(
+        bgr.encode(images.flip(-1), reversed_others), rgb.encode(images, others)
+    )
     assert (bgr(images) - rgb(images)).abs().max() > 1e-3
 
 

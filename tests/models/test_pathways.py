@@ -17,7 +17,9 @@ def test_scores_are_standardized_on_what_it_was_fitted_to(encoder):
     scores[3, 1] = np.nan
     encoder.fit(SETS.values(), [scores[:20], scores[20:]])
     expected = (scores - np.nanmean(scores, axis=0)) / np.nanstd(scores, axis=0)
-    np.testing.assert_allclose(encoder(torch.from_numpy(scores)), np.nan_to_num(expected), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        encoder(torch.from_numpy(scores)), np.nan_to_num(expected), rtol=1e-4, atol=1e-4
+    )
     assert encoder(torch.from_numpy(scores))[3, 1] == 0  # not measured: the mean
 
 

@@ -12,7 +12,9 @@ def tokens():
 
 @pytest.fixture
 def images():
-    return torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, 256, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 @torch.no_grad()
@@ -39,7 +41,9 @@ def test_four_projections_are_separate(stamp):
 
 
 @pytest.mark.parametrize(
-    ("logit", "scale"), [(None, 1 / 0.07), (math.log(50), 50), (math.log(100), 100), (9.0, 100)], ids=str
+    ("logit", "scale"),
+    [(None, 1 / 0.07), (math.log(50), 50), (math.log(100), 100), (9.0, 100)],
+    ids=str,
 )
 def test_scale_starts_at_the_papers_and_is_clamped(stamp, logit, scale):
     if logit is not None:

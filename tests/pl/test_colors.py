@@ -14,7 +14,9 @@ def seen(colors, vision):
     """Return what is seen, where one unit is about the smallest difference noticed: CAM02-UCS (n, 3)."""
     rgb = np.array([mpl.colors.to_rgb(color) for color in colors])
     if vision:
-        rgb = cspace_convert(rgb, {"name": "sRGB1+CVD", "cvd_type": vision, "severity": 100}, "sRGB1").clip(0, 1)
+        rgb = cspace_convert(
+            rgb, {"name": "sRGB1+CVD", "cvd_type": vision, "severity": 100}, "sRGB1"
+        ).clip(0, 1)
     return cspace_convert(rgb, "sRGB1", "CAM02-UCS")
 
 
@@ -28,7 +30,9 @@ def nearest(colors, vision):
 @pytest.mark.parametrize("vision", VISIONS)
 def test_ten_categories_are_told_apart(vision):
     assert nearest(_colors.of_categories(10), vision) > 14
-    assert nearest(mpl.color_sequences["tab10"], "protanomaly") < 2  # what would fail: matplotlib's own ten
+    assert (
+        nearest(mpl.color_sequences["tab10"], "protanomaly") < 2
+    )  # what would fail: matplotlib's own ten
 
 
 @pytest.mark.parametrize("vision", VISIONS)

@@ -21,7 +21,11 @@ def predicted(adata):
     adata.obsm["stp_expression"] = profiles[:, columns] * [-0.1, 0.1] + [9, 0]
     adata.obsm["stp_expression"][7] = np.nan
     units = "log1p of counts per 10,000"
-    adata.uns["stp_expression"] = {"genes": np.array(["LUM", "ERBB2"], dtype=object), "params": {}, "units": units}
+    adata.uns["stp_expression"] = {
+        "genes": np.array(["LUM", "ERBB2"], dtype=object),
+        "params": {},
+        "units": units,
+    }
     adata.uns["truth"] = profiles[:, columns]
     return adata
 
@@ -50,7 +54,10 @@ def test_expression_beside_each_other_on_both_scales(predicted):
         limits = truth[:, column].min(), truth[:, column].max()
         assert (measured.norm.vmin, measured.norm.vmax) == pytest.approx(limits)
         assert (fixed.norm.vmin, fixed.norm.vmax) == (measured.norm.vmin, measured.norm.vmax)
-        assert (own.norm.vmin, own.norm.vmax) == (np.nanmin(found[:, column]), np.nanmax(found[:, column]))
+        assert (own.norm.vmin, own.norm.vmax) == (
+            np.nanmin(found[:, column]),
+            np.nanmax(found[:, column]),
+        )
     assert all(ax.yaxis_inverted() and ax.get_aspect() == 1 for ax in panels)
     assert figure.get_supxlabel() == "log1p of counts per 10,000"
 
@@ -61,7 +68,9 @@ def test_expression_is_drawn_on_the_tissue(predicted, image):
     for ax in panels:
         (picture,) = ax.images
         height, width = picture.get_array().shape[:2]
-        assert max(height, width) == 1600 and height / width == pytest.approx(image.shape[0] / image.shape[1], abs=0.01)
+        assert max(height, width) == 1600 and height / width == pytest.approx(
+            image.shape[0] / image.shape[1], abs=0.01
+        )
         low, high = sorted(ax.get_ylim())
         assert 0 <= low < high <= height  # the spots, in pixels of the picture
         (bar,) = [artist for artist in ax.artists if isinstance(artist, ScaleBar)]
@@ -71,20 +80,37 @@ def test_expression_is_drawn_on_the_tissue(predicted, image):
 
 def test_expression_takes_a_layer_and_other_keys(predicted):
     predicted.layers["counts"], predicted.X = predicted.X.copy(), None
-    predicted.obsm["xy"], predicted.obsm["mine"] = predicted.obsm.pop("spatial"), predicted.obsm["stp_expression"]
+    predicted.obsm["xy"], predicted.obsm["mine"] = (
+        predicted.obsm.pop("spatial"),
+        predicted.obsm["stp_expression"],
+    )
     predicted.uns["mine"] = {**predicted.uns["stp_expression"], "genes": ["A", "LUM"]}
     panels = pl.expression(predicted, "LUM", key="mine", layer="counts", spatial_key="xy").axes[:3]
     drawn = panels[1].collections[0].get_array()
-    np.testing.assert_allclose(drawn, np.delete(predicted.obsm["stp_expression"][:, 1], 7), rtol=1e-5)
+    np.testing.assert_allclose(
+        drawn, np.delete(predicted.obsm["stp_expression"][:, 1], 7), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "genes", "message"),
     [
-        (lambda a: a.obsm.pop("stp_expression"), "LUM", r"run stp\.tl\.predict_expression\(adata, reference\) first"),
+        (
+            lambda a: a.obsm.pop("stp_expression"),
+            "LUM",
+            r"run stp\.tl\.predict_expression\(adata, reference\) first",
+        ),
         (lambda a: a.obsm.pop("spatial"), "LUM", r"obsm\['spatial'\] is missing"),
-        (lambda a: None, ["LUM", "CD3E"], r"\['CD3E'\] were not predicted; choose from adata\.uns\['stp_expression'\]"),
-        (lambda a: a.uns["stp_expression"].update(genes=["NEW", "X"]), "NEW", r"\['NEW'\] are not measured"),
+        (
+            lambda a: None,
+            ["LUM", "CD3E"],
+            r"\['CD3E'\] were not predicted; choose from adata\.uns\['stp_expression'\]",
+        ),
+        (
+            lambda a: a.uns["stp_expression"].update(genes=["NEW", "X"]),
+            "NEW",
+            r"\['NEW'\] are not measured",
+        ),
     ],
     ids=["prediction", "coordinates", "not predicted", "not measured"],
 )
@@ -96,7 +122,9 @@ def test_expression_refuses(predicted, change, genes, message):
 
 def test_units_must_be_the_same(predicted):
     predicted.uns["stp_expression"]["units"] = "layer 'scaled'"
-    with pytest.raises(ValueError, match="predicted is layer 'scaled', measured is log1p of counts per 10,000"):
+    with pytest.raises(
+        ValueError, match="predicted is layer 'scaled', measured is log1p of counts per 10,000"
+    ):
         pl.expression(predicted, "LUM")
     with pytest.raises(ValueError, match="predicted is layer 'scaled'"):
         pl.gene_correlation(predicted)
@@ -105,19 +133,26 @@ def test_units_must_be_the_same(predicted):
 @pytest.mark.parametrize("draw", [lambda adata: pl.expression(adata, "LUM"), pl.gene_correlation])
 def test_genes_of_one_name_are_refused(predicted, draw):
     predicted.var_names = [*predicted.var_names[:-1], "DCN"]
-    with pytest.raises(ValueError, match=r"genes of adata have names twice, e\.g\. \['DCN'\]; call its var_names_make"):
+    with pytest.raises(
+        ValueError,
+        match=r"genes of adata have names twice, e\.g\. \['DCN'\]; call its var_names_make",
+    ):
         draw(predicted)
 
 
 def test_gene_correlation_by_rank_and_mean(predicted):
-    predicted.obsm["stp_expression"] = np.column_stack([predicted.obsm["stp_expression"], np.ones(100)])
+    predicted.obsm["stp_expression"] = np.column_stack(
+        [predicted.obsm["stp_expression"], np.ones(100)]
+    )
     predicted.uns["stp_expression"]["genes"] = ["LUM", "ERBB2", "NOT MEASURED"]
     ranks, means = pl.gene_correlation(predicted, n_named=1).axes
     assert ranks.get_title() == "2 genes, 1 not measured"
     np.testing.assert_allclose(ranks.lines[0].get_ydata(), [1, -1], atol=1e-5)
     assert [text.get_text() for text in ranks.texts] == ["ERBB2 1.00", "LUM -1.00"]
     x, y = means.collections[0].get_offsets().data.T
-    np.testing.assert_allclose(x, np.delete(predicted.uns["truth"], 7, axis=0).mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(
+        x, np.delete(predicted.uns["truth"], 7, axis=0).mean(axis=0), rtol=1e-5
+    )
     np.testing.assert_allclose(y, [-1, 1], atol=1e-5)
     predicted.uns["stp_expression"]["genes"] = ["A", "B", "C"]
     with pytest.raises(ValueError, match=r"no predicted gene is measured: \['A', 'B', 'C'\]"):

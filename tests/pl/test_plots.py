@@ -27,7 +27,9 @@ def rectangles(ax):
     return [patch for patch in ax.patches if isinstance(patch, Rectangle)]
 
 
-@pytest.mark.parametrize("draw", [pl.patches, lambda sdata: pl.spots(sdata, "array_row")], ids=["patches", "spots"])
+@pytest.mark.parametrize(
+    "draw", [pl.patches, lambda sdata: pl.spots(sdata, "array_row")], ids=["patches", "spots"]
+)
 def test_of_several_slides_none_is_left_out_in_silence(sdata, draw):
     table = sdata["table"].copy()
     table.obs["stp_region"] = pd.Categorical(["slide"] * 50 + ["other"] * 50)
@@ -35,7 +37,9 @@ def test_of_several_slides_none_is_left_out_in_silence(sdata, draw):
     sdata.shapes["other"] = sdata["slide"]
     how = {"region": ["slide", "other"], "region_key": "stp_region", "instance_key": "stp_spot"}
     sdata.tables["table"] = TableModel.parse(table, **how)
-    with pytest.raises(ValueError, match=r"the table covers \['slide', 'other'\]; subset the table to one"):
+    with pytest.raises(
+        ValueError, match=r"the table covers \['slide', 'other'\]; subset the table to one"
+    ):
         draw(sdata)
 
 
@@ -65,7 +69,9 @@ def test_patches_are_what_lies_around_the_spots(sdata, image):
     np.testing.assert_array_equal(patch.images[0].get_array(), image[y : y + 224, x : x + 224])
     assert patch.images[0].get_extent() == [0, 224, 224, 0]
     assert region.images[0].get_extent() == [0, 672, 672, 0]
-    inner = region.images[0].get_array()[75:149, 75:149].astype(float)  # the patch, three times smaller
+    inner = (
+        region.images[0].get_array()[75:149, 75:149].astype(float)
+    )  # the patch, three times smaller
     small = image[y : y + 222, x : x + 222].reshape(74, 3, 74, 3, 3).mean(axis=(1, 3))
     assert np.abs(inner - small).mean() < 4
 
@@ -78,7 +84,9 @@ def test_patches_outlines_the_patch_in_its_region_and_on_the_tissue(sdata):
     (marked,) = rectangles(overview)
     center = np.add(marked.get_xy(), 50)
     np.testing.assert_allclose(center, sdata.tables["table"]["spot33"].obsm["spatial"][0])
-    np.testing.assert_allclose(overview.collections[0].get_offsets(), sdata.tables["table"].obsm["spatial"])
+    np.testing.assert_allclose(
+        overview.collections[0].get_offsets(), sdata.tables["table"].obsm["spatial"]
+    )
 
 
 def test_patches_have_scale_bars_of_true_length(sdata):
@@ -95,7 +103,9 @@ def test_patches_and_overview_are_in_um_whatever_the_pixel(adata, image):
     overview, patch, _ = pl.patches(sdata, spots=["spot0"], patch_um=100.0).axes
     np.testing.assert_allclose(overview.collections[0].get_offsets()[0], [200, 200])
     assert patch.images[0].get_extent() == [0, 100, 100, 0]
-    assert overview.images[0].get_extent() == pytest.approx([0, image.shape[1], image.shape[0], 0], abs=2)
+    assert overview.images[0].get_extent() == pytest.approx(
+        [0, image.shape[1], image.shape[0], 0], abs=2
+    )
 
 
 def test_patches_of_few_spots_shows_them_all(sdata):
@@ -104,7 +114,9 @@ def test_patches_of_few_spots_shows_them_all(sdata):
 
 
 def test_patches_refuses_unknown_spots(sdata):
-    with pytest.raises(KeyError, match=r"no spots \['nowhere'\]; choose from the table's obs_names"):
+    with pytest.raises(
+        KeyError, match=r"no spots \['nowhere'\]; choose from the table's obs_names"
+    ):
         pl.patches(sdata, spots=["spot0", "nowhere"])
 
 
@@ -128,7 +140,9 @@ def test_spots_draws_categories_with_a_legend_on_the_tissue(colored, image):
     colors = spots.get_facecolors()
     assert len(colors) == 99, "a spot without a category is left out"
     assert (
-        len(np.unique(colors, axis=0)) == 2 and (colors[:49] == colors[0]).all() and (colors[49:] == colors[-1]).all()
+        len(np.unique(colors, axis=0)) == 2
+        and (colors[:49] == colors[0]).all()
+        and (colors[49:] == colors[-1]).all()
     )
     for one in (tissue, ax):
         (picture,) = one.images
@@ -145,8 +159,12 @@ def test_categories_have_the_colors_that_scanpy_or_the_user_gave_them(colored):
     drawn = pl.spots(colored, "domain").axes[1].collections[0].get_facecolors()[:, :3]
     assert (drawn[:50] == [0, 1, 0]).all() and (drawn[50:] == [1, 0, 0]).all()
     table.uns["domain_colors"] = ["#ff0000"]  # too few: of another clustering
-    assert not (pl.spots(colored, "domain").axes[1].collections[0].get_facecolors()[50, :3] == [1, 0, 0]).all()
-    assert list(table.uns["domain_colors"]) == _colors.TEN[:3], "later plots of scanpy and squidpy use them, too"
+    assert not (
+        pl.spots(colored, "domain").axes[1].collections[0].get_facecolors()[50, :3] == [1, 0, 0]
+    ).all()
+    assert list(table.uns["domain_colors"]) == _colors.TEN[:3], (
+        "later plots of scanpy and squidpy use them, too"
+    )
 
 
 def test_scale_bars_on_tissue_are_in_um(colored, image):
@@ -165,7 +183,9 @@ def test_spots_draws_numbers_with_a_color_bar(colored):
 
 @pytest.mark.parametrize("dtype", ["bool", "boolean", "object"])
 def test_spots_draws_booleans_as_categories(colored, dtype):
-    colored.tables["table"].obs["inside"] = pd.Series(np.arange(100) < 50, colored["table"].obs_names).astype(dtype)
+    colored.tables["table"].obs["inside"] = pd.Series(
+        np.arange(100) < 50, colored["table"].obs_names
+    ).astype(dtype)
     if dtype != "bool":
         colored.tables["table"].obs.loc["spot3", "inside"] = None
     ax = pl.spots(colored, "inside").axes[1]
@@ -225,7 +245,10 @@ def test_training_draws_a_panel_per_quantity_through_all_phases(tmp_path, end):
     loss, masked, neighborhood = figure.axes
     assert titles(figure) == ["loss", "masked", "neighborhood"]
     assert curves(loss) == {"train": ([10, 20, 25, 35], [3, 2, 6, 4])}
-    assert curves(masked) == {"train": ([10, 20, 25, 35], [3, 2, 2, 1]), "validation": ([20], [2.5])}
+    assert curves(masked) == {
+        "train": ([10, 20, 25, 35], [3, 2, 2, 1]),
+        "validation": ([20], [2.5]),
+    }
     assert curves(neighborhood) == {"train": ([25, 35], [4, 3])}
     for ax in figure.axes:
         assert ax.get_xlabel() == "step"
@@ -256,7 +279,10 @@ def test_training_hides_panels_that_hold_nothing(tmp_path):
 
 
 def test_training_refuses_what_is_no_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no metrics\.jsonl; give the output_dir of stp\.train\.pretrain"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"has no metrics\.jsonl; give the output_dir of stp\.train\.pretrain",
+    ):
         pl.training(tmp_path)
     write(tmp_path, [])
     with pytest.raises(ValueError, match="has no line yet"):

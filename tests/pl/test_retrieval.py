@@ -24,7 +24,9 @@ def slides(adata, image, made_by):
         table.obsm["X_stp_images_aligned"] = table.obsm["X_stp_genes_aligned"] = vectors
         made_by(table, "X_stp_images", "X_stp_genes")
         slides.append((sdata, picture))
-    slides[0][0].tables["table"].obsm["X_stp_images_aligned"] = np.eye(4, dtype=np.float32)[np.zeros(16, int)]
+    slides[0][0].tables["table"].obsm["X_stp_images_aligned"] = np.eye(4, dtype=np.float32)[
+        np.zeros(16, int)
+    ]
     return slides
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-import stp.retrieval.nearest.nearest
-from stp.retrieval.nearest.nearest import Average, nearest, weights
+
+import stp.retrieval.nearest
+from stp.retrieval.nearest import Average, nearest, weights
 
 
 def unit(*shape, seed=0):
@@ -38,14 +39,20 @@ def test_blocks_do_not_change_what_is_found(monkeypatch):
 
 @pytest.mark.parametrize("k", [0, 6])
 def test_k_must_be_possible(k):
-    with pytest.raises(ValueError, match=f"cannot retrieve {k} neighbors from 5 references; lower n_neighbors"):
+    with pytest.raises(
+        ValueError, match=f"cannot retrieve {k} neighbors from 5 references; lower n_neighbors"
+    ):
         nearest(unit(3, 4), unit(5, 4), k)
     assert nearest(unit(3, 4), unit(5, 4), 5).index.shape == (3, 5)
 
 
 def test_weights_by_hand():
-    weight, uniform = weights(np.array([[0.6, 0.2, 0.2], [0.5, 0, -0.5], [0, -0.1, -0.9], [0, 0, 0]], np.float32))
-    np.testing.assert_allclose(weight, [[0.6, 0.2, 0.2], [1, 0, 0], [1 / 3] * 3, [1 / 3] * 3], rtol=1e-6)
+    weight, uniform = weights(
+        np.array([[0.6, 0.2, 0.2], [0.5, 0, -0.5], [0, -0.1, -0.9], [0, 0, 0]], np.float32)
+    )
+    np.testing.assert_allclose(
+        weight, [[0.6, 0.2, 0.2], [1, 0, 0], [1 / 3] * 3, [1 / 3] * 3], rtol=1e-6
+    )
     assert uniform.tolist() == [False, False, True, True]
 
 
@@ -95,14 +102,18 @@ def test_average_and_spread_equal_numpy_in_any_blocks():
         for start in range(0, len(average.rows), size):
             rows = average.rows[start : start + size]
             average.add(rows, profiles[rows])
-        mean = np.array([np.average(profiles[i], axis=0, weights=w) for i, w in zip(index, weight, strict=True)])
+        mean = np.array(
+            [np.average(profiles[i], axis=0, weights=w) for i, w in zip(index, weight, strict=True)]
+        )
         off = (profiles[index] - mean[:, None]) ** 2
         np.testing.assert_allclose(average.mean, mean, rtol=1e-5)
-        np.testing.assert_allclose(average.spread, np.sqrt((off * weight[..., None]).sum(axis=1)), atol=1e-5)
+        np.testing.assert_allclose(
+            average.std, np.sqrt((off * weight[..., None]).sum(axis=1)), atol=1e-5
+        )
 
 
 def test_one_reference_has_no_spread():
     average = Average(np.array([[2], [0]]), np.ones((2, 1)), 3)
     average.add(np.arange(3), unit(3, 3))
     np.testing.assert_array_equal(average.mean, unit(3, 3)[[2, 0]])
-    assert not average.spread.any()
+    assert not average.std.any()

@@ -12,11 +12,17 @@ COUNTS = np.random.default_rng(0).poisson(0.6, (23, 7)).astype(np.float32)
 def unsorted(counts):
     """The same counts with columns in falling order and every value above 1 split into two entries."""
     rows = [
-        [(j, part) for j in reversed(row.nonzero()[0]) for part in ((1, row[j] - 1) if row[j] > 1 else (1,))]
+        [
+            (j, part)
+            for j in reversed(row.nonzero()[0])
+            for part in ((1, row[j] - 1) if row[j] > 1 else (1,))
+        ]
         for row in counts
     ]
     indptr = np.cumsum([0, *map(len, rows)])
-    indices, data = (np.array(x) for x in zip(*(entry for row in rows for entry in row), strict=True))
+    indices, data = (
+        np.array(x) for x in zip(*(entry for row in rows for entry in row), strict=True)
+    )
     return sp.csr_matrix((data.astype(np.float32), indices, indptr), shape=counts.shape)
 
 
@@ -49,7 +55,9 @@ def stack(blocks):
 @pytest.mark.parametrize("layer", [None, "counts"])
 def test_count_blocks_are_canonical_csr_of_any_kind_of_counts(kind, layer):
     X = KINDS[kind](COUNTS)
-    adata = anndata.AnnData(X) if layer is None else anndata.AnnData(COUNTS + 0.5, layers={layer: X})
+    adata = (
+        anndata.AnnData(X) if layer is None else anndata.AnnData(COUNTS + 0.5, layers={layer: X})
+    )
     before = X.copy()
     blocks = list(count_blocks(adata, layer, block_rows=5))
     assert [block.shape[0] for block in blocks] == [5, 5, 5, 5, 3]
@@ -58,7 +66,8 @@ def test_count_blocks_are_canonical_csr_of_any_kind_of_counts(kind, layer):
         assert block.format == "csr"
         assert (block.data > 0).all()
         assert all(
-            (np.diff(block.indices[a:b]) > 0).all() for a, b in zip(block.indptr, block.indptr[1:], strict=False)
+            (np.diff(block.indices[a:b]) > 0).all()
+            for a, b in zip(block.indptr, block.indptr[1:], strict=False)
         )
     if sp.issparse(X):  # the user's own counts are left as they were
         np.testing.assert_array_equal(X.data, before.data)
@@ -93,7 +102,9 @@ def test_count_blocks_of_a_view():
 def test_what_is_no_count_is_refused_with_its_value(change, value, sparse):
     X = change(COUNTS).astype(np.float32)
     adata = anndata.AnnData(sp.csr_matrix(X) if sparse else X)
-    with pytest.raises(ValueError, match=rf"X holds {value}, which is no raw count.*start from the raw counts"):
+    with pytest.raises(
+        ValueError, match=rf"X holds {value}, which is no raw count.*start from the raw counts"
+    ):
         get_counts(adata)
 
 
@@ -128,7 +139,9 @@ def test_missing_layer_and_missing_x():
 def test_log_normalized_blocks():
     counts = np.array([[1, 3, 0], [0, 0, 0], [0, 0, 5]], np.float32)
     expected = [[np.log1p(2500), np.log1p(7500), 0], [0, 0, 0], [0, 0, np.log1p(10_000)]]
-    np.testing.assert_allclose(stack(log_normalized_blocks(anndata.AnnData(counts))), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        stack(log_normalized_blocks(anndata.AnnData(counts))), expected, rtol=1e-6
+    )
 
 
 def oracle_sums(counts, index, n_genes):
@@ -153,7 +166,9 @@ def test_sums_by_gene_are_the_same_for_any_kind_of_counts(kind):
 @pytest.mark.parametrize("block_rows", [1, 4, 23, 100])
 def test_sums_by_gene_are_those_of_the_blocks(block_rows):
     blocks = row_blocks(COUNTS, block_rows)
-    np.testing.assert_array_equal(sum(sum_genes(block, INDEX, 6) for block in blocks), oracle_sums(COUNTS, INDEX, 6))
+    np.testing.assert_array_equal(
+        sum(sum_genes(block, INDEX, 6) for block in blocks), oracle_sums(COUNTS, INDEX, 6)
+    )
 
 
 def test_sums_by_gene_of_no_spots():
@@ -162,7 +177,9 @@ def test_sums_by_gene_of_no_spots():
 
 def test_sums_by_gene_do_not_overflow_the_type_of_the_counts():
     counts = np.full((300, 7), 30_000, np.int16)
-    np.testing.assert_array_equal(sum_genes(sp.csr_matrix(counts), INDEX, 6)[0], [9e6, 9e6, 0, 18e6, 9e6, 0])
+    np.testing.assert_array_equal(
+        sum_genes(sp.csr_matrix(counts), INDEX, 6)[0], [9e6, 9e6, 0, 18e6, 9e6, 0]
+    )
 
 
 @pytest.mark.parametrize("kind", ["csr", "dense", "dask"])
@@ -186,7 +203,11 @@ def test_row_blocks_hold_the_rows_in_order(kind):
 def test_row_blocks_of_a_backed_file(kind, tmp_path):
     anndata.AnnData(KINDS[kind](COUNTS)).write_h5ad(tmp_path / "a.h5ad")
     blocks = list(row_blocks(get_counts(anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")), 10))
-    assert [block.shape[0] for block in blocks] == {"csr": [10, 10, 3], "csc": [23], "dense": [3] * 7 + [2]}[kind]
+    assert [block.shape[0] for block in blocks] == {
+        "csr": [10, 10, 3],
+        "csc": [23],
+        "dense": [3] * 7 + [2],
+    }[kind]
     np.testing.assert_array_equal(stack(blocks), COUNTS)
 
 

@@ -41,7 +41,12 @@ def test_every_embedding_tells_its_model(embedded, stamp):
     tl.fuse(embedded)
     tl.predict_expression(embedded, embedded, genes=GENE)
     table = embedded.tables["table"]
-    expected = {"name": "Stamp", "class": "Stamp", "digest": stamp.digest, "vocabulary": stamp.vocabulary.digest}
+    expected = {
+        "name": "Stamp",
+        "class": "Stamp",
+        "digest": stamp.digest,
+        "vocabulary": stamp.vocabulary.digest,
+    }
     for key in ("X_stp_genes", "X_stp_images", "X_stp_fused", "stp_expression"):
         assert table.uns[key]["model"] == expected
         assert table.uns[key]["version"] == stp.__version__
@@ -84,9 +89,13 @@ def test_retrieval_refuses_a_reference_of_unknown_origin(embedded, parts):
 
 
 def test_what_concat_loses_is_an_error_that_names_the_remedy(embedded, parts, stamp):
-    with pytest.raises(ValueError, match=r"which model made obsm\['X_stp_genes_aligned'\].*uns_merge=\"same\""):
+    with pytest.raises(
+        ValueError, match=r"which model made obsm\['X_stp_genes_aligned'\].*uns_merge=\"same\""
+    ):
         tl.predict_expression(embedded, joined(parts), genes=GENE)
-    with pytest.raises(ValueError, match=r"with which vocabulary obsm\['stp_tokens'\] was made.*uns_merge=\"same\""):
+    with pytest.raises(
+        ValueError, match=r"with which vocabulary obsm\['stp_tokens'\] was made.*uns_merge=\"same\""
+    ):
         tl.embed_genes(joined(parts), stamp)
 
 

@@ -7,7 +7,15 @@ import zarr
 
 import stp
 from stp.tables.counts import count_blocks
-from stp.tables.table import as_list, begin, gene_names, get_table, get_tables, record, require
+from stp.tables.table import (
+    as_list,
+    gene_names,
+    get_table,
+    get_tables,
+    record,
+    require,
+    table_to_annotate,
+)
 
 COUNTS = np.random.default_rng(0).poisson(0.6, (23, 7)).astype(np.float32)
 
@@ -30,7 +38,9 @@ def test_a_table_on_disk_may_have_its_counts_in_a_layer(sdata, tmp_path):
     table.layers["counts"], table.X = table.X, None
     sdata.write(tmp_path / "a.zarr")
     opened = get_table(tmp_path / "a.zarr")
-    assert sum(block.sum() for block in count_blocks(opened, "counts")) == table.layers["counts"].sum()
+    assert (
+        sum(block.sum() for block in count_blocks(opened, "counts")) == table.layers["counts"].sum()
+    )
     with pytest.raises(ValueError, match=r"the table has no X; pass layer= one of \['counts'\]"):
         next(count_blocks(opened))
 
@@ -46,7 +56,9 @@ def test_get_table_refuses_other_types(data):
         get_table(data)
 
 
-@pytest.mark.parametrize("kind", ["absent", "folder", "text", "h5ad", "zarr of AnnData", "zarr array", "other table"])
+@pytest.mark.parametrize(
+    "kind", ["absent", "folder", "text", "h5ad", "zarr of AnnData", "zarr array", "other table"]
+)
 def test_a_path_that_is_no_store(kind, tmp_path, stores):
     path, adata = tmp_path / "x", anndata.AnnData(COUNTS)
     make = {
@@ -67,8 +79,8 @@ def test_a_path_that_is_no_store(kind, tmp_path, stores):
 
 
 def test_begin_copies_only_if_asked(adata):
-    assert begin(adata, "table", copy=False) is adata
-    copied = begin(adata, "table", copy=True)
+    assert table_to_annotate(adata, "table", copy=False) is adata
+    copied = table_to_annotate(adata, "table", copy=True)
     assert copied is not adata
     assert copied.obs_names.equals(adata.obs_names)
 
@@ -77,11 +89,13 @@ def test_copy_of_a_backed_table_is_refused(adata, tmp_path):
     adata.write_h5ad(tmp_path / "a.h5ad")
     backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
     with pytest.raises(ValueError, match=r"copy=True on a backed AnnData .*\.to_memory\(\)"):
-        begin(backed, "table", copy=True)
-    assert begin(backed, "table", copy=False) is backed
+        table_to_annotate(backed, "table", copy=True)
+    assert table_to_annotate(backed, "table", copy=False) is backed
 
 
-@pytest.mark.parametrize("names", ["EPCAM", ["EPCAM"], ("EPCAM",), pd.Index(["EPCAM"]), np.array(["EPCAM"])])
+@pytest.mark.parametrize(
+    "names", ["EPCAM", ["EPCAM"], ("EPCAM",), pd.Index(["EPCAM"]), np.array(["EPCAM"])]
+)
 def test_one_name_is_a_list_of_one(names):
     assert as_list(names) == ["EPCAM"]
 
@@ -131,7 +145,9 @@ def test_a_record_replaces_the_one_before(adata):
 
 @pytest.mark.parametrize("ending", ["h5ad", "zarr"])
 def test_a_record_keeps_dataframes(ending, tmp_path):
-    frame = pd.DataFrame({"rule": ["symbol", "alias"], "umis": [0.5, 0.25]}, index=pd.Index(["A", "B"], name="gene"))
+    frame = pd.DataFrame(
+        {"rule": ["symbol", "alias"], "umis": [0.5, 0.25]}, index=pd.Index(["A", "B"], name="gene")
+    )
     adata = anndata.AnnData(COUNTS)
     record(adata, "stp", {}, rules=frame, none=frame[:0])
     assert adata.uns["stp"]["rules"] is frame
@@ -154,7 +170,9 @@ def test_get_tables_labels_one_or_several(adata, sdata, stores, tmp_path):
     ]
     adata.write_h5ad(tmp_path / "mine.h5ad")
     backed = anndata.read_h5ad(tmp_path / "mine.h5ad", backed="r")
-    assert [(label, table is backed) for label, table in get_tables(backed)] == [("mine.h5ad", True)]
+    assert [(label, table is backed) for label, table in get_tables(backed)] == [
+        ("mine.h5ad", True)
+    ]
 
 
 def test_get_tables_opens_one_at_a_time(adata):
@@ -186,14 +204,20 @@ def test_gene_names_come_from_gene_ids_where_these_are_ensembl_ids():
 
 
 @pytest.mark.parametrize(
-    "column", [["1", "2", "3"], [1, 2, 3], [IDS[0], "", ""], ["", "", ""], [None, np.nan, None]], ids=str
+    "column",
+    [["1", "2", "3"], [1, 2, 3], [IDS[0], "", ""], ["", "", ""], [None, np.nan, None]],
+    ids=str,
 )
 def test_gene_names_are_var_names_where_gene_ids_hold_anything_else(column):
     assert gene_names(named(gene_ids=column)).tolist() == ["EPCAM", "KRT8", "ERBB2"]
 
 
 def test_gene_names_are_var_names_by_default():
-    assert gene_names(named()).tolist() == gene_names(named(other=IDS)).tolist() == ["EPCAM", "KRT8", "ERBB2"]
+    assert (
+        gene_names(named()).tolist()
+        == gene_names(named(other=IDS)).tolist()
+        == ["EPCAM", "KRT8", "ERBB2"]
+    )
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA, ""])

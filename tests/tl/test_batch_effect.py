@@ -17,26 +17,39 @@ def slides():
     images[:, 0] += 5 * (slide // 2)
     images[3] = np.nan
     obs = pd.DataFrame(
-        {"slide": slide.astype(str), "patient": (slide // 2).astype(str)}, index=list(map(str, range(n)))
+        {"slide": slide.astype(str), "patient": (slide // 2).astype(str)},
+        index=list(map(str, range(n))),
     )
     obs["label"] = np.where(label, "tumor", "stroma")
     obs.loc["0", "label"] = ""
-    return anndata.AnnData(np.zeros((n, 1), np.float32), obs=obs, obsm={"X_stp_genes": genes, "X_stp_images": images})
+    return anndata.AnnData(
+        np.zeros((n, 1), np.float32), obs=obs, obsm={"X_stp_genes": genes, "X_stp_images": images}
+    )
 
 
 def test_batches_are_read_beside_biology(slides, tmp_path):
     tl.batch_effect(slides, "patient", label_key="label", slide_key="slide")
     scores = slides.uns["stp_batch_effect"]["scores"]
     assert list(scores.index) == ["X_stp_genes", "X_stp_images"]
-    assert scores.loc["X_stp_genes", "batch_accuracy"] < 0.7 < scores.loc["X_stp_images", "batch_accuracy"]
-    assert scores.loc["X_stp_images", "label_accuracy"] < 0.7 < scores.loc["X_stp_genes", "label_accuracy"]
+    assert (
+        scores.loc["X_stp_genes", "batch_accuracy"]
+        < 0.7
+        < scores.loc["X_stp_images", "batch_accuracy"]
+    )
+    assert (
+        scores.loc["X_stp_images", "label_accuracy"]
+        < 0.7
+        < scores.loc["X_stp_genes", "label_accuracy"]
+    )
     slides.write_h5ad(tmp_path / "a.h5ad")
     back = anndata.read_h5ad(tmp_path / "a.h5ad").uns["stp_batch_effect"]["scores"]
     pd.testing.assert_frame_equal(back, scores)
 
 
 def test_only_batches_where_no_label_is_named(slides):
-    found = tl.batch_effect(slides, "slide", use_reps="X_stp_genes", copy=True).uns["stp_batch_effect"]["scores"]
+    found = tl.batch_effect(slides, "slide", use_reps="X_stp_genes", copy=True).uns[
+        "stp_batch_effect"
+    ]["scores"]
     expected = metrics.batch_effect(slides.obsm["X_stp_genes"], slides.obs["slide"].to_numpy())
     assert found.loc["X_stp_genes"].to_dict() == expected
     assert "stp_batch_effect" not in slides.uns
@@ -49,7 +62,9 @@ def test_spots_without_a_patient_or_a_slide_are_left_out(slides, missing):
     tl.batch_effect(slides, "patient", **how)
     rest = slides[~slides.obs_names.isin(["5", "6"])].copy()
     tl.batch_effect(rest, "patient", **how)
-    pd.testing.assert_frame_equal(*(one.uns["stp_batch_effect"]["scores"] for one in (slides, rest)))
+    pd.testing.assert_frame_equal(
+        *(one.uns["stp_batch_effect"]["scores"] for one in (slides, rest))
+    )
 
 
 @pytest.mark.parametrize(

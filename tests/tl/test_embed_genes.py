@@ -31,7 +31,9 @@ def test_results_are_those_of_the_model_row_by_row(table, stamp):
         with torch.no_grad():
             expected = stamp.encode_genes(tokens[row : row + 1])
         for key, output in zip(KEYS, expected, strict=True):
-            np.testing.assert_allclose(table.obsm[key][row], output[0].numpy(), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                table.obsm[key][row], output[0].numpy(), rtol=1e-4, atol=1e-5
+            )
     for key in KEYS:
         assert (table.obsm[key].dtype, table.obsm[key].shape) == (np.float32, (100, 32))
 
@@ -61,7 +63,9 @@ def test_results_follow_the_order_of_the_table(table, stamp):
     shuffled = table[order].copy()
     tl.embed_genes(table, stamp)
     tl.embed_genes(shuffled, stamp)
-    np.testing.assert_allclose(shuffled.obsm["X_stp_genes"], table.obsm["X_stp_genes"][order], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        shuffled.obsm["X_stp_genes"], table.obsm["X_stp_genes"][order], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_gene_encoder_gives_features_only(table, stamp):
@@ -84,12 +88,20 @@ def test_parameters_are_recorded(table, stamp):
     assert table.uns["X_stp_genes"] == {
         "params": {"tokens_key": "stp_tokens", "precision": "fp32"},
         "version": stp.__version__,
-        "model": {"name": "Stamp", "class": "Stamp", "digest": stamp.digest, "vocabulary": vocabulary},
+        "model": {
+            "name": "Stamp",
+            "class": "Stamp",
+            "digest": stamp.digest,
+            "vocabulary": vocabulary,
+        },
     }
 
 
 def test_keys_are_those_given(table, stamp):
-    table.obsm["my_tokens"], table.uns["my_tokens"] = table.obsm.pop("stp_tokens"), table.uns.pop("stp_tokens")
+    table.obsm["my_tokens"], table.uns["my_tokens"] = (
+        table.obsm.pop("stp_tokens"),
+        table.uns.pop("stp_tokens"),
+    )
     tl.embed_genes(table, stamp, tokens_key="my_tokens", key_added="mine")
     assert {"mine", "mine_aligned"} <= set(table.obsm) and not {*KEYS} & set(table.obsm)
     assert table.uns["mine"]["params"]["tokens_key"] == "my_tokens"
@@ -97,7 +109,11 @@ def test_keys_are_those_given(table, stamp):
 
 def test_copy_leaves_the_original(table, stamp):
     result = tl.embed_genes(table, stamp, copy=True)
-    assert {*KEYS} <= set(result.obsm) and not {*KEYS} & set(table.obsm) and "X_stp_genes" not in table.uns
+    assert (
+        {*KEYS} <= set(result.obsm)
+        and not {*KEYS} & set(table.obsm)
+        and "X_stp_genes" not in table.uns
+    )
 
 
 def test_spatialdata_is_annotated_in_its_table(sdata, stamp):
@@ -105,7 +121,9 @@ def test_spatialdata_is_annotated_in_its_table(sdata, stamp):
     copied = tl.embed_genes(sdata, stamp, copy=True)
     assert "X_stp_genes" not in sdata.tables["table"].obsm
     tl.embed_genes(sdata, stamp)
-    np.testing.assert_array_equal(sdata.tables["table"].obsm["X_stp_genes"], copied.obsm["X_stp_genes"])
+    np.testing.assert_array_equal(
+        sdata.tables["table"].obsm["X_stp_genes"], copied.obsm["X_stp_genes"]
+    )
 
 
 def test_model_is_left_as_it_was(table, stamp):
@@ -132,13 +150,18 @@ def test_progress_is_silent_off_a_terminal(table, stamp, capfd):
 
 
 def test_missing_tokens_name_the_call(adata, stamp):
-    with pytest.raises(KeyError, match=r"obsm\['stp_tokens'\] is missing; run stp\.tl\.tokenize\(adata, model\) first"):
+    with pytest.raises(
+        KeyError,
+        match=r"obsm\['stp_tokens'\] is missing; run stp\.tl\.tokenize\(adata, model\) first",
+    ):
         tl.embed_genes(adata, stamp)
 
 
 def test_tokens_whose_vocabulary_was_lost_are_refused(table, stamp):
     del table.uns["stp_tokens"]
-    with pytest.raises(ValueError, match=r'with which vocabulary obsm\[\'stp_tokens\'\] .*uns_merge="same"'):
+    with pytest.raises(
+        ValueError, match=r'with which vocabulary obsm\[\'stp_tokens\'\] .*uns_merge="same"'
+    ):
         tl.embed_genes(table, stamp)
     assert not {*KEYS} & set(table.obsm)
 
@@ -146,7 +169,10 @@ def test_tokens_whose_vocabulary_was_lost_are_refused(table, stamp):
 def test_tokens_of_another_vocabulary_are_refused(table, stamp, vocabulary):
     with pytest.warns(UserWarning, match="no counts"):
         tl.tokenize(table, vocabulary.fit(table), context_length=32)
-    with pytest.raises(ValueError, match=r"another vocabulary than the model's; run stp\.tl\.tokenize\(adata, model\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"another vocabulary than the model's; run stp\.tl\.tokenize\(adata, model\)",
+    ):
         tl.embed_genes(table, stamp)
     assert not {*KEYS} & set(table.obsm)
 
@@ -164,5 +190,8 @@ def test_unknown_precision_is_refused(table, stamp):
 
 def test_tokens_that_were_cut_shorter_than_the_model_reads_are_said_aloud(adata, stamp):
     tl.tokenize(adata, stamp, context_length=8)
-    with pytest.warns(UserWarning, match="only the first 8 genes were kept, and the model reads 32; run stp.tl.token"):
+    with pytest.warns(
+        UserWarning,
+        match="only the first 8 genes were kept, and the model reads 32; run stp.tl.token",
+    ):
         tl.embed_genes(adata, stamp)

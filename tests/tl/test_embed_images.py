@@ -107,7 +107,9 @@ def test_rows_are_joined_by_instance_and_follow_the_table(sdata, stamp):
     rows = np.random.default_rng(0).permutation(100)[:60]
     sdata.tables["table"] = table_of(sdata)[rows].copy()
     tl.embed_images(sdata, stamp)
-    np.testing.assert_allclose(table_of(sdata).obsm["X_stp_images"], expected[rows], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        table_of(sdata).obsm["X_stp_images"], expected[rows], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_spots_at_the_border_are_flagged_and_padded_with_white(adata, image, native):
@@ -121,12 +123,17 @@ def test_spots_at_the_border_are_flagged_and_padded_with_white(adata, image, nat
     patch[0, :, 6:] = image[284:316, :26]
     with torch.no_grad():
         expected = native(torch.from_numpy(patch))[0].numpy()
-    np.testing.assert_allclose(table_of(sdata).obsm["X_stp_images"][0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        table_of(sdata).obsm["X_stp_images"][0], expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_table_over_two_slides_is_embedded_slide_by_slide(adata, image, stamp):
     pictures = {"one": image, "two": 255 - image}
-    one, two = (io.from_anndata(adata, pixels, um_per_px=1.0, name=name) for name, pixels in pictures.items())
+    one, two = (
+        io.from_anndata(adata, pixels, um_per_px=1.0, name=name)
+        for name, pixels in pictures.items()
+    )
     for single in (one, two):
         tl.embed_images(single, stamp)
     expected = np.concatenate([table_of(single).obsm["X_stp_images"] for single in (one, two)])
@@ -135,7 +142,9 @@ def test_a_table_over_two_slides_is_embedded_slide_by_slide(adata, image, stamp)
     both = spatialdata.concatenate([one, two], concatenate_tables=True)
     both.tables["table"] = table_of(both)[::-1].copy()
     tl.embed_images(both, stamp)  # both share a coordinate system
-    np.testing.assert_allclose(table_of(both).obsm["X_stp_images"], expected[::-1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        table_of(both).obsm["X_stp_images"], expected[::-1], rtol=1e-4, atol=1e-5
+    )
     regions = table_of(both).uns["X_stp_images"]["params"]["regions"]
     keys = {region: origin["image_key"] for region, origin in regions.items()}
     assert keys == {"one": "one_full_image", "two": "two_full_image"}
@@ -143,9 +152,17 @@ def test_a_table_over_two_slides_is_embedded_slide_by_slide(adata, image, stamp)
 
 def test_copy_returns_the_table_and_leaves_the_original(sdata, stamp):
     result = tl.embed_images(sdata, stamp, copy=True, key_added="mine")
-    assert {"mine", "mine_aligned"} <= set(result.obsm) and "mine_inside" in result.obs and "mine" in result.uns
+    assert (
+        {"mine", "mine_aligned"} <= set(result.obsm)
+        and "mine_inside" in result.obs
+        and "mine" in result.uns
+    )
     original = table_of(sdata)
-    assert not {"mine", "mine_aligned", "mine_inside"} & {*original.obsm, *original.obs, *original.uns}
+    assert not {"mine", "mine_aligned", "mine_inside"} & {
+        *original.obsm,
+        *original.obs,
+        *original.uns,
+    }
 
 
 def test_another_table_is_annotated(sdata, stamp):
@@ -165,21 +182,29 @@ def test_an_anndata_is_refused_with_the_remedy(adata, stamp):
 
 def test_a_missing_image_is_refused(sdata, stamp):
     del sdata.images["slide_full_image"]
-    with pytest.raises(KeyError, match=r"has no image; stp\.io\.from_anndata\(adata, image\) adds one"):
+    with pytest.raises(
+        KeyError, match=r"has no image; stp\.io\.from_anndata\(adata, image\) adds one"
+    ):
         tl.embed_images(sdata, stamp)
 
 
 def test_an_image_of_another_name_is_refused(sdata, stamp):
-    with pytest.raises(KeyError, match=r"no image 'hires'; pass image_key= one of \['slide_full_image'\]"):
+    with pytest.raises(
+        KeyError, match=r"no image 'hires'; pass image_key= one of \['slide_full_image'\]"
+    ):
         tl.embed_images(sdata, stamp, image_key="hires")
 
 
 def test_several_images_are_listed(sdata, stamp):
     sdata.images["second"] = sdata.images["slide_full_image"]
-    with pytest.raises(ValueError, match=r"several images fit .* one of \['slide_full_image', 'second'\]"):
+    with pytest.raises(
+        ValueError, match=r"several images fit .* one of \['slide_full_image', 'second'\]"
+    ):
         tl.embed_images(sdata, stamp)
     tl.embed_images(sdata, stamp, image_key="second")
-    assert table_of(sdata).uns["X_stp_images"]["params"]["regions"]["slide"]["image_key"] == "second"
+    assert (
+        table_of(sdata).uns["X_stp_images"]["params"]["regions"]["slide"]["image_key"] == "second"
+    )
 
 
 @pytest.fixture
@@ -195,7 +220,10 @@ def test_no_physical_scale_is_refused_unless_given(unscaled, sdata, stamp):
     with pytest.raises(ValueError, match="no physical scale: pass um_per_px="):
         tl.embed_images(unscaled, stamp)
     tl.embed_images(unscaled, stamp, um_per_px=1.0)
-    assert table_of(unscaled).uns["X_stp_images"]["params"]["regions"]["slide"]["scale_source"] == "um_per_px"
+    assert (
+        table_of(unscaled).uns["X_stp_images"]["params"]["regions"]["slide"]["scale_source"]
+        == "um_per_px"
+    )
 
 
 def test_scales_that_contradict_each_other_are_refused(sdata, stamp):

@@ -7,27 +7,41 @@ from scipy.sparse import csr_matrix
 from stp import tl
 from stp.models import Stamp, StampConfig
 
-SETS = {"EPITHELIUM": ["EPCAM", "KRT8", "KRT18", "ERBB2"], "STROMA": ["COL1A1", "COL1A2", "DCN", "LUM"]}
+SETS = {
+    "EPITHELIUM": ["EPCAM", "KRT8", "KRT18", "ERBB2"],
+    "STROMA": ["COL1A1", "COL1A2", "DCN", "LUM"],
+}
 
 
 @pytest.fixture
 def stamp(tiny_config, vocabulary):
     """A Stamp of pathways alone, standardized on nothing."""
-    config = StampConfig(None, tiny_config.image, 32, {name: len(genes) for name, genes in SETS.items()})
+    config = StampConfig(
+        None, tiny_config.image, 32, {name: len(genes) for name, genes in SETS.items()}
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Stamp(config, vocabulary).eval()
     genes = [vocabulary.encode(names) for names in SETS.values()]
-    model.pathway_encoder.fit(genes, [np.array([[1.0, 1.0], [3.0, 5.0]], np.float32)])  # means 2, 3; deviations 1, 2
+    model.pathway_encoder.fit(
+        genes, [np.array([[1.0, 1.0], [3.0, 5.0]], np.float32)]
+    )  # means 2, 3; deviations 1, 2
     return model
 
 
 def test_activities_by_hand(adata, stamp):
     tl.embed_pathways(adata, stamp)
     logs = np.log1p(adata.to_df().div(adata.to_df().sum(axis=1), axis=0) * 1e4)
-    expected = [(logs[SETS["EPITHELIUM"]].mean(axis=1) - 2), (logs[SETS["STROMA"]].mean(axis=1) - 3) / 2]
-    np.testing.assert_allclose(adata.obsm["X_stp_pathways"], np.column_stack(expected), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(adata.obsm["X_stp_pathways_aligned"], axis=1), 1, rtol=1e-5)
+    expected = [
+        (logs[SETS["EPITHELIUM"]].mean(axis=1) - 2),
+        (logs[SETS["STROMA"]].mean(axis=1) - 3) / 2,
+    ]
+    np.testing.assert_allclose(
+        adata.obsm["X_stp_pathways"], np.column_stack(expected), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        np.linalg.norm(adata.obsm["X_stp_pathways_aligned"], axis=1), 1, rtol=1e-5
+    )
     said = adata.uns["X_stp_pathways"]
     assert list(said["sets"]) == list(SETS)
     assert said["measured"].tolist() == [1, 1]
@@ -73,7 +87,9 @@ def test_results_survive_h5ad(adata, stamp, tmp_path):
 
 def test_a_model_without_pathways_is_refused(adata, tiny_config, vocabulary, stamp):
     genes = Stamp(tiny_config, vocabulary)
-    with pytest.raises(ValueError, match=r"this Stamp knows no pathways; align a Stamp with AlignConfig\(targets="):
+    with pytest.raises(
+        ValueError, match=r"this Stamp knows no pathways; align a Stamp with AlignConfig\(targets="
+    ):
         tl.embed_pathways(adata, genes)
     with pytest.raises(ValueError, match="no pathways"):
         genes.encode_pathways(torch.zeros(1, 2))

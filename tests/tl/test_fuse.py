@@ -17,9 +17,14 @@ def table(adata, made_by):
 def test_fuse_concatenates(table):
     assert tl.fuse(table) is None
     fused = table.obsm["X_stp_fused"]
-    np.testing.assert_array_equal(fused, np.hstack([table.obsm["X_stp_genes"], table.obsm["X_stp_images"]]))
+    np.testing.assert_array_equal(
+        fused, np.hstack([table.obsm["X_stp_genes"], table.obsm["X_stp_images"]])
+    )
     assert fused.dtype == np.float32
-    assert table.uns["X_stp_fused"]["params"] == {"use_reps": ["X_stp_genes", "X_stp_images"], "scale": False}
+    assert table.uns["X_stp_fused"]["params"] == {
+        "use_reps": ["X_stp_genes", "X_stp_images"],
+        "scale": False,
+    }
 
 
 def test_scale_gives_each_block_a_mean_norm_of_one(table):
@@ -52,19 +57,29 @@ def test_one_rep_may_be_given_as_it_is(table):
 
 def test_copy_leaves_the_original(table):
     result = tl.fuse(table, copy=True)
-    assert "X_stp_fused" in result.obsm and "X_stp_fused" not in table.obsm and "X_stp_fused" not in table.uns
+    assert (
+        "X_stp_fused" in result.obsm
+        and "X_stp_fused" not in table.obsm
+        and "X_stp_fused" not in table.uns
+    )
 
 
 def test_spatialdata_is_annotated_in_its_table(embedded):
     copied = tl.fuse(embedded, copy=True)
     tl.fuse(embedded)
     obsm = embedded.tables["table"].obsm
-    np.testing.assert_array_equal(obsm["X_stp_fused"], np.hstack([obsm["X_stp_genes"], obsm["X_stp_images"]]))
+    np.testing.assert_array_equal(
+        obsm["X_stp_fused"], np.hstack([obsm["X_stp_genes"], obsm["X_stp_images"]])
+    )
     np.testing.assert_array_equal(copied.obsm["X_stp_fused"], obsm["X_stp_fused"])
 
 
-@pytest.mark.parametrize(("missing", "call"), [("genes", r"embed_genes\(adata, model\)"), ("images", "embed_images")])
+@pytest.mark.parametrize(
+    ("missing", "call"), [("genes", r"embed_genes\(adata, model\)"), ("images", "embed_images")]
+)
 def test_a_missing_embedding_names_the_call(table, missing, call):
     del table.obsm[f"X_stp_{missing}"]
-    with pytest.raises(KeyError, match=rf"obsm\['X_stp_{missing}'\] is missing; run stp\.tl\.{call}"):
+    with pytest.raises(
+        KeyError, match=rf"obsm\['X_stp_{missing}'\] is missing; run stp\.tl\.{call}"
+    ):
         tl.fuse(table)

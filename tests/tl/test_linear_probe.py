@@ -16,7 +16,8 @@ def make(n=180, gap=4.0, n_slides=3, classes=("a", "b", "c")):
     labels = np.array(classes, dtype=object)[codes]
     labels[:5], labels[5:10] = "", np.nan
     obs = pd.DataFrame(
-        {"label": labels, "slide": [f"s{i % n_slides}" for i in range(n)]}, index=[str(i) for i in range(n)]
+        {"label": labels, "slide": [f"s{i % n_slides}" for i in range(n)]},
+        index=[str(i) for i in range(n)],
     )
     adata = anndata.AnnData(np.zeros((n, 1), np.float32), obs=obs, obsm={"X_stp_images": features})
     adata.uns["truth"] = np.array(classes)[codes]
@@ -30,7 +31,9 @@ def test_a_class_in_the_features_is_read(tmp_path):
     adata = make()
     tl.linear_probe(adata, "label", group_key="slide", **FAST)
     found, details = adata.obs["stp_probe"], adata.uns["stp_probe"]
-    assert found[:10].isna().all() and found[10:].notna().all(), "spots without a label are left out"
+    assert found[:10].isna().all() and found[10:].notna().all(), (
+        "spots without a label are left out"
+    )
     assert (found[10:] == adata.uns["truth"][10:]).mean() > 0.9
     scores = details["scores"]
     assert list(scores.index) == ["s0", "s1", "s2"]
@@ -55,14 +58,18 @@ def test_spots_without_a_group_are_no_group(missing):
     assert list(adata.uns["stp_probe"]["scores"].index) == ["s0", "s1", "s2"]
     assert np.flatnonzero(adata.obs["stp_probe"].isna()).tolist() == [*range(10), 20, 21]
     adata.obs["slide"] = missing
-    with pytest.raises(ValueError, match=r"no spot has all of obs\['label'\], obs\['slide'\], obsm\['X_stp_images'"):
+    with pytest.raises(
+        ValueError, match=r"no spot has all of obs\['label'\], obs\['slide'\], obsm\['X_stp_images'"
+    ):
         tl.linear_probe(adata, "label", group_key="slide")
 
 
 def test_noise_is_not_read():
     adata = make(gap=0.0)
     tl.linear_probe(adata, "label", group_key="slide", **FAST)
-    assert adata.uns["stp_probe"]["scores"]["balanced_accuracy"].mean() == pytest.approx(1 / 3, abs=0.1)
+    assert adata.uns["stp_probe"]["scores"]["balanced_accuracy"].mean() == pytest.approx(
+        1 / 3, abs=0.1
+    )
 
 
 def test_a_spot_is_predicted_by_a_probe_that_never_saw_its_slide():
@@ -78,7 +85,9 @@ def test_a_spot_is_predicted_by_a_probe_that_never_saw_its_slide():
 
 def test_random_folds_within_a_slide_are_the_same_for_a_seed():
     adata = make(gap=1.0)
-    one, two, other = (tl.linear_probe(adata, "label", n_folds=4, seed=s, copy=True, **FAST) for s in (0, 0, 1))
+    one, two, other = (
+        tl.linear_probe(adata, "label", n_folds=4, seed=s, copy=True, **FAST) for s in (0, 0, 1)
+    )
     assert "stp_probe" not in adata.uns
     assert list(one.uns["stp_probe"]["scores"].index) == ["0", "1", "2", "3"]
     pd.testing.assert_series_equal(one.obs["stp_probe"], two.obs["stp_probe"])
@@ -98,7 +107,9 @@ def test_training_stops_when_the_held_out_loss_no_longer_falls(monkeypatch):
     steps = []
     adam_step = tl._probe.torch.optim.Adam.step
     monkeypatch.setattr(
-        tl._probe.torch.optim.Adam, "step", lambda self, *a, **k: steps.append(1) or adam_step(self, *a, **k)
+        tl._probe.torch.optim.Adam,
+        "step",
+        lambda self, *a, **k: steps.append(1) or adam_step(self, *a, **k),
     )
     for noisy, early in ((True, True), (False, False)):
         adata = make(gap=0.0 if noisy else 4.0)
@@ -123,16 +134,45 @@ def of_regions(adata):
 @pytest.mark.parametrize(
     ("change", "how", "error", "message"),
     [
-        (lambda a: a.obs.pop("label"), {}, KeyError, r"obs\['label'\] is missing; pass label_key= one of"),
-        (lambda a: a.obsm.pop("X_stp_images"), {}, KeyError, r"run stp\.tl\.embed_images\(sdata, model\) first"),
-        (one_class, {}, ValueError, r"all labels are 'a' in obs\['label'\]; a probe needs two classes"),
+        (
+            lambda a: a.obs.pop("label"),
+            {},
+            KeyError,
+            r"obs\['label'\] is missing; pass label_key= one of",
+        ),
+        (
+            lambda a: a.obsm.pop("X_stp_images"),
+            {},
+            KeyError,
+            r"run stp\.tl\.embed_images\(sdata, model\) first",
+        ),
+        (
+            one_class,
+            {},
+            ValueError,
+            r"all labels are 'a' in obs\['label'\]; a probe needs two classes",
+        ),
         (no_label, {}, ValueError, r"no spot has a label in obs\['label'\]"),
         (lambda a: None, {"n_folds": 200}, ValueError, "fewer than 200 folds"),
         (lambda a: None, {"group_key": "patient"}, KeyError, r"obs\['patient'\] is missing"),
-        (of_regions, {}, ValueError, r"of 3 slides; give group_key=, so that no slide is in both sides"),
+        (
+            of_regions,
+            {},
+            ValueError,
+            r"of 3 slides; give group_key=, so that no slide is in both sides",
+        ),
         (of_regions, {"group_key": "block"}, ValueError, "slide 's0' is in both sides of a split"),
     ],
-    ids=["label", "features", "one class", "no label", "folds", "group", "slides without groups", "slide cut"],
+    ids=[
+        "label",
+        "features",
+        "one class",
+        "no label",
+        "folds",
+        "group",
+        "slides without groups",
+        "slide cut",
+    ],
 )
 def test_the_probe_refuses(change, how, error, message):
     adata = make()

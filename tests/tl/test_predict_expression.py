@@ -51,8 +51,13 @@ def test_prediction_equals_a_slow_loop(query, reference, n_neighbors):
     assert tl.predict_expression(query, reference, n_neighbors=n_neighbors) is None
     predicted = query.obsm["stp_expression"]
     assert (predicted.dtype, predicted.shape) == (np.float32, (30, 32))
-    np.testing.assert_allclose(predicted, slow(query, reference, n_neighbors, reference.var_names), rtol=1e-4)
-    assert query.obs["stp_expression_uniform"].dtype == bool and not query.obs["stp_expression_uniform"].any()
+    np.testing.assert_allclose(
+        predicted, slow(query, reference, n_neighbors, reference.var_names), rtol=1e-4
+    )
+    assert (
+        query.obs["stp_expression_uniform"].dtype == bool
+        and not query.obs["stp_expression_uniform"].any()
+    )
 
 
 def test_fifty_neighbors_are_the_default(query, reference):
@@ -64,7 +69,9 @@ def test_fifty_neighbors_are_the_default(query, reference):
 def test_genes_are_those_asked_for_in_their_order(query, reference):
     genes = ["RPL3", "ERBB2", "CD3E"]
     tl.predict_expression(query, reference, genes=genes)
-    np.testing.assert_allclose(query.obsm["stp_expression"], slow(query, reference, 50, genes), rtol=1e-4)
+    np.testing.assert_allclose(
+        query.obsm["stp_expression"], slow(query, reference, 50, genes), rtol=1e-4
+    )
     assert list(query.uns["stp_expression"]["genes"]) == genes
 
 
@@ -86,9 +93,15 @@ def test_spots_without_an_embedding_are_nan(query, reference):
     query.obsm["X_stp_images_aligned"][[4, 9]] = np.nan
     tl.predict_expression(query, reference)
     lost = np.isnan(query.obsm["stp_expression"])
-    assert np.flatnonzero(lost.any(axis=1)).tolist() == np.flatnonzero(lost.all(axis=1)).tolist() == [4, 9]
+    assert (
+        np.flatnonzero(lost.any(axis=1)).tolist()
+        == np.flatnonzero(lost.all(axis=1)).tolist()
+        == [4, 9]
+    )
     others = np.delete(np.arange(30), [4, 9])
-    np.testing.assert_allclose(query.obsm["stp_expression"][others], query.obsm["all"][others], rtol=1e-5)
+    np.testing.assert_allclose(
+        query.obsm["stp_expression"][others], query.obsm["all"][others], rtol=1e-5
+    )
 
 
 def test_references_without_an_embedding_are_passed_over(query, reference):
@@ -97,7 +110,9 @@ def test_references_without_an_embedding_are_passed_over(query, reference):
     usable = reference[np.arange(100) % 3 != 0].copy()
     expected = slow(query, usable, 10, reference.var_names)
     np.testing.assert_allclose(query.obsm["stp_expression"], expected, rtol=1e-4)
-    with pytest.raises(ValueError, match="cannot retrieve 67 neighbors from 66 references; lower n_neighbors"):
+    with pytest.raises(
+        ValueError, match="cannot retrieve 67 neighbors from 66 references; lower n_neighbors"
+    ):
         tl.predict_expression(query, reference, n_neighbors=67)
 
 
@@ -125,24 +140,34 @@ def test_reference_is_left_as_it_was(query, reference):
     before = reference.copy()
     tl.predict_expression(query, reference)
     assert (before.X != reference.X).nnz == 0
-    assert all({*getattr(reference, slot)} == {*getattr(before, slot)} for slot in ("obsm", "obs", "uns"))
+    assert all(
+        {*getattr(reference, slot)} == {*getattr(before, slot)} for slot in ("obsm", "obs", "uns")
+    )
 
 
 def test_copy_leaves_the_original(query, reference):
     result = tl.predict_expression(query, reference, copy=True)
     assert "stp_expression" in result.obsm and "stp_expression_uniform" in result.obs
-    assert "stp_expression" not in query.obsm and "stp_expression" not in query.uns and {*query.obs} == {"n"}
+    assert (
+        "stp_expression" not in query.obsm
+        and "stp_expression" not in query.uns
+        and {*query.obs} == {"n"}
+    )
 
 
 def test_spatialdata_on_both_sides(embedded):
     table = embedded.tables["table"].copy()
     tl.predict_expression(embedded, embedded, genes=["LUM"])
     tl.predict_expression(table, table, genes=["LUM"])
-    np.testing.assert_array_equal(embedded.tables["table"].obsm["stp_expression"], table.obsm["stp_expression"])
+    np.testing.assert_array_equal(
+        embedded.tables["table"].obsm["stp_expression"], table.obsm["stp_expression"]
+    )
 
 
 def test_a_missing_gene_is_refused(query, reference):
-    with pytest.raises(KeyError, match=r"2 genes are not in the reference, e\.g\. \['NOPE', 'NEITHER'\]"):
+    with pytest.raises(
+        KeyError, match=r"2 genes are not in the reference, e\.g\. \['NOPE', 'NEITHER'\]"
+    ):
         tl.predict_expression(query, reference, genes=["ERBB2", "NOPE", "NEITHER"])
     assert "stp_expression" not in query.obsm
 
@@ -156,7 +181,9 @@ def test_a_missing_gene_is_refused(query, reference):
 )
 def test_a_missing_embedding_names_the_call(query, reference, side, key, call):
     del {"query": query, "reference": reference}[side].obsm[key]
-    with pytest.raises(KeyError, match=rf"obsm\['{key}'\] (of reference 0 )?is missing; run {call} first"):
+    with pytest.raises(
+        KeyError, match=rf"obsm\['{key}'\] (of reference 0 )?is missing; run {call} first"
+    ):
         tl.predict_expression(query, reference)
 
 
@@ -169,13 +196,17 @@ def test_log_counts_in_the_reference_are_refused(query, reference):
 
 @pytest.mark.parametrize("n_neighbors", [0, 101])
 def test_impossible_numbers_of_neighbors_are_refused(query, reference, n_neighbors):
-    with pytest.raises(ValueError, match=f"cannot retrieve {n_neighbors} neighbors from 100 references"):
+    with pytest.raises(
+        ValueError, match=f"cannot retrieve {n_neighbors} neighbors from 100 references"
+    ):
         tl.predict_expression(query, reference, n_neighbors=n_neighbors)
 
 
 def test_no_query_with_an_embedding_is_refused(query, reference):
     query.obsm["X_stp_images_aligned"][:] = np.nan
-    with pytest.raises(ValueError, match=r"no spot has an embedding in obsm\['X_stp_images_aligned'\]"):
+    with pytest.raises(
+        ValueError, match=r"no spot has an embedding in obsm\['X_stp_images_aligned'\]"
+    ):
         tl.predict_expression(query, reference)
 
 
@@ -186,9 +217,13 @@ def test_references_in_parts_are_one(query, reference):
     tl.predict_expression(query, reference, key_added="whole")
     tl.predict_expression(query, [reference[:30].copy(), reference[30:].copy()])
     for key in ("", "_uncertainty", "_similarity"):
-        np.testing.assert_allclose(query.obsm[f"stp_expression{key}"], query.obsm[f"whole{key}"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            query.obsm[f"stp_expression{key}"], query.obsm[f"whole{key}"], rtol=1e-5, atol=1e-6
+        )
     for key in ("spot", "row"):
-        used = [query.uns[name]["references"][key].to_numpy() for name in ("whole", "stp_expression")]
+        used = [
+            query.uns[name]["references"][key].to_numpy() for name in ("whole", "stp_expression")
+        ]
         index = [query.obsm[f"{name}_neighbors"] for name in ("whole", "stp_expression")]
         assert (used[0][index[0]] == used[1][index[1]]).all() == (key == "spot")
 
@@ -200,12 +235,19 @@ def test_provenance_uncertainty_and_similarity(query, reference):
     used = details["references"].iloc[index[0]]
     similar = reference.obsm["X_stp_genes_aligned"] @ query.obsm["X_stp_images_aligned"][0]
     best = np.argsort(-similar, kind="stable")[:4]
-    assert used["row"].tolist() == best.tolist() and used["spot"].tolist() == reference.obs_names[best].tolist()
+    assert (
+        used["row"].tolist() == best.tolist()
+        and used["spot"].tolist() == reference.obs_names[best].tolist()
+    )
     assert used["slide"].tolist() == reference.obs["section"].iloc[best].tolist()
-    assert set(details["references"].index[index.ravel()]) == set(details["references"].index), "only what was used"
+    assert set(details["references"].index[index.ravel()]) == set(details["references"].index), (
+        "only what was used"
+    )
     np.testing.assert_allclose(query.obsm["stp_expression_similarity"][0], similar[best], rtol=1e-5)
     counts = reference.X.toarray()
-    lum = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)[best, list(reference.var_names).index("LUM")]
+    lum = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)[
+        best, list(reference.var_names).index("LUM")
+    ]
     weight = similar[best] / similar[best].sum()
     spread = np.sqrt(weight @ (lum - weight @ lum) ** 2)
     np.testing.assert_allclose(query.obsm["stp_expression_uncertainty"][0, 0], spread, rtol=1e-4)
@@ -235,7 +277,9 @@ def test_a_store_on_disk_is_read_in_blocks(query, reference, made_by, tmp_path, 
     tl.predict_expression(query, sdata, genes=["LUM"], key_added="memory")
     read = []
     plain = zarr.Array.__getitem__
-    monkeypatch.setattr(zarr.Array, "__getitem__", lambda array, where: read.append(where) or plain(array, where))
+    monkeypatch.setattr(
+        zarr.Array, "__getitem__", lambda array, where: read.append(where) or plain(array, where)
+    )
     monkeypatch.setattr("stp.tables.references.READ_ROWS", 16)
     tl.predict_expression(query, tmp_path / "a.zarr", genes=["LUM"])
     np.testing.assert_array_equal(query.obsm["stp_expression"], query.obsm["memory"])
@@ -247,12 +291,16 @@ def test_a_layer_of_other_values_is_averaged_as_it_is(query, reference):
     reference.layers["scaled"] = np.random.default_rng(0).normal(size=reference.shape)
     tl.predict_expression(query, reference, genes=["LUM"], layer="scaled", n_neighbors=1)
     assert query.uns["stp_expression"]["units"] == "layer 'scaled'"
-    rows = query.uns["stp_expression"]["references"]["row"].to_numpy()[query.obsm["stp_expression_neighbors"][:, 0]]
+    rows = query.uns["stp_expression"]["references"]["row"].to_numpy()[
+        query.obsm["stp_expression_neighbors"][:, 0]
+    ]
     expected = reference.layers["scaled"][rows, list(reference.var_names).index("LUM")]
     np.testing.assert_allclose(query.obsm["stp_expression"][:, 0], expected, rtol=1e-5)
     other = reference.copy()
     other.layers["scaled"] = other.X
-    with pytest.raises(ValueError, match="layer 'scaled' holds raw counts in some references and not in others"):
+    with pytest.raises(
+        ValueError, match="layer 'scaled' holds raw counts in some references and not in others"
+    ):
         tl.predict_expression(query, [reference, other], genes=["LUM"], layer="scaled")
 
 
@@ -261,7 +309,9 @@ def test_genes_left_out_are_the_highly_variable_ones(query, reference):
     tl.predict_expression(query, reference)
     assert set(query.uns["stp_expression"]["genes"]) == {"LUM", "CD3E"}
     del reference.var["highly_variable"]
-    with pytest.raises(KeyError, match="marks no highly variable genes that all tables measure; pass genes="):
+    with pytest.raises(
+        KeyError, match="marks no highly variable genes that all tables measure; pass genes="
+    ):
         tl.predict_expression(query, reference)
 
 
@@ -280,13 +330,20 @@ def test_bad_references_are_refused_by_name(query, reference, made_by):
         tl.predict_expression(query, [reference, other])
     other = reference.copy()
     other.var_names = [f"ENSG{i:011d}" for i in range(other.n_vars)]
-    with pytest.raises(ValueError, match=r"share no gene: reference 0 has \['EPCAM'.*reference 1 has \['ENSG0000"):
+    with pytest.raises(
+        ValueError, match=r"share no gene: reference 0 has \['EPCAM'.*reference 1 has \['ENSG0000"
+    ):
         tl.predict_expression(query, [reference, other])
     other.var_names = [*reference.var_names[:-1], "DCN"]
-    with pytest.raises(ValueError, match=r"genes of reference 1 have names twice, e\.g\. \['DCN'\]"):
+    with pytest.raises(
+        ValueError, match=r"genes of reference 1 have names twice, e\.g\. \['DCN'\]"
+    ):
         tl.predict_expression(query, [reference, other])
     del other.obsm["X_stp_genes_aligned"]
-    with pytest.raises(KeyError, match=r"obsm\['X_stp_genes_aligned'\] of reference 1 is missing; run stp\.tl\.embed"):
+    with pytest.raises(
+        KeyError,
+        match=r"obsm\['X_stp_genes_aligned'\] of reference 1 is missing; run stp\.tl\.embed",
+    ):
         tl.predict_expression(query, [reference, other])
     other.obsm["X_stp_genes_aligned"] = np.ones((100, 3), np.float32)
     with pytest.raises(ValueError, match="do not lie in one space"):

@@ -14,7 +14,9 @@ from stp.models import ExpressionHead, ExpressionHeadConfig
 @pytest.fixture
 def reference(adata, made_by):
     """Features that tell expression, but for noise."""
-    normal = sc.pp.log1p(sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True).X.toarray()
+    normal = sc.pp.log1p(
+        sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True
+    ).X.toarray()
     rng = np.random.default_rng(0)
     adata.obsm["X_stp_images"] = (normal[:, :12] @ rng.normal(size=(12, 20))).astype(np.float32)
     made_by(adata, "X_stp_images")
@@ -35,7 +37,9 @@ def test_it_is_ridge_on_standardized_principal_components(query, reference):
     normal = sc.pp.log1p(sc.pp.normalize_total(reference, target_sum=1e4, copy=True), copy=True)
     scaler = StandardScaler().fit(reference.obsm["X_stp_images"])
     pca = PCA(5).fit(scaler.transform(reference.obsm["X_stp_images"]))
-    train, test = (pca.transform(scaler.transform(a.obsm["X_stp_images"])) for a in (reference, query))
+    train, test = (
+        pca.transform(scaler.transform(a.obsm["X_stp_images"])) for a in (reference, query)
+    )
     expected = Ridge(3.0).fit(train, normal[:, genes].X.toarray()).predict(test)
     np.testing.assert_allclose(query.obsm["stp_expression"], expected, rtol=1e-3, atol=1e-3)
     assert list(get.expression(query).var_names) == genes
@@ -47,7 +51,9 @@ def test_several_references_are_one(query, reference):
     tl.regress_expression(query, reference, genes=["LUM"])
     parts = [reference[:40].copy(), reference[40:].copy()]
     tl.regress_expression(query, parts, genes=["LUM"], key_added="parts")
-    np.testing.assert_allclose(query.obsm["parts"], query.obsm["stp_expression"], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        query.obsm["parts"], query.obsm["stp_expression"], rtol=1e-3, atol=1e-3
+    )
 
 
 def test_spots_without_features_are_nan_and_teach_nothing(query, reference):
@@ -75,7 +81,9 @@ def test_nothing_of_a_retrieval_stays_beside_it(query, reference, verb):
     if verb == "regress":
         tl.regress_expression(query, reference, genes=["LUM"])
     else:
-        tl.apply_expression_head(query, ExpressionHead(ExpressionHeadConfig(20, ("LUM",), "", "0" * 64)))
+        tl.apply_expression_head(
+            query, ExpressionHead(ExpressionHeadConfig(20, ("LUM",), "", "0" * 64))
+        )
     assert {*query.obsm} == {"X_stp_images", "stp_expression"} and {*query.obs} == {"n"}
     assert not get.expression(query).layers
 
@@ -85,7 +93,9 @@ def test_bad_input(query, reference):
         tl.regress_expression(query, reference)
     narrow = reference.copy()
     narrow.obsm["X_stp_images"] = narrow.obsm["X_stp_images"][:, :7]
-    with pytest.raises(ValueError, match=r"has 20 columns, obsm\['X_stp_images'\] of the reference \{7\}"):
+    with pytest.raises(
+        ValueError, match=r"has 20 columns, obsm\['X_stp_images'\] of the reference \{7\}"
+    ):
         tl.regress_expression(query, narrow, genes=["LUM"])
     query.obsm["X_stp_images"][:] = np.nan
     with pytest.raises(ValueError, match=r"no spot of the table has obsm\['X_stp_images'\]"):

@@ -9,7 +9,14 @@ import spatialdata
 
 from stp import get, pl, tl
 
-OBSM = ("stp_tokens", "X_stp_genes", "X_stp_genes_aligned", "X_stp_images", "X_stp_images_aligned", "X_stp_fused")
+OBSM = (
+    "stp_tokens",
+    "X_stp_genes",
+    "X_stp_genes_aligned",
+    "X_stp_images",
+    "X_stp_images_aligned",
+    "X_stp_fused",
+)
 OBS = ("stp_tokens_n", "X_stp_images_inside", "stp_expression_uniform")
 UNS = ("stp_tokens", "X_stp_genes", "X_stp_images", "X_stp_fused", "stp_expression")
 
@@ -65,7 +72,10 @@ def test_what_was_read_back_is_used_as_before(annotated, stamp, through, tmp_pat
     after = through(annotated, tmp_path)
     tl.embed_genes(after, stamp, key_added="again")
     np.testing.assert_allclose(
-        after.obsm["again"][4:], annotated.tables["table"].obsm["X_stp_genes"][4:], rtol=1e-4, atol=1e-5
+        after.obsm["again"][4:],
+        annotated.tables["table"].obsm["X_stp_genes"][4:],
+        rtol=1e-4,
+        atol=1e-5,
     )
     assert list(get.expression(after).var_names) == ["ERBB2", "LUM"]
     plt.close(pl.expression(after, "LUM"))

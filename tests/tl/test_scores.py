@@ -12,7 +12,9 @@ def clustered():
     labels = np.repeat(["a", "b", ""], [40, 40, 20])
     clusters = pd.Categorical(np.where(np.arange(100) % 50 < 25, "0", "1"))
     obs = pd.DataFrame({"label": labels, "leiden": clusters}, index=[str(i) for i in range(100)])
-    return anndata.AnnData(np.zeros((100, 1), np.float32), obs=obs, obsm={"X_stp_fused": rng.normal(size=(100, 4))})
+    return anndata.AnnData(
+        np.zeros((100, 1), np.float32), obs=obs, obsm={"X_stp_fused": rng.normal(size=(100, 4))}
+    )
 
 
 def test_clusters_are_scored_where_there_are_labels(clustered, tmp_path):
@@ -26,7 +28,9 @@ def test_clusters_are_scored_where_there_are_labels(clustered, tmp_path):
     assert found["scores"] == expected
     assert len(expected) == 6 and found["n_spots"] == 79
     clustered.write_h5ad(tmp_path / "a.h5ad")
-    assert anndata.read_h5ad(tmp_path / "a.h5ad").uns["stp_cluster_scores"]["scores"] == pytest.approx(expected)
+    assert anndata.read_h5ad(tmp_path / "a.h5ad").uns["stp_cluster_scores"][
+        "scores"
+    ] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +56,10 @@ def predicted(adata):
     columns = adata.var_names.get_indexer(["LUM", "ERBB2", "RPL3"])
     adata.obsm["stp_expression"] = profiles[:, columns] * [-1, 1, 1]
     adata.obsm["stp_expression"][7] = np.nan
-    adata.uns["stp_expression"] = {"genes": np.array(["LUM", "ERBB2", "RPL3"], dtype=object), "params": {}}
+    adata.uns["stp_expression"] = {
+        "genes": np.array(["LUM", "ERBB2", "RPL3"], dtype=object),
+        "params": {},
+    }
     return adata, profiles[:, columns]
 
 
@@ -72,7 +79,9 @@ def test_expression_is_scored_on_genes_of_the_reference(predicted, tmp_path):
 def test_expression_without_measured_genes_is_refused(predicted):
     adata, _ = predicted
     reference = adata[:, adata.var_names != "LUM"].copy()
-    with pytest.raises(KeyError, match=r"1 predicted genes are not measured in reference 0, e\.g\. \['LUM'\]"):
+    with pytest.raises(
+        KeyError, match=r"1 predicted genes are not measured in reference 0, e\.g\. \['LUM'\]"
+    ):
         tl.score_expression(adata, reference)
     adata.obsm["stp_expression"][:] = np.nan
     with pytest.raises(ValueError, match="no spot has a prediction"):
@@ -85,13 +94,17 @@ def test_several_references_are_one(predicted, tmp_path):
     other.X = other.X.multiply(np.arange(1, 33)).tocsr()
     tl.score_expression(adata, [adata.copy(), other], n_genes=1, key_added="parts")
     tl.score_expression(adata, anndata.concat([adata, other], index_unique="-"), n_genes=1)
-    pd.testing.assert_frame_equal(*(adata.uns[key]["genes"] for key in ("parts", "stp_expression_scores")))
+    pd.testing.assert_frame_equal(
+        *(adata.uns[key]["genes"] for key in ("parts", "stp_expression_scores"))
+    )
 
 
 def test_a_prediction_in_other_units_is_not_scored(predicted):
     adata, _ = predicted
     adata.uns["stp_expression"]["units"] = "layer 'scaled'"
-    with pytest.raises(ValueError, match="predicted is layer 'scaled', scores are of log1p of counts per 10,000"):
+    with pytest.raises(
+        ValueError, match="predicted is layer 'scaled', scores are of log1p of counts per 10,000"
+    ):
         tl.score_expression(adata, adata.copy())
 
 
@@ -101,18 +114,27 @@ def test_genes_of_one_name_are_not_scored(predicted, label):
     reference = adata.copy()
     table = adata if label == "adata" else reference
     table.var_names = [*table.var_names[:-1], "DCN"]
-    with pytest.raises(ValueError, match=rf"genes of {label} have names twice, e\.g\. \['DCN'\]; call its var_"):
+    with pytest.raises(
+        ValueError, match=rf"genes of {label} have names twice, e\.g\. \['DCN'\]; call its var_"
+    ):
         tl.score_expression(adata, reference)
 
 
 def test_retrieval_is_scored_beside_chance():
     vectors = np.linalg.qr(np.random.default_rng(0).normal(size=(20, 20)))[0].astype(np.float32)
     adata = anndata.AnnData(np.zeros((20, 1), np.float32))
-    adata.obsm["X_stp_images_aligned"], adata.obsm["X_stp_genes_aligned"] = vectors.copy(), vectors.copy()
+    adata.obsm["X_stp_images_aligned"], adata.obsm["X_stp_genes_aligned"] = (
+        vectors.copy(),
+        vectors.copy(),
+    )
     adata.obsm["X_stp_genes_aligned"][5] = np.nan
     tl.score_retrieval(adata)
     found = adata.uns["stp_retrieval_scores"]
-    assert (found["n_spots"], found["scores"]["recall@1"], found["scores"]["chance@5"]) == (19, 1.0, 5 / 19)
+    assert (found["n_spots"], found["scores"]["recall@1"], found["scores"]["chance@5"]) == (
+        19,
+        1.0,
+        5 / 19,
+    )
     adata.obsm["X_stp_images_aligned"][:] = np.nan
     with pytest.raises(ValueError, match="no spot has both"):
         tl.score_retrieval(adata)

@@ -32,7 +32,9 @@ def with_foreign_counts(adata, share):
     column = np.zeros((adata.n_obs, 1), dtype=np.float32)
     column[0] = round(total * share / (1 - share))
     var = pd.DataFrame(index=[*adata.var_names, "UNKNOWN"])
-    return anndata.AnnData(scipy.sparse.hstack([adata.X, column], format="csr"), obs=adata.obs, var=var)
+    return anndata.AnnData(
+        scipy.sparse.hstack([adata.X, column], format="csr"), obs=adata.obs, var=var
+    )
 
 
 def test_tokens_are_genes_by_count_over_mean(adata, vocabulary):
@@ -79,7 +81,9 @@ def test_the_default_context_is_the_papers(adata, vocabulary):
     assert adata.obsm["stp_tokens"].shape == (100, 1500)
 
 
-@pytest.mark.parametrize("kind", ["vocabulary", "stamp", "gene encoder", "parquet", "folder", "str"])
+@pytest.mark.parametrize(
+    "kind", ["vocabulary", "stamp", "gene encoder", "parquet", "folder", "str"]
+)
 def test_vocabulary_comes_from_itself_a_model_or_a_path(adata, vocabulary, stamp, kind, tmp_path):
     tl.tokenize(adata, vocabulary, context_length=32, key_added="expected")
     stamp.save_pretrained(tmp_path)
@@ -100,7 +104,11 @@ def test_storage_and_order_of_counts_do_not_matter(adata, vocabulary, kind):
     tl.tokenize(adata, vocabulary, key_added="expected")
     order = np.random.default_rng(0).permutation(adata.n_vars)
     other = adata[:, order].copy() if kind == "shuffled" else adata
-    change = {"csc": scipy.sparse.csc_matrix, "dense": lambda X: X.toarray(), "int64": lambda X: X.astype(np.int64)}
+    change = {
+        "csc": scipy.sparse.csc_matrix,
+        "dense": lambda X: X.toarray(),
+        "int64": lambda X: X.astype(np.int64),
+    }
     other.X = change.get(kind, lambda X: X)(other.X)
     tl.tokenize(other, vocabulary)
     np.testing.assert_array_equal(other.obsm["stp_tokens"], adata.obsm["expected"])
@@ -110,7 +118,9 @@ def test_more_spots_than_are_read_at_once(adata, vocabulary):
     tl.tokenize(adata, vocabulary, context_length=32)
     many = anndata.AnnData(scipy.sparse.vstack([adata.X] * 50, format="csr"), var=adata.var)
     tl.tokenize(many, vocabulary, context_length=32)
-    np.testing.assert_array_equal(many.obsm["stp_tokens"], np.tile(adata.obsm["stp_tokens"], (50, 1)))
+    np.testing.assert_array_equal(
+        many.obsm["stp_tokens"], np.tile(adata.obsm["stp_tokens"], (50, 1))
+    )
 
 
 def test_layer_and_gene_ids_key_are_read(adata, vocabulary):
@@ -128,7 +138,10 @@ def test_layer_and_gene_ids_key_are_read(adata, vocabulary):
 def test_columns_of_one_gene_are_summed(adata, vocabulary):
     tl.tokenize(adata, vocabulary, key_added="expected")
     split = anndata.concat([adata, adata[:, [3, 5]]], axis="var")
-    split.var_names = [*adata.var_names, *vocabulary.gene_ids[vocabulary.encode(adata.var_names[[3, 5]])]]
+    split.var_names = [
+        *adata.var_names,
+        *vocabulary.gene_ids[vocabulary.encode(adata.var_names[[3, 5]])],
+    ]
     X = split.X.toarray()
     X[:, [3, 5]] = np.floor(X[:, [3, 5]] / 2)
     X[:, 32:] -= X[:, [3, 5]]
@@ -141,7 +154,11 @@ def test_copy_returns_the_annotated_table_and_leaves_the_original(adata, vocabul
     result = tl.tokenize(adata, vocabulary, copy=True)
     assert isinstance(result, anndata.AnnData)
     assert "stp_tokens" in result.obsm and "stp_tokens" in result.uns
-    assert "stp_tokens" not in adata.obsm and "stp_tokens" not in adata.uns and "stp_tokens_n" not in adata.obs
+    assert (
+        "stp_tokens" not in adata.obsm
+        and "stp_tokens" not in adata.uns
+        and "stp_tokens_n" not in adata.obs
+    )
 
 
 def test_spatialdata_is_annotated_in_its_table(sdata, adata, vocabulary):
@@ -167,7 +184,9 @@ def test_backed_counts_are_read_block_by_block_and_never_copied(adata, vocabular
 
 
 def test_empty_spots_keep_their_row_with_a_flag_and_a_warning(adata, vocabulary):
-    with pytest.warns(UserWarning, match=r"2 spots have no counts .*sc\.pp\.filter_cells") as caught:
+    with pytest.warns(
+        UserWarning, match=r"2 spots have no counts .*sc\.pp\.filter_cells"
+    ) as caught:
         tl.tokenize(without(adata, 3, 50), vocabulary)
     assert caught[0].filename == __file__
     assert np.flatnonzero(adata.obs["stp_tokens_n"] == 0).tolist() == [3, 50]
@@ -181,13 +200,20 @@ def test_empty_spots_keep_their_row_with_a_flag_and_a_warning(adata, vocabulary)
 def untouched(adata):
     """Fail where a refused table was annotated."""
     yield adata
-    assert not {*adata.obsm} - {"spatial"} and not adata.uns and not {*adata.obs} - {"array_row", "array_col"}
+    assert (
+        not {*adata.obsm} - {"spatial"}
+        and not adata.uns
+        and not {*adata.obs} - {"array_row", "array_col"}
+    )
 
 
 @pytest.mark.parametrize("value", [0.5, -1.0, np.nan, np.inf], ids=str)
 def test_what_is_no_raw_count_is_refused(untouched, vocabulary, value):
     untouched.X.data[-1] = value
-    with pytest.raises(ValueError, match=f"X holds {value:.4g}, which is no raw count .*; start from the raw counts"):
+    with pytest.raises(
+        ValueError,
+        match=f"X holds {value:.4g}, which is no raw count .*; start from the raw counts",
+    ):
         tl.tokenize(untouched, vocabulary)
 
 
@@ -219,21 +245,27 @@ def test_genes_of_another_species_are_refused(untouched, vocabulary):
 
 
 def test_a_vocabulary_without_means_is_refused(untouched):
-    with pytest.raises(ValueError, match=r"no means to rank genes by; Vocabulary\.fit\(data\) computes them"):
+    with pytest.raises(
+        ValueError, match=r"no means to rank genes by; Vocabulary\.fit\(data\) computes them"
+    ):
         tl.tokenize(untouched, Vocabulary.default())
 
 
 @pytest.mark.parametrize("share", [0.51, 0.9])
 def test_coverage_below_half_is_refused(adata, vocabulary, share):
     foreign = with_foreign_counts(adata, share)
-    with pytest.raises(ValueError, match=f"only {1 - share:.1%} of UMIs are in genes of the vocabulary"):
+    with pytest.raises(
+        ValueError, match=f"only {1 - share:.1%} of UMIs are in genes of the vocabulary"
+    ):
         tl.tokenize(foreign, vocabulary)
     assert not foreign.obsm
 
 
 def test_coverage_below_four_fifths_is_warned_of(adata, vocabulary):
     foreign = with_foreign_counts(adata, 0.3)
-    with pytest.warns(UserWarning, match="only 70.0% of UMIs are in genes of the vocabulary") as caught:
+    with pytest.warns(
+        UserWarning, match="only 70.0% of UMIs are in genes of the vocabulary"
+    ) as caught:
         tl.tokenize(foreign, vocabulary)
     assert caught[0].filename == __file__
     assert foreign.uns["stp_tokens"]["coverage"] == pytest.approx(0.7, abs=1e-3)
@@ -263,7 +295,9 @@ def test_arguments_that_do_not_fit_are_refused(untouched, vocabulary, arguments,
 def test_missing_tables_and_other_types_are_refused(sdata, vocabulary):
     with pytest.raises(KeyError, match=r"no table 'cells' .* one of \['table'\]"):
         tl.tokenize(sdata, vocabulary, table_key="cells")
-    with pytest.raises(TypeError, match="expected an AnnData, a SpatialData or the path of a store, got DataFrame"):
+    with pytest.raises(
+        TypeError, match="expected an AnnData, a SpatialData or the path of a store, got DataFrame"
+    ):
         tl.tokenize(pd.DataFrame(), vocabulary)
     with pytest.raises(TypeError, match="expected a Vocabulary, a model or a path, got list"):
         tl.tokenize(sdata, ["ENSG00000000003"])

@@ -113,7 +113,9 @@ def test_the_kind_of_counts_does_not_matter(vocabulary, seed, density, mean):
 
 @pytest.mark.parametrize("kind", ["csr", "csc", "dense", "int32"])
 def test_backed_files_of_any_kind(counts, adata, vocabulary, expected, kind, tmp_path):
-    anndata.AnnData(MEMORY[kind](counts), obs=adata.obs, var=adata.var).write_h5ad(tmp_path / "a.h5ad")
+    anndata.AnnData(MEMORY[kind](counts), obs=adata.obs, var=adata.var).write_h5ad(
+        tmp_path / "a.h5ad"
+    )
     backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
     assert backed.isbacked
     tl.tokenize(backed, vocabulary, context_length=24)
@@ -122,7 +124,9 @@ def test_backed_files_of_any_kind(counts, adata, vocabulary, expected, kind, tmp
 
 @pytest.mark.parametrize("kind", ["csr", "csc"])
 def test_counts_in_a_zarr_that_is_read_lazily(counts, adata, vocabulary, expected, kind, tmp_path):
-    anndata.AnnData(MEMORY[kind](counts), obs=adata.obs, var=adata.var).write_zarr(tmp_path / "a.zarr")
+    anndata.AnnData(MEMORY[kind](counts), obs=adata.obs, var=adata.var).write_zarr(
+        tmp_path / "a.zarr"
+    )
     X = anndata.io.sparse_dataset(zarr.open_group(tmp_path / "a.zarr", mode="r")["X"])
     assert_same(tokenized(X, adata, vocabulary), expected)
 
@@ -156,7 +160,9 @@ def test_a_wrong_count_in_any_chunk_of_dask_is_refused_at_once(vocabulary, kind,
 
 
 @pytest.mark.parametrize("ending", ["h5ad", "zarr"])
-def test_tokens_of_dask_are_written_and_read_back(counts, adata, vocabulary, expected, ending, tmp_path):
+def test_tokens_of_dask_are_written_and_read_back(
+    counts, adata, vocabulary, expected, ending, tmp_path
+):
     table = tokenized(dask_csr(counts), adata, vocabulary)
     path = tmp_path / f"a.{ending}"
     getattr(table, f"write_{ending}")(path)
@@ -178,7 +184,12 @@ def test_genes_are_embedded_from_tokens_of_dask(counts, adata, stamp):
 
 def test_a_cluster_of_processes_gives_the_same(counts, adata, vocabulary, expected):
     distributed = pytest.importorskip("distributed")
-    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    options = {
+        "n_workers": 2,
+        "threads_per_worker": 1,
+        "processes": True,
+        "dashboard_address": None,
+    }
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
         table = tokenized(dask_csr(counts), adata, vocabulary)
         assert_same(table, expected)
@@ -190,13 +201,17 @@ def test_a_cluster_of_processes_gives_the_same(counts, adata, vocabulary, expect
 @pytest.mark.parametrize(("kind", "density"), [("csr", 0.4), ("dense", 0.1)])
 def test_memory_of_a_backed_table_is_that_of_the_result_and_three_blocks(kind, density, tmp_path):
     n_genes, n_blocks, block_rows, width = 300, 6, 4096, 16
-    vocabulary = Vocabulary(gene_ids := [f"G{i}" for i in range(n_genes)], gene_ids, means=np.full(n_genes, 1.5))
+    vocabulary = Vocabulary(
+        gene_ids := [f"G{i}" for i in range(n_genes)], gene_ids, means=np.full(n_genes, 1.5)
+    )
     rng = np.random.default_rng(0)
     counts = (rng.random((n_blocks * block_rows, n_genes), np.float32) < density).astype(np.float32)
     whole = anndata.AnnData(MEMORY[kind](counts))
     whole.var_names = gene_ids
     whole.write_h5ad(tmp_path / "a.h5ad")
-    block = counts[:block_rows].nbytes if kind == "dense" else np.count_nonzero(counts[:block_rows]) * 8
+    block = (
+        counts[:block_rows].nbytes if kind == "dense" else np.count_nonzero(counts[:block_rows]) * 8
+    )
     backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
     tl.tokenize(whole[:10].copy(), vocabulary)  # imports and compiles
     tracemalloc.start()

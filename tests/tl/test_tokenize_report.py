@@ -26,15 +26,34 @@ def said():
 def human():
     default = Vocabulary.default()
     return Vocabulary(
-        default.gene_ids, default.symbols, means=np.full(len(default), 2.0), aliases=default.aliases, corpus=("x",)
+        default.gene_ids,
+        default.symbols,
+        means=np.full(len(default), 2.0),
+        aliases=default.aliases,
+        corpus=("x",),
     )
 
 
 def untidy():
     """Make one spot with names of many kinds; UMIs sum to 1000."""
     umis = {
-        **{"ERBB2": 700, "ENSG00000119888.5": 100, "HER2": 30, "HLA.A": 20, "krt8": 10, "ERBB2-1": 10},
-        **{"SHFM1": 60, "MALAT1": 40, "C6orf48": 10, "AC000000.1": 10, "FUBAR": 5, "1-Mar": 5, "STRA13": 0},
+        **{
+            "ERBB2": 700,
+            "ENSG00000119888.5": 100,
+            "HER2": 30,
+            "HLA.A": 20,
+            "krt8": 10,
+            "ERBB2-1": 10,
+        },
+        **{
+            "SHFM1": 60,
+            "MALAT1": 40,
+            "C6orf48": 10,
+            "AC000000.1": 10,
+            "FUBAR": 5,
+            "1-Mar": 5,
+            "STRA13": 0,
+        },
     }
     counts = np.array([list(umis.values()), [0] * len(umis)], np.float32)
     counts[1, 0] = 0
@@ -42,8 +61,20 @@ def untidy():
 
 
 RULES = {
-    **{"symbol": (1, 0), "id": (1, 0), "alias": (1, 0), "R name": (1, 0), "case": (1, 0), "duplicate": (1, 0)},
-    **{"ambiguous": (2, 0.06), "non-coding": (2, 0.05), "unnamed locus": (1, 0.01), "unknown": (1, 0.005)},
+    **{
+        "symbol": (1, 0),
+        "id": (1, 0),
+        "alias": (1, 0),
+        "R name": (1, 0),
+        "case": (1, 0),
+        "duplicate": (1, 0),
+    },
+    **{
+        "ambiguous": (2, 0.06),
+        "non-coding": (2, 0.05),
+        "unnamed locus": (1, 0.01),
+        "unknown": (1, 0.005),
+    },
     "spreadsheet date": (1, 0.005),
 }
 UNMAPPED = {
@@ -64,7 +95,9 @@ def tokenized(table, vocabulary, **arguments):
 
 
 def as_tuples(frame):
-    return {name: tuple(row) for name, row in zip(frame.index, frame.to_numpy().tolist(), strict=True)}
+    return {
+        name: tuple(row) for name, row in zip(frame.index, frame.to_numpy().tolist(), strict=True)
+    }
 
 
 def assert_reports(report):
@@ -73,7 +106,9 @@ def assert_reports(report):
     assert report["rules"]["names"].is_monotonic_decreasing
     assert list(report["unmapped"]) == ["rule", "note", "umis"]
     assert report["unmapped"].index.tolist() == list(UNMAPPED)
-    for (rule, note, umis), row in zip(as_tuples(report["unmapped"]).values(), UNMAPPED.values(), strict=True):
+    for (rule, note, umis), row in zip(
+        as_tuples(report["unmapped"]).values(), UNMAPPED.values(), strict=True
+    ):
         assert (rule, note, pytest.approx(umis)) == row
     assert report["coverage"] == pytest.approx(0.87)
     assert report["n_genes"] == 6
@@ -106,12 +141,16 @@ def test_the_heaviest_hundred_and_all_ambiguous_names_are_listed(human):
     names = ["ERBB2", "SHFM1", *(f"FUBAR{i}X" for i in range(150))]
     counts = np.concatenate([[100_000, 1], np.arange(150) + 10]).astype(np.float32)
     report = tokenized(anndata.AnnData(counts[None], var=pd.DataFrame(index=names)), human)
-    assert report["unmapped"].index.tolist() == [f"FUBAR{i}X" for i in range(149, 49, -1)] + ["SHFM1"]
+    assert report["unmapped"].index.tolist() == [f"FUBAR{i}X" for i in range(149, 49, -1)] + [
+        "SHFM1"
+    ]
     assert report["rules"].loc["unknown", "names"] == 150
 
 
 def test_repeated_names_are_reported_one_by_one(human):
-    table = anndata.AnnData(np.array([[90, 3, 7]], np.float32), var=pd.DataFrame(index=["ERBB2", "FUBAR", "FUBAR"]))
+    table = anndata.AnnData(
+        np.array([[90, 3, 7]], np.float32), var=pd.DataFrame(index=["ERBB2", "FUBAR", "FUBAR"])
+    )
     unmapped = tokenized(table, human)["unmapped"]
     assert (unmapped.index.tolist(), unmapped["umis"].tolist()) == (["FUBAR"] * 2, [0.07, 0.03])
 
@@ -123,7 +162,10 @@ def test_one_line_of_the_log_sums_it_up(human, said):
     assert line.startswith("stp_tokens: 1 by ")
     for rule in ("id", "symbol", "alias", "R name", "case", "duplicate"):
         assert f"1 by {rule}" in line
-    assert "87.0% of UMIs; median 4 tokens per spot; most expressed of the rest: SHFM1 (ambiguous), MALAT1" in line
+    assert (
+        "87.0% of UMIs; median 4 tokens per spot; most expressed of the rest: SHFM1 (ambiguous), MALAT1"
+        in line
+    )
     assert line.endswith("AC000000.1 (unnamed locus), FUBAR (unknown)")
 
 
@@ -179,7 +221,9 @@ def test_columns_of_one_gene_do_not_enlarge_a_panel(vocabulary):
 
 
 def test_shallow_spots_are_warned_of(human):
-    with pytest.warns(UserWarning, match="the median spot has 99 genes, so its ranks are mostly ties") as caught:
+    with pytest.warns(
+        UserWarning, match="the median spot has 99 genes, so its ranks are mostly ties"
+    ) as caught:
         tl.tokenize(coded(human, 1000, 99), human)
     assert [warning.filename for warning in caught if warning.category is UserWarning] == [__file__]
 
@@ -205,7 +249,10 @@ def test_low_coverage_is_explained_by_the_heaviest_reasons(human, factor):
         rf"unnamed locus {shares[1]}, ambiguous {shares[2]}\); check species, gene names and gene_ids_key="
     )
     if factor == 1:
-        with pytest.warns(UserWarning, match="choice of the panel"), pytest.warns(UserWarning, match=message):
+        with (
+            pytest.warns(UserWarning, match="choice of the panel"),
+            pytest.warns(UserWarning, match=message),
+        ):
             tl.tokenize(table, human)
     else:
         with pytest.raises(ValueError, match=message):

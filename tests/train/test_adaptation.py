@@ -41,7 +41,9 @@ def test_adapters_begin_as_the_model(stamp):
     adapted = adapted_from(stamp, CONFIG)
     patches = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
     with torch.no_grad():
-        for before, after in zip(stamp.encode_images(patches), adapted.encode_images(patches), strict=True):
+        for before, after in zip(
+            stamp.encode_images(patches), adapted.encode_images(patches), strict=True
+        ):
             torch.testing.assert_close(after, before)
 
 
@@ -56,8 +58,12 @@ def test_it_learns_and_leaves_the_encoders(spots, stamp, tmp_path):
 
     def recall(model):
         with torch.no_grad():
-            images, genes = (torch.from_numpy(other.obsm[key]) for key in ("X_stp_images", "X_stp_genes"))
-            return recall_at_k(model.encode_images(images)[1].numpy(), model.encode_genes(genes)[1].numpy())[5]
+            images, genes = (
+                torch.from_numpy(other.obsm[key]) for key in ("X_stp_images", "X_stp_genes")
+            )
+            return recall_at_k(
+                model.encode_images(images)[1].numpy(), model.encode_genes(genes)[1].numpy()
+            )[5]
 
     assert recall(stamp) < 0.2 and recall(adapted) > 0.6
     assert adapted.config.adapter_reduction == 4
@@ -68,7 +74,9 @@ def test_training_stops_when_validation_no_longer_rises(spots, stamp, tmp_path):
     config = train.AdaptConfig(epochs=40, batch_size=32, patience=2, learning_rate=1e-9)
     train.adapt(spots(80, 1), tmp_path, model=stamp, config=config, validation=spots(50, 4))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert sum('"validation"' in line for line in lines) == 3  # the first is the best, and two are not better
+    assert (
+        sum('"validation"' in line for line in lines) == 3
+    )  # the first is the best, and two are not better
 
 
 def test_an_adapted_model_embeds_as_any(embedded, stamp, tmp_path):
@@ -77,8 +85,12 @@ def test_an_adapted_model_embeds_as_any(embedded, stamp, tmp_path):
         adapted = train.adapt(embedded, tmp_path, model=stamp, config=config)
     table = embedded.tables["table"]
     tl.embed_images(embedded, adapted, key_added="adapted")
-    np.testing.assert_allclose(table.obsm["adapted"], table.obsm["X_stp_images"], rtol=1e-4, atol=1e-5)
-    assert not np.allclose(table.obsm["adapted_aligned"], table.obsm["X_stp_images_aligned"], atol=1e-4)
+    np.testing.assert_allclose(
+        table.obsm["adapted"], table.obsm["X_stp_images"], rtol=1e-4, atol=1e-5
+    )
+    assert not np.allclose(
+        table.obsm["adapted_aligned"], table.obsm["X_stp_images_aligned"], atol=1e-4
+    )
 
 
 def test_bad_input(spots, stamp, tmp_path, made_by):
@@ -86,10 +98,15 @@ def test_bad_input(spots, stamp, tmp_path, made_by):
     with pytest.raises(ValueError, match="adapters already"):
         train.adapt(table, tmp_path, model=adapted_from(stamp, CONFIG))
     made_by(table, "X_stp_genes", name="another", digest="1" * 64)
-    with pytest.raises(ValueError, match=r"obsm\['X_stp_genes'\] of reference 0 was made by another \(1111"):
+    with pytest.raises(
+        ValueError, match=r"obsm\['X_stp_genes'\] of reference 0 was made by another \(1111"
+    ):
         train.adapt(table, tmp_path, model=stamp)
     del table.obsm["X_stp_images"]
-    with pytest.raises(KeyError, match=r"obsm\['X_stp_images'\] of reference 0 is missing; run stp\.tl\.embed_images"):
+    with pytest.raises(
+        KeyError,
+        match=r"obsm\['X_stp_images'\] of reference 0 is missing; run stp\.tl\.embed_images",
+    ):
         train.adapt(table, tmp_path, model=stamp)
     with pytest.raises(ValueError, match="no reference"):
         train.adapt([], tmp_path, model=stamp)

@@ -8,7 +8,7 @@ import torch
 from stp.models import GeneEncoderConfig, ImageEncoderConfig
 from stp.train import AdaptConfig, AlignConfig, Phase, PretrainConfig, RegressionConfig
 from stp.train.engine.batch_plan import fit_plan, fitted
-from stp.train.engine.processes import World
+from stp.train.engine.processes import Processes
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,9 @@ from stp.train.engine.processes import World
     ],
 )
 def test_plan_shrinks_to_ten_steps(n_spots, batch_size, accumulate, multiple, expected):
-    plan = fit_plan(n_spots, epochs=3, batch_size=batch_size, accumulate=accumulate, multiple=multiple)
+    plan = fit_plan(
+        n_spots, epochs=3, batch_size=batch_size, accumulate=accumulate, multiple=multiple
+    )
     assert (plan.batch_size, plan.accumulate) == expected
     assert plan.epochs == 3
     if n_spots >= 10 * multiple:
@@ -40,7 +42,9 @@ def test_plan_shrinks_to_ten_steps(n_spots, batch_size, accumulate, multiple, ex
 
 def test_plan_says_what_it_shrank():
     (note,) = fit_plan(1_000, epochs=1, batch_size=256, accumulate=4).notes
-    assert note == ("1000 spots are few: batches of 100 instead of 256, 1 instead of 4 per step, for 10 steps an epoch")
+    assert note == (
+        "1000 spots are few: batches of 100 instead of 256, 1 instead of 4 per step, for 10 steps an epoch"
+    )
     assert fit_plan(100_000, epochs=1, batch_size=256, accumulate=4).notes == []
     assert fit_plan(100_000, epochs=1, batch_size=256, accumulate=4, multiple=9).notes == []
 
@@ -51,7 +55,7 @@ def test_ten_steps_are_of_spots_that_fill_groups():
         plan = fitted(
             SimpleNamespace(rows=rows),
             Phase(batch_size=216),
-            World(0, 1, torch.device("cpu")),
+            Processes(0, 1, torch.device("cpu")),
             multiple=9,
             stacklevel=1,
         )
@@ -61,21 +65,54 @@ def test_ten_steps_are_of_spots_that_fill_groups():
 def test_defaults_are_those_of_the_paper():
     masked, neighborhood = PretrainConfig().phases
     assert (masked.objective, masked.epochs, masked.batch_size) == ("masked", 1, 256)
-    assert (neighborhood.objective, neighborhood.epochs, neighborhood.batch_size) == ("neighborhood", 1, 24 * 9)
+    assert (neighborhood.objective, neighborhood.epochs, neighborhood.batch_size) == (
+        "neighborhood",
+        1,
+        24 * 9,
+    )
     schedule = ("learning_rate", "min_learning_rate", "warmup_steps", "weight_decay")
     assert [getattr(PretrainConfig(), name) for name in schedule] == [1e-4, 1e-5, 5000, 0.1]
     assert [getattr(AlignConfig(), name) for name in schedule] == [1e-4, 1e-5, 500, 1e-3]
-    assert (AlignConfig().epochs, AlignConfig().batch_size, AlignConfig().accumulate) == (30, 256, 2)
+    assert (AlignConfig().epochs, AlignConfig().batch_size, AlignConfig().accumulate) == (
+        30,
+        256,
+        2,
+    )
     assert (PretrainConfig().min_genes, PretrainConfig().mask_fraction) == (100, 0.15)
-    downstream = (*schedule, "epochs", "patience", "clip_norm")  # which are fitted at one rate, without clipping
-    assert [getattr(AdaptConfig(), name) for name in downstream] == [1e-3, None, 0, 1e-2, 20, 5, float("inf")]
-    assert [getattr(RegressionConfig(), name) for name in downstream] == [1e-4, None, 0, 0, 100, 3, float("inf")]
+    downstream = (
+        *schedule,
+        "epochs",
+        "patience",
+        "clip_norm",
+    )  # which are fitted at one rate, without clipping
+    assert [getattr(AdaptConfig(), name) for name in downstream] == [
+        1e-3,
+        None,
+        0,
+        1e-2,
+        20,
+        5,
+        float("inf"),
+    ]
+    assert [getattr(RegressionConfig(), name) for name in downstream] == [
+        1e-4,
+        None,
+        0,
+        0,
+        100,
+        3,
+        float("inf"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("kind", "values", "message"),
     [
-        (PretrainConfig, {"precision": "fp16"}, "precision must be 'auto', 'bf16' or 'fp32', not 'fp16'"),
+        (
+            PretrainConfig,
+            {"precision": "fp16"},
+            "precision must be 'auto', 'bf16' or 'fp32', not 'fp16'",
+        ),
         (AlignConfig, {"precision": "half"}, "precision must be"),
         (PretrainConfig, {"context": "mean"}, "context must be 'pooled' or 'positionwise'"),
         (PretrainConfig, {"targets": "some"}, "targets 'masked' or 'all'"),
@@ -89,12 +126,20 @@ def test_defaults_are_those_of_the_paper():
         (AlignConfig, {"accumulate": -1}, "accumulate must be positive, not -1"),
         (AlignConfig, {"learning_rate": 0.0}, "learning_rate must be positive"),
         (AlignConfig, {"learning_rate": float("nan")}, "learning_rate must be positive"),
-        (PretrainConfig, {"learning_rate": 1e-6}, "min_learning_rate 1e-05 must be between 0 and learning_rate 1e-06"),
+        (
+            PretrainConfig,
+            {"learning_rate": 1e-6},
+            "min_learning_rate 1e-05 must be between 0 and learning_rate 1e-06",
+        ),
         (AdaptConfig, {"min_learning_rate": -1e-6}, "min_learning_rate -1e-06 must be between 0"),
         (PretrainConfig, {"seed": -1}, "seed must not be negative, but it is -1"),
         (RegressionConfig, {"n_workers": -1}, "n_workers must not be negative"),
         (AlignConfig, {"weight_decay": -0.1}, "weight_decay must not be negative"),
-        (AlignConfig, {"stain_jitter": float("nan")}, "stain_jitter must not be negative, but it is nan"),
+        (
+            AlignConfig,
+            {"stain_jitter": float("nan")},
+            "stain_jitter must not be negative, but it is nan",
+        ),
         (GeneEncoderConfig, {"n_heads": 0}, "n_heads must be positive, not 0"),
         (GeneEncoderConfig, {"depth": -1}, "depth must be positive, not -1"),
         (ImageEncoderConfig, {"um_per_px": 0.0}, "um_per_px must be positive"),
@@ -108,7 +153,9 @@ def test_wrong_values_are_refused(kind, values, message):
         kind(**values)
 
 
-@pytest.mark.parametrize("config", [PretrainConfig(), AlignConfig(), Phase()], ids=lambda config: type(config).__name__)
+@pytest.mark.parametrize(
+    "config", [PretrainConfig(), AlignConfig(), Phase()], ids=lambda config: type(config).__name__
+)
 def test_configs_are_frozen(config):
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.epochs = 3

@@ -4,7 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stp.train.losses import contrast, grid_pool, localization_logits, pooled_context, symmetric_contrast
+from stp.train.losses import (
+    contrast,
+    grid_pool,
+    localization_logits,
+    pooled_context,
+    symmetric_contrast,
+)
 
 A = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 B = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
@@ -37,7 +43,9 @@ def test_contrast_of_equal_vectors_is_the_log_of_their_number(n):
     assert contrast(same, same, SCALE).item() == pytest.approx(math.log(n), abs=1e-6)
 
 
-@pytest.mark.parametrize(("grid", "window", "stride"), [(3, 1, 1), (4, 2, 1), (6, 2, 2), (14, 6, 4), (16, 6, 5)])
+@pytest.mark.parametrize(
+    ("grid", "window", "stride"), [(3, 1, 1), (4, 2, 1), (6, 2, 2), (14, 6, 4), (16, 6, 5)]
+)
 def test_grid_pool_averages_windows_of_cells(grid, window, stride):
     numbered = torch.arange(grid * grid, dtype=torch.float32)  # row * grid + column
     tokens = torch.stack([numbered, 1000 - 3 * numbered], dim=-1).repeat(2, 1, 1)
@@ -73,7 +81,9 @@ def test_localization_logits_are_scaled_cosines():
 
 
 def test_pooled_context_averages_real_tokens_then_neighbors():
-    hidden = torch.tensor([[[100.0, 200.0], [2.0, 99.0], [4.0, 8.0]]]).unsqueeze(-1)  # (1 group, 3 spots, 2 tokens, 1)
+    hidden = torch.tensor([[[100.0, 200.0], [2.0, 99.0], [4.0, 8.0]]]).unsqueeze(
+        -1
+    )  # (1 group, 3 spots, 2 tokens, 1)
     real = torch.tensor([[[True, True], [True, False], [True, True]]])
     assert pooled_context(hidden, real).tolist() == [[(2 + 6) / 2]]
 

@@ -16,7 +16,10 @@ from stp.train import AlignConfig, align
 @pytest.fixture
 def mixed(slide_of, tmp_path):
     """Three stores: symbols on a hexagonal lattice; Ensembl ids, fewer spots, a finer scan; a panel of few genes."""
-    default, paths = Vocabulary.default(), [tmp_path / f"{name}.zarr" for name in ("visium", "small", "panel")]
+    default, paths = (
+        Vocabulary.default(),
+        [tmp_path / f"{name}.zarr" for name in ("visium", "small", "panel")],
+    )
     for seed, path in enumerate(paths):
         adata, image = slide_of(seed, n_rows=10 - 3 * seed)
         um_per_px = (1.0, 0.7, 1.3)[seed]
@@ -27,7 +30,11 @@ def mixed(slide_of, tmp_path):
             adata.var_names = default.gene_ids[default.encode(adata.var_names)]
         if seed == 2:
             adata = adata[:, 4:20].copy()
-        write_store(from_anndata(adata, image, um_per_px=um_per_px, name=path.stem), path, patch_um_per_px=4.0)
+        write_store(
+            from_anndata(adata, image, um_per_px=um_per_px, name=path.stem),
+            path,
+            patch_um_per_px=4.0,
+        )
     return paths
 
 
@@ -35,7 +42,13 @@ def test_slides_of_different_kinds_train_together(mixed, stamp, tiny_config, tmp
     shapes = [SpotStore(path).pyramid.levels[0].shape for path in mixed]
     assert len(set(shapes)) == 3
     config = AlignConfig(
-        epochs=1, batch_size=12, accumulate=1, spots_per_slide=2, min_genes=5, turn=True, stain_jitter=0.1
+        epochs=1,
+        batch_size=12,
+        accumulate=1,
+        spots_per_slide=2,
+        min_genes=5,
+        rotate=True,
+        stain_jitter=0.1,
     )
     how = {"gene_encoder": stamp.gene_encoder, "image_encoder": tiny_config.image}
     assert isinstance(align(mixed, tmp_path / "out", config=config, **how), Stamp)

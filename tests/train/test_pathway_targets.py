@@ -44,7 +44,9 @@ def genes(tiny_config, vocabulary):
 @pytest.fixture(scope="module")
 def aligned(stores, tiny_config, config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pathways")
-    stamp = align(stores[:2], folder, image_encoder=tiny_config.image, config=config, validation=stores[2:])
+    stamp = align(
+        stores[:2], folder, image_encoder=tiny_config.image, config=config, validation=stores[2:]
+    )
     return stamp, folder
 
 
@@ -61,12 +63,17 @@ def test_it_learns_without_a_gene_encoder(aligned):
     assert max(scores) > 1.7 * lines[-1]["chance@5"]
 
 
-def test_set_names_are_in_the_config_and_scores_are_standardized_on_training_spots(aligned, stores, slide_of):
+def test_set_names_are_in_the_config_and_scores_are_standardized_on_training_spots(
+    aligned, stores, slide_of
+):
     stamp, folder = aligned
     said = json.loads((folder / "config.json").read_text())["config"]
     assert said["pathways"] == dict.fromkeys(NAMES, 5)
     assert said["gene"] is None
-    activity = [tl.embed_pathways(slide_of(seed)[0], stamp, copy=True).obsm["X_stp_pathways"] for seed in (0, 1)]
+    activity = [
+        tl.embed_pathways(slide_of(seed)[0], stamp, copy=True).obsm["X_stp_pathways"]
+        for seed in (0, 1)
+    ]
     np.testing.assert_allclose(np.concatenate(activity).mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(np.concatenate(activity).std(axis=0), 1, atol=1e-3)
 
@@ -109,20 +116,29 @@ def test_genes_and_pathways_together(stores, genes, tiny_config, config, tmp_pat
     assert (again.gene_encoder is None, list(again.pathway_encoder.sets)) == (False, NAMES)
 
 
-def test_other_sets_under_the_same_name_are_another_run(aligned, stores, tiny_config, config, gmt, tmp_path):
+def test_other_sets_under_the_same_name_are_another_run(
+    aligned, stores, tiny_config, config, gmt, tmp_path
+):
     other = tmp_path / "sets.gmt"
     other.write_text(GMT.replace("RPL3", "RPL6"))
-    how = {"image_encoder": tiny_config.image, "config": dataclasses.replace(config, gene_sets=str(other))}
+    how = {
+        "image_encoder": tiny_config.image,
+        "config": dataclasses.replace(config, gene_sets=str(other)),
+    }
     with pytest.raises(ValueError, match=r"other settings \(gene_sets\)"):
         align(stores[:2], aligned[1], validation=stores[2:], **how)
 
 
-def test_what_does_not_fit_together_is_refused(stores, genes, tiny_config, config, vocabulary, tmp_path):
+def test_what_does_not_fit_together_is_refused(
+    stores, genes, tiny_config, config, vocabulary, tmp_path
+):
     with pytest.raises(ValueError, match="need gene_sets"):
         AlignConfig(targets="pathways")
     with pytest.raises(ValueError, match="take none"):
         AlignConfig(gene_sets="sets.gmt")
-    with pytest.raises(ValueError, match="targets must be 'genes', 'pathways' or 'both', not 'gene'"):
+    with pytest.raises(
+        ValueError, match="targets must be 'genes', 'pathways' or 'both', not 'gene'"
+    ):
         AlignConfig(targets="gene")
     with pytest.raises(ValueError, match="losses must be some of"):
         AlignConfig(losses=("patch_gene",))

@@ -7,8 +7,8 @@ from torch.utils.data import Dataset
 
 from stp.train import AlignConfig
 from stp.train.engine.loop import read_batches
-from stp.train.engine.processes import World
-from stp.train.engine.run_dir import Run
+from stp.train.engine.processes import Processes
+from stp.train.engine.run_dir import RunDir
 
 
 class Numbers(Dataset):
@@ -30,10 +30,16 @@ class TwoSpots:
 @pytest.mark.parametrize("n_workers", [0, 1, 2])
 def test_steps_that_are_left_are_read_in_order_by_workers_that_start_once(n_workers, tmp_path):
     config = AlignConfig(n_workers=n_workers)
-    with Run(tmp_path, {}, resume=True, world=World(0, 1, torch.device("cpu"))) as run:
+    with RunDir(tmp_path, {}, resume=True, world=Processes(0, 1, torch.device("cpu"))) as run:
         steps = list(read_batches(Numbers(), TwoSpots(), [2, 2, 2], 1, 2, config, run))
     # Five batches an epoch: of two steps of two batches each the last is left out.
-    assert [[one.epoch for one in picks] for picks, _ in steps] == [[0, 0], [1, 1], [1, 1], [2, 2], [2, 2]]
+    assert [[one.epoch for one in picks] for picks, _ in steps] == [
+        [0, 0],
+        [1, 1],
+        [1, 1],
+        [2, 2],
+        [2, 2],
+    ]
     for picks, batches in steps:
         for one, batch in zip(picks, batches, strict=True):
             assert one.epoch == batch["epoch"]

@@ -15,7 +15,9 @@ from stp.models import GeneEncoder, GeneEncoderConfig
 from stp.train import AlignConfig, Phase, PretrainConfig, align, pretrain
 
 MASKED = PretrainConfig(phases=(Phase(batch_size=20),), learning_rate=3e-3, min_genes=5)
-ALIGN = AlignConfig(epochs=1, batch_size=20, accumulate=1, learning_rate=2e-3, min_genes=5, projection_width=32)
+ALIGN = AlignConfig(
+    epochs=1, batch_size=20, accumulate=1, learning_rate=2e-3, min_genes=5, projection_width=32
+)
 
 
 def metrics(folder, split="train"):
@@ -57,10 +59,14 @@ def test_alignment_refuses_stores_without_an_image_by_name(stores, lacking, sett
     assert not (tmp_path / "out").exists()
 
 
-def test_neighborhood_training_refuses_stores_without_coordinates_by_name(stores, lacking, settings, tmp_path):
+def test_neighborhood_training_refuses_stores_without_coordinates_by_name(
+    stores, lacking, settings, tmp_path
+):
     phases = (Phase(batch_size=20), Phase(objective="neighborhood", batch_size=18))
     config = {"config": dataclasses.replace(MASKED, phases=phases)}
-    with pytest.raises(ValueError, match="neighborhood training needs spot coordinates, .*: .*no_coordinates.zarr"):
+    with pytest.raises(
+        ValueError, match="neighborhood training needs spot coordinates, .*: .*no_coordinates.zarr"
+    ):
         pretrain([stores[0], *lacking], tmp_path / "out", **settings[pretrain] | config)
     assert not (tmp_path / "out").exists()
 
@@ -73,7 +79,9 @@ def test_masked_training_needs_counts_alone(lacking, settings, tmp_path):
 @pytest.mark.parametrize("stage", ["masked", "neighborhood", "align"])
 def test_shrunk_batches_are_said_aloud_to_the_caller(stage, stores, settings, tmp_path):
     n_spots = 99 if stage == "neighborhood" else 100  # in whole groups of nine
-    with pytest.warns(UserWarning, match=f"{n_spots} spots are few: batches of .* for 10 steps an epoch") as caught:
+    with pytest.warns(
+        UserWarning, match=f"{n_spots} spots are few: batches of .* for 10 steps an epoch"
+    ) as caught:
         if stage == "align":
             large = dataclasses.replace(ALIGN, epochs=1, batch_size=64)
             align(stores[:1], tmp_path / "out", **settings[align] | {"config": large})
@@ -95,7 +103,10 @@ def test_what_is_no_store_is_refused(stage, kind, settings, sdata, tmp_path):
         zarr.create_array(path, data=np.zeros(3))
     elif kind == "spatialdata":
         sdata.write(path)
-    with pytest.raises(ValueError, match=r"not_a_store.zarr is not a training store .*; stp.io.write_store makes one"):
+    with pytest.raises(
+        ValueError,
+        match=r"not_a_store.zarr is not a training store .*; stp.io.write_store makes one",
+    ):
         stage([path], tmp_path / "out", **settings[stage])
 
 
@@ -113,9 +124,15 @@ def test_another_table_is_refused(stage, stores, settings, tmp_path):
 
 
 @both
-def test_a_vocabulary_without_means_is_refused_before_any_work(stage, stores, vocabulary, settings, tmp_path):
+def test_a_vocabulary_without_means_is_refused_before_any_work(
+    stage, stores, vocabulary, settings, tmp_path
+):
     bare = Vocabulary.from_genes(vocabulary.gene_ids)
-    argument = {"vocabulary": bare} if stage is pretrain else {"gene_encoder": GeneEncoder(GeneEncoderConfig(), bare)}
+    argument = (
+        {"vocabulary": bare}
+        if stage is pretrain
+        else {"gene_encoder": GeneEncoder(GeneEncoderConfig(), bare)}
+    )
     with pytest.raises(ValueError, match=r"no means to rank genes by; Vocabulary\.fit"):
         stage(stores[:1], tmp_path / "out", **settings[stage] | argument)
     assert not (tmp_path / "out").exists()
@@ -139,7 +156,9 @@ def test_a_vocabulary_of_another_species_is_refused(stores, settings, tmp_path):
 
 def test_an_image_too_coarse_for_the_encoder_is_refused(stores, settings, tiny_config, tmp_path):
     fine = dataclasses.replace(tiny_config.image, um_per_px=0.5)
-    with pytest.raises(ValueError, match="slide0.zarr: the image has 4 um per pixel, patches of 0.5 are"):
+    with pytest.raises(
+        ValueError, match="slide0.zarr: the image has 4 um per pixel, patches of 0.5 are"
+    ):
         align(stores[:2], tmp_path / "out", **settings[align] | {"image_encoder": fine})
     assert not (tmp_path / "out").exists()
 
@@ -147,13 +166,17 @@ def test_an_image_too_coarse_for_the_encoder_is_refused(stores, settings, tiny_c
 def test_a_stamp_is_no_gene_encoder(stores, settings, stamp, tmp_path):
     stamp.save_pretrained(tmp_path / "stamp")
     with pytest.raises(ValueError, match="holds a Stamp; load it with that class, not GeneEncoder"):
-        align(stores[:2], tmp_path / "out", **settings[align] | {"gene_encoder": tmp_path / "stamp"})
+        align(
+            stores[:2], tmp_path / "out", **settings[align] | {"gene_encoder": tmp_path / "stamp"}
+        )
 
 
 @both
 def test_one_store_twice_is_refused_by_name(stage, stores, settings, tmp_path):
     (tmp_path / "link.zarr").symlink_to(stores[0])
-    with pytest.raises(ValueError, match="slide0.zarr is given more than once; a store is trained on or validated"):
+    with pytest.raises(
+        ValueError, match="slide0.zarr is given more than once; a store is trained on or validated"
+    ):
         stage([*stores[:2], tmp_path / "link.zarr"], tmp_path / "out", **settings[stage])
     with pytest.raises(ValueError, match="slide1.zarr is given more than once"):
         stage(stores[:2], tmp_path / "out", validation=stores[1:], **settings[stage])
@@ -163,38 +186,57 @@ def test_one_store_twice_is_refused_by_name(stage, stores, settings, tmp_path):
 def test_a_device_that_is_not_there_is_refused(stage, stores, settings, tmp_path):
     for device in ("gpu", "cuda:99"):
         elsewhere = dataclasses.replace(settings[stage]["config"], device=device)
-        with pytest.raises(ValueError, match=f"device '{device}' cannot be used here: .*; stp doctor lists what can"):
+        with pytest.raises(
+            ValueError,
+            match=f"device '{device}' cannot be used here: .*; stp doctor lists what can",
+        ):
             stage(stores[:1], tmp_path / "out", **settings[stage] | {"config": elsewhere})
     assert not (tmp_path / "out").exists()
 
 
 def test_more_spots_together_than_any_slide_has_are_refused(stores, settings, tmp_path):
     many = dataclasses.replace(ALIGN, batch_size=200, spots_per_slide=101)
-    with pytest.raises(ValueError, match="no store has 101 spots that detect 5 genes .* lower spots_per_slide"):
+    with pytest.raises(
+        ValueError, match="no store has 101 spots that detect 5 genes .* lower spots_per_slide"
+    ):
         align(stores[:2], tmp_path / "out", **settings[align] | {"config": many})
     assert not (tmp_path / "out").exists()
 
 
-def test_a_grid_without_nine_cells_is_refused_before_images_are_decoded(stores, settings, tiny_config, tmp_path):
+def test_a_grid_without_nine_cells_is_refused_before_images_are_decoded(
+    stores, settings, tiny_config, tmp_path
+):
     coarse = dataclasses.replace(tiny_config.image, image_size=16)
-    with pytest.raises(ValueError, match="localization needs 3 x 3 tokens .* this backbone makes 2 x 2"):
+    with pytest.raises(
+        ValueError, match="localization needs 3 x 3 tokens .* this backbone makes 2 x 2"
+    ):
         align(stores[:2], tmp_path / "out", **settings[align] | {"image_encoder": coarse})
     without = dataclasses.replace(ALIGN, losses=("patch_target",))
-    align(stores[:1], tmp_path / "out", **settings[align] | {"image_encoder": coarse, "config": without})
+    align(
+        stores[:1],
+        tmp_path / "out",
+        **settings[align] | {"image_encoder": coarse, "config": without},
+    )
 
 
 def test_spots_that_lie_nowhere_are_refused_by_name(stores, settings, tmp_path):
     path = shutil.copytree(stores[0], tmp_path / "moved.zarr")
     zarr.open_group(path)["tables/table/obsm/spatial"][3] = np.nan
-    with pytest.raises(ValueError, match="moved.zarr has spots without finite coordinates; write it again"):
+    with pytest.raises(
+        ValueError, match="moved.zarr has spots without finite coordinates; write it again"
+    ):
         align([path], tmp_path / "out", **settings[align])
 
 
 @pytest.mark.parametrize("level", ["s0", "s1"])
-def test_a_store_that_has_lost_pixels_under_spots_is_refused_by_name(level, stores, settings, tmp_path):
+def test_a_store_that_has_lost_pixels_under_spots_is_refused_by_name(
+    level, stores, settings, tmp_path
+):
     path = shutil.copytree(stores[0], tmp_path / "lossy.zarr")
     shutil.rmtree(path / "images" / "image" / level / "c")
-    with pytest.raises(ValueError, match="lossy.zarr: the image has no pixels where spots are: .* write the image"):
+    with pytest.raises(
+        ValueError, match="lossy.zarr: the image has no pixels where spots are: .* write the image"
+    ):
         align([path], tmp_path / "out", **settings[align])
 
 
@@ -216,8 +258,12 @@ def test_a_store_that_was_written_anew_is_another_run(adata, settings, tmp_path)
 def test_spots_without_neighbors_are_refused(adata, settings, tmp_path):
     write_store(adata[:8].copy(), tmp_path / "small.zarr")
     config = dataclasses.replace(MASKED, phases=(Phase(objective="neighborhood", batch_size=9),))
-    with pytest.raises(ValueError, match="an epoch has no full batch: .*none with enough neighbors"):
-        pretrain([tmp_path / "small.zarr"], tmp_path / "out", **settings[pretrain] | {"config": config})
+    with pytest.raises(
+        ValueError, match="an epoch has no full batch: .*none with enough neighbors"
+    ):
+        pretrain(
+            [tmp_path / "small.zarr"], tmp_path / "out", **settings[pretrain] | {"config": config}
+        )
 
 
 def test_validation_slides_without_a_usable_spot_do_not_count(adata, stores, settings, tmp_path):
@@ -237,8 +283,13 @@ def test_a_loss_that_is_not_finite_names_the_stores(stores, vocabulary, tiny_con
     assert f"the batch is of {stores[0]}" in str(caught.value)
 
 
-def test_images_that_do_not_fit_the_disk_are_refused_before_training(stores, settings, tmp_path, monkeypatch):
+def test_images_that_do_not_fit_the_disk_are_refused_before_training(
+    stores, settings, tmp_path, monkeypatch
+):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10**4))
-    with pytest.raises(OSError, match="the decoded images of 2 stores take .* choose an output_dir on a larger disk"):
+    with pytest.raises(
+        OSError,
+        match="the decoded images of 2 stores take .* choose an output_dir on a larger disk",
+    ):
         align(stores[:2], tmp_path / "out", **settings[align])
     assert not metrics(tmp_path / "out")

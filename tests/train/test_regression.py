@@ -15,9 +15,13 @@ CONFIG = train.RegressionConfig(epochs=60, batch_size=16, learning_rate=1e-3, de
 @pytest.fixture
 def slide(adata, made_by):
     """Features that tell expression, but for noise."""
-    normal = sc.pp.log1p(sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True).X.toarray()
+    normal = sc.pp.log1p(
+        sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True
+    ).X.toarray()
     rng = np.random.default_rng(0)
-    adata.obsm["X_stp_images"] = (normal[:, :12] @ rng.normal(size=(12, 20)) / 10).astype(np.float32)
+    adata.obsm["X_stp_images"] = (normal[:, :12] @ rng.normal(size=(12, 20)) / 10).astype(
+        np.float32
+    )
     adata.obsm["X_stp_images"][7] = np.nan
     made_by(adata, "X_stp_images")
     return adata
@@ -33,8 +37,13 @@ def test_it_learns_and_is_applied(slide, tmp_path):
     head = train.fit_expression_head(train_on, tmp_path, genes=GENES, config=CONFIG)
     assert tl.apply_expression_head(held_out, head) is None
     predicted = get.expression(held_out)
-    assert list(predicted.var_names) == GENES and predicted.uns["units"] == "log1p of counts per 10,000"
-    measured = sc.pp.log1p(sc.pp.normalize_total(held_out, target_sum=1e4, copy=True), copy=True)[:, GENES].X.toarray()
+    assert (
+        list(predicted.var_names) == GENES
+        and predicted.uns["units"] == "log1p of counts per 10,000"
+    )
+    measured = sc.pp.log1p(sc.pp.normalize_total(held_out, target_sum=1e4, copy=True), copy=True)[
+        :, GENES
+    ].X.toarray()
     assert gene_pearson(measured, predicted.X).mean() > 0.5
     again = ExpressionHead.from_pretrained(tmp_path)
     assert again.digest == head.digest and again.config.genes == tuple(GENES)
@@ -46,11 +55,19 @@ def test_it_learns_and_is_applied(slide, tmp_path):
 def test_training_stops_when_the_error_no_longer_falls_and_keeps_the_best(slide, tmp_path):
     config = train.RegressionConfig(epochs=60, batch_size=16, patience=2, learning_rate=0.05)
     train_on, held_out = slide[:70].copy(), slide[70:].copy()
-    head = train.fit_expression_head(train_on, tmp_path, genes=GENES, config=config, validation=[held_out])
-    lines = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"validation"' in line]
+    head = train.fit_expression_head(
+        train_on, tmp_path, genes=GENES, config=config, validation=[held_out]
+    )
+    lines = [
+        line
+        for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+        if '"validation"' in line
+    ]
     errors = [float(line.split('"mse": ')[1].split(",")[0]) for line in lines]
     assert len(errors) < 60 and np.argmin(errors) == len(errors) - 3
-    measured = sc.pp.log1p(sc.pp.normalize_total(held_out, target_sum=1e4, copy=True), copy=True)[:, GENES].X.toarray()
+    measured = sc.pp.log1p(sc.pp.normalize_total(held_out, target_sum=1e4, copy=True), copy=True)[
+        :, GENES
+    ].X.toarray()
     with torch.no_grad():
         predicted = head(torch.from_numpy(held_out.obsm["X_stp_images"])).numpy()
     assert ((predicted - measured) ** 2).mean() == pytest.approx(min(errors), rel=1e-4)
@@ -66,7 +83,9 @@ def test_a_run_resumes_after_early_stopping(slide, tmp_path):
 
 def test_bad_input(slide, tmp_path, made_by):
     head = ExpressionHead(ExpressionHeadConfig(20, ("LUM",), "", "1" * 64))
-    with pytest.raises(ValueError, match="not made by the model whose features the head was fitted on"):
+    with pytest.raises(
+        ValueError, match="not made by the model whose features the head was fitted on"
+    ):
         tl.apply_expression_head(slide, head)
     with pytest.raises(KeyError, match="pass genes="):
         train.fit_expression_head(slide, tmp_path)
@@ -75,9 +94,13 @@ def test_bad_input(slide, tmp_path, made_by):
     with pytest.raises(ValueError, match="embeddings of different models"):
         train.fit_expression_head([slide, other], tmp_path, genes=GENES)
     del other.obsm["X_stp_images"]
-    with pytest.raises(KeyError, match=r"obsm\['X_stp_images'\] of validation: reference 0 is missing; run stp\.tl"):
+    with pytest.raises(
+        KeyError, match=r"obsm\['X_stp_images'\] of validation: reference 0 is missing; run stp\.tl"
+    ):
         train.fit_expression_head(slide, tmp_path, genes=GENES, validation=other)
-    empty = anndata.AnnData(slide.X, var=slide.var, obsm={"X_stp_images": np.full((100, 20), np.nan, np.float32)})
+    empty = anndata.AnnData(
+        slide.X, var=slide.var, obsm={"X_stp_images": np.full((100, 20), np.nan, np.float32)}
+    )
     made_by(empty, "X_stp_images")
     with pytest.raises(ValueError, match="no spot of reference 0 has all of"):
         train.fit_expression_head(empty, tmp_path, genes=GENES)

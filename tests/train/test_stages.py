@@ -16,12 +16,17 @@ from stp.train import AlignConfig, Phase, PretrainConfig, align, pretrain
 from stp.train.validation import masked_loss
 
 PRETRAIN = PretrainConfig(
-    phases=(Phase(epochs=15, batch_size=20), Phase(objective="neighborhood", epochs=4, batch_size=18)),
+    phases=(
+        Phase(epochs=15, batch_size=20),
+        Phase(objective="neighborhood", epochs=4, batch_size=18),
+    ),
     learning_rate=3e-3,
     min_genes=5,
 )
 SMALL = dataclasses.replace(PRETRAIN, phases=(Phase(batch_size=10),))
-ALIGN = AlignConfig(epochs=12, batch_size=20, accumulate=1, learning_rate=2e-3, min_genes=5, projection_width=32)
+ALIGN = AlignConfig(
+    epochs=12, batch_size=20, accumulate=1, learning_rate=2e-3, min_genes=5, projection_width=32
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +72,26 @@ def test_both_losses_of_a_neighborhood_phase_are_logged(pretrained):
 def test_alignment_learns(aligned):
     scores = metrics(aligned[1])
     assert {line["chance@5"] for line in scores} == {0.05}
-    assert max(line["recall@5"] for line in scores) >= 0.2  # four times chance, on a slide never trained on
+    assert (
+        max(line["recall@5"] for line in scores) >= 0.2
+    )  # four times chance, on a slide never trained on
     first, last = (metrics(aligned[1], "train")[i] for i in (0, -1))
     assert last["localized"] > 0.8
     for name in ("patch_gene", "region_gene", "patch_region", "localization"):
         assert last[name] < 0.8 * first[name]
 
 
-def test_alignment_starts_from_the_gene_encoder_and_trains_it(stores, pretrained, aligned, tiny_config, tmp_path):
+def test_alignment_starts_from_the_gene_encoder_and_trains_it(
+    stores, pretrained, aligned, tiny_config, tmp_path
+):
     """One step of no size leaves the genes as they came."""
-    still = dataclasses.replace(ALIGN, epochs=1, learning_rate=1e-30, min_learning_rate=0, weight_decay=0.0)
+    still = dataclasses.replace(
+        ALIGN, epochs=1, learning_rate=1e-30, min_learning_rate=0, weight_decay=0.0
+    )
     settings = {"gene_encoder": pretrained[0], "image_encoder": tiny_config.image}
-    stamp = align(stores[:1], tmp_path, config=dataclasses.replace(still, batch_size=10), **settings)
+    stamp = align(
+        stores[:1], tmp_path, config=dataclasses.replace(still, batch_size=10), **settings
+    )
     assert same_weights(stamp.gene_encoder, pretrained[0])
     assert not same_weights(aligned[0].gene_encoder, pretrained[0])
 
@@ -92,7 +105,10 @@ def test_the_run_directory_is_a_model(request, stage, kind, vocabulary):
     names = {file.name for file in folder.iterdir()}
     run = {"training.json", "metrics.jsonl", "resume.pt", "run.lock"}
     assert names == {"model.safetensors", "config.json", "vocabulary.parquet", "README.md", *run}
-    assert re.match(r"pretrain: \d+ spots of slide0.zarr, .*; weights chosen on \d+ spots of", model.card.trained_on[0])
+    assert re.match(
+        r"pretrain: \d+ spots of slide0.zarr, .*; weights chosen on \d+ spots of",
+        model.card.trained_on[0],
+    )
     assert len(model.card.trained_on) == (1 if kind is GeneEncoder else 2)
     assert "score" in model.card.metrics
     assert same_weights(kind.from_pretrained(folder), model)
@@ -115,10 +131,16 @@ def test_the_aligned_model_is_the_best_by_validation(stores, aligned):
 def test_the_pretrained_model_is_the_best_of_the_last_phase(stores, vocabulary, ranked, pretrained):
     encoder, folder = pretrained
     opened = [SpotStore(stores[2])]
-    dataset = TokenDataset(opened, vocabulary, ranked(opened, 32), fraction=0.15, seed=PRETRAIN.seed)
+    dataset = TokenDataset(
+        opened, vocabulary, ranked(opened, 32), fraction=0.15, seed=PRETRAIN.seed
+    )
     found = masked_loss(encoder, dataset, [np.arange(100)], PRETRAIN)["masked"]
-    assert found == pytest.approx(min(line["masked"] for line in metrics(folder, phase=1)), rel=1e-5)
-    assert found != pytest.approx(min(line["masked"] for line in metrics(folder, phase=0)), rel=1e-3)
+    assert found == pytest.approx(
+        min(line["masked"] for line in metrics(folder, phase=1)), rel=1e-5
+    )
+    assert found != pytest.approx(
+        min(line["masked"] for line in metrics(folder, phase=0)), rel=1e-3
+    )
 
 
 def test_a_finished_run_is_only_read(stores, vocabulary, tiny_config, pretrained):

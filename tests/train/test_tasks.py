@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from stp import Vocabulary
-from stp.data.augmentation import stained, turned, turned_cells
+from stp.data.augmentation import jitter_stain, rotate, rotate_cells
 from stp.models import GeneEncoder, GeneEncoderConfig
 from stp.train.losses import contrast, grid_pool, localization_logits, symmetric_contrast
 from stp.train.tasks import Alignment, MaskedGenes, NeighborhoodGenes
@@ -62,7 +62,9 @@ def test_neighborhood_loss_equals_a_slow_loop(encoder, batch, context, targets):
         for position in range(LENGTHS[center]):
             if targets == "all" or batch["chosen"][center, position]:
                 there = torch.stack([hidden[row, position] for row in neighbors]).mean(0)
-                logits = encoder.predict_from_context((pooled if context == "pooled" else there)[None])[0]
+                logits = encoder.predict_from_context(
+                    (pooled if context == "pooled" else there)[None]
+                )[0]
                 losses.append(surprise(logits, batch["targets"][center, position]))
     task = NeighborhoodGenes(encoder, context=context, targets=targets, group_size=SIZE)
     output = task(batch)
@@ -75,11 +77,13 @@ def test_neighborhood_loss_equals_a_slow_loop(encoder, batch, context, targets):
 @pytest.fixture
 def pairs():
     generator = torch.Generator().manual_seed(0)
-    patches, regions = torch.randint(0, 256, (2, 4, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    patches, regions = torch.randint(
+        0, 256, (2, 4, 32, 32, 3), dtype=torch.uint8, generator=generator
+    )
     tokens = torch.stack([torch.randperm(32, generator=generator) + FIRST for _ in range(4)])
     tokens[1, 20:] = 0
     cells = torch.tensor([0, 3, 8, 4])
-    drawn = {"cells": cells, "turns": torch.zeros(4, dtype=int), "stains": torch.ones(4, 3)}
+    drawn = {"cells": cells, "rotations": torch.zeros(4, dtype=int), "stains": torch.ones(4, 3)}
     return {"genes": tokens, "patches": patches, "regions": regions, **drawn}
 
 
@@ -91,7 +95,9 @@ def test_alignment_has_four_losses(stamp, pairs):
     region = stamp.image_encoder.encode(pairs["regions"], references=pairs["patches"])
     regions = F.normalize(stamp.region_projection(region.features), dim=-1)
     project = stamp.localization_projection
-    logits = localization_logits(project(grid_pool(region.tokens)), project(region.reference), stamp.scale)
+    logits = localization_logits(
+        project(grid_pool(region.tokens)), project(region.reference), stamp.scale
+    )
     expected = {
         "patch_gene": symmetric_contrast(patches, genes, stamp.scale),
         "region_gene": symmetric_contrast(regions, genes, stamp.scale),
@@ -114,20 +120,27 @@ def gradients(task, pairs):
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 4, 9])
 def test_micro_batches_have_the_gradients_of_the_whole(stamp, pairs, micro_batch):
     stamp = stamp.train().requires_grad_(True)
-    whole, parts = gradients(Alignment(stamp), pairs), gradients(Alignment(stamp, micro_batch=micro_batch), pairs)
+    whole, parts = (
+        gradients(Alignment(stamp), pairs),
+        gradients(Alignment(stamp, micro_batch=micro_batch), pairs),
+    )
     assert whole.keys() == parts.keys()
     assert len(whole) > 40
     for name, gradient in whole.items():
         assert torch.norm(parts[name] - gradient) <= 1e-5 * torch.norm(gradient) + 1e-9, name
     small = Alignment(stamp)({name: values[:2] for name, values in pairs.items()})
-    assert abs(small["loss"] - Alignment(stamp, micro_batch=2)(pairs)["loss"]) > 0.01  # negatives are of the batch
+    assert (
+        abs(small["loss"] - Alignment(stamp, micro_batch=2)(pairs)["loss"]) > 0.01
+    )  # negatives are of the batch
 
 
 def test_micro_batches_keep_less_for_the_backward_pass(stamp, pairs):
     def kept(micro_batch):
         sizes = []
         task = Alignment(stamp.train().requires_grad_(True), micro_batch=micro_batch)
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: sizes.append(t.numel()) or t, lambda t: t
+        ):
             task(pairs)
         return sum(sizes)
 
@@ -139,14 +152,20 @@ def test_micro_batches_keep_less_for_the_backward_pass(stamp, pairs):
 def test_localized_is_the_share_of_patches_found(stamp, pairs, right):
     region = stamp.image_encoder.encode(pairs["regions"], references=pairs["patches"])
     project = stamp.localization_projection
-    found = localization_logits(project(grid_pool(region.tokens)), project(region.reference), stamp.scale).argmax(1)
+    found = localization_logits(
+        project(grid_pool(region.tokens)), project(region.reference), stamp.scale
+    ).argmax(1)
     cells = torch.where(torch.arange(4) < right, found, (found + 1) % 9)
     assert Alignment(stamp)(pairs | {"cells": cells})["localized"].item() == right / 4
 
 
 def test_every_trained_part_of_stamp_has_a_gradient(stamp, pairs):
     Alignment(stamp.train())(pairs)["loss"].backward()
-    without = {name.split(".")[1] for name, p in stamp.named_parameters() if p.grad is None or not p.grad.any()}
+    without = {
+        name.split(".")[1]
+        for name, p in stamp.named_parameters()
+        if p.grad is None or not p.grad.any()
+    }
     assert without <= {"classifier_head", "spatial_classifier_head"}
 
 
@@ -154,7 +173,7 @@ def test_stain_multiplies_optical_density():
     images = torch.tensor([0, 51, 128, 255], dtype=torch.uint8).view(1, 1, 4, 1).expand(2, 1, 4, 3)
     density = -torch.log(images / 255)
     factors = torch.tensor([[1.0, 1.0, 1.0], [0.5, 2.0, 3.0]])
-    result = stained(images, factors)
+    result = jitter_stain(images, factors)
     torch.testing.assert_close(result[0], images[0].float())
     torch.testing.assert_close(-torch.log(result[1] / 255), density[1] * factors[1])
 
@@ -170,7 +189,9 @@ def test_stain_reaches_patches_regions_and_references(stamp, pairs):
     assert abs(dark["loss"] - plain["loss"]) > 1e-4
 
 
-@pytest.mark.parametrize("losses", [("patch_target",), ("patch_region",), ("localization",), ("region_target",)])
+@pytest.mark.parametrize(
+    "losses", [("patch_target",), ("patch_region",), ("localization",), ("region_target",)]
+)
 def test_losses_that_are_left_out_change_no_other(losses, stamp, pairs):
     whole, part = Alignment(stamp)(pairs), Alignment(stamp, losses=losses)(pairs)
     (name,) = Alignment(stamp, losses=losses).counts(pairs)
@@ -182,7 +203,9 @@ def test_losses_that_are_left_out_change_no_other(losses, stamp, pairs):
 def test_images_are_turned_with_their_cells(stamp, pairs):
     """Turned on the device or by hand before, a batch has the same losses, and its cells are counted after the turn."""
     turns = torch.arange(4) * 2 + 1
-    by_hand = pairs | {name: turned(pairs[name], turns) for name in ("patches", "regions")}
-    by_hand["cells"] = turned_cells(pairs["cells"], turns)
+    by_hand = pairs | {name: rotate(pairs[name], turns) for name in ("patches", "regions")}
+    by_hand["cells"] = rotate_cells(pairs["cells"], turns)
     assert by_hand["cells"].tolist() != pairs["cells"].tolist()
-    torch.testing.assert_close(Alignment(stamp)(pairs | {"turns": turns}), Alignment(stamp)(by_hand))
+    torch.testing.assert_close(
+        Alignment(stamp)(pairs | {"rotations": turns}), Alignment(stamp)(by_hand)
+    )

@@ -4,7 +4,7 @@ import torch
 
 from stp.data.masked_tokens import TokenDataset
 from stp.data.pairs import PairDataset
-from stp.data.samplers import Picks
+from stp.data.samplers import SpotIndex
 from stp.data.store import SpotStore
 from stp.train import AlignConfig
 from stp.train.tasks import MaskedGenes
@@ -30,9 +30,13 @@ def pair_dataset(opened, ranked):
 
 def test_masked_loss_is_over_all_tokens_of_all_stores(stamp, token_dataset):
     rows = [np.arange(0, 70), np.arange(90, 100)]
-    spots = np.concatenate([np.column_stack([np.full(len(r), store), r]) for store, r in enumerate(rows)])
+    spots = np.concatenate(
+        [np.column_stack([np.full(len(r), store), r]) for store, r in enumerate(rows)]
+    )
     with torch.no_grad():
-        expected = MaskedGenes(stamp.gene_encoder)(token_dataset[Picks(0, spots)])["masked"].item()
+        expected = MaskedGenes(stamp.gene_encoder)(token_dataset[SpotIndex(0, spots)])[
+            "masked"
+        ].item()
     result = masked_loss(stamp.gene_encoder, token_dataset, rows, CONFIG)
     assert result["masked"] == pytest.approx(expected, rel=1e-5)
     assert result["score"] == -result["masked"]
@@ -60,7 +64,9 @@ def test_recall_counts_from_patch_to_genes(stamp, pair_dataset):
     better = [(similar[i] > similar[i, i]).sum().item() for i in range(50)]
     scores = recall(stamp, pair_dataset, [np.arange(0), rows], CONFIG)
     for k in (1, 5, 10):
-        assert scores[f"recall@{k}"] == pytest.approx(np.mean([n < k for n in better]), abs=0.021)  # a tie of rounding
+        assert scores[f"recall@{k}"] == pytest.approx(
+            np.mean([n < k for n in better]), abs=0.021
+        )  # a tie of rounding
     assert 0 < scores["recall@10"] < 1
 
 

@@ -20,7 +20,13 @@ def test_demo_trains_predicts_and_reports(demo):
     assert summary["seconds"]["total"] > 0
     page = (demo / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 5
-    assert {path.stem for path in demo.glob("*.png")} == {"domains", "patches", "expression", "pretrain", "align"}
+    assert {path.stem for path in demo.glob("*.png")} == {
+        "domains",
+        "patches",
+        "expression",
+        "pretrain",
+        "align",
+    }
 
 
 @pytest.mark.parametrize(

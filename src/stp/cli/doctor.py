@@ -13,7 +13,15 @@ from stp._extras import EXTRAS
 from stp._version import __version__
 
 OURS, THEIRS = "stp-spatial", "stp"
-MAIN = ("anndata", "scanpy", "spatialdata", "squidpy", "timm", "torch", "zarr")  # what the main job imports first
+MAIN = (
+    "anndata",
+    "scanpy",
+    "spatialdata",
+    "squidpy",
+    "timm",
+    "torch",
+    "zarr",
+)  # what the main job imports first
 
 
 class Line(NamedTuple):
@@ -33,9 +41,15 @@ def run() -> int:
     for check in (versions, namesake, devices, attention, optional_parts, weights):
         for line in _safely(check):
             mark = {True: "ok", False: "no", None: "--"}[line.ok]
-            print(f"{mark}  {line.name}: {line.found}" + (f"; {line.remedy}" if line.remedy else ""))
+            print(
+                f"{mark}  {line.name}: {line.found}" + (f"; {line.remedy}" if line.remedy else "")
+            )
             able = able and (line.ok is not False or not line.needed)
-    print("the main job can run" if able else "the main job cannot run: mend the lines above that begin with no")
+    print(
+        "the main job can run"
+        if able
+        else "the main job cannot run: mend the lines above that begin with no"
+    )
     return 0 if able else 1
 
 
@@ -68,7 +82,9 @@ def versions() -> Iterator[Line]:
             _import(name)
         except Exception as error:  # noqa: BLE001 - a broken install can raise anything
             remedy = f"install it again: pip install --force-reinstall {name}"
-            yield Line(f"import {name}", False, f"{type(error).__name__}: {error}", remedy, needed=True)
+            yield Line(
+                f"import {name}", False, f"{type(error).__name__}: {error}", remedy, needed=True
+            )
 
 
 def _import(name: str) -> None:
@@ -85,7 +101,13 @@ def namesake() -> Iterator[Line]:
         found = None
     if found:
         remedy = f"pip uninstall {THEIRS}, then pip install --force-reinstall {OURS}"
-        yield Line("package stp", False, f"{found}, of others, is installed beside {OURS}", remedy, needed=True)
+        yield Line(
+            "package stp",
+            False,
+            f"{found}, of others, is installed beside {OURS}",
+            remedy,
+            needed=True,
+        )
     yield Line("stp is imported from", None, str(Path(__file__).parent))
 
 
@@ -113,7 +135,10 @@ def attention() -> Iterator[Line]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = torch.bfloat16 if device == "cuda" else torch.float32
     x = torch.ones(1, 2, 8, 16, device=device, dtype=kind)
-    kinds = {"flash": SDPBackend.FLASH_ATTENTION, "memory-efficient": SDPBackend.EFFICIENT_ATTENTION}
+    kinds = {
+        "flash": SDPBackend.FLASH_ATTENTION,
+        "memory-efficient": SDPBackend.EFFICIENT_ATTENTION,
+    }
     kinds |= {"cuDNN": SDPBackend.CUDNN_ATTENTION, "plain": SDPBackend.MATH}
     for name, backend in kinds.items():
         try:
@@ -123,8 +148,16 @@ def attention() -> Iterator[Line]:
             yield Line(f"attention, {name}", True, f"works on {device}", needed=name == "plain")
         except RuntimeError:
             plain = name == "plain"
-            remedy = "install torch again" if plain else "torch chooses another by itself, nothing to do"
-            yield Line(f"attention, {name}", False if plain else None, f"not on {device}", remedy, needed=plain)
+            remedy = (
+                "install torch again" if plain else "torch chooses another by itself, nothing to do"
+            )
+            yield Line(
+                f"attention, {name}",
+                False if plain else None,
+                f"not on {device}",
+                remedy,
+                needed=plain,
+            )
 
 
 def optional_parts() -> Iterator[Line]:
@@ -134,7 +167,9 @@ def optional_parts() -> Iterator[Line]:
             _import(module)
             yield Line(module, True, f"works, for {extra}")
         except Exception as error:  # noqa: BLE001 - a broken install can raise anything
-            yield Line(module, None, f"does not ({type(error).__name__})", f"pip install '{OURS}[{extra}]'")
+            yield Line(
+                module, None, f"does not ({type(error).__name__})", f"pip install '{OURS}[{extra}]'"
+            )
 
 
 def weights() -> Iterator[Line]:
@@ -142,8 +177,13 @@ def weights() -> Iterator[Line]:
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)
-    held = sorted(folder.name.removeprefix("models--").replace("--", "/") for folder in cache.glob("models--*"))
+    held = sorted(
+        folder.name.removeprefix("models--").replace("--", "/")
+        for folder in cache.glob("models--*")
+    )
     there = f"{cache} ({', '.join(held) or 'empty'})"
     yield Line("weight cache", None, there, "HF_HUB_CACHE moves it, e.g. to a disk with room")
     if constants.HF_HUB_OFFLINE:
-        yield Line("hub", None, "HF_HUB_OFFLINE is set: only the cache is used", "unset it to download")
+        yield Line(
+            "hub", None, "HF_HUB_OFFLINE is set: only the cache is used", "unset it to download"
+        )

@@ -14,7 +14,7 @@ from stp.models.published.backbones import BACKBONES
 from stp.models.saved.pretrained import CONFIG
 from stp.tables import keys
 from stp.tables.table import get_table
-from stp.train.engine.processes import World, join
+from stp.train.engine.processes import Processes, distributed
 
 Model = Stamp | GeneEncoder | ImageEncoder
 
@@ -33,7 +33,9 @@ def open_model(name: str | Path) -> Model:
         return load_backbone(str(name))
     file = Path(name) / CONFIG
     if not file.is_file():
-        raise FileNotFoundError(f"{name} has no {CONFIG}; give a folder of stp.train, or one of {list(BACKBONES)}")
+        raise FileNotFoundError(
+            f"{name} has no {CONFIG}; give a folder of stp.train, or one of {list(BACKBONES)}"
+        )
     kind = json.loads(file.read_text()).get("class")
     classes = {one.__name__: one for one in (Stamp, GeneEncoder, ImageEncoder)}
     if kind not in classes:
@@ -86,19 +88,29 @@ def embed_stores(
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, not {batch_size}")
     if Path(manifest).is_dir():
-        raise ValueError(f"{manifest} is a folder; give a file for the manifest, which is JSON lines")
-    how = {"batch_size": batch_size, "precision": precision, "table_key": table_key, "progress": False}
+        raise ValueError(
+            f"{manifest} is a folder; give a file for the manifest, which is JSON lines"
+        )
+    how = {
+        "batch_size": batch_size,
+        "precision": precision,
+        "table_key": table_key,
+        "progress": False,
+    }
     digest, paths = model.digest, list(dict.fromkeys(Path(store).absolute() for store in stores))
-    with join(device) as world:
+    with distributed(device) as world:
         failed = 0
         for path in paths[world.rank :: world.size]:
             line = _attempt(path, model, digest, {**how, "device": str(world.device)})
             failed += line["status"] == "failed"
-            _add(Path(manifest), {**line, "model": {"name": model.name, "digest": digest}, "process": world.rank})
+            _add(
+                Path(manifest),
+                {**line, "model": {"name": model.name, "digest": digest}, "process": world.rank},
+            )
         return _total(world, failed)
 
 
-def _total(world: World, failed: int) -> int:
+def _total(world: Processes, failed: int) -> int:
     # All processes end together and with one status: torchrun stops the others when one ends in failure.
     return int(world.sum({"failed": failed})["failed"])
 
@@ -106,7 +118,12 @@ def _total(world: World, failed: int) -> int:
 def _attempt(path: Path, model: Model, digest: str, how: dict[str, Any]) -> dict[str, Any]:
     """Embed one store, and tell what came of it."""
     start = time.time()
-    line = {"store": str(path), "status": "embedded", "written": [], "time": time.strftime("%Y-%m-%dT%H:%M:%S")}
+    line = {
+        "store": str(path),
+        "status": "embedded",
+        "written": [],
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    }
     try:
         line["written"] = _embed(path, model, digest, how)
         if not line["written"]:
@@ -134,8 +151,13 @@ def _embed(path: Path, model: Model, digest: str, how: dict[str, Any]) -> list[s
         elif not isinstance(model, GeneEncoder):
             tl.embed_images(sdata, model, **how)
         # Vectors that a model before made and this one does not are taken from the store, too.
-        names, there = (key, keys.aligned(key), keys.inside(key)), before | {*table.obsm, *table.obs}
-        io.write_results(sdata, table_key=how["table_key"], keys=[name for name in names if name in there])
+        names, there = (
+            (key, keys.aligned(key), keys.inside(key)),
+            before | {*table.obsm, *table.obs},
+        )
+        io.write_results(
+            sdata, table_key=how["table_key"], keys=[name for name in names if name in there]
+        )
         logger.info(f"{path.name}: {key} of {table.n_obs} spots")
     return missing
 
@@ -150,7 +172,9 @@ def _missing(path: Path, model: Model, digest: str, table_key: str) -> list[str]
     has_image = bool(list(group["images"])) if "images" in group else False
     wanted = [keys.GENES] if reads_genes(model) else []
     if not wanted and not has_image:
-        raise ValueError(f"{path} has no image, and {model.name} reads nothing else; write it again with one")
+        raise ValueError(
+            f"{path} has no image, and {model.name} reads nothing else; write it again with one"
+        )
     # Without an image a Stamp still embeds genes; an image encoder has nothing to do, and says so.
     if isinstance(model, ImageEncoder) or (isinstance(model, Stamp) and has_image):
         wanted.append(keys.IMAGES)

@@ -28,7 +28,7 @@ TABLES: dict[str, dict[str, tuple[str, type]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RecipeKeys:
     """The keys of the file that are in no config."""
 
     stores: tuple[str, ...]
@@ -60,19 +60,27 @@ def read_recipe(path: str | Path, stage: str) -> tuple[Callable, dict[str, Any]]
     run, config_class = STAGES[stage]
     if "phase" in values:
         values["phases"] = values.pop("phase")
-    own = _names(Asked) - ({"gene_encoder"} if stage == "pretrain" else set())
+    own = _names(RecipeKeys) - ({"gene_encoder"} if stage == "pretrain" else set())
     known = own | _names(config_class) | set(TABLES[stage])
     if unknown := sorted(set(values) - known):
-        raise ValueError(f"{path} has unknown keys {unknown}; {stage} knows {sorted(known - {'phases'} | {'phase'})}")
+        raise ValueError(
+            f"{path} has unknown keys {unknown}; {stage} knows {sorted(known - {'phases'} | {'phase'})}"
+        )
     reads_genes = stage == "align" and values.get("targets") != "pathways"
     needed = {"stores", "output_dir"} | ({"gene_encoder"} if reads_genes else set())
     if missing := sorted(needed - set(values)):
         raise ValueError(f"{path} lacks {missing}")
-    asked = from_dict(Asked, {name: values[name] for name in own if name in values})
+    asked = from_dict(RecipeKeys, {name: values[name] for name in own if name in values})
     if "gene_sets" in values:
         values["gene_sets"] = str(path.parent / values["gene_sets"])
-    config = from_dict(config_class, {name: values[name] for name in _names(config_class) if name in values})
-    tables = {name: from_dict(kind, values[table]) for table, (name, kind) in TABLES[stage].items() if table in values}
+    config = from_dict(
+        config_class, {name: values[name] for name in _names(config_class) if name in values}
+    )
+    tables = {
+        name: from_dict(kind, values[table])
+        for table, (name, kind) in TABLES[stage].items()
+        if table in values
+    }
     return run, {"config": config, **tables, **_arguments(path.parent.absolute(), stage, asked)}
 
 
@@ -80,15 +88,19 @@ def _names(kind: type) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}
 
 
-def _arguments(folder: Path, stage: str, asked: Asked) -> dict[str, Any]:
+def _arguments(folder: Path, stage: str, asked: RecipeKeys) -> dict[str, Any]:
     """Find what the file names, and load or fit the vocabulary."""
     arguments: dict[str, Any] = {"table_key": asked.table_key, "resume": asked.resume}
     arguments["output_dir"] = folder / asked.output_dir
     for name in ("stores", "validation"):
-        arguments[name] = [store for pattern in getattr(asked, name) for store in _matches(folder, pattern)]
+        arguments[name] = [
+            store for pattern in getattr(asked, name) for store in _matches(folder, pattern)
+        ]
     if asked.gene_encoder is not None:
         arguments["gene_encoder"] = folder / asked.gene_encoder
-    vocabulary = Vocabulary.load(folder / asked.vocabulary) if asked.vocabulary is not None else None
+    vocabulary = (
+        Vocabulary.load(folder / asked.vocabulary) if asked.vocabulary is not None else None
+    )
     if stage == "pretrain":
         vocabulary = vocabulary or Vocabulary.default()
         if vocabulary.means is None:

@@ -43,7 +43,9 @@ def run(
 ) -> int:
     """Print the comparison for a section: a SpatialData zarr folder or, without images, an h5ad file."""
     data, stamp = read_section(section), load_reference(checkpoint, assets)
-    table = compare(stamp, data, n_spots=n_spots, table_key=table_key, allow_upsampling=allow_upsampling)
+    table = compare(
+        stamp, data, n_spots=n_spots, table_key=table_key, allow_upsampling=allow_upsampling
+    )
     print(
         f"{section.name}, {min(n_spots, get_table(data, table_key).n_obs)} spots: one change at a time to the release"
     )
@@ -59,11 +61,18 @@ def read_section(path: Path) -> Any:
     try:
         return anndata.read_h5ad(path) if path.suffix == ".h5ad" else spatialdata.read_zarr(path)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is no h5ad file and no SpatialData zarr folder ({error})") from error
+        raise ValueError(
+            f"{path} is no h5ad file and no SpatialData zarr folder ({error})"
+        ) from error
 
 
 def compare(
-    stamp: Stamp, data: Any, *, n_spots: int, table_key: str = "table", allow_upsampling: bool = False
+    stamp: Stamp,
+    data: Any,
+    *,
+    n_spots: int,
+    table_key: str = "table",
+    allow_upsampling: bool = False,
 ) -> pd.DataFrame:
     """Embed spots drawn from a section as released, and with one thing changed at a time.
 
@@ -87,9 +96,15 @@ def compare(
         "ties in another order": _other_ties(part, stamp),
         "exact means": _tokens(part, exact, stamp),
     }.items():
-        rows[change] = {"other tokens": (other != tokens).mean(), **_moved(released, _by_genes(stamp, other))}
+        rows[change] = {
+            "other tokens": (other != tokens).mean(),
+            **_moved(released, _by_genes(stamp, other)),
+        }
     with _changed(stamp.gene_encoder, pooling="mean"):
-        rows["mean over real tokens"] = {"other tokens": 0.0, **_moved(released, _by_genes(stamp, tokens))}
+        rows["mean over real tokens"] = {
+            "other tokens": 0.0,
+            **_moved(released, _by_genes(stamp, tokens)),
+        }
     for order, side in images.items():
         moved = _moved(images[stamp.image_encoder.config.channel_order], side)
         recall = metrics.recall_at_k(side.aligned, released.aligned)[5]
@@ -130,7 +145,9 @@ def _other_ties(part: "AnnData", stamp: Stamp) -> np.ndarray:
     order = np.random.default_rng(SEED).permutation(len(genes))
     means = None if genes.means is None else genes.means[order]
     kept = dataclasses.replace(genes, n_detected=None, corpus=())
-    shuffled = dataclasses.replace(kept, gene_ids=genes.gene_ids[order], symbols=genes.symbols[order], means=means)
+    shuffled = dataclasses.replace(
+        kept, gene_ids=genes.gene_ids[order], symbols=genes.symbols[order], means=means
+    )
     tokens = _tokens(part, shuffled, stamp)
     return np.where(tokens > 0, order[tokens - N_SPECIAL] + N_SPECIAL, 0)
 
@@ -140,7 +157,9 @@ def _by_genes(stamp: Stamp, tokens: np.ndarray) -> Side:
         parts = [
             [
                 out.float().cpu()
-                for out in stamp.encode_genes(torch.from_numpy(tokens[start : start + BATCH]).to(device))
+                for out in stamp.encode_genes(
+                    torch.from_numpy(tokens[start : start + BATCH]).to(device)
+                )
             ]
             for start in range(0, len(tokens), BATCH)
         ]
@@ -148,11 +167,18 @@ def _by_genes(stamp: Stamp, tokens: np.ndarray) -> Side:
 
 
 def _moved(before: Side, after: Side) -> dict[str, float]:
-    one, two = (side.features / np.linalg.norm(side.features, axis=1, keepdims=True) for side in (before, after))
+    one, two = (
+        side.features / np.linalg.norm(side.features, axis=1, keepdims=True)
+        for side in (before, after)
+    )
     cosine = (one * two).sum(axis=1)
     kept = [len(set(a) & set(b)) for a, b in zip(_nearest(one), _nearest(two), strict=True)]
     n_neighbors = min(NEIGHBORS, len(one) - 1)
-    return {"cosine": cosine.mean(), "lowest": cosine.min(), "neighbors kept": np.mean(kept) / n_neighbors}
+    return {
+        "cosine": cosine.mean(),
+        "lowest": cosine.min(),
+        "neighbors kept": np.mean(kept) / n_neighbors,
+    }
 
 
 def _nearest(features: np.ndarray) -> np.ndarray:

@@ -4,7 +4,12 @@ import numpy as np
 
 
 def mask_tokens(
-    tokens: np.ndarray, rng: np.random.Generator, *, fraction: float, mask_id: int, gene_ids: tuple[int, int]
+    tokens: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    fraction: float,
+    mask_id: int,
+    gene_ids: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose tokens to predict: of those 80 % are masked, 10 % replaced by a random gene, 10 % kept (paper, A.3.1).
 

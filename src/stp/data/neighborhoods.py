@@ -2,7 +2,9 @@
 
 import numpy as np
 
-MAX_SPACINGS = 10.0  # D_max, in median nearest-neighbor distances of the slide (method.md section 3)
+MAX_SPACINGS = (
+    10.0  # D_max, in median nearest-neighbor distances of the slide (method.md section 3)
+)
 
 
 def spacing(coordinates: np.ndarray) -> float:
@@ -12,7 +14,9 @@ def spacing(coordinates: np.ndarray) -> float:
     return float(np.median(cKDTree(coordinates).query(coordinates, k=2)[0][:, 1]))
 
 
-def neighborhoods(coordinates: np.ndarray, rng: np.random.Generator, *, size: int = 9) -> np.ndarray:
+def neighborhoods(
+    coordinates: np.ndarray, rng: np.random.Generator, *, size: int = 9
+) -> np.ndarray:
     """Draw disjoint groups: a random seed spot first, then its nearest spots that are still free.
 
     No group spreads over more than ten spacings of the slide: a seed whose group would, sits out, and its spots stay

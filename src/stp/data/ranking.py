@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def rank_stores(
-    stores: Sequence[SpotStore], vocabulary: Vocabulary, file: SpotFile, *, rank: int = 0, size: int = 1
+    stores: Sequence[SpotStore],
+    vocabulary: Vocabulary,
+    file: SpotFile,
+    *,
+    rank: int = 0,
+    size: int = 1,
 ) -> None:
     """Rank all spots of some stores into tokens, padded with 0, block by block in constant memory.
 
@@ -29,7 +34,10 @@ def rank_stores(
     ValueError
         A store is damaged.
     """
-    table, how = rank_table(vocabulary.divisors()), {"context_length": file.width, "n_special": vocabulary.n_special}
+    table, how = (
+        rank_table(vocabulary.divisors()),
+        {"context_length": file.width, "n_special": vocabulary.n_special},
+    )
     for index, counts, out in _blocks(stores, vocabulary, file, rank, size):
         rank_genes(counts, index, table, out=out, **how)
 
@@ -52,9 +60,9 @@ def _blocks(
     stores: Sequence[SpotStore], vocabulary: Vocabulary, file: SpotFile, rank: int, size: int
 ) -> Iterator[tuple[np.ndarray, "csr_matrix", np.ndarray]]:
     """Yield the vocabulary index of columns, counts of a block of spots, and where in the file they belong."""
-    values = file.to_fill()
+    values = file.writable()
     indices: dict[str, np.ndarray] = {}  # by the genes of a store: most have those of one before
-    for store, start in list(zip(stores, file.edges[:-1], strict=True))[rank::size]:
+    for store, start in list(zip(stores, file.offsets[:-1], strict=True))[rank::size]:
         genes = store.genes
         if genes not in indices:
             indices[genes] = vocabulary.encode(store.gene_names)

@@ -28,7 +28,9 @@ class SpotSampler:
         Spots of one slide that enter a batch together, so that a slide's stain does not tell pairs apart.
     """
 
-    def __init__(self, rows: Sequence[np.ndarray], batch_size: int, seed: int, spots_per_slide: int = 1) -> None:
+    def __init__(
+        self, rows: Sequence[np.ndarray], batch_size: int, seed: int, spots_per_slide: int = 1
+    ) -> None:
         self.rows, self.seed, self.spots_per_slide = rows, seed, spots_per_slide
         self.unit = spots_per_slide
         self.batch_size = batch_size // spots_per_slide * spots_per_slide
@@ -43,7 +45,9 @@ class SpotSampler:
 
     def _sets(self, store: int, rng: np.random.Generator) -> np.ndarray:
         rows = rng.permutation(self.rows[store])
-        rows = rows[: len(rows) // self.spots_per_slide * self.spots_per_slide].reshape(-1, self.spots_per_slide)
+        rows = rows[: len(rows) // self.spots_per_slide * self.spots_per_slide].reshape(
+            -1, self.spots_per_slide
+        )
         return np.stack([np.full_like(rows, store), rows], axis=-1)  # (sets, spots_per_slide, 2)
 
 
@@ -70,7 +74,12 @@ class GroupSampler:
         seed: int,
         group_size: int = 9,
     ) -> None:
-        self.coordinates, self.rows, self.seed, self.group_size = coordinates, rows, seed, group_size
+        self.coordinates, self.rows, self.seed, self.group_size = (
+            coordinates,
+            rows,
+            seed,
+            group_size,
+        )
         self.unit, self.groups_per_batch = group_size, max(1, batch_size // group_size)
 
     def batches(self, epoch: int) -> list[np.ndarray]:
@@ -86,7 +95,7 @@ class GroupSampler:
         return np.stack([np.full_like(chosen, store), chosen], axis=-1)  # (groups, group_size, 2)
 
 
-class Picks(NamedTuple):
+class SpotIndex(NamedTuple):
     """Which spots make a batch: what samplers yield and datasets read."""
 
     epoch: int

@@ -21,19 +21,21 @@ class SpotFile:
         Values of each spot.
     """
 
-    def __init__(self, path: Path, lengths: Sequence[int], width: int, dtype: type = np.uint16) -> None:
+    def __init__(
+        self, path: Path, lengths: Sequence[int], width: int, dtype: type = np.uint16
+    ) -> None:
         self.path, self.width, self.dtype = path, width, dtype
-        self.edges = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
     def __getitem__(self, store: int) -> np.ndarray:
-        return self.all[self.edges[store] : self.edges[store + 1]]
+        return self.array[self.offsets[store] : self.offsets[store + 1]]
 
     def __getstate__(self) -> dict:
         # What was mapped would travel as a copy.
-        return {name: value for name, value in self.__dict__.items() if name != "all"}
+        return {name: value for name, value in self.__dict__.items() if name != "array"}
 
     @cached_property
-    def all(self) -> np.ndarray:
+    def array(self) -> np.ndarray:
         """The rows of all stores; what is written to them stays in this process."""
         return self._map("c")
 
@@ -42,10 +44,14 @@ class SpotFile:
         self.path.touch()
         self._map("w+")
 
-    def to_fill(self) -> np.ndarray:
+    def writable(self) -> np.ndarray:
         """The rows of all stores; what is written to them is in the file."""
         return self._map("r+")
 
     def _map(self, mode: Literal["c", "w+", "r+"]) -> np.ndarray:
-        shape = (int(self.edges[-1]), self.width)
-        return np.memmap(self.path, self.dtype, mode, shape=shape) if shape[0] else np.zeros(shape, self.dtype)
+        shape = (int(self.offsets[-1]), self.width)
+        return (
+            np.memmap(self.path, self.dtype, mode, shape=shape)
+            if shape[0]
+            else np.zeros(shape, self.dtype)
+        )

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 STORE = "stp_store"  # attribute of a training store
 STORE_VERSION = 1
 
-INSIDE, OUTSIDE = ("1", "1.0", "true"), ("0", "0.0", "false")  # what `obs["in_tissue"]` holds, as text
+INSIDE, OUTSIDE = (
+    ("1", "1.0", "true"),
+    ("0", "0.0", "false"),
+)  # what `obs["in_tissue"]` holds, as text
 
 
 class SpotStore:
@@ -49,7 +52,9 @@ class SpotStore:
         except (FileNotFoundError, zarr.errors.ContainsArrayError):
             attrs = {}
         if attrs.get("version") != STORE_VERSION or f"tables/{table_key}" not in self._group:
-            raise ValueError(f"{path} is not a training store with a table {table_key!r}; stp.io.write_store makes one")
+            raise ValueError(
+                f"{path} is not a training store with a table {table_key!r}; stp.io.write_store makes one"
+            )
         self.name, self._um_per_px = attrs["name"], attrs["patch_um_per_px"]
         self._pixels: Path | None = None  # the folder that `map_pixels` was given
         self._genes = attrs.get("genes")
@@ -60,7 +65,11 @@ class SpotStore:
 
     def __getstate__(self) -> dict:
         # Processes open and map the files themselves, and only if they read of them.
-        return {name: value for name, value in self.__dict__.items() if name not in ("_group", "_table", "pyramid")}
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in ("_group", "_table", "pyramid")
+        }
 
     @cached_property
     def _group(self) -> "zarr.Group":
@@ -106,7 +115,10 @@ class SpotStore:
         if self._pixels is not None:
             files = [(self._pixels / str(number), np.uint8) for number in range(len(levels))]
             shapes = [(*level.shape, 3) for level in levels]
-            levels = [Level(np.memmap(*file, "r", shape=shape)) for file, shape in zip(files, shapes, strict=True)]
+            levels = [
+                Level(np.memmap(*file, "r", shape=shape))
+                for file, shape in zip(files, shapes, strict=True)
+            ]
         to_pixels = np.diag([1 / self._um_per_px, 1 / self._um_per_px, 1])
         return ImagePyramid(tuple(levels), self._um_per_px, to_pixels, "store")
 
@@ -139,7 +151,9 @@ class SpotStore:
     def trainable(self, min_genes: int) -> np.ndarray:
         """Return the rows of spots in tissue that detect at least `min_genes` genes."""
         enough = np.diff(self._indptr) >= min_genes
-        return np.flatnonzero(enough & self._in_tissue() if "in_tissue" in self._table["obs"] else enough)
+        return np.flatnonzero(
+            enough & self._in_tissue() if "in_tissue" in self._table["obs"] else enough
+        )
 
     def _in_tissue(self) -> np.ndarray:
         """Tell which spots are in tissue, whatever type says so."""
@@ -166,7 +180,9 @@ class SpotStore:
         try:
             values, indices = (self._table[f"X/{name}"][low:high] for name in ("data", "indices"))
         except (KeyError, OSError, RuntimeError, ValueError) as error:
-            raise ValueError(f"the counts of {self.path} cannot be read ({error}); write the store again") from error
+            raise ValueError(
+                f"the counts of {self.path} cannot be read ({error}); write the store again"
+            ) from error
         # Where a chunk is gone, zarr reads zeros; a store holds none, and of column 0 at most one entry per row.
         if not values.all() or (indices == 0).sum() > stop - start:
             raise ValueError(f"{self.path} has lost a part of its counts; write the store again")
@@ -190,5 +206,7 @@ def trainable(stores: list[SpotStore], min_genes: int) -> list[np.ndarray]:
     """List the spots of each store to train on; refuse stores that have none together."""
     rows = [store.trainable(min_genes) for store in stores]
     if not sum(map(len, rows)):
-        raise ValueError(f"no spot of {len(rows)} stores detects {min_genes} genes; lower min_genes")
+        raise ValueError(
+            f"no spot of {len(rows)} stores detects {min_genes} genes; lower min_genes"
+        )
     return rows

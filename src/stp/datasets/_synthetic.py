@@ -20,7 +20,11 @@ from stp.datasets._programs import FAMILIES, HOUSEKEEPING, MARKERS
 
 __all__ = ["synthetic_visium"]
 
-_PITCH, _RADIUS, _MARGIN = 100.0, 27.5, 100.0  # um: distance of spots, radius of a spot, glass around the lattice
+_PITCH, _RADIUS, _MARGIN = (
+    100.0,
+    27.5,
+    100.0,
+)  # um: distance of spots, radius of a spot, glass around the lattice
 _CELL = 2.0  # um: the tissue is laid out on a grid this fine whatever the resolution of the scan
 
 # What a domain looks like: optical densities (eosin; haze, the hematoxylin between nuclei; dark, that of a nucleus),
@@ -38,7 +42,12 @@ _DOMAINS = list(_LOOK.index)
 
 
 def synthetic_visium(
-    *, seed: int = 0, n_rows: int = 26, n_cols: int = 26, um_per_px: float = 1.0, name: str = "slide"
+    *,
+    seed: int = 0,
+    n_rows: int = 26,
+    n_cols: int = 26,
+    um_per_px: float = 1.0,
+    name: str = "slide",
 ) -> SpatialData:
     """Make a Visium slide: an H&E-like image, hexagonal spots, negative-binomial counts of real human genes.
 
@@ -77,13 +86,21 @@ def synthetic_visium(
     (['slide_full_image'], ['table'])
     """
     if min(n_rows, n_cols) < 6 or not um_per_px > 0:
-        raise ValueError(f"n_rows and n_cols must be 6 or more, um_per_px positive: {n_rows}, {n_cols}, {um_per_px}")
+        raise ValueError(
+            f"n_rows and n_cols must be 6 or more, um_per_px positive: {n_rows}, {n_cols}, {um_per_px}"
+        )
     # One stream for each part, so that what one draws never moves another.
     layout, cells, scanner, reads = np.random.default_rng(seed).spawn(4)
     lattice, size = _lattice(n_rows, n_cols)
     tissue = _tissue(layout, tuple(np.ceil(size / _CELL).astype(int)))
     spots = _cover(lattice, tissue)
-    image = _scan(scanner, tissue, _nuclei(cells, tissue), tuple(np.ceil(size / um_per_px).astype(int)), um_per_px)
+    image = _scan(
+        scanner,
+        tissue,
+        _nuclei(cells, tissue),
+        tuple(np.ceil(size / um_per_px).astype(int)),
+        um_per_px,
+    )
     return _assemble(image, spots, _counts(reads, spots), um_per_px, name)
 
 
@@ -145,8 +162,12 @@ def _fat(rng: Generator, share: np.ndarray) -> np.ndarray:
     near = np.argwhere(share > 0.05)
     distance, which = spatial.cKDTree(seeds).query(near, k=4)
     gap = np.linalg.norm(seeds[which[:, 1:]] - seeds[which[:, :1]], axis=-1)
-    wall = (distance[:, 1:] ** 2 - distance[:, :1] ** 2) / (2 * gap) * _CELL  # um to the border with each neighbor
-    inside = ((wall.clip(0.1) ** -2).sum(axis=1) ** (-1 / 2) - 1.2).clip(0, 1)  # a soft minimum rounds the corners
+    wall = (
+        (distance[:, 1:] ** 2 - distance[:, :1] ** 2) / (2 * gap) * _CELL
+    )  # um to the border with each neighbor
+    inside = ((wall.clip(0.1) ** -2).sum(axis=1) ** (-1 / 2) - 1.2).clip(
+        0, 1
+    )  # a soft minimum rounds the corners
     fat = np.zeros(share.shape)
     fat[tuple(near.T)] = inside * (_at(share, seeds[:, ::-1] * _CELL) > 0.5)[which[:, 0]]
     return fat
@@ -155,21 +176,31 @@ def _fat(rng: Generator, share: np.ndarray) -> np.ndarray:
 def _nuclei(rng: Generator, tissue: SimpleNamespace) -> np.ndarray:
     """Draw nuclei (n, 7): x, y, long and short half axis in um, angle, optical density, pallor."""
     size = np.array(tissue.mask.shape[::-1]) * _CELL
-    most = 2 * _LOOK["nuclei"].max() * 1e-6  # per um2: a Poisson process, thinned to the density of each place
+    most = (
+        2 * _LOOK["nuclei"].max() * 1e-6
+    )  # per um2: a Poisson process, thinned to the density of each place
     xy = rng.uniform(0, size, (rng.poisson(most * size.prod()), 2))
     domain = (rng.random(len(xy)) > _at(tissue.shares, xy)[:-1].cumsum(axis=0)).sum(axis=0)
     look = _LOOK.iloc[domain].reset_index(drop=True)
     activity = _at(tissue.activity, xy).clip(-2, 2)
     dense = look["nuclei"] * 1e-6 * 2 ** (activity / 2) / most
-    room = (1 - look["nests"] * _at(tissue.clefts, xy)) * (1 - _at(tissue.fat, xy)) * (_at(tissue.mask, xy) == 1)
+    room = (
+        (1 - look["nests"] * _at(tissue.clefts, xy))
+        * (1 - _at(tissue.fat, xy))
+        * (_at(tissue.mask, xy) == 1)
+    )
     kept = (rng.random(len(xy)) < dense * room).to_numpy()
     xy, look = xy[kept], look[kept]
     radius = look["radius"].to_numpy() * 1.06 ** activity[kept] * rng.lognormal(0, 0.15, len(xy))
     aspect = 1 + (look["aspect"].to_numpy() - 1) * rng.lognormal(0, 0.3, len(xy))
     dy, dx = _at(np.stack(np.gradient(tissue.across)), xy)
-    angle = np.arctan2(dx, -dy) + 2 / aspect**2 * rng.standard_normal(len(xy))  # with the fibers, the longer the more
+    angle = np.arctan2(dx, -dy) + 2 / aspect**2 * rng.standard_normal(
+        len(xy)
+    )  # with the fibers, the longer the more
     dark, stretch = look["dark"] * rng.lognormal(0, 0.2, len(xy)), np.sqrt(aspect)
-    return np.column_stack([xy, radius * stretch, radius / stretch, angle, dark, look["pallor"]])[_apart(xy, radius)]
+    return np.column_stack([xy, radius * stretch, radius / stretch, angle, dark, look["pallor"]])[
+        _apart(xy, radius)
+    ]
 
 
 def _apart(xy: np.ndarray, radius: np.ndarray) -> np.ndarray:
@@ -188,7 +219,12 @@ def _draw(nuclei: np.ndarray, shape: tuple[int, int], um_per_px: float) -> np.nd
         reach = int(np.ceil(chunk[:, 2].max() / um_per_px)) + 1
         step = np.arange(-reach, reach + 1)
         col, row = (x // um_per_px).astype(int) + step, (y // um_per_px).astype(int) + step[:, None]
-        dx, dy, cos, sin = (col + 0.5) * um_per_px - x, (row + 0.5) * um_per_px - y, np.cos(angle), np.sin(angle)
+        dx, dy, cos, sin = (
+            (col + 0.5) * um_per_px - x,
+            (row + 0.5) * um_per_px - y,
+            np.cos(angle),
+            np.sin(angle),
+        )
         r2 = ((dx * cos + dy * sin) / long) ** 2 + ((dy * cos - dx * sin) / short) ** 2
         body = ((1 - np.sqrt(r2)) * short / max(1.0, um_per_px) + 0.5).clip(0, 1)
         # Tissue ends well before the image, so that only empty corners of a patch are moved by the clipping.
@@ -203,21 +239,33 @@ def _enlarge(field: np.ndarray, shape: tuple[int, int], um_per_px: float) -> np.
         at = ((np.arange(n) + 0.5) * um_per_px / _CELL - 0.5).clip(0, len(field) - 1.001)
         low, pixel = at.astype(int), np.arange(n)
         part = np.r_[1 - at + low, at - low].astype(np.float32)
-        weights = sparse.csr_array((part, (np.r_[pixel, pixel], np.r_[low, low + 1])), (n, len(field)))
+        weights = sparse.csr_array(
+            (part, (np.r_[pixel, pixel], np.r_[low, low + 1])), (n, len(field))
+        )
         field = (weights @ field.astype(np.float32)).T
     return field
 
 
-def _scan(rng: Generator, tissue: SimpleNamespace, nuclei: np.ndarray, shape: tuple, um_per_px: float) -> np.ndarray:
+def _scan(
+    rng: Generator, tissue: SimpleNamespace, nuclei: np.ndarray, shape: tuple, um_per_px: float
+) -> np.ndarray:
     """Stain and scan a slide: uint8 RGB (3, y, x)."""
     pixels = partial(_enlarge, shape=shape, um_per_px=um_per_px)
     look = {column: np.tensordot(_LOOK[column], tissue.shares, axes=1) for column in _LOOK}
     grain = _noise(rng, tissue.mask.shape, 3)
     solid = (1 - tissue.fat) * (1 - 0.8 * look["nests"] * tissue.clefts)
-    section, ground = pixels(tissue.mask * tissue.thickness), pixels(solid * np.exp(look["grain"] * grain))
+    section, ground = (
+        pixels(tissue.mask * tissue.thickness),
+        pixels(solid * np.exp(look["grain"] * grain)),
+    )
     # Fibers: smooth noise looked up along and across them, so that it bends and stretches as they do.
-    noise = ndimage.gaussian_filter(rng.standard_normal((1024, 1024), dtype=np.float32), (16, 8), mode="wrap")
-    along, across = (pixels(tissue.along) / 3).astype(int) % 1024, (pixels(tissue.across) / 0.4).astype(int) % 1024
+    noise = ndimage.gaussian_filter(
+        rng.standard_normal((1024, 1024), dtype=np.float32), (16, 8), mode="wrap"
+    )
+    along, across = (
+        (pixels(tissue.along) / 3).astype(int) % 1024,
+        (pixels(tissue.across) / 0.4).astype(int) % 1024,
+    )
     fibers = np.exp(pixels(look["fibers"]) * noise[along, across] / noise.std())
     ink = _draw(nuclei, shape, um_per_px) * pixels(1 + 0.15 * grain)
     eosin = ground * fibers * pixels(look["eosin"]) * (1 - 0.4 * ink.clip(0, 1))
@@ -231,7 +279,9 @@ def _stain(rng: Generator, hematoxylin: np.ndarray, eosin: np.ndarray) -> np.nda
     light, stains = 242 + 3 * rng.standard_normal(3, dtype=np.float32), stains.astype(np.float32)
     image = np.empty((3, *eosin.shape), dtype=np.uint8)
     for c, (h, e) in enumerate(stains.T):
-        rgb = light[c] * np.exp(-h * hematoxylin - e * eosin) + 2 * rng.standard_normal(eosin.shape, dtype=np.float32)
+        rgb = light[c] * np.exp(-h * hematoxylin - e * eosin) + 2 * rng.standard_normal(
+            eosin.shape, dtype=np.float32
+        )
         image[c] = rgb.clip(0, 255)
     return image
 
@@ -251,7 +301,10 @@ def _law() -> tuple[list[str], np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     background = [stem + end for stem, ends in FAMILIES.items() for end in ends.split()]
     groups = [*(genes.split() for genes in MARKERS.values()), HOUSEKEEPING.split(), background]
-    genes, group = np.concatenate(groups), np.repeat(np.arange(len(groups)), [len(g) for g in groups])
+    genes, group = (
+        np.concatenate(groups),
+        np.repeat(np.arange(len(groups)), [len(g) for g in groups]),
+    )
     fold = np.log(rng.uniform(3, 8, len(genes))) * (group == np.arange(len(MARKERS))[:, None])
     level = 2.0 * np.isin(genes, groups[-2]) + 1.5 * np.char.startswith(genes, "RP")
     return list(genes), np.exp(level + 0.7 * rng.standard_normal(len(genes))), fold
@@ -267,17 +320,27 @@ def _counts(rng: Generator, spots: pd.DataFrame) -> AnnData:
     return AnnData(sparse.csr_matrix(counts.astype(np.float32)), var=pd.DataFrame(index=genes))
 
 
-def _assemble(image: np.ndarray, spots: pd.DataFrame, table: AnnData, um_per_px: float, name: str) -> SpatialData:
+def _assemble(
+    image: np.ndarray, spots: pd.DataFrame, table: AnnData, um_per_px: float, name: str
+) -> SpatialData:
     """Put image, spots and counts together."""
     to = {"global": Identity(), "um": Scale([um_per_px, um_per_px], axes=("x", "y"))}
     xy = spots[["x", "y"]].to_numpy() / um_per_px
-    obs = spots[["array_row", "array_col", "domain", "activity"]].set_axis(name + "_" + spots.index.astype(str))
+    obs = spots[["array_row", "array_col", "domain", "activity"]].set_axis(
+        name + "_" + spots.index.astype(str)
+    )
     table.obs = obs.assign(region=pd.Categorical([name] * len(xy)), spot_id=spots.index)
     table.obsm["spatial"] = xy
     # As Space Ranger writes it, the diameter is 65 um: the spot with its rim.
     scalefactors = {"spot_diameter_fullres": 65 / um_per_px, "microns_per_pixel": um_per_px}
     table.uns["spatial"] = {name: {"images": {}, "scalefactors": scalefactors}}
-    image = Image2DModel.parse(image, dims=("c", "y", "x"), c_coords=list("rgb"), transformations=to)
-    circles = ShapesModel.parse(xy, geometry=0, radius=_RADIUS / um_per_px, index=spots.index, transformations=to)
+    image = Image2DModel.parse(
+        image, dims=("c", "y", "x"), c_coords=list("rgb"), transformations=to
+    )
+    circles = ShapesModel.parse(
+        xy, geometry=0, radius=_RADIUS / um_per_px, index=spots.index, transformations=to
+    )
     table = TableModel.parse(table, region=name, region_key="region", instance_key="spot_id")
-    return SpatialData(images={f"{name}_full_image": image}, shapes={name: circles}, tables={"table": table})
+    return SpatialData(
+        images={f"{name}_full_image": image}, shapes={name: circles}, tables={"table": table}
+    )

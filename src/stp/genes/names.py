@@ -12,7 +12,9 @@ import numpy as np
 
 _VERSIONED = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
 MANY = 2000  # names tell their species
-_NUMBERED = re.compile(r"(.+)[-.]\d+")  # how scanpy (RPL41-1) and R (RPL41.1) make a second RPL41 unique
+_NUMBERED = re.compile(
+    r"(.+)[-.]\d+"
+)  # how scanpy (RPL41-1) and R (RPL41.1) make a second RPL41 unique
 
 # Why a name means no gene of the human vocabulary, where no list says so.
 _REASONS = {
@@ -35,7 +37,9 @@ _SPECIES = {
 }
 
 
-_NO_NAME = dict.fromkeys(("", "nan", "NaN", "NA", "<NA>", "None"), (-1, "no name", ""))  # NA is an alias of XK too
+_NO_NAME = dict.fromkeys(
+    ("", "nan", "NaN", "NA", "<NA>", "None"), (-1, "no name", "")
+)  # NA is an alias of XK too
 
 
 class Names(NamedTuple):
@@ -49,13 +53,15 @@ class Names(NamedTuple):
 
 @lru_cache(maxsize=8)
 def book_of(
-    gene_ids: tuple[str, ...], symbols: tuple[str, ...], aliases: tuple[tuple[str, tuple[str, ...]], ...]
-) -> "NameBook":
+    gene_ids: tuple[str, ...],
+    symbols: tuple[str, ...],
+    aliases: tuple[tuple[str, tuple[str, ...]], ...],
+) -> "GeneNames":
     """Return the book of a vocabulary; vocabularies that differ in their means share one."""
-    return NameBook(gene_ids, symbols, dict(aliases))
+    return GeneNames(gene_ids, symbols, dict(aliases))
 
 
-class NameBook:
+class GeneNames:
     """All names of the genes of a vocabulary.
 
     Parameters
@@ -66,7 +72,12 @@ class NameBook:
         Other names -> ids of the genes they may mean.
     """
 
-    def __init__(self, gene_ids: Sequence[str], symbols: Sequence[str], aliases: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self,
+        gene_ids: Sequence[str],
+        symbols: Sequence[str],
+        aliases: Mapping[str, tuple[str, ...]],
+    ) -> None:
         self._ids = {gene: index for index, gene in enumerate(gene_ids)}
         self._labels = [symbol or gene for gene, symbol in zip(gene_ids, symbols, strict=True)]
         self._symbols: dict[str, tuple[int, ...]] = defaultdict(tuple)
@@ -85,7 +96,9 @@ class NameBook:
         """
         names = [str(name) for name in names]
         given = set(names)
-        found = [_NO_NAME.get(name) or self._known.get(name) or self._find(name, given) for name in names]
+        found = [
+            _NO_NAME.get(name) or self._known.get(name) or self._find(name, given) for name in names
+        ]
         columns = np.array(found, dtype=object).reshape(-1, 3)
         return Names(columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2])
 
@@ -93,7 +106,9 @@ class NameBook:
         """Recognize names, or raise a ValueError where they are of another species or none of them is known."""
         names = [str(name) for name in names]
         theirs, ours = species_of(names), species_of(self._ids) or species_of(self._symbols)
-        by_symbols = theirs == "mouse or rat" and ours != "human"  # others, too, have symbols such as Adh
+        by_symbols = (
+            theirs == "mouse or rat" and ours != "human"
+        )  # others, too, have symbols such as Adh
         if theirs and ours and theirs != ours and not by_symbols:
             raise ValueError(
                 f"the genes are those of {theirs} ({some(names)}), the vocabulary is of {ours}; make one of the "
@@ -110,50 +125,62 @@ class NameBook:
 
     def _find(self, name: str, given: set[str]) -> tuple[int, str, str]:
         numbered = _NUMBERED.fullmatch(name)
-        found = self._exact(name) or self._other(name) or self._loose(name)
+        found = self._exact(name) or self._known_non_coding(name) or self._normalized_spelling(name)
         if not found and numbered and numbered[1] in given:
             index, rule, note = self._find(numbered[1], given)
             found = (index, "duplicate" if index >= 0 else rule, note)
-        return found or (-1, next((why for why in _REASONS if re.fullmatch(_REASONS[why], name)), "unknown"), "")
+        return found or (
+            -1,
+            next((why for why in _REASONS if re.fullmatch(_REASONS[why], name)), "unknown"),
+            "",
+        )
 
     def _exact(self, name: str) -> tuple[int, str, str] | None:
         if (gene := self._ids.get(name, self._ids.get(unversioned(name)))) is not None:
             return gene, "id", ""
         if name in self._symbols:
-            return self._one_of(self._symbols[name], "symbol")
+            return self._if_unique(self._symbols[name], "symbol")
         genes = self._aliases.get(name) or self._aliases.get(unversioned(name))
-        return self._one_of([self._ids[gene] for gene in genes], "alias") if genes else None
+        return self._if_unique([self._ids[gene] for gene in genes], "alias") if genes else None
 
-    def _one_of(self, genes: Sequence[int], rule: str) -> tuple[int, str, str]:
+    def _if_unique(self, genes: Sequence[int], rule: str) -> tuple[int, str, str]:
         if len(genes) == 1:
             return genes[0], rule, ""
         return -1, "ambiguous", " or ".join(self._labels[gene] for gene in genes)
 
-    def _other(self, name: str) -> tuple[int, str, str] | None:
+    def _known_non_coding(self, name: str) -> tuple[int, str, str] | None:
         """Look among human genes that the vocabulary leaves out."""
         entry = _other_genes().get(unversioned(name)) if self._is_human else None
         return (-1, entry[0], entry[1] if entry[1] != name else "") if entry else None
 
-    def _loose(self, name: str) -> tuple[int, str, str] | None:
+    def _normalized_spelling(self, name: str) -> tuple[int, str, str] | None:
         # A mouse gene is no misspelt human one, so case must be right in other vocabularies.
-        for rule, key in (("R name", name), ("case", name.casefold()))[: 2 if self._is_human else 1]:
+        for rule, key in (("R name", name), ("case", name.casefold()))[
+            : 2 if self._is_human else 1
+        ]:
             if genes := self._spellings[rule].get(key):
-                return self._one_of(sorted(genes), rule)
+                return self._if_unique(sorted(genes), rule)
         return None
 
     @cached_property
     def _known(self) -> dict[str, tuple[int, str, str]]:
         """Names that one rule settles, all that most tables hold."""
-        aliases = {name: self._ids[genes[0]] for name, genes in self._aliases.items() if len(genes) == 1}
+        aliases = {
+            name: self._ids[genes[0]] for name, genes in self._aliases.items() if len(genes) == 1
+        }
         symbols = {name: genes[0] for name, genes in self._symbols.items() if len(genes) == 1}
         books = {"alias": aliases, "symbol": symbols, "id": self._ids}
-        return {name: (index, rule, "") for rule, book in books.items() for name, index in book.items()}
+        return {
+            name: (index, rule, "") for rule, book in books.items() for name, index in book.items()
+        }
 
     @cached_property
     def _spellings(self) -> dict[str, dict[str, set[int]]]:
         """Rule -> spelling -> genes; spellings of symbols beat those of aliases."""
         spellings: dict[str, dict[str, set[int]]] = {"R name": {}, "case": {}}
-        aliases = {name: [self._ids[gene] for gene in genes] for name, genes in self._aliases.items()}
+        aliases = {
+            name: [self._ids[gene] for gene in genes] for name, genes in self._aliases.items()
+        }
         for book in (aliases, self._symbols):
             layer: dict[str, dict[str, set[int]]] = {rule: defaultdict(set) for rule in spellings}
             for name, genes in book.items():
@@ -167,7 +194,9 @@ class NameBook:
 def some(names: Iterable[str]) -> str:
     """List the first few of many names."""
     names = list(names)
-    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(map(str, names[:5])) + (
+        f" and {len(names) - 5} more" if len(names) > 5 else ""
+    )
 
 
 def unversioned(name: str) -> str:
@@ -200,6 +229,12 @@ def _other_genes() -> dict[str, tuple[str, str]]:
     """Name of a human gene that the default vocabulary leaves out -> its kind and current symbol."""
     from pyarrow import parquet
 
-    table = parquet.ParquetFile(Path(__file__).with_name("human_other_genes.parquet")).read().to_pydict()
-    entries = list(zip(table["name"], zip(table["kind"], table["symbol"], strict=True), strict=True))
+    table = (
+        parquet.ParquetFile(Path(__file__).with_name("human_other_genes.parquet"))
+        .read()
+        .to_pydict()
+    )
+    entries = list(
+        zip(table["name"], zip(table["kind"], table["symbol"], strict=True), strict=True)
+    )
     return {r_name(name): entry for name, entry in entries} | dict(entries)

@@ -42,9 +42,13 @@ def set_scores(counts: csr_matrix, index: np.ndarray, average: csr_matrix) -> np
         What `membership` made of `index`.
     """
     known = np.flatnonzero(index >= 0)
-    merge = csr_matrix((np.ones(len(known)), (known, index[known])), shape=(len(index), average.shape[0]))
+    merge = csr_matrix(
+        (np.ones(len(known)), (known, index[known])), shape=(len(index), average.shape[0])
+    )
     total = np.asarray(counts.sum(axis=1), dtype=float).ravel()
-    scores = (log_normalized((counts @ merge).tocsr(), total) @ average).toarray().astype(np.float32)
+    scores = (
+        (log_normalized((counts @ merge).tocsr(), total) @ average).toarray().astype(np.float32)
+    )
     scores[:, np.diff(average.tocsc().indptr) == 0] = np.nan
     scores[total == 0] = np.nan
     return scores

@@ -21,7 +21,9 @@ class RankTable(NamedTuple):
 
     divisors: np.ndarray  # (n_genes,) float64
     last: np.ndarray  # (n_genes,) uint16: the highest count of each gene among them
-    first: np.ndarray  # (n_genes,) uint32: pair (gene, count) is entry first + count of `bits`, modulo 2**32
+    first: (
+        np.ndarray
+    )  # (n_genes,) uint32: pair (gene, count) is entry first + count of `bits`, modulo 2**32
     bits: np.ndarray  # (n_pairs,) uint32: the place in the order, as byte << 8 | bit in the byte
     genes: np.ndarray  # (n_pairs + padding,) uint16: by place
     keys: np.ndarray  # (n_pairs,) float64, descending: by place
@@ -89,12 +91,16 @@ def rank_rows(indptr, columns, counts, index, table, n_special, tokens, n_tokens
     marks, marked, wanted = words.view(np.uint8), np.empty(len(words), np.uint32), tokens.shape[1]
     odd = np.empty(np.max(indptr[1:] - indptr[:-1]), np.int64)
     odd_keys = np.empty(len(odd) + 1)
-    ranked = np.empty(wanted + 2 * WORD + len(odd), np.uint16)  # what is written too many stays in here
+    ranked = np.empty(
+        wanted + 2 * WORD + len(odd), np.uint16
+    )  # what is written too many stays in here
     sums = np.zeros(len(divisors), np.int64)
     for row in range(len(tokens)):
         begin, end = indptr[row], indptr[row + 1]
         spot_columns, spot_counts = columns[begin:end], counts[begin:end]
-        n_odd, mapped[row] = _mark(spot_columns, spot_counts, column_first, column_last, bits, marks, odd)
+        n_odd, mapped[row] = _mark(
+            spot_columns, spot_counts, column_first, column_last, bits, marks, odd
+        )
         n_odd, umis, wrong = _sum(odd, n_odd, spot_columns, spot_counts, index, sums, unmapped)
         if wrong >= 0:
             return begin + wrong
@@ -126,7 +132,9 @@ def _by_column(index, first, last):
 @njit(nogil=True, cache=True)
 def _is_plain(columns, counts):
     """Tell whether columns ascend, so that none comes twice, and all values are whole."""
-    wrong = np.uint32(0)  # in 32 bits, and without a branch, so that the compiler takes many at once
+    wrong = np.uint32(
+        0
+    )  # in 32 bits, and without a branch, so that the compiler takes many at once
     for k in range(ONE, np.uint64(len(columns))):
         wrong = np.uint32(wrong | np.uint32(columns[k] <= columns[k - ONE]))
     for k in range(np.uint64(len(counts))):
@@ -203,7 +211,9 @@ def _sort(genes, n, keys):
     while gap:
         for i in range(gap, n):
             gene, key, j = genes[i], keys[i], i
-            while j >= gap and (keys[j - gap] < key or (keys[j - gap] == key and genes[j - gap] > gene)):
+            while j >= gap and (
+                keys[j - gap] < key or (keys[j - gap] == key and genes[j - gap] > gene)
+            ):
                 genes[j], keys[j] = genes[j - gap], keys[j - gap]
                 j -= gap
             genes[j], keys[j] = gene, key

@@ -71,7 +71,14 @@ def rank_genes(
 
     def rank(rows: slice) -> np.ndarray:
         unmapped = np.zeros(n_columns, np.int64)
-        of_rows = counts.indptr[rows.start : rows.stop + 1], columns, values, index, plain, np.uint16(n_special)
+        of_rows = (
+            counts.indptr[rows.start : rows.stop + 1],
+            columns,
+            values,
+            index,
+            plain,
+            np.uint16(n_special),
+        )
         wrong = rank_rows(*of_rows, tokens[rows], n_tokens[rows], unmapped, mapped[rows])
         if wrong >= 0:
             raise ValueError(not_raw(float(values[wrong])))

@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp.genes.names import NameBook, Names, book_of, some, unversioned
+from stp.genes.names import GeneNames, Names, book_of, some, unversioned
 from stp.genes.special_tokens import N_SPECIAL
-from stp.genes.vocabulary_file import genes_by_name, names_by_gene, read_columns, with_aliases, write_columns
+from stp.genes.vocabulary_file import (
+    genes_by_name,
+    names_by_gene,
+    read_columns,
+    with_aliases,
+    write_columns,
+)
 from stp.tables.counts import get_counts, sum_genes
 from stp.tables.table import gene_names, get_tables
 
@@ -72,7 +78,9 @@ class Vocabulary:
                 if array.shape != (len(self),):
                     raise ValueError(f"{name} has shape {array.shape}, expected ({len(self)},)")
         if len(self) > MAX_GENES:
-            raise ValueError(f"{len(self)} genes are more than uint16 tokens can number ({MAX_GENES})")
+            raise ValueError(
+                f"{len(self)} genes are more than uint16 tokens can number ({MAX_GENES})"
+            )
         if repeated := [gene for gene, count in Counter(self.gene_ids).items() if count > 1]:
             raise ValueError(f"gene ids must be unique, these repeat: {some(repeated)}")
         if strangers := set().union(*self.aliases.values()).difference(self.gene_ids):
@@ -82,7 +90,11 @@ class Vocabulary:
         return len(self.gene_ids)
 
     def __repr__(self) -> str:
-        means = "no means" if self.means is None else f"means of {some(self.corpus) or 'unknown origin'}"
+        means = (
+            "no means"
+            if self.means is None
+            else f"means of {some(self.corpus) or 'unknown origin'}"
+        )
         return f"Vocabulary({len(self)} genes, {means}, digest {self.digest[:12]})"
 
     @property
@@ -106,7 +118,10 @@ class Vocabulary:
         digest = hashlib.sha256("\n".join(self.gene_ids).encode())
         if self.means is not None:
             # One bit pattern for every NaN: 0/0 has another sign on another CPU.
-            digest.update(b"\0means" + np.where(np.isnan(self.means), np.nan, self.means).astype("<f8").tobytes())
+            digest.update(
+                b"\0means"
+                + np.where(np.isnan(self.means), np.nan, self.means).astype("<f8").tobytes()
+            )
         digest.update(b"\0rounded" if self.round_means else b"\0exact")
         return digest.hexdigest()
 
@@ -123,7 +138,9 @@ class Vocabulary:
             If there are no means.
         """
         if self.means is None:
-            raise ValueError("this vocabulary has no means to rank genes by; Vocabulary.fit(data) computes them")
+            raise ValueError(
+                "this vocabulary has no means to rank genes by; Vocabulary.fit(data) computes them"
+            )
         means = np.nan_to_num(np.floor(self.means + 0.5) if self.round_means else self.means)
         return np.where(means > 0, means, 1.0)
 
@@ -163,11 +180,15 @@ class Vocabulary:
 
         names = [str(name) for name in names]
         index, rule, note = self._book.recognize(names)
-        gene_id, symbol = (np.where(index >= 0, values[index], "") for values in (self.gene_ids, self.symbols))
-        return pd.DataFrame({"gene_id": gene_id, "symbol": symbol, "rule": rule, "note": note}, index=names)
+        gene_id, symbol = (
+            np.where(index >= 0, values[index], "") for values in (self.gene_ids, self.symbols)
+        )
+        return pd.DataFrame(
+            {"gene_id": gene_id, "symbol": symbol, "rule": rule, "note": note}, index=names
+        )
 
     @cached_property
-    def _book(self) -> NameBook:
+    def _book(self) -> GeneNames:
         return book_of(tuple(self.gene_ids), tuple(self.symbols), tuple(self.aliases.items()))
 
     @classmethod
@@ -179,7 +200,9 @@ class Vocabulary:
         return cls.load(Path(__file__).with_name("human_genes.parquet"))
 
     @classmethod
-    def from_genes(cls, gene_ids: Iterable[str], symbols: Iterable[str] | None = None) -> "Vocabulary":
+    def from_genes(
+        cls, gene_ids: Iterable[str], symbols: Iterable[str] | None = None
+    ) -> "Vocabulary":
         """Make a vocabulary of genes of any species, in the order given.
 
         Parameters
@@ -194,7 +217,12 @@ class Vocabulary:
         return cls(ids, np.array(names, object))
 
     def fit(
-        self, data: Any, *, table_key: str = "table", layer: str | None = None, gene_ids_key: str | None = None
+        self,
+        data: Any,
+        *,
+        table_key: str = "table",
+        layer: str | None = None,
+        gene_ids_key: str | None = None,
     ) -> "Vocabulary":
         """Compute each gene's mean count over the spots that detect it.
 
@@ -251,12 +279,16 @@ class Vocabulary:
         sums = []
         for part in parts:
             if part.means is None or part.n_detected is None:
-                raise ValueError("a vocabulary without means cannot be merged; Vocabulary.fit(data) computes them")
+                raise ValueError(
+                    "a vocabulary without means cannot be merged; Vocabulary.fit(data) computes them"
+                )
             if not np.array_equal(part.gene_ids, parts[0].gene_ids):
                 raise ValueError("vocabularies of different genes cannot be merged")
             # A mean is the nearest float64 to sum / n, so the sum, an integer below 2**51, is the nearest to mean * n.
             sums.append((np.rint(np.nan_to_num(part.means) * part.n_detected), part.n_detected))
-        return parts[0]._with_sums(np.sum(sums, axis=0), [label for part in parts for label in part.corpus])
+        return parts[0]._with_sums(
+            np.sum(sums, axis=0), [label for part in parts for label in part.corpus]
+        )
 
     def grow(self, other: "Vocabulary") -> "Vocabulary":
         """Return this vocabulary with the genes of another appended that it lacks; see :func:`stp.models.grow`.
@@ -266,10 +298,17 @@ class Vocabulary:
         if not isinstance(other, Vocabulary):
             raise TypeError("grow takes a Vocabulary; Vocabulary.from_genes(gene_ids) makes one")
         if (self.means is None) != (other.means is None):
-            raise ValueError("one vocabulary has means and the other has none; Vocabulary.fit(data) computes them")
+            raise ValueError(
+                "one vocabulary has means and the other has none; Vocabulary.fit(data) computes them"
+            )
         new = ~np.isin(other.gene_ids, self.gene_ids)
-        columns: dict[str, Any] = {name: (getattr(self, name), getattr(other, name)) for name in _DTYPES}
-        columns = {name: None if a is None or b is None else np.append(a, b[new]) for name, (a, b) in columns.items()}
+        columns: dict[str, Any] = {
+            name: (getattr(self, name), getattr(other, name)) for name in _DTYPES
+        }
+        columns = {
+            name: None if a is None or b is None else np.append(a, b[new])
+            for name, (a, b) in columns.items()
+        }
         aliases = with_aliases(self.aliases, other.aliases, other.gene_ids[new])
         return replace(self, **columns, aliases=aliases, corpus=(*self.corpus, *other.corpus))
 
@@ -277,13 +316,21 @@ class Vocabulary:
         """Return a copy with the means that follow from UMIs and detecting spots per gene, (2, n_genes)."""
         total, detected = sums
         means = np.divide(total, detected, out=np.full(len(self), np.nan), where=detected > 0)
-        return replace(self, means=means, n_detected=detected.astype(np.int64), corpus=tuple(corpus))
+        return replace(
+            self, means=means, n_detected=detected.astype(np.int64), corpus=tuple(corpus)
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one parquet file: a row per gene, the rest in its metadata."""
-        columns = {name: getattr(self, name).tolist() for name in _DTYPES if getattr(self, name) is not None}
+        columns = {
+            name: getattr(self, name).tolist()
+            for name in _DTYPES
+            if getattr(self, name) is not None
+        }
         about = {"round_means": self.round_means, "corpus": self.corpus, "digest": self.digest}
-        write_columns(path, columns | {"aliases": names_by_gene(self.gene_ids, self.aliases)}, about)
+        write_columns(
+            path, columns | {"aliases": names_by_gene(self.gene_ids, self.aliases)}, about
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
@@ -291,7 +338,9 @@ class Vocabulary:
         columns, about = read_columns(path)
         try:
             columns["aliases"] = genes_by_name(columns["gene_ids"], columns["aliases"])
-            vocabulary = cls(**columns, round_means=about["round_means"], corpus=tuple(about["corpus"]))
+            vocabulary = cls(
+                **columns, round_means=about["round_means"], corpus=tuple(about["corpus"])
+            )
             if vocabulary.digest != about["digest"]:
                 raise ValueError("its genes and means are not those that were saved")
         except (KeyError, TypeError, ValueError, AttributeError) as error:

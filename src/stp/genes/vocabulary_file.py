@@ -18,7 +18,9 @@ def write_columns(path: str | Path, columns: dict[str, list], about: dict[str, A
 
     kinds = {"aliases": pa.list_(pa.string())}
     table = pa.table({name: pa.array(values, kinds.get(name)) for name, values in columns.items()})
-    parquet.write_table(table.replace_schema_metadata({_METADATA: json.dumps(about)}), path, compression="zstd")
+    parquet.write_table(
+        table.replace_schema_metadata({_METADATA: json.dumps(about)}), path, compression="zstd"
+    )
 
 
 def read_columns(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -35,10 +37,14 @@ def read_columns(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no vocabulary ({error}); Vocabulary.save writes one") from error
+        raise ValueError(
+            f"{path} is no vocabulary ({error}); Vocabulary.save writes one"
+        ) from error
 
 
-def names_by_gene(gene_ids: Iterable[str], aliases: Mapping[str, tuple[str, ...]]) -> list[list[str]]:
+def names_by_gene(
+    gene_ids: Iterable[str], aliases: Mapping[str, tuple[str, ...]]
+) -> list[list[str]]:
     """Return the sorted other names of each gene."""
     names: dict[str, list[str]] = {gene: [] for gene in gene_ids}
     for name, genes in aliases.items():

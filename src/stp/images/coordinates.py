@@ -26,9 +26,13 @@ def linear_scale(matrix: np.ndarray) -> float:
 
 def inverse(matrix: np.ndarray, name: str) -> np.ndarray:
     """Invert an affine map; refuse one without inverse, and one under which square patches would not be square."""
-    longest, shortest = np.linalg.svd(matrix[:2, :2], compute_uv=False) if np.isfinite(matrix).all() else (1, 0)
+    longest, shortest = (
+        np.linalg.svd(matrix[:2, :2], compute_uv=False) if np.isfinite(matrix).all() else (1, 0)
+    )
     if not shortest > 1e-9 * longest:
-        raise ValueError(f"the transformation of {name} has no inverse; set it anew: {matrix.tolist()}")
+        raise ValueError(
+            f"the transformation of {name} has no inverse; set it anew: {matrix.tolist()}"
+        )
     if longest > SQUARE * shortest:
         raise ValueError(
             f"the transformation of {name} makes pixels {longest / shortest:.3g} times longer than wide, and patches "
@@ -37,64 +41,85 @@ def inverse(matrix: np.ndarray, name: str) -> np.ndarray:
     return np.linalg.inv(matrix)
 
 
-def _only(systems: Any) -> str:
+def only_system(systems: Any) -> str:
+    """Return the coordinate system in µm, or the only one; ValueError if there are several others."""
     if um_system(systems) or len(systems) == 1:
         return um_system(systems) or next(iter(systems))
-    raise ValueError(f"the image is in several coordinate systems; pass coordinate_system= one of {sorted(systems)}")
+    raise ValueError(
+        f"the image is in several coordinate systems; pass coordinate_system= one of {sorted(systems)}"
+    )
 
 
-def _systems(element: Any) -> dict[str, Any]:
+def coordinate_systems(element: Any) -> dict[str, Any]:
+    """Return the coordinate systems of a SpatialData element, each with its transformation."""
     from spatialdata.transformations import get_transformation
 
     return get_transformation(element, get_all=True)
 
 
-def _under(sdata: Any, spots: Any, shared: dict[str, tuple[str, np.ndarray]]) -> dict[str, tuple[str, np.ndarray]]:
+def images_under_spots(
+    sdata: Any, spots: Any, shared: dict[str, tuple[str, np.ndarray]]
+) -> dict[str, tuple[str, np.ndarray]]:
     """Keep the images on which spots lie; all, where none does."""
     from spatialdata import get_centroids
 
     kept = {}
     for key, (system, matrix) in shared.items():
-        centers = get_centroids(spots, coordinate_system=system).compute()[["x", "y"]].to_numpy(dtype=float)
+        centers = (
+            get_centroids(spots, coordinate_system=system)
+            .compute()[["x", "y"]]
+            .to_numpy(dtype=float)
+        )
         to_pixels = inverse(affine_of(sdata.images[key], system), f"image {key!r} to {system!r}")
         pixels = centers @ to_pixels[:2, :2].T + to_pixels[:2, 2]
-        sizes = _finest(sdata.images[key]).sizes
+        sizes = finest_array(sdata.images[key]).sizes
         if ((pixels >= 0) & (pixels <= (sizes["x"], sizes["y"]))).all(axis=1).any():
             kept[key] = (system, matrix)
     return kept or shared
 
 
-def _shared(spots: Any, image: Any, wanted: str | None, key: str) -> tuple[str, np.ndarray] | None:
+def shared_system(
+    spots: Any, image: Any, wanted: str | None, key: str
+) -> tuple[str, np.ndarray] | None:
     """Name the coordinate system in which spots and image meet, and map spots to pixels (3, 3).
 
     It is the wanted one, else um, global, or any other if all others put the spots in the same place.
     """
-    both = [name for name in _systems(spots) if name in _systems(image) and wanted in (None, name)]
+    both = [
+        name
+        for name in coordinate_systems(spots)
+        if name in coordinate_systems(image) and wanted in (None, name)
+    ]
     both.sort(key=lambda name: PREFERRED.index(name) if name in PREFERRED else len(PREFERRED))
     to_pixels = [
-        inverse(affine_of(image, name), f"image {key!r} to {name!r}") @ affine_of(spots, name) for name in both
+        inverse(affine_of(image, name), f"image {key!r} to {name!r}") @ affine_of(spots, name)
+        for name in both
     ]
     if not both:
         return None
     others = [] if both[0] in PREFERRED else to_pixels[1:]
     if not all(np.allclose(other, to_pixels[0], rtol=1e-3, atol=SAME_PX) for other in others):
-        raise ValueError(f"spots and image share several coordinate systems; pass coordinate_system= one of {both}")
+        raise ValueError(
+            f"spots and image share several coordinate systems; pass coordinate_system= one of {both}"
+        )
     return both[0], to_pixels[0]
 
 
-def _finest(image: Any) -> Any:
+def finest_array(image: Any) -> Any:
     """Return the array of an image, the finest of a multiscale one."""
     return next(iter(image["scale0"].data_vars.values())) if hasattr(image, "children") else image
 
 
-def _centers(spots: Any, instances: np.ndarray, system: str, name: str) -> np.ndarray:
+def spot_centers(spots: Any, instances: np.ndarray, system: str, name: str) -> np.ndarray:
     """Look up the centers of these instances (n, 2), by id and never by order."""
     from spatialdata import get_centroids
 
     centroids = get_centroids(spots, coordinate_system=system).compute()
     missing = ~np.isin(instances, centroids.index)
     if missing.any():
-        raise ValueError(f"{missing.sum()} rows of the table have no spot in {name!r}, e.g. {instances[missing][0]}")
+        raise ValueError(
+            f"{missing.sum()} rows of the table have no spot in {name!r}, e.g. {instances[missing][0]}"
+        )
     return centroids.loc[instances, ["x", "y"]].to_numpy(dtype=float)
 
 

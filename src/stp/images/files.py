@@ -88,9 +88,13 @@ def _open_tiff(path: Path) -> tuple[list[FileArray], float | None]:
                 raise tifffile.TiffFileError("it ends before its pixels do")
             if not all(any(level.keyframe.databytecounts) for level in levels):
                 raise tifffile.TiffFileError("all tiles of a level are empty")
-            return [_tiff_array(path, tiff, index) for index in range(len(levels))], _tagged_um(tiff)
+            return [_tiff_array(path, tiff, index) for index in range(len(levels))], _tagged_um(
+                tiff
+            )
     except tifffile.TiffFileError as error:
-        raise ValueError(f"{path} cannot be read as a TIFF ({error}); is the file complete?") from error
+        raise ValueError(
+            f"{path} cannot be read as a TIFF ({error}); is the file complete?"
+        ) from error
 
 
 def _tiff_array(path: Path, tiff: Any, index: int) -> TiffArray:
@@ -102,7 +106,10 @@ def _tiff_array(path: Path, tiff: Any, index: int) -> TiffArray:
 
 def _end_of(page: Any) -> int:
     """Return the position of the byte after the last pixel."""
-    return max((sum(place) for place in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
+    return max(
+        (sum(place) for place in zip(page.dataoffsets, page.databytecounts, strict=False)),
+        default=0,
+    )
 
 
 def _tagged_um(tiff: Any) -> float | None:
@@ -141,9 +148,13 @@ def _plain_shape(path: Path) -> tuple[int, int]:
                 _check_end(path, LAST_BYTES.get(image.format or "", b""))
                 return image.size[::-1]
     except PIL.Image.DecompressionBombError as error:
-        raise ValueError(f"{path} is too large for a JPEG or PNG, which decode whole; make it a tiled TIFF") from error
+        raise ValueError(
+            f"{path} is too large for a JPEG or PNG, which decode whole; make it a tiled TIFF"
+        ) from error
     except PIL.UnidentifiedImageError as error:
-        raise ValueError(f"{path} is no image that can be read; give a TIFF, SVS, JPEG or PNG file") from error
+        raise ValueError(
+            f"{path} is no image that can be read; give a TIFF, SVS, JPEG or PNG file"
+        ) from error
 
 
 def _check_end(path: Path, last_bytes: bytes) -> None:

@@ -25,7 +25,9 @@ class Level:
         if array.ndim != 3 or channels not in (3, 4):
             raise ValueError(f"expected an RGB image, got an array of shape {tuple(array.shape)}")
         if array.dtype != np.uint8:
-            raise ValueError(f"expected 8 bits per channel, got {array.dtype}; convert the image to uint8 first")
+            raise ValueError(
+                f"expected 8 bits per channel, got {array.dtype}; convert the image to uint8 first"
+            )
         if 0 in array.shape:
             raise ValueError(f"the image has no pixels: its shape is {tuple(array.shape)}")
 
@@ -117,7 +119,9 @@ def _drops_first(fine: Level, coarse: Level, factor: int, rest: np.ndarray) -> b
             seen = coarse.read(y, y + size, x, x + size)
             for index, (dx, dy) in enumerate(((0, 0), tuple(rest))):
                 top, left = y * factor + dy, x * factor + dx
-                block = fine.read(top, top + size * factor, left, left + size * factor).astype(np.float32)
+                block = fine.read(top, top + size * factor, left, left + size * factor).astype(
+                    np.float32
+                )
                 mean = block.reshape(size, factor, size, factor, 3).mean(axis=(1, 3))
                 differences[index] += np.abs(mean - seen).sum()
     return bool(differences[1] < differences[0])
@@ -133,7 +137,12 @@ def element_levels(element: Any) -> tuple[Level, ...]:
     """Return the levels of a SpatialData image, single or multiscale."""
     if not hasattr(element, "children"):
         return (_element_level(element),)
-    return placed(tuple(_element_level(next(iter(element[name].data_vars.values()))) for name in element.children))
+    return placed(
+        tuple(
+            _element_level(next(iter(element[name].data_vars.values())))
+            for name in element.children
+        )
+    )
 
 
 def _element_level(array: Any) -> Level:
@@ -145,5 +154,9 @@ def _stored(array: Any) -> Any:
     import zarr
 
     layers = getattr(getattr(array, "dask", None), "layers", {})
-    source = dict(layers.get(f"original-{array.name}", {})).get(f"original-{array.name}") if len(layers) == 2 else None
+    source = (
+        dict(layers.get(f"original-{array.name}", {})).get(f"original-{array.name}")
+        if len(layers) == 2
+        else None
+    )
     return source if isinstance(source, zarr.Array) and source.shape == array.shape else array

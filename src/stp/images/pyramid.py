@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from stp.images.coordinates import _only, affine_of, inverse, linear_scale, um_system
+from stp.images.coordinates import affine_of, inverse, linear_scale, only_system, um_system
 from stp.images.files import open_file
 from stp.images.levels import Level, element_levels, factor_between, open_array, placed
 from stp.images.scale import resolve
@@ -19,8 +19,26 @@ from stp.images.windows import check_chunks, windows
 __all__ = ["ImagePyramid"]
 
 WHITE = 255
-UPSAMPLING_LIMIT = 1.25  # the finest level may be this much coarser than asked for (method.md section 4)
+UPSAMPLING_LIMIT = (
+    1.25  # the finest level may be this much coarser than asked for (method.md section 4)
+)
 NATIVE = 0.5  # a window that differs from the patch by less than this many pixels is a plain slice
+
+
+@dataclass(frozen=True)
+class PatchWindow:
+    """The size and physical scale of square patches.
+
+    Parameters
+    ----------
+    size
+        Side of a patch in pixels.
+    um_per_px
+        µm per pixel of the patch.
+    """
+
+    size: int
+    um_per_px: float
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,12 @@ class ImagePyramid:
 
     @classmethod
     def from_spatialdata(
-        cls, sdata: Any, image_key: str, *, coordinate_system: str | None = None, um_per_px: float | None = None
+        cls,
+        sdata: Any,
+        image_key: str,
+        *,
+        coordinate_system: str | None = None,
+        um_per_px: float | None = None,
     ) -> "ImagePyramid":
         """Take an image element; coordinates are those of `coordinate_system` (default: um, or the only one).
 
@@ -84,7 +107,7 @@ class ImagePyramid:
             raise KeyError(f"no image {image_key!r}; pass image_key= one of {sorted(sdata.images)}")
         element = sdata.images[image_key]
         to_systems = get_transformation(element, get_all=True)
-        system = coordinate_system or _only(to_systems)
+        system = coordinate_system or only_system(to_systems)
         if system not in to_systems:
             raise KeyError(
                 f"image {image_key!r} is not in {system!r}; pass coordinate_system= one of {sorted(to_systems)}"
@@ -148,17 +171,22 @@ class ImagePyramid:
             The picture is too coarse, a part of it is missing, a center is no number, or `max_bytes` is too little.
         """
         patches = np.empty((len(centers), size, size, 3), dtype=np.uint8)
-        how: dict[str, Any] = {"allow_upsampling": allow_upsampling, "max_bytes": max_bytes}
-        for rows, cut in self.stream(centers, size=size, um_per_px=um_per_px, batch_size=64, **how):
+        batches = self.stream(
+            centers,
+            PatchWindow(size, um_per_px),
+            batch_size=64,
+            allow_upsampling=allow_upsampling,
+            max_bytes=max_bytes,
+        )
+        for rows, cut in batches:
             patches[rows] = cut
         return patches
 
     def stream(
         self,
         centers: np.ndarray,
+        window: PatchWindow,
         *,
-        size: int,
-        um_per_px: float,
         batch_size: int,
         allow_upsampling: bool = False,
         max_bytes: int | None = None,
@@ -168,18 +196,19 @@ class ImagePyramid:
         Patches come in the order of the picture, each once, in batches of `batch_size` but for the last; each chunk
         of the picture is decoded once.
         """
-        self.check_scale(um_per_px, allow_upsampling)
-        level, factor = self._level_for(um_per_px)
-        side = size * um_per_px / (self.um_per_px * factor)
+        size = window.size
+        self.check_scale(window.um_per_px, allow_upsampling)
+        level, factor = self._level_for(window.um_per_px)
+        side = size * window.um_per_px / (self.um_per_px * factor)
         corners = (self.to_pixels(_finite(centers)) - level.origin) / factor - side / 2
         if abs(side - size) < NATIVE:
             side, corners = size, np.floor(corners + 0.5)
         low, high = np.floor(corners).astype(int), np.ceil(corners + side).astype(int)
         rows: list[int] = []
         patches = _own_memory((batch_size, size, size, 3))
-        for group, window, origin in windows(level, low, high, max_bytes):
+        for group, pixels, origin in windows(level, low, high, max_bytes):
             for row in group:
-                patches[len(rows)] = _cut(window, corners[row] - origin, side, size)
+                patches[len(rows)] = _cut(pixels, corners[row] - origin, side, size)
                 rows.append(row)
                 if len(rows) == batch_size:
                     yield np.array(rows), patches
@@ -212,13 +241,17 @@ class ImagePyramid:
 
 def _own_memory(shape: tuple[int, ...]) -> np.ndarray:
     """Take memory that goes back to the system; glibc keeps, in each thread, twice the largest array it ever freed."""
-    return np.frombuffer(mmap.mmap(-1, max(1, math.prod(shape))), np.uint8, math.prod(shape)).reshape(shape)
+    return np.frombuffer(
+        mmap.mmap(-1, max(1, math.prod(shape))), np.uint8, math.prod(shape)
+    ).reshape(shape)
 
 
 def _finite(centers: np.ndarray) -> np.ndarray:
     centers = np.asarray(centers, dtype=float)
     if len(wrong := np.flatnonzero(~np.isfinite(centers).all(axis=1))):
-        raise ValueError(f"{len(wrong)} spots have no finite coordinates, the first in row {wrong[0]}; leave them out")
+        raise ValueError(
+            f"{len(wrong)} spots have no finite coordinates, the first in row {wrong[0]}; leave them out"
+        )
     return centers
 
 
@@ -231,7 +264,9 @@ def _cut(window: np.ndarray, corner: np.ndarray, side: float, size: int) -> np.n
         return tile
     left, top = corner - low
     box = (left, top, left + side, top + side)
-    return np.asarray(PIL.Image.fromarray(tile).resize((size, size), PIL.Image.Resampling.BILINEAR, box=box))
+    return np.asarray(
+        PIL.Image.fromarray(tile).resize((size, size), PIL.Image.Resampling.BILINEAR, box=box)
+    )
 
 
 def _padded(window: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp.images.coordinates import _systems, affine_of, linear_scale, um_system
+from stp.images.coordinates import affine_of, coordinate_systems, linear_scale, um_system
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,12 +18,16 @@ XENIUM_REGIONS = ("cell_labels", "cell_circles")  # as spatialdata-io names them
 
 VISIUM_PITCH = 100.0  # um between neighboring spots; 10x, hexagonal
 ST_PITCH = 200.0  # um; Spatial Transcriptomics, square
-ST_LATTICE = 64  # its arrays have fewer rows and columns; larger square grids are of another technology
+ST_LATTICE = (
+    64  # its arrays have fewer rows and columns; larger square grids are of another technology
+)
 SPOT_DIAMETER = 65.0  # um for which 10x writes `spot_diameter_fullres`, though a spot measures 55
 TOLERANCE = 0.05  # two sources that differ by more contradict each other
 
 
-def lattice_um_per_unit(obs: "pd.DataFrame", centers: np.ndarray, pitch: float | None = None) -> float | None:
+def lattice_um_per_unit(
+    obs: "pd.DataFrame", centers: np.ndarray, pitch: float | None = None
+) -> float | None:
     """Fit the lattice of the spots by least squares and return um per unit of `centers`.
 
     Visium is told from Spatial Transcriptomics by the parity of row + column, which is constant on its hexagonal
@@ -89,7 +93,9 @@ def scale_factors(uns: Mapping[str, Any], region: str | None = None) -> Mapping[
     return libraries.get(region, only).get("scalefactors", {})
 
 
-def resolve(sources: Mapping[str, float | None], spot_diameter: float | None = None) -> tuple[float, str]:
+def resolve(
+    sources: Mapping[str, float | None], spot_diameter: float | None = None
+) -> tuple[float, str]:
     """Return the first known um per unit and its name; sources that contradict each other are an error.
 
     Parameters
@@ -123,11 +129,15 @@ def resolve(sources: Mapping[str, float | None], spot_diameter: float | None = N
     return value, first
 
 
-def _scale(sdata, table, region, spots, centers, image_key, system, um_per_px) -> tuple[float, str]:
+def slide_scale(
+    sdata, table, region, spots, centers, image_key, system, um_per_px
+) -> tuple[float, str]:
     """Resolve um per pixel of the image from every source there is (method.md section 4)."""
-    image, um = sdata.images[image_key], um_system(_systems(sdata.images[image_key]))
+    image, um = sdata.images[image_key], um_system(coordinate_systems(sdata.images[image_key]))
     units_per_pixel = linear_scale(affine_of(image, system))
-    spot_units = linear_scale(affine_of(spots, system))  # per unit of the spots, which 10x gives in full pixels
+    spot_units = linear_scale(
+        affine_of(spots, system)
+    )  # per unit of the spots, which 10x gives in full pixels
     factors = scale_factors(table.uns, region)
     per_unit = {
         "microns_per_pixel of the scalefactors": factors.get("microns_per_pixel", 0) / spot_units,
@@ -143,7 +153,9 @@ def _scale(sdata, table, region, spots, centers, image_key, system, um_per_px) -
     return resolve(sources, diameter)
 
 
-def _xenium_um_per_unit(sdata: Any, table: "AnnData", region: str, centers: np.ndarray) -> float | None:
+def _xenium_um_per_unit(
+    sdata: Any, table: "AnnData", region: str, centers: np.ndarray
+) -> float | None:
     """Compare centers with those of 10x, which spatialdata-io keeps in um for Xenium and for nothing else."""
     if sdata.attrs.get("spatialdata_io_reader") != "xenium" and region not in XENIUM_REGIONS:
         return None

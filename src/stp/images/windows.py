@@ -14,7 +14,9 @@ RUNS = 32  # as many parts of the limit are decoded at a time, where chunks are 
 Group = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def windows(level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None = None) -> Iterator[Group]:
+def windows(
+    level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None = None
+) -> Iterator[Group]:
     """Read a level under boxes, group by group from top to bottom.
 
     Where `max_bytes` does not hold the width of the boxes, the level is read in strips from left to right, and a
@@ -45,12 +47,18 @@ def windows(level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None
         yield np.arange(len(low)), level.read(0, limit[1], 0, limit[0]), np.zeros(2, dtype=int)
         return
     pixels, width, run = _room(level, low, high, max_bytes)
-    held = np.empty((pixels, 3), np.uint8)  # once: what is freed and taken again stays with the allocator
+    held = np.empty(
+        (pixels, 3), np.uint8
+    )  # once: what is freed and taken again stays with the allocator
     for strip in _strips(low[:, 0], high[:, 0], width):
-        yield from _bands(level, strip[np.argsort(low[strip, 1], kind="stable")], low, high, held, run)
+        yield from _bands(
+            level, strip[np.argsort(low[strip, 1], kind="stable")], low, high, held, run
+        )
 
 
-def _room(level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None) -> tuple[int, int, int]:
+def _room(
+    level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None
+) -> tuple[int, int, int]:
     """Return how many pixels may be held, how wide a strip may be, and how many pixels are decoded at a time."""
     tallest, widest = (int(np.diff(edges).max()) for edges in level.edges)
     wide, tall = (int(side) for side in (high - low).max(axis=0, initial=1))
@@ -127,7 +135,9 @@ def _move_up(held: np.ndarray, by: int) -> None:
 def _touched(edges: tuple[np.ndarray, np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Tell for each chunk, by row and column, whether it lies under a box."""
     some = (high > low).all(axis=1)
-    x0, y0 = (np.searchsorted(edges[1 - axis], low[some, axis], side="right") - 1 for axis in (0, 1))
+    x0, y0 = (
+        np.searchsorted(edges[1 - axis], low[some, axis], side="right") - 1 for axis in (0, 1)
+    )
     x1, y1 = (np.searchsorted(edges[1 - axis], high[some, axis], side="left") for axis in (0, 1))
     steps = np.zeros((len(edges[0]), len(edges[1])), dtype=int)
     for y, x, step in ((y0, x0, 1), (y1, x1, 1), (y0, x1, -1), (y1, x0, -1)):
@@ -136,7 +146,12 @@ def _touched(edges: tuple[np.ndarray, np.ndarray], low: np.ndarray, high: np.nda
 
 
 def _read(
-    level: Any, touched: np.ndarray, rows: tuple[int, int], columns: tuple[int, int], out: np.ndarray, run: int
+    level: Any,
+    touched: np.ndarray,
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+    out: np.ndarray,
+    run: int,
 ) -> None:
     """Fill `out` with what these rows and columns hold of touched chunks, some neighboring chunks at a time."""
     y_edges, x_edges = level.edges
@@ -147,7 +162,9 @@ def _read(
         after = min(after, last)
         top, bottom = max(int(y_edges[row]), rows[0]), int(y_edges[after])
         for begin, end in _runs(
-            np.logical_or.reduce(touched[row:after]), x_edges, run // (y_edges[after] - y_edges[row])
+            np.logical_or.reduce(touched[row:after]),
+            x_edges,
+            run // (y_edges[after] - y_edges[row]),
         ):
             left, right = max(int(x_edges[begin]), columns[0]), min(int(x_edges[end]), columns[1])
             pixels = level.read(top, bottom, left, right)
@@ -164,14 +181,24 @@ def _read(
 def check_chunks(level: Any, low: np.ndarray, high: np.ndarray) -> None:
     """Refuse a level that lacks a chunk under boxes, given by their corners (n, 2) as x, y."""
     limit = np.array(level.shape[::-1])
-    for row, column in np.argwhere(_touched(level.edges, np.clip(low, 0, limit), np.clip(high, 0, limit))):
+    for row, column in np.argwhere(
+        _touched(level.edges, np.clip(low, 0, limit), np.clip(high, 0, limit))
+    ):
         _refuse_missing(level, row, column)
 
 
-def _check(level: Any, pixels: np.ndarray, borders: tuple[np.ndarray, np.ndarray], needed: np.ndarray, at: Any) -> None:
+def _check(
+    level: Any,
+    pixels: np.ndarray,
+    borders: tuple[np.ndarray, np.ndarray],
+    needed: np.ndarray,
+    at: Any,
+) -> None:
     """Refuse a needed chunk that is missing, of those from a row and column on; only an empty one is looked up."""
     for row, column in np.argwhere(needed):
-        (top, bottom), (left, right) = (one[i : i + 2] for one, i in zip(borders, (row, column), strict=True))
+        (top, bottom), (left, right) = (
+            one[i : i + 2] for one, i in zip(borders, (row, column), strict=True)
+        )
         chunk = pixels[top:bottom, left:right]
         if not (chunk[len(chunk) // 2].any() or chunk.any()):
             _refuse_missing(level, at[0] + row, at[1] + column)

@@ -9,7 +9,7 @@ from stp.images.files import open_file
 from stp.images.levels import Level, open_array
 from stp.images.pyramid import ImagePyramid
 from stp.images.scale import lattice_um_per_unit, resolve, scale_factors
-from stp.images.slides import tie
+from stp.images.slides import annotate_shapes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,7 +68,9 @@ def from_anndata(
     (['mine_full_image'], ['mine'])
     """
     if adata.isbacked:
-        raise ValueError("a backed AnnData would be read whole; call .to_memory() first and pass its result")
+        raise ValueError(
+            "a backed AnnData would be read whole; call .to_memory() first and pass its result"
+        )
     if spatial_key not in adata.obsm:
         raise KeyError(
             f"adata.obsm[{spatial_key!r}] is missing: put spot centers there, x and y in pixels of the full-resolution "
@@ -105,7 +107,9 @@ def _assemble(adata, centers, radius, levels, scale, name) -> "SpatialData":
     systems = _systems(scale)
     shapes = ShapesModel.parse(centers, geometry=0, radius=radius, transformations=systems)
     images = {f"{name}_full_image": _image(levels, systems)} if levels else {}
-    return spatialdata.SpatialData(images=images, shapes={name: shapes}, tables={"table": tie(adata, name)})
+    return spatialdata.SpatialData(
+        images=images, shapes={name: shapes}, tables={"table": annotate_shapes(adata, name)}
+    )
 
 
 def _systems(scale: float) -> dict:
@@ -124,9 +128,15 @@ def _image(levels: tuple[Level, ...], transformations: dict) -> Any:
     if len(images) > 1:
         for reduced in images[1:]:
             for axis in ("y", "x"):
-                at = (np.arange(reduced.sizes[axis]) + 0.5) * images[0].sizes[axis] / reduced.sizes[axis]
+                at = (
+                    (np.arange(reduced.sizes[axis]) + 0.5)
+                    * images[0].sizes[axis]
+                    / reduced.sizes[axis]
+                )
                 reduced.coords[axis] = at
-        image = DataTree.from_dict({f"scale{i}": one.to_dataset(name="image") for i, one in enumerate(images)})
+        image = DataTree.from_dict(
+            {f"scale{i}": one.to_dataset(name="image") for i, one in enumerate(images)}
+        )
     set_transformation(image, dict(transformations), set_all=True)  # not shared with the spots
     return image
 
@@ -137,7 +147,9 @@ def _one_level(level: Level) -> Any:
 
     array = level.array
     if not isinstance(array, dask.array.Array):
-        chunks = getattr(array, "chunks", None) or tuple(min(CHUNK, n) if n > 4 else n for n in array.shape)
+        chunks = getattr(array, "chunks", None) or tuple(
+            min(CHUNK, n) if n > 4 else n for n in array.shape
+        )
         array = dask.array.from_array(array, chunks=chunks, meta=np.empty((0, 0, 0), np.uint8))
     array = array[:3] if level.channels_first else array[..., :3]
     dims = ("c", "y", "x") if level.channels_first else ("y", "x", "c")
@@ -145,7 +157,11 @@ def _one_level(level: Level) -> Any:
 
 
 def read_visium(
-    path: str | Path, *, image: str | Path | None = None, um_per_px: float | None = None, name: str | None = None
+    path: str | Path,
+    *,
+    image: str | Path | None = None,
+    um_per_px: float | None = None,
+    name: str | None = None,
 ) -> "SpatialData":
     """Read a Space Ranger folder through spatialdata-io, with its full-resolution slide and its scale in um.
 
@@ -179,12 +195,16 @@ def read_visium(
     if image is not None and not Path(image).is_file():
         raise FileNotFoundError(f"no image at {image}")
     name = name or path.resolve().name
-    whole = None if image is None else Path(image).resolve()  # spatialdata-io looks for relative ones in its folder
+    whole = (
+        None if image is None else Path(image).resolve()
+    )  # spatialdata-io looks for relative ones in its folder
     sdata = spatialdata_io.visium(path, dataset_id=name, fullres_image_file=whole)
     table = sdata.tables["table"]
     table.var_names_make_unique()
     centers = np.asarray(table.obsm["spatial"], dtype=float)
-    scale, _ = resolve({"um_per_px": um_per_px, "the spot lattice": lattice_um_per_unit(table.obs, centers)})
+    scale, _ = resolve(
+        {"um_per_px": um_per_px, "the spot lattice": lattice_um_per_unit(table.obs, centers)}
+    )
     _add_um(sdata, name, scale)
     return sdata
 
@@ -249,9 +269,13 @@ def read_wsi(
     pyramid = ImagePyramid.from_path(path, um_per_px=um_per_px)
     levels, scale = pyramid.levels, pyramid.um_per_px
     if tile_um is None:
-        return spatialdata.SpatialData(images={f"{name}_full_image": _image(levels, _systems(scale))})
+        return spatialdata.SpatialData(
+            images={f"{name}_full_image": _image(levels, _systems(scale))}
+        )
     centers, side = _tiles(pyramid, tile_um, min_tissue)
-    adata = anndata.AnnData(np.empty((len(centers), 0), dtype=np.float32), obsm={"spatial": centers})
+    adata = anndata.AnnData(
+        np.empty((len(centers), 0), dtype=np.float32), obsm={"spatial": centers}
+    )
     adata.obs_names = [f"{name}_{int(x)}_{int(y)}" for x, y in centers]
     return _assemble(adata, centers, side / 2, levels, scale, name)
 

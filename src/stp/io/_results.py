@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 SLOTS = ("obsm", "obs", "uns")
 
 
-def write_results(sdata: "SpatialData", *, table_key: str = "table", keys: str | Sequence[str] | None = None) -> None:
+def write_results(
+    sdata: "SpatialData", *, table_key: str = "table", keys: str | Sequence[str] | None = None
+) -> None:
     """Write new `obsm`, `obs` and `uns` entries of a table into the store that the SpatialData was read from.
 
     Each entry is written beside the store and moved into place whole, so the store stays readable when the process
@@ -55,7 +57,9 @@ def write_results(sdata: "SpatialData", *, table_key: str = "table", keys: str |
 
     adata = get_table(sdata, table_key)
     if sdata.path is None:
-        raise ValueError("the SpatialData is not on disk; call sdata.write(path) or stp.io.write_store first")
+        raise ValueError(
+            "the SpatialData is not on disk; call sdata.write(path) or stp.io.write_store first"
+        )
     folder = Path(sdata.path) / "tables" / table_key
     if not os.access(folder, os.W_OK) or not os.access(Path(sdata.path).parent, os.W_OK):
         raise PermissionError(
@@ -79,10 +83,14 @@ def write_results(sdata: "SpatialData", *, table_key: str = "table", keys: str |
 def _check_rows(adata: "AnnData", on_disk: Any) -> None:
     obs = on_disk["obs"]
     if list(map(str, names_on_disk(obs))) != list(map(str, adata.obs_names)):
-        raise ValueError("the rows of the table are not those of the store; write the subset to a store of its own")
+        raise ValueError(
+            "the rows of the table are not those of the store; write the subset to a store of its own"
+        )
 
 
-def _entries(adata: "AnnData", on_disk: Any, keys: list[str] | None) -> Iterator[tuple[str, str, Any]]:
+def _entries(
+    adata: "AnnData", on_disk: Any, keys: list[str] | None
+) -> Iterator[tuple[str, str, Any]]:
     """List slot, key and value of what is to be written."""
     for slot in SLOTS:
         values, written = getattr(adata, slot), _written(on_disk, slot)
@@ -95,20 +103,26 @@ def _gone(adata: "AnnData", on_disk: Any, keys: list[str]) -> Iterator[tuple[str
     """List slot and key of what is to be removed: it is on disk alone."""
     for slot in SLOTS:
         written = _written(on_disk, slot)
-        yield from ((slot, key) for key in keys if key in written and key not in getattr(adata, slot))
+        yield from (
+            (slot, key) for key in keys if key in written and key not in getattr(adata, slot)
+        )
 
 
 def _written(on_disk: Any, slot: str) -> Any:
     return _columns(on_disk["obs"]) if slot == "obs" else on_disk.get(slot, ())
 
 
-def _write(entries: list[tuple[str, str, Any]], gone: list[tuple[str, str]], beside: Path, folder: Path) -> None:
+def _write(
+    entries: list[tuple[str, str, Any]], gone: list[tuple[str, str]], beside: Path, folder: Path
+) -> None:
     import anndata
     import zarr
 
     new = zarr.open_group(beside, mode="w")
     for slot, key, value in entries:
-        anndata.io.write_elem(new.require_group(slot), key, np.asarray(value) if _is_numpy_backed(value) else value)
+        anndata.io.write_elem(
+            new.require_group(slot), key, np.asarray(value) if _is_numpy_backed(value) else value
+        )
     obs = zarr.open_group(folder / "obs", mode="r+", use_consolidated=False)
     added, removed = ([key for slot, key, *_ in some if slot == "obs"] for some in (entries, gone))
     staying = [name for name in _columns(obs) if name not in removed]

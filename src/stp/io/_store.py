@@ -13,7 +13,14 @@ from stp._log import logger
 from stp.data.store import STORE, STORE_VERSION, names_digest
 from stp.genes.vocabulary import Vocabulary
 from stp.images.scale import lattice_um_per_unit
-from stp.images.slides import Slide, check_one_slide, only_slide, spots_in_um, tie
+from stp.images.slides import (
+    Slide,
+    SlideQuery,
+    annotate_shapes,
+    check_one_slide,
+    only_slide,
+    spots_in_um,
+)
 from stp.io._store_image import empty_image, fill, make_arrays, shape_at
 from stp.tables.counts import count_blocks
 from stp.tables.table import gene_names, get_table
@@ -89,7 +96,9 @@ def write_store(
     """
     path = Path(path)
     if region_scale < 2 or not patch_um_per_px > 0:
-        raise ValueError(f"region_scale must be 2 or more, patch_um_per_px positive: {region_scale}, {patch_um_per_px}")
+        raise ValueError(
+            f"region_scale must be 2 or more, patch_um_per_px positive: {region_scale}, {patch_um_per_px}"
+        )
     _check_free(path, overwrite)
     table = get_table(sdata, table_key)
     if not table.n_obs:
@@ -99,7 +108,7 @@ def write_store(
             "the table has no genes, so there is nothing to train on; tiles of stp.io.read_wsi are there for "
             "stp.tl.embed_images"
         )
-    slide = _slide(sdata, table, image_key, shapes_key, coordinate_system, um_per_px)
+    slide = _slide(sdata, table, SlideQuery(image_key, shapes_key, coordinate_system, um_per_px))
     if slide is None:
         centers, unit = _centers(sdata, table, um_per_px)
         image = {}
@@ -128,25 +137,22 @@ def _check_free(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
     if path.exists() and not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
-        raise FileExistsError(f"{path} exists and is no store, so it is not replaced; choose another path")
+        raise FileExistsError(
+            f"{path} exists and is no store, so it is not replaced; choose another path"
+        )
 
 
-def _slide(sdata: Any, table: "AnnData", image_key, shapes_key, coordinate_system, um_per_px) -> Slide | None:
+def _slide(sdata: Any, table: "AnnData", query: SlideQuery) -> Slide | None:
     """Resolve the slide, or None where there is no image; ValueError where the table covers several."""
     if not getattr(sdata, "images", None):
         check_one_slide(table)
         return None
-    return only_slide(
-        sdata,
-        table,
-        image_key=image_key,
-        shapes_key=shapes_key,
-        coordinate_system=coordinate_system,
-        um_per_px=um_per_px,
-    )
+    return only_slide(sdata, table, query)
 
 
-def _centers(sdata: Any, table: "AnnData", um_per_px: float | None) -> tuple[np.ndarray | None, str]:
+def _centers(
+    sdata: Any, table: "AnnData", um_per_px: float | None
+) -> tuple[np.ndarray | None, str]:
     """Return the spot centers where there is no image, in um where the scale is known."""
     if (centers := spots_in_um(sdata, table)) is not None:
         return centers, "um"
@@ -163,7 +169,11 @@ def _source(sdata: Any, slide: Slide | None) -> dict[str, Any]:
     source = {"path": str(path) if path else None, "stp": version("stp-spatial")}
     if slide is None:
         return source
-    place = {"region": slide.region, "image_key": slide.image_key, "coordinate_system": slide.coordinate_system}
+    place = {
+        "region": slide.region,
+        "image_key": slide.image_key,
+        "coordinate_system": slide.coordinate_system,
+    }
     pyramid = slide.pyramid
     return {
         **source,
@@ -184,14 +194,20 @@ def _counts(table: "AnnData", layer: str | None, gene_ids_key: str | None) -> "A
     index = vocabulary.encode(names)
     ids = np.where(index >= 0, vocabulary.gene_ids[index].astype(str), names)
     unique, column = np.unique(ids, return_inverse=True)
-    to_gene = scipy.sparse.csr_matrix((np.ones(len(ids), np.float32), (np.arange(len(ids)), column)))
-    X = scipy.sparse.vstack([block.astype(np.float32) @ to_gene for block in count_blocks(table, layer)], format="csr")
+    to_gene = scipy.sparse.csr_matrix(
+        (np.ones(len(ids), np.float32), (np.arange(len(ids)), column))
+    )
+    X = scipy.sparse.vstack(
+        [block.astype(np.float32) @ to_gene for block in count_blocks(table, layer)], format="csr"
+    )
     first = pd.Series(table.var_names.astype(str)).groupby(column).first()
     var = pd.DataFrame({"symbol": first.to_numpy()}, index=pd.Index(unique, name="gene_id"))
     return anndata.AnnData(X, obs=table.obs.copy(), var=var)
 
 
-def _assemble(adata: "AnnData", centers: np.ndarray | None, unit: str, images: dict[str, Any]) -> "SpatialData":
+def _assemble(
+    adata: "AnnData", centers: np.ndarray | None, unit: str, images: dict[str, Any]
+) -> "SpatialData":
     import spatialdata
     from spatialdata.models import ShapesModel, TableModel
     from spatialdata.transformations import Identity
@@ -201,10 +217,14 @@ def _assemble(adata: "AnnData", centers: np.ndarray | None, unit: str, images: d
     adata.obsm["spatial"] = centers
     systems = {unit or "global": Identity()}
     spots = ShapesModel.parse(centers, geometry=0, radius=SPOT_RADIUS_UM, transformations=systems)
-    return spatialdata.SpatialData(images=images, shapes={"spots": spots}, tables={"table": tie(adata, "spots")})
+    return spatialdata.SpatialData(
+        images=images, shapes={"spots": spots}, tables={"table": annotate_shapes(adata, "spots")}
+    )
 
 
-def _write(store: "SpatialData", path: Path, slide: Slide | None, um_per_px: float, region_scale: int) -> None:
+def _write(
+    store: "SpatialData", path: Path, slide: Slide | None, um_per_px: float, region_scale: int
+) -> None:
     """Write beside, then rename; an old store goes only when the new one is complete."""
     import zarr
 
@@ -218,13 +238,19 @@ def _write(store: "SpatialData", path: Path, slide: Slide | None, um_per_px: flo
             warnings.filterwarnings("ignore", message="zarr v3 autosharding")
             store.write(beside)
         if slide:
-            make_arrays(zarr.open_group(beside / "images" / "image", use_consolidated=False), CHUNK, region_scale)
+            make_arrays(
+                zarr.open_group(beside / "images" / "image", use_consolidated=False),
+                CHUNK,
+                region_scale,
+            )
         zarr.open_group(beside, use_consolidated=False).attrs[UNFINISHED] = job
     group = zarr.open_group(beside, use_consolidated=False)
     if slide:
         fill(group["images/image"], beside, slide.pyramid, um_per_px, CHUNK, region_scale)
     del group.attrs[UNFINISHED]
-    with warnings.catch_warnings():  # as SpatialData does: its parquet files stand beside what zarr knows
+    with (
+        warnings.catch_warnings()
+    ):  # as SpatialData does: its parquet files stand beside what zarr knows
         warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
         zarr.consolidate_metadata(beside)
     if path.exists():

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from stp.images.levels import with_gaps
-from stp.images.pyramid import ImagePyramid
+from stp.images.pyramid import ImagePyramid, PatchWindow
 
 SHARD = 3  # chunks along the side of a shard of the coarser level, and as many pixels as `region_scale` in the finer
 MARGIN = 4  # pixels around what is resampled, so that no border shows
@@ -31,7 +31,9 @@ def empty_image(shape: tuple[int, int], um_per_px: float, region_scale: int) -> 
 
     levels = {}
     for index, scale in enumerate((1, region_scale)):
-        pixels = dask.array.zeros((3, *(n // scale for n in shape)), dtype=np.uint8, chunks=(3, 4096, 4096))
+        pixels = dask.array.zeros(
+            (3, *(n // scale for n in shape)), dtype=np.uint8, chunks=(3, 4096, 4096)
+        )
         level = Image2DModel.parse(pixels, dims=("c", "y", "x"), c_coords=["r", "g", "b"])
         level = level.assign_coords({axis: level.coords[axis] * scale for axis in ("y", "x")})
         levels[f"scale{index}"] = level.to_dataset(name="image")
@@ -62,22 +64,33 @@ def level_paths(image: Any) -> list[str]:
     return [level["path"] for level in image.attrs["ome"]["multiscales"][0]["datasets"]]
 
 
-def fill(image: Any, folder: Path, slide: ImagePyramid, um_per_px: float, chunk: int, region_scale: int) -> None:
+def fill(
+    image: Any, folder: Path, slide: ImagePyramid, um_per_px: float, chunk: int, region_scale: int
+) -> None:
     """Write what is missing of both levels; a shard of the coarser level appears when that of the finer is whole."""
     import zarr
 
-    with zarr.config.set({"array.write_empty_chunks": True}):  # a black shard that was left out would seem missing
+    with zarr.config.set(
+        {"array.write_empty_chunks": True}
+    ):  # a black shard that was left out would seem missing
         fine, coarse = (image[path] for path in level_paths(image))
     side = SHARD * chunk * region_scale
     height, width = fine.shape[1:]
-    corners = np.stack(np.meshgrid(range(0, width, side), range(0, height, side)), axis=-1).reshape(-1, 2)
-    done = [(folder / coarse.path / coarse.metadata.encode_chunk_key((0, y, x))).exists() for x, y in corners // side]
+    corners = np.stack(np.meshgrid(range(0, width, side), range(0, height, side)), axis=-1).reshape(
+        -1, 2
+    )
+    done = [
+        (folder / coarse.path / coarse.metadata.encode_chunk_key((0, y, x))).exists()
+        for x, y in corners // side
+    ]
     corners = corners[~np.array(done)]
     factor = um_per_px / slide.um_per_px
     source = replace(slide, levels=with_gaps(slide.levels), affine=np.eye(3))
-    window: dict[str, Any] = {"size": side + 2 * MARGIN, "um_per_px": um_per_px, "batch_size": 1}
-    tiles = source.stream((corners + side / 2) * factor, **window)
-    for (row,), (tile,) in tqdm(tiles, total=len(corners), desc="write image", unit="shard", disable=None):
+    window = PatchWindow(side + 2 * MARGIN, um_per_px)
+    tiles = source.stream((corners + side / 2) * factor, window, batch_size=1)
+    for (row,), (tile,) in tqdm(
+        tiles, total=len(corners), desc="write image", unit="shard", disable=None
+    ):
         x, y = corners[row]
         tile = tile[MARGIN:-MARGIN, MARGIN:-MARGIN][: height - y, : width - x]
         fine[:, y : y + side, x : x + side] = np.moveaxis(tile, -1, 0)

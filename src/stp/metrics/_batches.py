@@ -46,12 +46,20 @@ def batch_effect(
     batches = np.asarray(batches).astype(str)
     if slides is not None:
         slides = np.asarray(slides).astype(str)
-        if single := [str(batch) for batch in np.unique(batches) if len(np.unique(slides[batches == batch])) < 2]:
-            raise ValueError(f"batch {', '.join(single)} has one slide; it can be read from other slides of it only")
+        if single := [
+            str(batch)
+            for batch in np.unique(batches)
+            if len(np.unique(slides[batches == batch])) < 2
+        ]:
+            raise ValueError(
+                f"batch {', '.join(single)} has one slide; it can be read from other slides of it only"
+            )
     return _read_off("batch", embedding, batches, folds(batches, slides, seed=seed))
 
 
-def label_transfer(embedding: np.ndarray, labels: np.ndarray, batches: np.ndarray) -> dict[str, float]:
+def label_transfer(
+    embedding: np.ndarray, labels: np.ndarray, batches: np.ndarray
+) -> dict[str, float]:
     """Tell how well the class of a spot can be read off its embedding, in each batch from all others.
 
     Parameters
@@ -83,7 +91,9 @@ def label_transfer(embedding: np.ndarray, labels: np.ndarray, batches: np.ndarra
     return _read_off("label", embedding, labels, folds(labels, batches))
 
 
-def _read_off(what: str, embedding: np.ndarray, classes: np.ndarray, parts: list[Fold]) -> dict[str, float]:
+def _read_off(
+    what: str, embedding: np.ndarray, classes: np.ndarray, parts: list[Fold]
+) -> dict[str, float]:
     """Read classes in each fold from the others."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
@@ -92,9 +102,13 @@ def _read_off(what: str, embedding: np.ndarray, classes: np.ndarray, parts: list
     for train, test in parts:
         n_classes = len(np.unique(classes[train]))
         if n_classes < 2:
-            raise ValueError(f"{what} {str(classes[train][0])!r} is all that a fold is fitted on; give more slides")
+            raise ValueError(
+                f"{what} {str(classes[train][0])!r} is all that a fold is fitted on; give more slides"
+            )
         # Equal priors: a reader that knows nothing then scores chance, however many spots a class has.
-        reader = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(n_classes, 1 / n_classes))
+        reader = LinearDiscriminantAnalysis(
+            solver="lsqr", shrinkage="auto", priors=np.full(n_classes, 1 / n_classes)
+        )
         found[test] = reader.fit(embedding[train], classes[train]).predict(embedding[test])
     accuracy = classification_scores(classes, found)["balanced_accuracy"]
     return {f"{what}_accuracy": accuracy, f"{what}_chance": 1 / len(np.unique(classes))}

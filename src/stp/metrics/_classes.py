@@ -49,14 +49,22 @@ def separation_scores(embedding: np.ndarray, clusters: np.ndarray) -> dict[str, 
 
     Examples
     --------
-    >>> stp.metrics.separation_scores([[0, 0], [0, 1], [9, 0], [9, 1]], [0, 0, 1, 1])["silhouette"] > 0.8
+    >>> stp.metrics.separation_scores([[0, 0], [0, 1], [9, 0], [9, 1]], [0, 0, 1, 1])[
+    ...     "silhouette"
+    ... ] > 0.8
     True
     """
     from sklearn import metrics
 
-    scores = {"silhouette": metrics.silhouette_score, "calinski_harabasz": metrics.calinski_harabasz_score}
+    scores = {
+        "silhouette": metrics.silhouette_score,
+        "calinski_harabasz": metrics.calinski_harabasz_score,
+    }
     defined = 1 < len(np.unique(clusters)) < len(embedding)
-    return {name: float(score(embedding, clusters)) if defined else np.nan for name, score in scores.items()}
+    return {
+        name: float(score(embedding, clusters)) if defined else np.nan
+        for name, score in scores.items()
+    }
 
 
 def classification_scores(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

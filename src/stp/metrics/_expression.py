@@ -65,11 +65,15 @@ def scored_genes(expression: np.ndarray, n_genes: int = 100) -> ScoredGenes:
     ScoredGenes(variable=array([1]), expressed=array([0]))
     """
     values = np.asarray(expression)
-    variable, expressed = (np.argsort(-of(axis=0), kind="stable")[:n_genes] for of in (values.var, values.mean))
+    variable, expressed = (
+        np.argsort(-of(axis=0), kind="stable")[:n_genes] for of in (values.var, values.mean)
+    )
     return ScoredGenes(variable, expressed)
 
 
-def expression_scores(measured: np.ndarray, predicted: np.ndarray, genes: ScoredGenes) -> dict[str, float]:
+def expression_scores(
+    measured: np.ndarray, predicted: np.ndarray, genes: ScoredGenes
+) -> dict[str, float]:
     """Score predicted expression of one slide as the paper does (section A.3.3).
 
     Parameters
@@ -93,4 +97,8 @@ def expression_scores(measured: np.ndarray, predicted: np.ndarray, genes: Scored
     """
     r, union = gene_pearson(measured, predicted), np.union1d(genes.variable, genes.expressed)
     error = float(((np.asarray(measured)[:, union] - np.asarray(predicted)[:, union]) ** 2).mean())
-    return {"PCC-V": float(r[genes.variable].mean()), "PCC-E": float(r[genes.expressed].mean()), "MSE": error}
+    return {
+        "PCC-V": float(r[genes.variable].mean()),
+        "PCC-E": float(r[genes.expressed].mean()),
+        "MSE": error,
+    }

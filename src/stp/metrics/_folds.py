@@ -7,7 +7,9 @@ import numpy as np
 Fold = tuple[np.ndarray, np.ndarray]  # rows to train on, rows to test
 
 
-def folds(labels: np.ndarray, groups: np.ndarray | None = None, *, n_folds: int = 5, seed: int = 0) -> list[Fold]:
+def folds(
+    labels: np.ndarray, groups: np.ndarray | None = None, *, n_folds: int = 5, seed: int = 0
+) -> list[Fold]:
     """Divide spots into folds: each group in turn is tested, or, within one slide, random parts.
 
     Parameters
@@ -35,18 +37,24 @@ def folds(labels: np.ndarray, groups: np.ndarray | None = None, *, n_folds: int 
     if groups is None:
         if counts.min() < n_folds:
             rare = str(names[counts.argmin()])
-            raise ValueError(f"class {rare!r} has {counts.min()} spots, fewer than {n_folds} folds; leave it out")
+            raise ValueError(
+                f"class {rare!r} has {counts.min()} spots, fewer than {n_folds} folds; leave it out"
+            )
         return list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels))
     groups = np.asarray(groups).astype(str)
     if len(np.unique(groups)) < 2:
-        raise ValueError(f"all spots are of one group {str(groups[0])!r}; give two or more, or none for random folds")
+        raise ValueError(
+            f"all spots are of one group {str(groups[0])!r}; give two or more, or none for random folds"
+        )
     return list(LeaveOneGroupOut().split(labels, groups=groups))
 
 
 def check_apart(train: Iterable[str], test: Iterable[str], what: str = "slide") -> None:
     """Refuse a split that has a slide in both sides."""
     if both := sorted(set(map(str, train)) & set(map(str, test))):
-        raise ValueError(f"{what} {', '.join(both)} is in both sides of the split; keep each in one")
+        raise ValueError(
+            f"{what} {', '.join(both)} is in both sides of the split; keep each in one"
+        )
 
 
 def check_whole(slides: np.ndarray, groups: np.ndarray | None) -> None:
@@ -56,7 +64,9 @@ def check_whole(slides: np.ndarray, groups: np.ndarray | None) -> None:
     if len(several) < 2:
         return
     if groups is None:
-        raise ValueError(f"spots are of {len(several)} slides; give group_key=, so that no slide is in both sides")
+        raise ValueError(
+            f"spots are of {len(several)} slides; give group_key=, so that no slide is in both sides"
+        )
     groups = np.asarray(groups).astype(str)
     for slide in several:
         if len(parts := np.unique(groups[slides == slide])) > 1:

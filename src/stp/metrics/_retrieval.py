@@ -5,7 +5,9 @@ import numpy as np
 BLOCK = 4096  # queries ranked at a time
 
 
-def recall_at_k(queries: np.ndarray, references: np.ndarray, ks: tuple[int, ...] = (1, 5, 10)) -> dict[int, float]:
+def recall_at_k(
+    queries: np.ndarray, references: np.ndarray, ks: tuple[int, ...] = (1, 5, 10)
+) -> dict[int, float]:
     """Share of queries whose own reference (same row) is among the k of highest inner product.
 
     Parameters
@@ -30,5 +32,7 @@ def recall_at_k(queries: np.ndarray, references: np.ndarray, ks: tuple[int, ...]
     for start in range(0, len(queries), BLOCK):
         scores = queries[start : start + BLOCK] @ references.T
         own = scores[np.arange(len(scores)), start + np.arange(len(scores)), None]
-        rank[start : start + BLOCK] = (~(scores < own)).sum(axis=1) - 1  # so that a query of NaN comes last
+        rank[start : start + BLOCK] = (~(scores < own)).sum(
+            axis=1
+        ) - 1  # so that a query of NaN comes last
     return {k: float((rank < k).mean()) for k in ks}

@@ -20,7 +20,9 @@ def choose_device(device: str | torch.device | None) -> torch.device:
             torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}; stp doctor lists what can") from error
+        raise ValueError(
+            f"device {str(device)!r} cannot be used here: {reason}; stp doctor lists what can"
+        ) from error
     return chosen
 
 
@@ -38,7 +40,9 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 @contextmanager
-def inference(model: nn.Module, device: str | torch.device | None, precision: str) -> Iterator[torch.device]:
+def inference(
+    model: nn.Module, device: str | torch.device | None, precision: str
+) -> Iterator[torch.device]:
     """Evaluate a model on a device without gradients, and put it back as it was."""
     chosen, home, training = choose_device(device), next(model.parameters()).device, model.training
     try:
@@ -49,7 +53,7 @@ def inference(model: nn.Module, device: str | torch.device | None, precision: st
         model.to(home).train(training)
 
 
-def seeded(seed: int, build: Callable[[], Any]) -> Any:
+def build_with_seed(seed: int, build: Callable[[], Any]) -> Any:
     """Build a module from a seed, leaving the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -66,7 +66,9 @@ class GeneEncoder(Pretrained):
 
     Examples
     --------
-    >>> config = stp.models.GeneEncoderConfig(context_length=64, width=32, depth=2, n_heads=2, ffn_width=64)
+    >>> config = stp.models.GeneEncoderConfig(
+    ...     context_length=64, width=32, depth=2, n_heads=2, ffn_width=64
+    ... )
     >>> encoder = stp.models.GeneEncoder(config, vocabulary)
     >>> stp.tl.tokenize(adata, encoder)
     >>> stp.tl.embed_genes(adata, encoder)
@@ -80,7 +82,9 @@ class GeneEncoder(Pretrained):
         n_tokens = vocabulary.n_tokens
         self.embeddings = nn.Embedding(n_tokens + UNUSED_ROWS, config.width)
         self.positional_embedding = nn.Embedding(config.context_length, config.width)
-        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(Block(config) for _ in range(config.depth))})
+        self.encoder = nn.ModuleDict(
+            {"layers": nn.ModuleList(Block(config) for _ in range(config.depth))}
+        )
         self.classifier_head = TokenHead(config.width, n_tokens, config.tie_heads)
         self.spatial_classifier_head = TokenHead(config.width, n_tokens, config.tie_heads)
         # Small embeddings keep the first predictions near the head's bias, which pretraining starts at log frequencies.
@@ -119,10 +123,14 @@ class GeneEncoder(Pretrained):
         # On a GPU few large products beat many exact ones, so lengths are rounded up.
         step = length if padding else 1 if ids.device.type == "cpu" else GPU_STEP
         places, groups = pack(real, step)
-        x = self.embeddings(ids.flatten()[places]) + self.positional_embedding(places % length)  # (total, width)
+        x = self.embeddings(ids.flatten()[places]) + self.positional_embedding(
+            places % length
+        )  # (total, width)
         for block in self.encoder["layers"].children():
             x = block(x, groups)
-        return x.new_zeros(n * length, self.width).index_copy(0, places, x).view(n, length, self.width)
+        return (
+            x.new_zeros(n * length, self.width).index_copy(0, places, x).view(n, length, self.width)
+        )
 
     def pool(self, hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """Average outputs (n, length, width) as the config says; `real` (n, length) is False at padding."""
@@ -180,7 +188,9 @@ def pack(real: torch.Tensor, step: int) -> tuple[torch.Tensor, list[Group]]:
     position = torch.arange(width, device=real.device)
     places = (order[:, None] * width + position)[position < lengths[:, None]]
     groups, start = [], 0
-    for length, count in zip(*(part.tolist() for part in lengths.unique_consecutive(return_counts=True)), strict=True):
+    for length, count in zip(
+        *(part.tolist() for part in lengths.unique_consecutive(return_counts=True)), strict=True
+    ):
         mask = real[order[start : start + count], None, None, :length]
         groups.append(Group(count, length, None if bool(mask.all()) else mask))
         start += count
@@ -219,7 +229,11 @@ class SelfAttention(nn.Module):
         """Map a stream of tokens (total, width) to the same shape; each attends to its own spot."""
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         parts = qkv.split([group.n * group.length for group in groups])
-        return self.out_proj(torch.cat([self._attend(part, group) for part, group in zip(parts, groups, strict=True)]))
+        return self.out_proj(
+            torch.cat(
+                [self._attend(part, group) for part, group in zip(parts, groups, strict=True)]
+            )
+        )
 
     def _attend(self, qkv: torch.Tensor, group: Group) -> torch.Tensor:
         """Map (n * length, 3 * width) of spots of one length to (n * length, width)."""
@@ -234,9 +248,15 @@ class TokenHead(nn.Module):
 
     def __init__(self, width: int, n_tokens: int, tied: bool) -> None:
         super().__init__()
-        self.weight = None if tied else nn.Parameter(torch.empty(n_tokens, width).uniform_(-(width**-0.5), width**-0.5))
+        self.weight = (
+            None
+            if tied
+            else nn.Parameter(torch.empty(n_tokens, width).uniform_(-(width**-0.5), width**-0.5))
+        )
         self.bias = nn.Parameter(torch.zeros(n_tokens))
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Return logits (m, n_tokens) for (m, width)."""
-        return F.linear(x, embedding[: len(self.bias)] if self.weight is None else self.weight, self.bias)
+        return F.linear(
+            x, embedding[: len(self.bias)] if self.weight is None else self.weight, self.bias
+        )

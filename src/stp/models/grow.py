@@ -13,7 +13,11 @@ from stp.models.saved.weights import listed
 from stp.models.stamp import Stamp
 
 Model = TypeVar("Model", GeneEncoder, Stamp)
-BY_TOKEN = ("embeddings.weight", "classifier_head.weight", "classifier_head.bias")  # the spatial head ends so, too
+BY_TOKEN = (
+    "embeddings.weight",
+    "classifier_head.weight",
+    "classifier_head.bias",
+)  # the spatial head ends so, too
 
 
 @torch.no_grad()
@@ -46,10 +50,14 @@ def grow(model: Model, vocabulary: Vocabulary) -> Model:
     True
     """
     if isinstance(model, Stamp) and (model.gene_encoder is None or model.config.pathways):
-        raise ValueError("gene sets stand for genes by their place in the vocabulary; a model of pathways cannot grow")
+        raise ValueError(
+            "gene sets stand for genes by their place in the vocabulary; a model of pathways cannot grow"
+        )
     place = {gene: index for index, gene in enumerate(vocabulary.gene_ids)}
     if lost := [gene for gene in model.vocabulary.gene_ids if gene not in place]:
-        raise ValueError(f"the vocabulary lacks genes of the model: {listed(lost)}; Vocabulary.grow keeps all")
+        raise ValueError(
+            f"the vocabulary lacks genes of the model: {listed(lost)}; Vocabulary.grow keeps all"
+        )
     old = np.array([place[gene] for gene in model.vocabulary.gene_ids])
     grown = type(model)(model.config, vocabulary)
     state = grown.state_dict()
@@ -58,7 +66,10 @@ def grow(model: Model, vocabulary: Vocabulary) -> Model:
     grown.load_state_dict(state)
     new: np.ndarray = np.setdiff1d(np.arange(len(vocabulary)), old)
     untrained = {*model.card.untrained_genes, *vocabulary.gene_ids[new]}
-    grown.name, grown.card = model.name, replace(model.card, untrained_genes=tuple(sorted(untrained)))
+    grown.name, grown.card = (
+        model.name,
+        replace(model.card, untrained_genes=tuple(sorted(untrained))),
+    )
     return grown.train(model.training)
 
 

@@ -38,7 +38,9 @@ class ImageEncoderConfig:
 
     Examples
     --------
-    >>> stp.models.ImageEncoderConfig("vit_tiny_patch16_224", {"depth": 2}, image_size=64, um_per_px=2.0).image_size
+    >>> stp.models.ImageEncoderConfig(
+    ...     "vit_tiny_patch16_224", {"depth": 2}, image_size=64, um_per_px=2.0
+    ... ).image_size
     64
     """
 
@@ -61,7 +63,9 @@ class ImageOutput(NamedTuple):
     """What the encoder makes of n images."""
 
     features: torch.Tensor  # (n, width): CLS
-    reference: torch.Tensor  # (n, width): the prompt token's output; for a region, of the shrunk patch
+    reference: (
+        torch.Tensor
+    )  # (n, width): the prompt token's output; for a region, of the shrunk patch
     tokens: torch.Tensor  # (n, grid * grid, width)
 
 
@@ -72,7 +76,9 @@ class ImageEncoder(Pretrained):
 
     Examples
     --------
-    >>> config = stp.models.ImageEncoderConfig("vit_tiny_patch16_224", backbone_args={}, um_per_px=2.0)
+    >>> config = stp.models.ImageEncoderConfig(
+    ...     "vit_tiny_patch16_224", backbone_args={}, um_per_px=2.0
+    ... )
     >>> encoder = stp.models.ImageEncoder(config)
     >>> encoder.width
     192
@@ -130,8 +136,12 @@ class ImageEncoder(Pretrained):
     def _shrunk(self, patches: torch.Tensor) -> torch.Tensor:
         """Shrink patches to one token each (n, 1, width): bilinear, antialiased, embedded without position."""
         size = self.backbone.patch_embed.patch_size
-        small = F.interpolate(self._channels(patches), size=tuple(size), mode="bilinear", antialias=True)
-        token = self.backbone.patch_embed.proj((small / 255 - self.mean) / self.std)  # (n, width, 1, 1)
+        small = F.interpolate(
+            self._channels(patches), size=tuple(size), mode="bilinear", antialias=True
+        )
+        token = self.backbone.patch_embed.proj(
+            (small / 255 - self.mean) / self.std
+        )  # (n, width, 1, 1)
         return self.backbone.patch_embed.norm(token.flatten(2).transpose(1, 2))
 
 
@@ -140,10 +150,18 @@ def _create_backbone(config: ImageEncoderConfig) -> nn.Module:
     import timm
     from timm.models import VisionTransformer
 
-    if not timm.is_model(config.backbone):  # timm itself would also take names of repositories and of files
-        raise ValueError(f"timm has no {config.backbone!r}; timm.list_models('vit*') lists what may be a backbone")
-    if strange := sorted(set(config.backbone_args) - set(inspect.signature(VisionTransformer).parameters)):
-        raise ValueError(f"backbone_args has {strange}, which are none of a VisionTransformer of timm")
+    if not timm.is_model(
+        config.backbone
+    ):  # timm itself would also take names of repositories and of files
+        raise ValueError(
+            f"timm has no {config.backbone!r}; timm.list_models('vit*') lists what may be a backbone"
+        )
+    if strange := sorted(
+        set(config.backbone_args) - set(inspect.signature(VisionTransformer).parameters)
+    ):
+        raise ValueError(
+            f"backbone_args has {strange}, which are none of a VisionTransformer of timm"
+        )
     sizes = {"num_classes": 0, "img_size": config.image_size, **config.backbone_args}
     if "mlp_layer" in sizes:  # by name, so that the config can be written
         if sizes["mlp_layer"] not in MLP_LAYERS:

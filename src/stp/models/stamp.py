@@ -84,7 +84,9 @@ class Stamp(Pretrained):
     def __init__(self, config: StampConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.vocabulary = vocabulary
-        self.gene_encoder = genes = None if config.gene is None else GeneEncoder(config.gene, vocabulary)
+        self.gene_encoder = genes = (
+            None if config.gene is None else GeneEncoder(config.gene, vocabulary)
+        )
         self.image_encoder = ImageEncoder(config.image)
         self.config = replace(config, image=self.image_encoder.config)
         width, images = config.projection_width, self.image_encoder.width
@@ -93,11 +95,15 @@ class Stamp(Pretrained):
         self.region_projection = nn.Linear(images, width)
         self.localization_projection = nn.Linear(images, width)
         reduction = config.adapter_reduction
-        self.gene_adapter = Adapter(genes.width, reduction) if genes and reduction else nn.Identity()
+        self.gene_adapter = (
+            Adapter(genes.width, reduction) if genes and reduction else nn.Identity()
+        )
         self.patch_adapter = Adapter(images, reduction) if reduction else nn.Identity()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.pathway_encoder = PathwayEncoder(config.pathways) if config.pathways else None
-        self.pathway_projection = nn.Linear(len(config.pathways), width) if config.pathways else None
+        self.pathway_projection = (
+            nn.Linear(len(config.pathways), width) if config.pathways else None
+        )
 
     @property
     def scale(self) -> torch.Tensor:
@@ -110,7 +116,9 @@ class Stamp(Pretrained):
         Features (n, width) in place of tokens are only aligned.
         """
         if self.gene_encoder is None or self.gene_projection is None:
-            raise ValueError("this Stamp was aligned with pathways alone and reads no tokens; use its pathways")
+            raise ValueError(
+                "this Stamp was aligned with pathways alone and reads no tokens; use its pathways"
+            )
         features = tokens if tokens.is_floating_point() else self.gene_encoder(tokens)
         return features, F.normalize(self.gene_projection(self.gene_adapter(features)), dim=-1)
 

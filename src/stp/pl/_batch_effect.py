@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-def batch_effect(adata: "AnnData | SpatialData", *, key: str = keys.BATCH_EFFECT, table_key: str = "table") -> "Figure":
+def batch_effect(
+    adata: "AnnData | SpatialData", *, key: str = keys.BATCH_EFFECT, table_key: str = "table"
+) -> "Figure":
     """Draw how well batches, and labels, can be read off each embedding.
 
     Parameters
@@ -54,11 +56,27 @@ def batch_effect(adata: "AnnData | SpatialData", *, key: str = keys.BATCH_EFFECT
     figure, ax = plt.subplots(figsize=(2 + 1.6 * len(scores), 3.6), layout="constrained")
     for number, kind in enumerate(kinds):
         x = np.arange(len(scores)) + (number - (len(kinds) - 1) / 2) * width
-        name = f"obs[{params[f'{kind}_key']!r}]" + (", read across batches" if kind == "label" else "")
-        bars = ax.bar(x, scores[f"{kind}_accuracy"], width=0.92 * width, color=_colors.TEN[number], label=name)
+        name = f"obs[{params[f'{kind}_key']!r}]" + (
+            ", read across batches" if kind == "label" else ""
+        )
+        bars = ax.bar(
+            x, scores[f"{kind}_accuracy"], width=0.92 * width, color=_colors.TEN[number], label=name
+        )
         ax.bar_label(bars, fmt="%.2f", fontsize=8)
-        ax.hlines(scores[f"{kind}_chance"], x - width / 2, x + width / 2, color="black", linestyle=":", zorder=3)
+        ax.hlines(
+            scores[f"{kind}_chance"],
+            x - width / 2,
+            x + width / 2,
+            color="black",
+            linestyle=":",
+            zorder=3,
+        )
     ax.plot([], [], color="black", linestyle=":", label="chance")
-    ax.set(ylim=(0, 1.08), ylabel="balanced accuracy", xticks=np.arange(len(scores)), xticklabels=list(scores.index))
+    ax.set(
+        ylim=(0, 1.08),
+        ylabel="balanced accuracy",
+        xticks=np.arange(len(scores)),
+        xticklabels=list(scores.index),
+    )
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1, frameon=False, fontsize=8)
     return figure

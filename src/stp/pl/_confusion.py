@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-def confusion(adata: "AnnData | SpatialData", *, key: str = keys.PROBE, table_key: str = "table") -> "Figure":
+def confusion(
+    adata: "AnnData | SpatialData", *, key: str = keys.PROBE, table_key: str = "table"
+) -> "Figure":
     """Draw which classes a probe takes for which.
 
     Parameters
@@ -51,13 +53,18 @@ def confusion(adata: "AnnData | SpatialData", *, key: str = keys.PROBE, table_ke
     side = 2.2 + 0.6 * len(classes)
     figure, ax = plt.subplots(figsize=(side + 1, side), layout="constrained")
     display = ConfusionMatrixDisplay(counts / np.maximum(totals, 1), display_labels=classes)
-    display.plot(ax=ax, cmap="Blues", values_format=".2f", im_kw={"vmin": 0, "vmax": 1}, xticks_rotation=45)
+    display.plot(
+        ax=ax, cmap="Blues", values_format=".2f", im_kw={"vmin": 0, "vmax": 1}, xticks_rotation=45
+    )
     scores = found["scores"]
     accuracy = float(np.average(scores["balanced_accuracy"]))
     ax.set(
         xlabel="predicted",
         ylabel=f"obs[{found['params']['label_key']!r}]",
-        yticklabels=[f"{name} ({total})" for name, total in zip(classes, totals[:, 0], strict=True)],
-        title=f"balanced accuracy {accuracy:.2f}" + (f", mean of {len(scores)} folds" if len(scores) > 1 else ""),
+        yticklabels=[
+            f"{name} ({total})" for name, total in zip(classes, totals[:, 0], strict=True)
+        ],
+        title=f"balanced accuracy {accuracy:.2f}"
+        + (f", mean of {len(scores)} folds" if len(scores) > 1 else ""),
     )
     return figure

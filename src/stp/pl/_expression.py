@@ -86,12 +86,16 @@ def expression(
     tissue = Tissue.of(adata, table_key, image_key, um_per_px, spatial_key)
     known = np.isfinite(predicted).all(axis=1)
     r = gene_pearson(measured[known], predicted[known])
-    figure, axes = plt.subplots(len(genes), 3, figsize=(12, 3.8 * len(genes)), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        len(genes), 3, figsize=(12, 3.8 * len(genes)), layout="constrained", squeeze=False
+    )
     for i, (gene, row) in enumerate(zip(genes, axes, strict=True)):
         fixed = Normalize(measured[:, i].min(), measured[:, i].max())
         own = Normalize(predicted[known, i].min(), predicted[known, i].max())
         tissue.draw(row[0], measured[:, i], size, norm=fixed, title=f"{gene}, measured")
-        tissue.draw(row[1], predicted[:, i], size, norm=fixed, title=f"{gene}, predicted (r = {r[i]:.2f})")
+        tissue.draw(
+            row[1], predicted[:, i], size, norm=fixed, title=f"{gene}, predicted (r = {r[i]:.2f})"
+        )
         tissue.draw(row[2], predicted[:, i], size, norm=own, title=f"{gene}, predicted, own scale")
     figure.supxlabel(units, fontsize="small")
     return figure
@@ -144,10 +148,17 @@ def gene_correlation(
 
     table = get_table(adata, table_key)
     require(table, "obsm", key, "stp.tl.predict_expression(adata, reference)")
-    names = [str(name) for name in require(table, "uns", key, "stp.tl.predict_expression(adata, reference)")["genes"]]
+    names = [
+        str(name)
+        for name in require(table, "uns", key, "stp.tl.predict_expression(adata, reference)")[
+            "genes"
+        ]
+    ]
     genes = [name for name in names if name in table.var_names]
     if not genes:
-        raise ValueError(f"no predicted gene is measured: {names[:3]} are not among {list(table.var_names[:3])}")
+        raise ValueError(
+            f"no predicted gene is measured: {names[:3]} are not among {list(table.var_names[:3])}"
+        )
     measured, predicted, units = _both(table, key, layer, genes)
     known = np.isfinite(predicted).all(axis=1)
     r = gene_pearson(measured[known], predicted[known])
@@ -155,19 +166,36 @@ def gene_correlation(
     figure, (ranks, means) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     ranks.plot(np.arange(1, len(r) + 1), r[order], color="black")
     ranks.axhline(0, color="gray", linewidth=0.8)
-    ranks.axhline(np.median(r), color=_colors.RED, linestyle="--", linewidth=0.8, label=f"median {np.median(r):.2f}")
+    ranks.axhline(
+        np.median(r),
+        color=_colors.RED,
+        linestyle="--",
+        linewidth=0.8,
+        label=f"median {np.median(r):.2f}",
+    )
     ranks.legend(frameon=False)
     absent = f", {len(names) - len(genes)} not measured" if len(genes) < len(names) else ""
-    ranks.set(xlabel="gene, by rank", ylabel="correlation over spots", title=f"{len(genes)} genes{absent}")
+    ranks.set(
+        xlabel="gene, by rank", ylabel="correlation over spots", title=f"{len(genes)} genes{absent}"
+    )
     means.scatter(measured[known].mean(axis=0), r, s=6, color="gray", linewidths=0)
     means.axhline(0, color="gray", linewidth=0.8)
     means.set(xlabel=f"mean measured ({units})", ylabel="correlation over spots")
-    for corner, chosen in ((BEST, order[:n_named]), (WORST, order[max(n_named, len(order) - n_named) :])):
-        ranks.text(s="\n".join(f"{genes[i]} {r[i]:.2f}" for i in chosen), transform=ranks.transAxes, **corner)
+    for corner, chosen in (
+        (BEST, order[:n_named]),
+        (WORST, order[max(n_named, len(order) - n_named) :]),
+    ):
+        ranks.text(
+            s="\n".join(f"{genes[i]} {r[i]:.2f}" for i in chosen),
+            transform=ranks.transAxes,
+            **corner,
+        )
     return figure
 
 
-def _both(table: "AnnData", key: str, layer: str | None, genes: list[str]) -> tuple[np.ndarray, np.ndarray, str]:
+def _both(
+    table: "AnnData", key: str, layer: str | None, genes: list[str]
+) -> tuple[np.ndarray, np.ndarray, str]:
     """Return measured and predicted (n_obs, n_genes), and their units."""
     values = require(table, "obsm", key, "stp.tl.predict_expression(adata, reference)")
     details: dict[str, Any] = table.uns[key]
@@ -179,6 +207,8 @@ def _both(table: "AnnData", key: str, layer: str | None, genes: list[str]) -> tu
         raise KeyError(f"{missing} are not measured; choose from adata.var_names")
     predicted_units, units = details.get("units", LOG_COUNTS), units_of(table, layer)
     if units != predicted_units:
-        raise ValueError(f"predicted is {predicted_units}, measured is {units}; pass layer= what was predicted")
+        raise ValueError(
+            f"predicted is {predicted_units}, measured is {units}; pass layer= what was predicted"
+        )
     predicted = np.asarray(values)[:, [names.index(gene) for gene in genes]]
     return np.concatenate(list(profiles(table, layer, genes))), predicted, units

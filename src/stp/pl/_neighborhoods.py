@@ -58,7 +58,9 @@ def neighborhoods(
     from matplotlib.collections import LineCollection
 
     table = get_table(adata, table_key)
-    xy = np.asarray(require(table, "obsm", spatial_key, "what gives the coordinates"), dtype=float)[:, :2]
+    xy = np.asarray(require(table, "obsm", spatial_key, "what gives the coordinates"), dtype=float)[
+        :, :2
+    ]
     groups = draw_groups(xy, np.random.default_rng(seed), size=size)
     left_out = np.setdiff1d(np.arange(len(xy)), groups)
     figure, ax = plt.subplots(figsize=(6.4, 6), layout="constrained")
@@ -68,14 +70,21 @@ def neighborhoods(
         color = colors[number % len(colors)]
         rays = [(xy[group[0]], xy[neighbor]) for neighbor in group[1:]]
         ax.add_collection(LineCollection(rays, colors=[color], linewidths=0.8, zorder=1))
-        ax.scatter(xy[group[1:], 0], xy[group[1:], 1], color=color, s=marker, linewidths=0, zorder=2)
+        ax.scatter(
+            xy[group[1:], 0], xy[group[1:], 1], color=color, s=marker, linewidths=0, zorder=2
+        )
         x, y = xy[group[0]]
         ax.scatter(x, y, color=color, s=2 * marker, edgecolors="black", linewidths=0.8, zorder=3)
     x, y = xy[left_out].T
-    ax.scatter(x, y, facecolors="none", edgecolors="gray", s=marker, linewidths=0.8, label="left out")
+    ax.scatter(
+        x, y, facecolors="none", edgecolors="gray", s=marker, linewidths=0.8, label="left out"
+    )
     share = groups.size / max(len(xy), 1)
     ax.set(
-        title=f"{len(groups)} groups of {size}, {share:.0%} of {len(xy)} spots", aspect="equal", xticks=[], yticks=[]
+        title=f"{len(groups)} groups of {size}, {share:.0%} of {len(xy)} spots",
+        aspect="equal",
+        xticks=[],
+        yticks=[],
     )
     ax.invert_yaxis()
     if len(left_out):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stp.images.slides import Slide, only_slide
+from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.pl._tissue import picture_of
 from stp.tables.table import as_list, get_table
 
@@ -58,7 +58,7 @@ def patches(
     import matplotlib.pyplot as plt
 
     table = get_table(sdata, table_key)
-    slide = only_slide(sdata, table, image_key=image_key, um_per_px=um_per_px)
+    slide = only_slide(sdata, table, SlideQuery(image_key, um_per_px=um_per_px))
     chosen = _choose(slide, table.obs_names[slide.rows], spots)
     n = len(chosen)
     figure = plt.figure(figsize=(4.6 + 1.9 * n, 4.2), layout="constrained")
@@ -76,14 +76,20 @@ def patches(
             name = table.obs_names[slide.rows[chosen[column]]]
             ax.set(xticks=[], yticks=[], title=str(name) if row == 0 else "")
             if row:
-                ax.add_patch(plt.Rectangle((patch_um, patch_um), patch_um, patch_um, fill=False, color="black"))
+                ax.add_patch(
+                    plt.Rectangle(
+                        (patch_um, patch_um), patch_um, patch_um, fill=False, color="black"
+                    )
+                )
     return figure
 
 
 def _choose(slide: Slide, names: Sequence[str], spots: str | Sequence[str] | None) -> np.ndarray:
     if spots is None:
         order = np.argsort(slide.centers[:, 1], kind="stable")
-        return order if len(order) <= 6 else order[np.linspace(0, len(order) - 1, 8).astype(int)[1:-1]]
+        return (
+            order if len(order) <= 6 else order[np.linspace(0, len(order) - 1, 8).astype(int)[1:-1]]
+        )
     index, spots = {name: i for i, name in enumerate(names)}, as_list(spots)
     if missing := [name for name in spots if name not in index]:
         raise KeyError(f"no spots {missing}; choose from the table's obs_names")
@@ -100,7 +106,9 @@ def _overview(ax: "Axes", slide: Slide, chosen: np.ndarray, patch_um: float) -> 
     ax.scatter(xy[:, 0], xy[:, 1], s=4, facecolors="none", edgecolors="black", linewidths=0.4)
     for x, y in xy[chosen]:
         corner = (x - patch_um / 2, y - patch_um / 2)
-        ax.add_patch(plt.Rectangle(corner, patch_um, patch_um, fill=False, color="gold", linewidth=2))
+        ax.add_patch(
+            plt.Rectangle(corner, patch_um, patch_um, fill=False, color="gold", linewidth=2)
+        )
     ax.set(xlabel="um", ylabel="um", title=f"{slide.image_key}, {len(xy)} spots")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from stp.images.slides import find_slides
 from stp.pl._patches import DRAWN_PX, scale_bar
-from stp.retrieval.nearest.nearest import weights
+from stp.retrieval.nearest import weights
 from stp.tables import keys
 from stp.tables.table import get_table, require
 
@@ -72,18 +72,25 @@ def retrieval(
 
     table, made_by = get_table(sdata, table_key), "stp.tl.predict_expression(adata, reference)"
     index, similarity = (
-        np.asarray(require(table, "obsm", name(key), made_by)) for name in (keys.neighbors, keys.similarity)
+        np.asarray(require(table, "obsm", name(key), made_by))
+        for name in (keys.neighbors, keys.similarity)
     )
     if spot not in table.obs_names:
         raise KeyError(f"no spot {spot!r}; choose from the table's obs_names")
     row = table.obs_names.get_loc(spot)
     if index[row, 0] < 0:
-        raise ValueError(f"spot {spot!r} has no prediction, for want of an embedding; choose another")
+        raise ValueError(
+            f"spot {spot!r} has no prediction, for want of an embedding; choose another"
+        )
     share = weights(similarity[row : row + 1])[0][0]
     used = table.uns[key]["references"].iloc[index[row, :n_shown]]
     given = [references] if hasattr(references, "tables") else list(references)
-    figure, axes = plt.subplots(1, 1 + len(used), figsize=(2.1 * (1 + len(used)), 2.7), layout="constrained")
-    _draw(axes[0], _patch(sdata, row, patch_um, table_key), patch_um, f"{spot}\nis predicted from\n")
+    figure, axes = plt.subplots(
+        1, 1 + len(used), figsize=(2.1 * (1 + len(used)), 2.7), layout="constrained"
+    )
+    _draw(
+        axes[0], _patch(sdata, row, patch_um, table_key), patch_um, f"{spot}\nis predicted from\n"
+    )
     for i, (ax, one) in enumerate(zip(axes[1:], used.itertuples(), strict=True)):
         patch = _patch(_checked(given, one, table_key), one.row, patch_um, table_key)
         numbers = f"cosine {similarity[row, i]:.2f}, {share[i]:.1%}"
@@ -105,9 +112,15 @@ def _checked(given: list["SpatialData"], one, table_key: str) -> "SpatialData":
 
 def _patch(sdata: "SpatialData", row: int, patch_um: float, table_key: str) -> np.ndarray:
     """Read the patch around the spot in one row of the table (y, x, 3)."""
-    slide = next(slide for slide in find_slides(sdata, get_table(sdata, table_key)) if row in slide.rows)
+    slide = next(
+        slide for slide in find_slides(sdata, get_table(sdata, table_key)) if row in slide.rows
+    )
     center = slide.centers[np.flatnonzero(slide.rows == row)]
-    how: dict[str, Any] = {"size": DRAWN_PX, "um_per_px": patch_um / DRAWN_PX, "allow_upsampling": True}
+    how: dict[str, Any] = {
+        "size": DRAWN_PX,
+        "um_per_px": patch_um / DRAWN_PX,
+        "allow_upsampling": True,
+    }
     return slide.pyramid.read(center, **how)[0]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stp.images.slides import only_slide
+from stp.images.slides import SlideQuery, only_slide
 from stp.pl import _colors
 from stp.pl._tissue import Tissue
 from stp.tables.table import as_list, get_table, require
@@ -54,9 +54,13 @@ def spots(
     table = get_table(sdata, table_key)
     columns = as_list(color)
     values = [require(table, "obs", name, "what makes it").array for name in columns]
-    tissue = Tissue.on(only_slide(sdata, table, image_key=image_key, um_per_px=um_per_px))
+    tissue = Tissue.on(only_slide(sdata, table, SlideQuery(image_key, um_per_px=um_per_px)))
     figure, axes = plt.subplots(
-        1, 1 + len(columns), figsize=(4.6 * (1 + len(columns)), 4.2), layout="constrained", squeeze=False
+        1,
+        1 + len(columns),
+        figsize=(4.6 * (1 + len(columns)), 4.2),
+        layout="constrained",
+        squeeze=False,
     )
     tissue.draw_picture(axes[0, 0], title="H&E")
     for ax, name, column in zip(axes[0, 1:], columns, values, strict=True):

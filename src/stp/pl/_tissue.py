@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp.images.levels import with_gaps
-from stp.images.slides import Slide, only_slide
+from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.pl import _colors
 from stp.tables.table import get_table, require
 
@@ -33,13 +33,20 @@ class Tissue:
 
     @classmethod
     def of(
-        cls, data: Any, table_key: str, image_key: str | None, um_per_px: float | None, spatial_key: str
+        cls,
+        data: Any,
+        table_key: str,
+        image_key: str | None,
+        um_per_px: float | None,
+        spatial_key: str,
     ) -> "Tissue":
         """Find the slide of a SpatialData with an image, or take coordinates alone."""
         table = get_table(data, table_key)
         if getattr(data, "images", None):
-            return cls.on(only_slide(data, table, image_key=image_key, um_per_px=um_per_px))
-        xy = np.asarray(require(table, "obsm", spatial_key, "what gives the coordinates"), dtype=float)[:, :2]
+            return cls.on(only_slide(data, table, SlideQuery(image_key, um_per_px=um_per_px)))
+        xy = np.asarray(
+            require(table, "obsm", spatial_key, "what gives the coordinates"), dtype=float
+        )[:, :2]
         return cls(np.arange(len(xy)), xy, None, 1.0)
 
     @classmethod
@@ -49,7 +56,12 @@ class Tissue:
         return cls(slide.rows, xy, *picture_of(slide))
 
     def draw(
-        self, ax: "Axes", values: Any, size: float | None, colors: Sequence[str] | None = None, **how: Any
+        self,
+        ax: "Axes",
+        values: Any,
+        size: float | None,
+        colors: Sequence[str] | None = None,
+        **how: Any,
     ) -> None:
         """Color the spots by values (n_obs,) of the table, categories, booleans or numbers; none where missing."""
         import squidpy as sq
@@ -58,7 +70,9 @@ class Tissue:
         if self.picture is None:
             shown = {"shape": None, "size": size or marker_area(len(self.xy))}
         view = self._view(values[self.rows], colors)
-        sq.pl.spatial_scatter(view, color="value", cmap="magma", ax=ax, **shown, **self._shown(), **how)
+        sq.pl.spatial_scatter(
+            view, color="value", cmap="magma", ax=ax, **shown, **self._shown(), **how
+        )
         self._frame(ax)
 
     def draw_picture(self, ax: "Axes", **how: Any) -> None:
@@ -70,7 +84,11 @@ class Tissue:
         self._frame(ax)
 
     def _shown(self) -> dict[str, Any]:
-        bar = {"scalebar_dx": self.um_per_px, "scalebar_kwargs": BAR} if self.picture is not None else {}
+        bar = (
+            {"scalebar_dx": self.um_per_px, "scalebar_kwargs": BAR}
+            if self.picture is not None
+            else {}
+        )
         return {"library_id": LIBRARY, "axis_label": "", **bar}
 
     def _view(self, values: Any, colors: Sequence[str] | None = None) -> "AnnData":
@@ -79,7 +97,9 @@ class Tissue:
         import pandas as pd
 
         values = pd.Series(values)
-        if numeric := pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        if numeric := pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(
+            values
+        ):
             values = pd.Series(values.to_numpy(dtype=float, na_value=np.nan))
         else:
             values = values.astype("category").cat.rename_categories(str)
@@ -89,10 +109,17 @@ class Tissue:
         if not numeric:
             met = np.unique(values[known].cat.codes)
             view.obs["value"] = view.obs["value"].cat.remove_unused_categories()
-            view.uns["value_colors"] = np.asarray(colors or _colors.of_categories(len(values.cat.categories)))[met]
+            view.uns["value_colors"] = np.asarray(
+                colors or _colors.of_categories(len(values.cat.categories))
+            )[met]
         if self.picture is not None:
-            scale = {"tissue_hires_scalef": 1 / self.um_per_px, "spot_diameter_fullres": FILLED * _pitch(self.xy)}
-            view.uns["spatial"] = {LIBRARY: {"images": {"hires": self.picture}, "scalefactors": scale}}
+            scale = {
+                "tissue_hires_scalef": 1 / self.um_per_px,
+                "spot_diameter_fullres": FILLED * _pitch(self.xy),
+            }
+            view.uns["spatial"] = {
+                LIBRARY: {"images": {"hires": self.picture}, "scalefactors": scale}
+            }
         return view
 
     def _frame(self, ax: "Axes") -> None:

@@ -60,11 +60,23 @@ def _draw(ax: "Axes", lines: list[dict], name: str) -> None:
     """Draw one quantity of both splits, and chance where it was logged or is known."""
     curves: dict[str, tuple[str, str, dict[str, Any]]] = {
         "train": ("train", name, {"color": _colors.TEN[0]}),
-        "validation": ("validation", name, {"color": _colors.TEN[1], "marker": "o", "markersize": 4}),
-        "chance": ("validation", CHANCE + name.rpartition("recall")[2], {"linestyle": ":", "color": "gray"}),
+        "validation": (
+            "validation",
+            name,
+            {"color": _colors.TEN[1], "marker": "o", "markersize": 4},
+        ),
+        "chance": (
+            "validation",
+            CHANCE + name.rpartition("recall")[2],
+            {"linestyle": ":", "color": "gray"},
+        ),
     }
     for label, (split, column, style) in curves.items():
-        points = [(line["step"], line[column]) for line in lines if line["split"] == split and column in line]
+        points = [
+            (line["step"], line[column])
+            for line in lines
+            if line["split"] == split and column in line
+        ]
         if points and (label != "chance" or column != name):
             ax.plot(*zip(*points, strict=True), label=label, **style)
     if name == ONE_OF_NINE:
@@ -77,9 +89,15 @@ def _read(run_dir: Path) -> tuple[list[dict], list[int]]:
     """Read metrics with steps counted on through all phases; return them and the last step of each phase."""
     file = run_dir / "metrics.jsonl"
     if not file.is_file():
-        raise FileNotFoundError(f"{run_dir} has no metrics.jsonl; give the output_dir of stp.train.pretrain or align")
+        raise FileNotFoundError(
+            f"{run_dir} has no metrics.jsonl; give the output_dir of stp.train.pretrain or align"
+        )
     # A run that is under way may stand within its last line.
-    lines = [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    lines = [
+        json.loads(line)
+        for line in file.read_text().splitlines(keepends=True)
+        if line.endswith("\n")
+    ]
     if not lines:
         raise ValueError(f"{file} has no line yet; wait for the first step")
     ends, before = [], 0

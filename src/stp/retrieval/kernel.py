@@ -60,7 +60,9 @@ def keep_best(scores, slack, queries, block, first, index, similarity):
         row, bound = scores[q], np.float32(similarity[q, last] - slack)
         for start in range(0, m, GROUP):
             group, near = row[start : min(start + GROUP, m)], np.int32(0)
-            for j in range(len(group)):  # counted without a branch, and as wide as scores: many are compared at once
+            for j in range(
+                len(group)
+            ):  # counted without a branch, and as wide as scores: many are compared at once
                 near += np.int32(group[j] >= bound)
             if near == 0:
                 continue
@@ -72,7 +74,10 @@ def keep_best(scores, slack, queries, block, first, index, similarity):
                     continue
                 place = last
                 while place > 0 and similarity[q, place - 1] < exact:
-                    similarity[q, place], index[q, place] = similarity[q, place - 1], index[q, place - 1]
+                    similarity[q, place], index[q, place] = (
+                        similarity[q, place - 1],
+                        index[q, place - 1],
+                    )
                     place -= 1
                 similarity[q, place], index[q, place] = exact, first + start + j
                 bound = np.float32(similarity[q, last] - slack)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stp._threads import in_threads
-from stp.retrieval.nearest.kernel import add_profiles, keep_best, to_unit_length
+from stp.retrieval.kernel import add_profiles, keep_best, to_unit_length
 
 QUERIES, REFERENCES = 2048, 4096  # scored against each other at a time
 ROWS_PER_THREAD = 64
@@ -20,7 +20,9 @@ class Neighbors(NamedTuple):
     similarity: np.ndarray  # (n_queries, k) float32
 
 
-def nearest(queries: np.ndarray, references: np.ndarray | Iterable[np.ndarray], k: int) -> Neighbors:
+def nearest(
+    queries: np.ndarray, references: np.ndarray | Iterable[np.ndarray], k: int
+) -> Neighbors:
     """Find the k references of highest cosine for each query; ties go to the lower reference index.
 
     Exact: cosines that decide are computed in float64, and those of equal vectors are equal. There is never more than
@@ -53,10 +55,12 @@ def nearest(queries: np.ndarray, references: np.ndarray | Iterable[np.ndarray], 
                 block, usable = _unit(part[start : start + REFERENCES])
                 n_usable += usable
                 if k > 0:
-                    _take(queries, block, scores, first, index, similarity)
+                    _update_best(queries, block, scores, first, index, similarity)
                 first += len(block)
     if not 1 <= k <= n_usable:
-        raise ValueError(f"cannot retrieve {k} neighbors from {n_usable} references; lower n_neighbors")
+        raise ValueError(
+            f"cannot retrieve {k} neighbors from {n_usable} references; lower n_neighbors"
+        )
     return Neighbors(index, similarity.astype(np.float32))
 
 
@@ -64,13 +68,21 @@ def _unit(vectors: np.ndarray) -> tuple[np.ndarray, int]:
     """Return vectors of length one, NaN where there is no length, and how many have one."""
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     unit, usable = np.empty_like(vectors), np.empty(len(vectors), dtype=bool)
-    in_threads(lambda rows: to_unit_length(vectors[rows], unit[rows], usable[rows]), len(vectors), ROWS_PER_THREAD)
+    in_threads(
+        lambda rows: to_unit_length(vectors[rows], unit[rows], usable[rows]),
+        len(vectors),
+        ROWS_PER_THREAD,
+    )
     return unit, int(usable.sum())
 
 
-def _take(queries, block, memory, first: int, index: np.ndarray, similarity: np.ndarray) -> None:
+def _update_best(
+    queries, block, memory, first: int, index: np.ndarray, similarity: np.ndarray
+) -> None:
     """Score a block of references against all queries, in memory that is used again, and keep what is best so far."""
-    slack = 2.0**-22 * queries.shape[1]  # four times the bound on what float32 does to a sum of so many products
+    slack = (
+        2.0**-22 * queries.shape[1]
+    )  # four times the bound on what float32 does to a sum of so many products
     for start in range(0, len(queries), QUERIES):
 
         def take(rows: slice, start: int = start) -> None:
@@ -98,10 +110,12 @@ def weights(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     positive = np.maximum(similarity, 0).astype(np.float64)
     total = positive.sum(axis=1, keepdims=True)
     uniform = total[:, 0] <= 0
-    return np.where(total > 0, positive / np.where(total > 0, total, 1), 1 / similarity.shape[1]), uniform
+    return np.where(
+        total > 0, positive / np.where(total > 0, total, 1), 1 / similarity.shape[1]
+    ), uniform
 
 
-class Average:
+class WeightedMeans:
     """Weighted means of profiles and their spread, from blocks of profiles that need not be in memory together.
 
     Parameters
@@ -115,7 +129,11 @@ class Average:
     def __init__(self, index: np.ndarray, weight: np.ndarray, n_genes: int) -> None:
         n, k = index.shape
         order = np.argsort(index, axis=None, kind="stable")
-        self._index, self._weight, self._query = index.ravel()[order], weight.ravel()[order], order // k
+        self._index, self._weight, self._query = (
+            index.ravel()[order],
+            weight.ravel()[order],
+            order // k,
+        )
         self._total = np.zeros(n)
         self.mean, self._squares = np.zeros((2, n, n_genes), dtype=np.float32)
 
@@ -127,10 +145,15 @@ class Average:
     def add(self, rows: np.ndarray, profiles: np.ndarray) -> None:
         """Add profiles (m, n_genes) with these indices, which ascend."""
         part = slice(*np.searchsorted(self._index, [rows[0], rows[-1] + 1]))
-        order = np.argsort(self._query[part], kind="stable")  # by query, and the profiles of each in their order
+        order = np.argsort(
+            self._query[part], kind="stable"
+        )  # by query, and the profiles of each in their order
         at = np.searchsorted(rows, self._index[part][order])
         starts = np.searchsorted(self._query[part][order], np.arange(len(self._total) + 1))
-        profiles, weight = np.ascontiguousarray(profiles, dtype=np.float32), self._weight[part][order]
+        profiles, weight = (
+            np.ascontiguousarray(profiles, dtype=np.float32),
+            self._weight[part][order],
+        )
 
         def add(q: slice) -> None:
             out = self._total[q], self.mean[q], self._squares[q]
@@ -139,6 +162,6 @@ class Average:
         in_threads(add, len(self._total), ROWS_PER_THREAD)
 
     @property
-    def spread(self) -> np.ndarray:
+    def std(self) -> np.ndarray:
         """Weighted standard deviation of the profiles of each query (n_queries, n_genes)."""
         return np.sqrt(np.maximum(self._squares, 0))

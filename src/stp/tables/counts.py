@@ -64,7 +64,9 @@ def row_blocks(X: Any, block_rows: int = BLOCK_ROWS) -> Iterator["csr_matrix"]:
         yield from (as_csr(X[start : start + step]) for start in range(0, X.shape[0], step))
 
 
-def chosen_blocks(X: Any, rows: np.ndarray | None = None, block_rows: int = BLOCK_ROWS) -> Iterator["csr_matrix"]:
+def chosen_blocks(
+    X: Any, rows: np.ndarray | None = None, block_rows: int = BLOCK_ROWS
+) -> Iterator["csr_matrix"]:
     """Yield canonical CSR blocks of rows, sorted and without duplicates; of `rows` alone, ascending, where given."""
     for start in range(0, X.shape[0], block_rows):
         edges = (start, start + block_rows)
@@ -75,7 +77,11 @@ def chosen_blocks(X: Any, rows: np.ndarray | None = None, block_rows: int = BLOC
 
 
 def count_blocks(
-    adata: "AnnData", layer: str | None = None, rows: np.ndarray | None = None, *, block_rows: int = BLOCK_ROWS
+    adata: "AnnData",
+    layer: str | None = None,
+    rows: np.ndarray | None = None,
+    *,
+    block_rows: int = BLOCK_ROWS,
 ) -> Iterator["csr_matrix"]:
     """Yield the raw counts as canonical CSR blocks of rows, every value checked; of `rows` alone, where given."""
     for block in chosen_blocks(get_counts(adata, layer), rows, block_rows):
@@ -95,7 +101,9 @@ def log_normalized_blocks(
 
 def log_normalized(counts: "csr_matrix", total: np.ndarray) -> "csr_matrix":
     """Return log1p of counts per 10,000, given the counts of each spot over all genes; counts may be overwritten."""
-    counts.data = counts.data * np.repeat(1e4 / np.where(total > 0, total, 1), np.diff(counts.indptr))
+    counts.data = counts.data * np.repeat(
+        1e4 / np.where(total > 0, total, 1), np.diff(counts.indptr)
+    )
     return counts.log1p()
 
 
@@ -116,7 +124,9 @@ def gene_sums(block: Any, index: np.ndarray, n_genes: int) -> np.ndarray:
     if wrong is not None:
         raise ValueError(not_raw(wrong))
     columns = np.flatnonzero(index >= 0)
-    merge = csr_matrix((np.ones(len(columns), np.int64), (columns, index[columns])), (len(index), n_genes))
+    merge = csr_matrix(
+        (np.ones(len(columns), np.int64), (columns, index[columns])), (len(index), n_genes)
+    )
     genes = counts.astype(np.int64) @ merge
     # Integers: the partition into blocks cannot change the sums.
     return np.stack([np.asarray(genes.sum(axis=0)).ravel(), genes.getnnz(axis=0).astype(np.int64)])
@@ -126,7 +136,9 @@ def sum_genes(X: Any, index: np.ndarray, n_genes: int) -> np.ndarray:
     """Sum counts over all rows as `gene_sums` does over a block, a block at a time; Dask where and when it wants to."""
     if not is_lazy(X):
         blocks = (X[start : start + BLOCK_ROWS] for start in range(0, X.shape[0], BLOCK_ROWS))
-        return sum((gene_sums(block, index, n_genes) for block in blocks), np.zeros((2, n_genes), np.int64))
+        return sum(
+            (gene_sums(block, index, n_genes) for block in blocks), np.zeros((2, n_genes), np.int64)
+        )
     chunks = ((1,) * X.numblocks[0], (2,), (n_genes,))
     sums = X.map_blocks(
         lambda block: gene_sums(block, index, n_genes)[None],

@@ -12,7 +12,10 @@ EXPRESSION = "stp_expression"
 PROBE = "stp_probe"
 BATCH_EFFECT = "stp_batch_effect"
 
-REGION, SPOT = "stp_region", "stp_spot"  # columns that tie a row to its shape; no user's column has these names
+REGION, SPOT = (
+    "stp_region",
+    "stp_spot",
+)  # columns that tie a row to its shape; no user's column has these names
 
 
 def aligned(key: str) -> str:
@@ -35,7 +38,7 @@ def uniform(key: str) -> str:
     return f"{key}_uniform"
 
 
-def made_by(rep: str) -> str:
+def maker_call(rep: str) -> str:
     """Name the call that makes an embedding."""
     calls = {
         GENES: "stp.tl.embed_genes(adata, model)",

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp.tables.counts import by_rows, check_counts, chosen_blocks, holds_counts, layer_of, log_normalized_blocks
+from stp.tables.counts import (
+    by_rows,
+    check_counts,
+    chosen_blocks,
+    holds_counts,
+    layer_of,
+    log_normalized_blocks,
+)
 from stp.tables.table import as_list
 
 if TYPE_CHECKING:
@@ -27,7 +34,9 @@ def one_unit(tables: Mapping[str, "AnnData"], layer: str | None) -> str:
     """Return the units of all tables, or refuse those that differ."""
     units = {label: units_of(table, layer) for label, table in tables.items()}
     if len(set(units.values())) > 1:
-        raise ValueError(f"layer {layer!r} holds raw counts in some references and not in others: {units}")
+        raise ValueError(
+            f"layer {layer!r} holds raw counts in some references and not in others: {units}"
+        )
     return next(iter(units.values()))
 
 
@@ -74,10 +83,14 @@ def choose_genes(tables: Mapping[str, "AnnData"], genes: Any) -> np.ndarray:
     if genes is None:
         return _variable(tables, shared)
     if not (names := as_list(genes)):
-        raise ValueError("genes is empty; name at least one, or leave it out for the highly variable ones")
+        raise ValueError(
+            "genes is empty; name at least one, or leave it out for the highly variable ones"
+        )
     if missing := [name for name in names if name not in shared]:
         where = "the reference" if len(tables) == 1 else f"all of {list(tables)}"
-        raise KeyError(f"{len(missing)} genes are not in {where}, e.g. {missing[:3]}; choose from its var_names")
+        raise KeyError(
+            f"{len(missing)} genes are not in {where}, e.g. {missing[:3]}; choose from its var_names"
+        )
     return np.asarray(names, dtype=object)
 
 
@@ -86,14 +99,22 @@ def _shared(tables: Mapping[str, "AnnData"]) -> dict[str, None]:
     first, *others = (table.var_names for table in tables.values())
     shared = [name for name in first if all(name in names for names in others)]
     if not shared:
-        examples = "; ".join(f"{label} has {list(table.var_names[:3])}" for label, table in tables.items())
-        raise ValueError(f"the references share no gene: {examples}; give all of them the same kind of names")
+        examples = "; ".join(
+            f"{label} has {list(table.var_names[:3])}" for label, table in tables.items()
+        )
+        raise ValueError(
+            f"the references share no gene: {examples}; give all of them the same kind of names"
+        )
     return dict.fromkeys(shared)
 
 
 def _variable(tables: Mapping[str, "AnnData"], shared: dict[str, None]) -> np.ndarray:
     marked = [table.var for table in tables.values() if "highly_variable" in table.var]
-    names = {name for var in marked for name in var.index[var["highly_variable"].isin([True]).to_numpy(dtype=bool)]}
+    names = {
+        name
+        for var in marked
+        for name in var.index[var["highly_variable"].isin([True]).to_numpy(dtype=bool)]
+    }
     chosen = [name for name in shared if name in names]
     if not chosen:
         raise KeyError(

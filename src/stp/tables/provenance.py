@@ -44,9 +44,15 @@ def require_one_model(models: Mapping[str, Model | None]) -> Model | None:
     """
     if len({made_by and made_by["digest"] for made_by in models.values()}) > 1:
         listed = "; ".join(f"{label} by {_title(made_by)}" for label, made_by in models.items())
-        raise ValueError(f"embeddings of different models do not mix: {listed}; embed all spots with one model")
+        raise ValueError(
+            f"embeddings of different models do not mix: {listed}; embed all spots with one model"
+        )
     return next(iter(models.values()), None)
 
 
 def _title(made_by: Model | None) -> str:
-    return f"{made_by['name']} ({made_by['digest'][:12]})" if made_by else "something that is not recorded"
+    return (
+        f"{made_by['name']} ({made_by['digest'][:12]})"
+        if made_by
+        else "something that is not recorded"
+    )

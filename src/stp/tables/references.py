@@ -17,16 +17,28 @@ if TYPE_CHECKING:
 READ_ROWS = 8192  # embeddings read at a time
 
 
-def open_references(reference: Any, table_key: str, *, allow_none: bool = False) -> dict[str, "AnnData"]:
+def open_references(
+    reference: Any, table_key: str, *, allow_none: bool = False
+) -> dict[str, "AnnData"]:
     """Open one or several references, AnnData, SpatialData or paths of stores, by a name of each."""
-    single = isinstance(reference, str | Path) or hasattr(reference, "obs_names") or hasattr(reference, "tables")
+    single = (
+        isinstance(reference, str | Path)
+        or hasattr(reference, "obs_names")
+        or hasattr(reference, "tables")
+    )
     given = [reference] if single else list(reference)
     if not given and not allow_none:
         raise ValueError("there is no reference: the list is empty")
     tables = [get_table(one, table_key) for one in given]
-    names = [Path(one).stem if isinstance(one, str | Path) else f"reference {i}" for i, one in enumerate(given)]
+    names = [
+        Path(one).stem if isinstance(one, str | Path) else f"reference {i}"
+        for i, one in enumerate(given)
+    ]
     unique = len(set(names)) == len(names)
-    return {name if unique else f"{name} ({i})": t for i, (name, t) in enumerate(zip(names, tables, strict=True))}
+    return {
+        name if unique else f"{name} ({i})": t
+        for i, (name, t) in enumerate(zip(names, tables, strict=True))
+    }
 
 
 def open_embeddings(
@@ -41,11 +53,16 @@ def open_embeddings(
     ValueError
         They are of different models.
     """
-    values = np.asarray(require(adata, "obsm", use_rep, keys.made_by(use_rep)), dtype=np.float32)
-    call = keys.made_by(reference_rep).replace("adata", "reference")
+    values = np.asarray(require(adata, "obsm", use_rep, keys.maker_call(use_rep)), dtype=np.float32)
+    call = keys.maker_call(reference_rep).replace("adata", "reference")
     if lacking := [label for label, table in tables.items() if reference_rep not in table.obsm]:
-        raise KeyError(f"obsm[{reference_rep!r}] of {', '.join(lacking)} is missing; run {call} first")
-    models = {f"{reference_rep} of {label}": model_of(table, reference_rep) for label, table in tables.items()}
+        raise KeyError(
+            f"obsm[{reference_rep!r}] of {', '.join(lacking)} is missing; run {call} first"
+        )
+    models = {
+        f"{reference_rep} of {label}": model_of(table, reference_rep)
+        for label, table in tables.items()
+    }
     model = require_one_model({use_rep: model_of(adata, use_rep), **models})
     found = [table.obsm[reference_rep] for table in tables.values()]
     if widths := {one.shape[1] for one in found} - {values.shape[1]}:
@@ -63,7 +80,9 @@ def blocks(values: list[Any]) -> Iterator[np.ndarray]:
             yield np.asarray(one[start : start + READ_ROWS], dtype=np.float32)
 
 
-def name_spots(tables: Mapping[str, "AnnData"], rows: np.ndarray, slide_key: str | None) -> "pd.DataFrame":
+def name_spots(
+    tables: Mapping[str, "AnnData"], rows: np.ndarray, slide_key: str | None
+) -> "pd.DataFrame":
     """Tell spot, slide, reference and row of some references, which are counted through all tables."""
     import pandas as pd
 

@@ -19,10 +19,14 @@ def get_table(data: Any, table_key: str = "table") -> "AnnData":
         return _open_table(Path(data), table_key)
     if not hasattr(data, "tables"):
         if not (hasattr(data, "obs_names") and hasattr(data, "obsm")):
-            raise TypeError(f"expected an AnnData, a SpatialData or the path of a store, got {type(data).__name__}")
+            raise TypeError(
+                f"expected an AnnData, a SpatialData or the path of a store, got {type(data).__name__}"
+            )
         return data
     if table_key not in data.tables:
-        raise KeyError(f"no table {table_key!r} in the SpatialData; pass table_key= one of {sorted(data.tables)}")
+        raise KeyError(
+            f"no table {table_key!r} in the SpatialData; pass table_key= one of {sorted(data.tables)}"
+        )
     return data.tables[table_key]
 
 
@@ -31,7 +35,9 @@ def get_tables(data: Any, table_key: str = "table") -> Iterator[tuple[str, "AnnD
     single = isinstance(data, str | Path) or hasattr(data, "obs_names") or hasattr(data, "tables")
     for item in [data] if single else data:
         adata = get_table(item, table_key)
-        path = item if isinstance(item, str | Path) else getattr(item, "path", None) or adata.filename
+        path = (
+            item if isinstance(item, str | Path) else getattr(item, "path", None) or adata.filename
+        )
         yield Path(path).name if path else f"{adata.n_obs} spots x {adata.n_vars} genes", adata
 
 
@@ -46,9 +52,16 @@ def _open_table(path: Path, table_key: str) -> "AnnData":
         raise ValueError(
             f"{path} is not a SpatialData store with a table {table_key!r}; stp.io.write_store makes one"
         ) from error
-    lazy = {slot: dict(group[slot].members()) if slot in group else {} for slot in ("layers", "obsm")}
-    lazy = {slot: {key: _lazy(element) for key, element in found.items()} for slot, found in lazy.items()}
-    read = {slot: anndata.io.read_elem(group[slot]) for slot in ("obs", "var", "uns") if slot in group}
+    lazy = {
+        slot: dict(group[slot].members()) if slot in group else {} for slot in ("layers", "obsm")
+    }
+    lazy = {
+        slot: {key: _lazy(element) for key, element in found.items()}
+        for slot, found in lazy.items()
+    }
+    read = {
+        slot: anndata.io.read_elem(group[slot]) for slot in ("obs", "var", "uns") if slot in group
+    }
     X = _lazy(group["X"]) if "X" in group else None
     return anndata.AnnData(X=X, **read, **lazy)
 
@@ -69,11 +82,13 @@ def as_list(names: Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else [str(name) for name in names]
 
 
-def begin(data: Any, table_key: str, copy: bool) -> "AnnData":
+def table_to_annotate(data: Any, table_key: str, copy: bool) -> "AnnData":
     """Return the table that a verb annotates: the user's own, or its copy."""
     adata = get_table(data, table_key)
     if adata.isbacked and copy:
-        raise ValueError("copy=True on a backed AnnData would read it all; call .to_memory() first and pass its result")
+        raise ValueError(
+            "copy=True on a backed AnnData would read it all; call .to_memory() first and pass its result"
+        )
     return adata.copy() if copy else adata
 
 

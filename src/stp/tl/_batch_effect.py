@@ -7,7 +7,7 @@ import numpy as np
 
 from stp import metrics
 from stp.tables import keys
-from stp.tables.table import as_list, begin, has_value, record, require, require_column
+from stp.tables.table import as_list, has_value, record, require, require_column, table_to_annotate
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -79,24 +79,38 @@ def batch_effect(
     """
     import pandas as pd
 
-    adata, use_reps = begin(adata, table_key, copy), as_list(use_reps)
+    adata, use_reps = table_to_annotate(adata, table_key, copy), as_list(use_reps)
     batches, placed = _names(adata, batch_key, "batch_key")
     if len(names := np.unique(batches[placed])) < 2:
         what = f"{str(names[0])!r} everywhere" if len(names) else "missing everywhere"
         raise ValueError(f"obs[{batch_key!r}] is {what}; a batch effect needs two batches")
-    labels, labelled = (None, placed) if label_key is None else _names(adata, label_key, "label_key")
-    slides, on_slide = (None, placed) if slide_key is None else _names(adata, slide_key, "slide_key")
+    labels, labelled = (
+        (None, placed) if label_key is None else _names(adata, label_key, "label_key")
+    )
+    slides, on_slide = (
+        (None, placed) if slide_key is None else _names(adata, slide_key, "slide_key")
+    )
     scores = {}
     for rep in use_reps:
-        embedding = np.asarray(require(adata, "obsm", rep, keys.made_by(rep)))
+        embedding = np.asarray(require(adata, "obsm", rep, keys.maker_call(rep)))
         known = np.isfinite(embedding).all(axis=1) & placed & on_slide
         of = None if slides is None else slides[known]
         scores[rep] = metrics.batch_effect(embedding[known], batches[known], slides=of, seed=seed)
         if labels is not None:
             known &= labelled
             scores[rep] |= metrics.label_transfer(embedding[known], labels[known], batches[known])
-    params = {"batch_key": batch_key, "label_key": label_key, "slide_key": slide_key, "use_reps": use_reps}
-    record(adata, key_added, {**params, "seed": seed}, scores=pd.DataFrame.from_dict(scores, orient="index"))
+    params = {
+        "batch_key": batch_key,
+        "label_key": label_key,
+        "slide_key": slide_key,
+        "use_reps": use_reps,
+    }
+    record(
+        adata,
+        key_added,
+        {**params, "seed": seed},
+        scores=pd.DataFrame.from_dict(scores, orient="index"),
+    )
     return adata if copy else None
 
 

@@ -10,8 +10,8 @@ from stp.models.device import choose_precision, inference
 from stp.models.gene import GeneEncoder
 from stp.models.stamp import Stamp
 from stp.tables import keys
-from stp.tables.table import begin, record, require
-from stp.tl._embed_shared import Results, cut, identity, progress_of
+from stp.tables.table import record, require, table_to_annotate
+from stp.tl._embed_shared import EmbeddingBuffer, batches, model_record, progress_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -82,18 +82,20 @@ def embed_genes(
     >>> sdata.tables["table"].obsm["X_stp_genes"].shape[1]
     64
     """
-    adata = begin(adata, table_key, copy)
+    adata = table_to_annotate(adata, table_key, copy)
     tokens = np.asarray(require(adata, "obsm", tokens_key, "stp.tl.tokenize(adata, model)"))
     _check_vocabulary(adata, tokens_key, model)
     _check_width(tokens, model)
     lengths = (tokens > 0).sum(axis=1)
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
-    results, made_by = Results(adata.n_obs), identity(model)
+    results, made_by = EmbeddingBuffer(adata.n_obs), model_record(model)
     with inference(model, device, precision) as chosen:
-        for rows in progress_of(cut(order, batch_size), len(order), "embed_genes", progress):
+        for rows in progress_of(batches(order, batch_size), len(order), "embed_genes", progress):
             batch = torch.from_numpy(tokens[rows].astype(np.int64)).to(chosen)
-            results.add(rows, model.encode_genes(batch) if isinstance(model, Stamp) else (model(batch),))
+            results.add(
+                rows, model.encode_genes(batch) if isinstance(model, Stamp) else (model(batch),)
+            )
     results.write(adata, key_added)
     params = {"tokens_key": tokens_key, "precision": choose_precision(chosen, precision)}
     record(adata, key_added, params, model=made_by)
@@ -102,7 +104,11 @@ def embed_genes(
 
 def _check_width(tokens: np.ndarray, model: Stamp | GeneEncoder) -> None:
     config, width = model.config.gene if isinstance(model, Stamp) else model.config, tokens.shape[1]
-    if config is not None and width < config.context_length and (cut_off := np.count_nonzero(tokens[:, -1])):
+    if (
+        config is not None
+        and width < config.context_length
+        and (cut_off := np.count_nonzero(tokens[:, -1]))
+    ):
         warnings.warn(
             f"of {cut_off} spots only the first {width} genes were kept, and the model reads {config.context_length}; "
             "run stp.tl.tokenize(adata, model) again",

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from stp._log import logger
-from stp.images.slides import Slide, find_slides
+from stp.images.pyramid import PatchWindow
+from stp.images.slides import Slide, SlideQuery, find_slides
 from stp.models.device import choose_precision, inference
 from stp.models.image import ImageEncoder
 from stp.models.stamp import Stamp
 from stp.tables import keys
-from stp.tables.table import begin, record
-from stp.tl._embed_shared import Results, identity, progress_of
+from stp.tables.table import record, table_to_annotate
+from stp.tl._embed_shared import EmbeddingBuffer, model_record, progress_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -103,28 +104,45 @@ def embed_images(
     >>> sdata.tables["table"].obsm["X_stp_images"].shape[1]
     128
     """
-    table = begin(sdata, table_key, copy)
-    where: dict[str, Any] = {"image_key": image_key, "shapes_key": shapes_key, "coordinate_system": coordinate_system}
-    slides = find_slides(sdata, table, um_per_px=um_per_px, **where)
+    table = table_to_annotate(sdata, table_key, copy)
+    slides = find_slides(
+        sdata, table, SlideQuery(image_key, shapes_key, coordinate_system, um_per_px)
+    )
     config = (model.image_encoder if isinstance(model, Stamp) else model).config
-    window: dict[str, Any] = {"size": config.image_size, "um_per_px": config.um_per_px}
-    results, inside, made_by = Results(table.n_obs), np.zeros(table.n_obs, dtype=bool), identity(model)
-    how: dict[str, Any] = {"batch_size": batch_size, "allow_upsampling": allow_upsampling, "max_bytes": max_bytes}
+    window = PatchWindow(config.image_size, config.um_per_px)
+    results, inside, made_by = (
+        EmbeddingBuffer(table.n_obs),
+        np.zeros(table.n_obs, dtype=bool),
+        model_record(model),
+    )
     batches = (
         (slide.rows[rows], patches)
         for slide in slides
-        for rows, patches in slide.pyramid.stream(slide.centers, **window, **how)
+        for rows, patches in slide.pyramid.stream(
+            slide.centers,
+            window,
+            batch_size=batch_size,
+            allow_upsampling=allow_upsampling,
+            max_bytes=max_bytes,
+        )
     )
-    with inference(model, device, precision) as chosen, closing(_ahead(batches, chosen)) as read:
+    with inference(model, device, precision) as chosen, closing(_prefetch(batches, chosen)) as read:
         encode = _Encoder(model, chosen, batch_size)
         for rows, patches in progress_of(read, table.n_obs, "embed_images", progress):
             results.add(rows, encode(patches))
     for slide in slides:
-        inside[slide.rows] = slide.pyramid.inside(slide.centers, **window)
+        inside[slide.rows] = slide.pyramid.inside(
+            slide.centers, size=window.size, um_per_px=window.um_per_px
+        )
     results.write(table, key_added)
     table.obs[keys.inside(key_added)] = inside
-    params = {"allow_upsampling": allow_upsampling, "precision": choose_precision(chosen, precision), **window}
-    params["regions"] = {slide.region: _origin(slide) for slide in slides}
+    params = {
+        "allow_upsampling": allow_upsampling,
+        "precision": choose_precision(chosen, precision),
+        "size": window.size,
+        "um_per_px": window.um_per_px,
+        "regions": {slide.region: _origin(slide) for slide in slides},
+    }
     record(table, key_added, params, model=made_by)
     return table if copy else None
 
@@ -151,14 +169,20 @@ class _Encoder:
 
     def _shrink(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        logger.warning(f"the device has too little memory: going on with batches of {batch_size} patches")
+        logger.warning(
+            f"the device has too little memory: going on with batches of {batch_size} patches"
+        )
         torch.cuda.empty_cache()
 
     def _encode(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self.model.encode_images(batch) if isinstance(self.model, Stamp) else (self.model(batch),)
+        return (
+            self.model.encode_images(batch)
+            if isinstance(self.model, Stamp)
+            else (self.model(batch),)
+        )
 
 
-def _ahead(batches: Iterator[Any], device: torch.device) -> Generator[Any, None, None]:
+def _prefetch(batches: Iterator[Any], device: torch.device) -> Generator[Any, None, None]:
     """Pass batches on while the next one is read in a thread, unless the model computes on the CPU.
 
     There, a thread that reads takes a core from those that compute, and all of these wait for the one that lost it.

@@ -10,8 +10,8 @@ from stp.genes.pathways import membership, set_scores
 from stp.models.stamp import Stamp
 from stp.tables import keys
 from stp.tables.counts import count_blocks
-from stp.tables.table import begin, gene_names, record
-from stp.tl._embed_shared import Results, identity
+from stp.tables.table import gene_names, record, table_to_annotate
+from stp.tl._embed_shared import EmbeddingBuffer, model_record
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -71,7 +71,7 @@ def embed_pathways(
     Traceback (most recent call last):
     ValueError: ...
     """
-    adata = begin(adata, table_key, copy)
+    adata = table_to_annotate(adata, table_key, copy)
     sets = _sets(model)
     index = model.vocabulary.recognize(gene_names(adata, gene_ids_key)).index
     measured = np.array([np.isin(genes, index).mean() for genes in sets.values()])
@@ -79,16 +79,29 @@ def embed_pathways(
         logger.warning(
             f"{(measured == 0).sum()} of {len(sets)} gene sets have no gene in the table and count as average"
         )
-    average, results, start = membership(index, list(sets.values())), Results(adata.n_obs), 0
+    average, results, start = (
+        membership(index, list(sets.values())),
+        EmbeddingBuffer(adata.n_obs),
+        0,
+    )
     with torch.inference_mode():
         for counts in count_blocks(adata, layer):
             filled = np.flatnonzero(np.diff(counts.indptr))
-            scores = torch.from_numpy(set_scores(counts, index, average)[filled]).to(model.logit_scale.device)
+            scores = torch.from_numpy(set_scores(counts, index, average)[filled]).to(
+                model.logit_scale.device
+            )
             results.add(start + filled, model.encode_pathways(scores))
             start += counts.shape[0]
     results.write(adata, key_added)
     params = {"layer": layer, "gene_ids_key": gene_ids_key}
-    record(adata, key_added, params, sets=np.array(list(sets), dtype=object), measured=measured, model=identity(model))
+    record(
+        adata,
+        key_added,
+        params,
+        sets=np.array(list(sets), dtype=object),
+        measured=measured,
+        model=model_record(model),
+    )
     return adata if copy else None
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-class Results:
+class EmbeddingBuffer:
     """Features and aligned vectors by row, NaN where nothing was embedded."""
 
     def __init__(self, n_obs: int) -> None:
@@ -23,7 +23,9 @@ class Results:
 
     def add(self, rows: np.ndarray, outputs: tuple[torch.Tensor, ...]) -> None:
         if not self.arrays:
-            self.arrays = [np.full((self.n_obs, out.shape[1]), np.nan, dtype=np.float32) for out in outputs]
+            self.arrays = [
+                np.full((self.n_obs, out.shape[1]), np.nan, dtype=np.float32) for out in outputs
+            ]
         for array, out in zip(self.arrays, outputs, strict=True):
             array[rows] = out.float().cpu().numpy()
 
@@ -35,7 +37,7 @@ class Results:
             adata.obsm[name] = array
 
 
-def cut(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
@@ -47,8 +49,13 @@ def progress_of(batches: Iterator[Any], total: int, name: str, shown: bool) -> I
             bar.update(len(batch[0] if isinstance(batch, tuple) else batch))
 
 
-def identity(model: Pretrained) -> dict[str, str | None]:
+def model_record(model: Pretrained) -> dict[str, str | None]:
     """Tell which model it is, as `uns` keeps it beside an embedding."""
     kind = type(model).__name__
     vocabulary = model.vocabulary.digest if model.reads_genes else None
-    return {"name": model.name or kind, "class": kind, "digest": model.digest, "vocabulary": vocabulary}
+    return {
+        "name": model.name or kind,
+        "class": kind,
+        "digest": model.digest,
+        "vocabulary": vocabulary,
+    }

@@ -7,7 +7,7 @@ import numpy as np
 
 from stp.tables import keys
 from stp.tables.provenance import model_of, require_one_model
-from stp.tables.table import as_list, begin, record, require
+from stp.tables.table import as_list, record, require, table_to_annotate
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -65,10 +65,12 @@ def fuse(
     >>> sdata.tables["table"].obsm["X_stp_fused"].shape[1]
     192
     """
-    adata, use_reps = begin(adata, table_key, copy), as_list(use_reps)
-    blocks = [np.asarray(require(adata, "obsm", rep, keys.made_by(rep))) for rep in use_reps]
+    adata, use_reps = table_to_annotate(adata, table_key, copy), as_list(use_reps)
+    blocks = [np.asarray(require(adata, "obsm", rep, keys.maker_call(rep))) for rep in use_reps]
     models = {f"obsm[{rep!r}]": model_of(adata, rep) for rep in use_reps}
-    model = require_one_model({label: made_by for label, made_by in models.items() if made_by is not None})
+    model = require_one_model(
+        {label: made_by for label, made_by in models.items() if made_by is not None}
+    )
     if scale:
         blocks = [block / np.nanmean(np.linalg.norm(block, axis=1)) for block in blocks]
     adata.obsm[key_added] = np.concatenate(blocks, axis=1).astype(np.float32)

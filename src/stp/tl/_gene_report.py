@@ -23,8 +23,14 @@ def check_coverage(unmapped: np.ndarray, total: float, found: Names) -> float:
         return 1.0
     coverage = 1 - unmapped.sum() / total
     if coverage < WARN_BELOW:
-        shares = {rule: unmapped[found.rule == rule].sum() / total for rule in set(found.rule[found.index < 0])}
-        rest = ", ".join(f"{rule} {shares[rule]:.1%}" for rule in sorted(shares, key=lambda rule: -shares[rule])[:3])
+        shares = {
+            rule: unmapped[found.rule == rule].sum() / total
+            for rule in set(found.rule[found.index < 0])
+        }
+        rest = ", ".join(
+            f"{rule} {shares[rule]:.1%}"
+            for rule in sorted(shares, key=lambda rule: -shares[rule])[:3]
+        )
         message = (
             f"only {coverage:.1%} of UMIs are in genes of the vocabulary (of the rest: {rest}); check species, gene "
             "names and gene_ids_key="
@@ -35,7 +41,9 @@ def check_coverage(unmapped: np.ndarray, total: float, found: Names) -> float:
     return coverage
 
 
-def warn_of_spots(n_tokens: np.ndarray, context_length: int, n_genes: int, n_vocabulary: int) -> None:
+def warn_of_spots(
+    n_tokens: np.ndarray, context_length: int, n_genes: int, n_vocabulary: int
+) -> None:
     """Warn of a small panel, of shallow spots and of empty ones."""
     if n_genes < min(FEW_GENES, n_vocabulary / 2):
         warnings.warn(
@@ -43,7 +51,11 @@ def warn_of_spots(n_tokens: np.ndarray, context_length: int, n_genes: int, n_voc
             "the panel, and embeddings of different panels are not comparable",
             stacklevel=3,
         )
-    elif n_genes >= FEW_GENES and len(n_tokens) and np.median(n_tokens) < min(FEW_TOKENS, context_length):
+    elif (
+        n_genes >= FEW_GENES
+        and len(n_tokens)
+        and np.median(n_tokens) < min(FEW_TOKENS, context_length)
+    ):
         warnings.warn(
             f"the median spot has {np.median(n_tokens):.0f} genes, so its ranks are mostly ties; of Visium HD, take "
             "larger bins (8 or 16 um)",
@@ -57,7 +69,9 @@ def warn_of_spots(n_tokens: np.ndarray, context_length: int, n_genes: int, n_voc
         )
 
 
-def gene_report(names: np.ndarray, found: Names, unmapped: np.ndarray, total: float) -> dict[str, "pd.DataFrame"]:
+def gene_report(
+    names: np.ndarray, found: Names, unmapped: np.ndarray, total: float
+) -> dict[str, "pd.DataFrame"]:
     """Tell by which rule names were mapped, and which were not.
 
     Parameters
@@ -77,18 +91,29 @@ def gene_report(names: np.ndarray, found: Names, unmapped: np.ndarray, total: fl
     import pandas as pd
 
     share = unmapped / max(total, 1)
-    table = pd.DataFrame({"rule": found.rule.astype(str), "note": found.note.astype(str), "umis": share})
+    table = pd.DataFrame(
+        {"rule": found.rule.astype(str), "note": found.note.astype(str), "umis": share}
+    )
     table.index = pd.Index(np.asarray(names, str), name="gene")
     rules = table.groupby("rule").agg(names=("rule", "size"), umis=("umis", "sum"))
     lost = table[found.index < 0].sort_values("umis", ascending=False, kind="stable")
     listed = (np.arange(len(lost)) < LISTED) | (lost["rule"] == "ambiguous").to_numpy()
-    return {"rules": rules.sort_values("names", ascending=False, kind="stable"), "unmapped": lost[listed]}
+    return {
+        "rules": rules.sort_values("names", ascending=False, kind="stable"),
+        "unmapped": lost[listed],
+    }
 
 
-def say(key: str, found: Names, report: dict[str, "pd.DataFrame"], coverage: float, n_tokens: np.ndarray) -> None:
+def log_summary(
+    key: str, found: Names, report: dict[str, "pd.DataFrame"], coverage: float, n_tokens: np.ndarray
+) -> None:
     """Log what was understood, in one line."""
     rules = report["rules"]["names"]
-    mapped = [f"{rules[rule]} by {rule}" for rule in rules.index if rule in set(found.rule[found.index >= 0])]
+    mapped = [
+        f"{rules[rule]} by {rule}"
+        for rule in rules.index
+        if rule in set(found.rule[found.index >= 0])
+    ]
     lost = [f"{gene} ({rule})" for gene, rule in report["unmapped"]["rule"][:5].items()]
     logger.info(
         "%s: %s; %.1f%% of UMIs; median %d tokens per spot; most expressed of the rest: %s",

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from stp.metrics import classification_scores
 from stp.metrics._folds import check_whole, folds
 from stp.tables import keys
-from stp.tables.table import begin, has_value, record, require, require_column
+from stp.tables.table import has_value, record, require, require_column, table_to_annotate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,8 +89,10 @@ def linear_probe(
     >>> list(sdata.tables["table"].uns["stp_probe"]["scores"])
     ['n_spots', 'balanced_accuracy', 'weighted_f1']
     """
-    adata = begin(adata, table_key, copy)
-    features = np.asarray(require(adata, "obsm", use_rep, keys.made_by(use_rep)), dtype=np.float32)
+    adata = table_to_annotate(adata, table_key, copy)
+    features = np.asarray(
+        require(adata, "obsm", use_rep, keys.maker_call(use_rep)), dtype=np.float32
+    )
     labels = _labels(adata, label_key)
     column = None if group_key is None else require_column(adata, group_key, "group_key")
     known = labels.notna().to_numpy() & np.isfinite(features).all(axis=1)
@@ -143,7 +145,9 @@ def _slides(adata: "AnnData") -> np.ndarray:
     return adata.obs[key].to_numpy() if key in adata.obs else np.zeros(adata.n_obs)
 
 
-def _fit(features: np.ndarray, codes: np.ndarray, n_classes: int, learning_rate: float, seed: int) -> torch.nn.Linear:
+def _fit(
+    features: np.ndarray, codes: np.ndarray, n_classes: int, learning_rate: float, seed: int
+) -> torch.nn.Linear:
     """Train until the loss of the held-out part has not fallen for some epochs; return the best."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(codes))
@@ -164,7 +168,11 @@ def _fit(features: np.ndarray, codes: np.ndarray, n_classes: int, learning_rate:
         with torch.no_grad():
             loss = float(F.cross_entropy(layer(x[held]), y[held]))
         if loss < best:
-            best, state, waited = loss, {name: value.clone() for name, value in layer.state_dict().items()}, 0
+            best, state, waited = (
+                loss,
+                {name: value.clone() for name, value in layer.state_dict().items()},
+                0,
+            )
         elif (waited := waited + 1) == PATIENCE:
             break
     layer.load_state_dict(state)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stp.retrieval.nearest.nearest import Average, nearest, weights
+from stp.retrieval.nearest import WeightedMeans, nearest, weights
 from stp.tables import keys
 from stp.tables.profiles import choose_genes, one_unit, profiles
 from stp.tables.references import blocks, name_spots, open_embeddings, open_references
-from stp.tables.table import begin, record
+from stp.tables.table import record, table_to_annotate
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -109,37 +109,49 @@ def predict_expression(
     >>> sdata.tables["table"].obsm["stp_expression"].shape[1]
     5
     """
-    adata, tables = begin(adata, table_key, copy), open_references(reference, table_key)
+    adata, tables = table_to_annotate(adata, table_key, copy), open_references(reference, table_key)
     queries, vectors, model = open_embeddings(adata, use_rep, tables, reference_rep)
     chosen, units = choose_genes(tables, genes), one_unit(tables, layer)
     known = np.isfinite(queries).all(axis=1)
     if not known.any():
         raise ValueError(f"no spot has an embedding in obsm[{use_rep!r}], all are NaN")
     if n_neighbors > (n := sum(one.shape[0] for one in vectors)):
-        raise ValueError(f"cannot retrieve {n_neighbors} neighbors from {n} references; lower n_neighbors")
+        raise ValueError(
+            f"cannot retrieve {n_neighbors} neighbors from {n} references; lower n_neighbors"
+        )
     found = nearest(queries[known], blocks(vectors), n_neighbors)
     weight, uniform = weights(found.similarity)
-    average = Average(found.index, weight, len(chosen))
+    average = WeightedMeans(found.index, weight, len(chosen))
     _read_profiles(average, tables, layer, chosen)
     far, threshold = _far(found.similarity[:, 0])
     rows = average.rows
     results = {
         key_added: average.mean,
-        keys.uncertainty(key_added): average.spread,
+        keys.uncertainty(key_added): average.std,
         keys.neighbors(key_added): np.searchsorted(rows, found.index).astype(np.int32),
         keys.similarity(key_added): found.similarity,
     }
     for key, values in results.items():
-        adata.obsm[key] = _spread_out(values, known)
-    adata.obs[keys.uniform(key_added)] = _spread_out(uniform, known)
-    adata.obs[keys.far(key_added)] = _spread_out(far, known)
-    params = {"n_neighbors": n_neighbors, "use_rep": use_rep, "reference_rep": reference_rep, "layer": layer}
-    details = {"references": name_spots(tables, rows, slide_key), "far": {"rule": FAR, "threshold": threshold}}
+        adata.obsm[key] = _fill_missing_spots(values, known)
+    adata.obs[keys.uniform(key_added)] = _fill_missing_spots(uniform, known)
+    adata.obs[keys.far(key_added)] = _fill_missing_spots(far, known)
+    params = {
+        "n_neighbors": n_neighbors,
+        "use_rep": use_rep,
+        "reference_rep": reference_rep,
+        "layer": layer,
+    }
+    details = {
+        "references": name_spots(tables, rows, slide_key),
+        "far": {"rule": FAR, "threshold": threshold},
+    }
     record(adata, key_added, params, genes=chosen, units=units, **details, model=model)
     return adata if copy else None
 
 
-def _read_profiles(average: Average, tables: dict[str, "AnnData"], layer: str | None, genes: np.ndarray) -> None:
+def _read_profiles(
+    average: WeightedMeans, tables: dict[str, "AnnData"], layer: str | None, genes: np.ndarray
+) -> None:
     """Add the profiles of the references that are needed, and of no others, to the averages."""
     rows, first = average.rows, 0
     for table in tables.values():
@@ -158,7 +170,7 @@ def _far(best: np.ndarray) -> tuple[np.ndarray, float]:
     return (best < threshold) | (best <= 0), threshold
 
 
-def _spread_out(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _fill_missing_spots(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Give values to the spots that have an embedding; the others get NaN, -1 or False."""
     empty = {"f": np.nan, "i": -1, "b": False}[values.dtype.kind]
     full = np.full((len(known), *values.shape[1:]), empty, dtype=values.dtype)

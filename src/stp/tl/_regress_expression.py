@@ -13,7 +13,7 @@ from stp.tables import keys
 from stp.tables.profiles import choose_genes, one_unit, profiles
 from stp.tables.provenance import model_of
 from stp.tables.references import blocks, open_embeddings, open_references
-from stp.tables.table import begin, record, require
+from stp.tables.table import record, require, table_to_annotate
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,18 +89,24 @@ def regress_expression(
     >>> sdata.tables["table"].obsm["stp_expression"].shape[1]
     5
     """
-    adata, tables = begin(adata, table_key, copy), open_references(reference, table_key)
+    adata, tables = table_to_annotate(adata, table_key, copy), open_references(reference, table_key)
     features, of_references, made_by = open_embeddings(adata, use_rep, tables, use_rep)
     known_features = np.concatenate(list(blocks(of_references)))
     chosen, units = choose_genes(tables, genes), one_unit(tables, layer)
     known, usable = (np.isfinite(x).all(axis=1) for x in (features, known_features))
     if not known.any() or not usable.any():
-        raise ValueError(f"no spot of {'the references' if known.any() else 'the table'} has obsm[{use_rep!r}]")
-    expression = np.concatenate([block for table in tables.values() for block in profiles(table, layer, chosen)])
+        raise ValueError(
+            f"no spot of {'the references' if known.any() else 'the table'} has obsm[{use_rep!r}]"
+        )
+    expression = np.concatenate(
+        [block for table in tables.values() for block in profiles(table, layer, chosen)]
+    )
     predicted = np.full((adata.n_obs, len(chosen)), np.nan, dtype=np.float32)
     model = _ridge(alpha, min(n_components, usable.sum(), features.shape[1]))
     predicted[known] = (
-        model.fit(known_features[usable], expression[usable]).predict(features[known]).reshape(-1, len(chosen))
+        model.fit(known_features[usable], expression[usable])
+        .predict(features[known])
+        .reshape(-1, len(chosen))
     )
     _write(adata, key_added, predicted)
     params = {"alpha": alpha, "n_components": n_components, "use_rep": use_rep, "layer": layer}
@@ -158,13 +164,17 @@ def apply_expression_head(
     >>> stp.tl.embed_images(sdata, model)
     >>> config = stp.train.RegressionConfig(epochs=1, batch_size=8)
     >>> genes = list(adata.var_names[:3])
-    >>> head = stp.train.fit_expression_head(sdata, "runs/head", genes=genes, config=config, resume=False)
+    >>> head = stp.train.fit_expression_head(
+    ...     sdata, "runs/head", genes=genes, config=config, resume=False
+    ... )
     >>> stp.tl.apply_expression_head(sdata, head)  # here on what it was fitted on
     >>> sdata.tables["table"].obsm["stp_expression"].shape[1]
     3
     """
-    adata = begin(adata, table_key, copy)
-    features = np.asarray(require(adata, "obsm", use_rep, keys.made_by(use_rep)), dtype=np.float32)
+    adata = table_to_annotate(adata, table_key, copy)
+    features = np.asarray(
+        require(adata, "obsm", use_rep, keys.maker_call(use_rep)), dtype=np.float32
+    )
     made_by, asked = model_of(adata, use_rep), head.config
     if asked.width != features.shape[1] or (made_by and made_by["digest"] != asked.features_of):
         raise ValueError(
@@ -176,7 +186,11 @@ def apply_expression_head(
     with inference(head, device, "fp32") as chosen:
         predicted[known] = head(torch.from_numpy(features[known]).to(chosen)).cpu().numpy()
     _write(adata, key_added, predicted)
-    entries = {"genes": np.asarray(asked.genes, dtype=object), "units": asked.units, "model": made_by}
+    entries = {
+        "genes": np.asarray(asked.genes, dtype=object),
+        "units": asked.units,
+        "model": made_by,
+    }
     record(adata, key_added, {"use_rep": use_rep, "head": head.digest}, **entries)
     return adata if copy else None
 

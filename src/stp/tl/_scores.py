@@ -11,7 +11,7 @@ from stp.tables import keys
 from stp.tables.counts import log_normalized_blocks
 from stp.tables.profiles import LOG_COUNTS, check_unique
 from stp.tables.references import open_references
-from stp.tables.table import begin, has_value, record, require, require_column
+from stp.tables.table import has_value, record, require, require_column, table_to_annotate
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -70,8 +70,8 @@ def score_clusters(
     >>> sorted(adata.uns["stp_cluster_scores"]["scores"])[:2]
     ['ari', 'calinski_harabasz']
     """
-    adata = begin(adata, table_key, copy)
-    embedding = np.asarray(require(adata, "obsm", use_rep, keys.made_by(use_rep)))
+    adata = table_to_annotate(adata, table_key, copy)
+    embedding = np.asarray(require(adata, "obsm", use_rep, keys.maker_call(use_rep)))
     columns = [
         require_column(adata, label_key, "label_key"),
         require(adata, "obs", cluster_key, "sc.tl.leiden(adata)"),
@@ -81,9 +81,13 @@ def score_clusters(
         known &= has_value(column)
     labels, clusters = (column[known].astype(str).to_numpy() for column in columns)
     if len(np.unique(labels)) < 2:
-        what = f"all labels are {labels[0]!r}" if len(labels) else "no spot has a label and a cluster"
+        what = (
+            f"all labels are {labels[0]!r}" if len(labels) else "no spot has a label and a cluster"
+        )
         raise ValueError(f"{what} in obs[{label_key!r}]; a comparison needs two classes")
-    scores = metrics.clustering_scores(labels, clusters) | metrics.separation_scores(embedding[known], clusters)
+    scores = metrics.clustering_scores(labels, clusters) | metrics.separation_scores(
+        embedding[known], clusters
+    )
     params = {"label_key": label_key, "cluster_key": cluster_key, "use_rep": use_rep}
     record(adata, key_added, params, n_spots=len(labels), scores=scores)
     return adata if copy else None
@@ -150,18 +154,29 @@ def score_expression(
     """
     import pandas as pd
 
-    adata, references = begin(adata, table_key, copy), open_references(reference, table_key)
-    predicted = np.asarray(require(adata, "obsm", key, "stp.tl.predict_expression(adata, reference)"))
+    adata, references = (
+        table_to_annotate(adata, table_key, copy),
+        open_references(reference, table_key),
+    )
+    predicted = np.asarray(
+        require(adata, "obsm", key, "stp.tl.predict_expression(adata, reference)")
+    )
     details = require(adata, "uns", key, "stp.tl.predict_expression(adata, reference)")
     genes = [str(name) for name in details["genes"]]
     if (units := details.get("units", LOG_COUNTS)) != LOG_COUNTS:
-        raise ValueError(f"predicted is {units}, scores are of {LOG_COUNTS}; predict from raw counts of the reference")
+        raise ValueError(
+            f"predicted is {units}, scores are of {LOG_COUNTS}; predict from raw counts of the reference"
+        )
     known = np.isfinite(predicted).all(axis=1)
     if not known.any():
         raise ValueError(f"no spot has a prediction in obsm[{key!r}], all are NaN")
-    measured, *training = (_log_normalized(*one, genes, layer) for one in [("adata", adata), *references.items()])
+    measured, *training = (
+        _log_normalized(*one, genes, layer) for one in [("adata", adata), *references.items()]
+    )
     chosen = metrics.scored_genes(np.concatenate(training), n_genes)
-    table = pd.DataFrame({"pearson": metrics.gene_pearson(measured[known], predicted[known])}, index=genes)
+    table = pd.DataFrame(
+        {"pearson": metrics.gene_pearson(measured[known], predicted[known])}, index=genes
+    )
     for name, columns in chosen._asdict().items():
         table[name] = np.isin(np.arange(len(genes)), columns)
     scores = metrics.expression_scores(measured[known], predicted[known], chosen)
@@ -217,18 +232,31 @@ def score_retrieval(
     >>> "stp_retrieval_scores" in sdata.tables["table"].uns
     True
     """
-    adata = begin(adata, table_key, copy)
-    pair = [np.asarray(require(adata, "obsm", rep, keys.made_by(rep))) for rep in (use_rep, reference_rep)]
+    adata = table_to_annotate(adata, table_key, copy)
+    pair = [
+        np.asarray(require(adata, "obsm", rep, keys.maker_call(rep)))
+        for rep in (use_rep, reference_rep)
+    ]
     known = np.isfinite(pair[0]).all(axis=1) & np.isfinite(pair[1]).all(axis=1)
     if not (n := int(known.sum())):
         raise ValueError(f"no spot has both obsm[{use_rep!r}] and obsm[{reference_rep!r}]")
     recall = metrics.recall_at_k(pair[0][known], pair[1][known])
-    scores = {f"recall@{k}": value for k, value in recall.items()} | {f"chance@{k}": min(1, k / n) for k in recall}
-    record(adata, key_added, {"use_rep": use_rep, "reference_rep": reference_rep}, n_spots=n, scores=scores)
+    scores = {f"recall@{k}": value for k, value in recall.items()} | {
+        f"chance@{k}": min(1, k / n) for k in recall
+    }
+    record(
+        adata,
+        key_added,
+        {"use_rep": use_rep, "reference_rep": reference_rep},
+        n_spots=n,
+        scores=scores,
+    )
     return adata if copy else None
 
 
-def _log_normalized(label: str, table: "AnnData", genes: list[str], layer: str | None) -> np.ndarray:
+def _log_normalized(
+    label: str, table: "AnnData", genes: list[str], layer: str | None
+) -> np.ndarray:
     check_unique(table, label)
     columns = table.var_names.get_indexer(genes)
     if (columns < 0).any():
@@ -236,4 +264,6 @@ def _log_normalized(label: str, table: "AnnData", genes: list[str], layer: str |
         raise KeyError(
             f"{len(missing)} predicted genes are not measured in {label}, e.g. {missing[:3]}; choose from its genes"
         )
-    return np.concatenate([block[:, columns].toarray() for block in log_normalized_blocks(table, layer)])
+    return np.concatenate(
+        [block[:, columns].toarray() for block in log_normalized_blocks(table, layer)]
+    )

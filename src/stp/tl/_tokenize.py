@@ -14,8 +14,8 @@ from stp.genes.vocabulary import Vocabulary
 from stp.models.saved.pretrained import CONFIG
 from stp.tables import keys
 from stp.tables.counts import as_csr, get_counts, is_lazy, row_blocks
-from stp.tables.table import begin, gene_names, record
-from stp.tl._gene_report import check_coverage, gene_report, say, warn_of_spots
+from stp.tables.table import gene_names, record, table_to_annotate
+from stp.tl._gene_report import check_coverage, gene_report, log_summary, warn_of_spots
 
 CONTEXT_LENGTH = 1500
 
@@ -90,20 +90,28 @@ def tokenize(
         context_length = _context_length(vocabulary)
     if context_length < 1:
         raise ValueError(f"context_length must be positive, not {context_length}")
-    adata = begin(adata, table_key, copy)
+    adata = table_to_annotate(adata, table_key, copy)
     vocabulary = _vocabulary(vocabulary)
     names = gene_names(adata, gene_ids_key)
     found, table = vocabulary.recognize(names), _table(vocabulary.divisors().tobytes())
     X = get_counts(adata, layer)
     # Nothing else, for Dask sends it to its workers.
-    arguments: dict[str, Any] = {"index": found.index, "table": table, "n_special": vocabulary.n_special}
+    arguments: dict[str, Any] = {
+        "index": found.index,
+        "table": table,
+        "n_special": vocabulary.n_special,
+    }
     rank = partial(rank_genes, context_length=context_length, **arguments)
-    tokens, n_tokens, unmapped, mapped = (_rank_lazily if is_lazy(X) else _rank)(X, rank, context_length)
+    tokens, n_tokens, unmapped, mapped = (_rank_lazily if is_lazy(X) else _rank)(
+        X, rank, context_length
+    )
     total = int(mapped + unmapped.sum())
     coverage = check_coverage(unmapped, total, found)
-    warn_of_spots(n_tokens, context_length, len(np.unique(found.index[found.index >= 0])), len(vocabulary))
+    warn_of_spots(
+        n_tokens, context_length, len(np.unique(found.index[found.index >= 0])), len(vocabulary)
+    )
     report = gene_report(names, found, unmapped, total)
-    say(key_added, found, report, coverage, n_tokens)
+    log_summary(key_added, found, report, coverage, n_tokens)
     adata.obsm[key_added] = tokens
     adata.obs[keys.n_tokens(key_added)] = n_tokens
     params = {
@@ -113,7 +121,9 @@ def tokenize(
         "ties": "ascending vocabulary index",
         "vocabulary": vocabulary.digest,
     }
-    record(adata, key_added, params, coverage=coverage, n_genes=int((found.index >= 0).sum()), **report)
+    record(
+        adata, key_added, params, coverage=coverage, n_genes=int((found.index >= 0).sum()), **report
+    )
     return adata if copy else None
 
 
@@ -123,20 +133,33 @@ def _table(divisors: bytes) -> RankTable:
     return rank_table(np.frombuffer(divisors).copy())
 
 
-def _rank(X: Any, rank: Callable, context_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _rank(
+    X: Any, rank: Callable, context_length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Rank block by block; returns tokens, their number per spot, UMIs of each unmapped column, and of all others."""
     tokens = np.zeros((X.shape[0], context_length), dtype=np.uint16)
-    n_tokens, unmapped, mapped, start = np.zeros(X.shape[0], np.int64), np.zeros(X.shape[1], np.int64), 0, 0
+    n_tokens, unmapped, mapped, start = (
+        np.zeros(X.shape[0], np.int64),
+        np.zeros(X.shape[1], np.int64),
+        0,
+        0,
+    )
     for block in row_blocks(X):
         rows = slice(start, start + block.shape[0])
         ranked = rank(block, out=tokens[rows])
         n_tokens[rows] = ranked.n_tokens
-        unmapped, mapped, start = unmapped + ranked.unmapped, mapped + ranked.mapped.sum(), rows.stop
+        unmapped, mapped, start = (
+            unmapped + ranked.unmapped,
+            mapped + ranked.mapped.sum(),
+            rows.stop,
+        )
         del block, ranked  # or they would stay until the next block is read
     return tokens, n_tokens, unmapped, mapped
 
 
-def _rank_lazily(X: Any, rank: Callable, context_length: int) -> tuple[Any, np.ndarray, np.ndarray, int]:
+def _rank_lazily(
+    X: Any, rank: Callable, context_length: int
+) -> tuple[Any, np.ndarray, np.ndarray, int]:
     """Do the same with Dask: all but the tokens in one pass over the chunks, tokens when they are asked for."""
     import dask
     import dask.array
@@ -151,7 +174,10 @@ def _rank_lazily(X: Any, rank: Callable, context_length: int) -> tuple[Any, np.n
     rests = dask.compute(*[dask.delayed(rest_of)(block) for block in X.to_delayed().ravel()])
     n_tokens, unmapped, mapped = zip(*rests, strict=True)
     tokens = X.map_blocks(
-        tokens_of, chunks=(X.chunks[0], (context_length,)), dtype=np.uint16, meta=np.empty((0, 0), np.uint16)
+        tokens_of,
+        chunks=(X.chunks[0], (context_length,)),
+        dtype=np.uint16,
+        meta=np.empty((0, 0), np.uint16),
     )
     return tokens, np.concatenate(n_tokens), sum(unmapped), sum(mapped)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from stp.metrics import recall_at_k
-from stp.models.device import seeded
+from stp.models.device import build_with_seed
 from stp.models.stamp import Stamp
 from stp.tables import keys
 from stp.tables.provenance import model_of
@@ -82,7 +82,9 @@ def adapt(
     if model.config.adapter_reduction is not None:
         raise ValueError("the model has adapters already; adapt the one that it was made from")
     if model.gene_encoder is None:
-        raise ValueError("the model was aligned with pathways alone; adapters need one that reads genes")
+        raise ValueError(
+            "the model was aligned with pathways alone; adapters need one that reads genes"
+        )
     reps, of_model = {"patches": images_rep, "genes": genes_rep}, model.digest
     dataset = _features(open_references(reference, table_key), reps, of_model)
     held_out = open_references(validation, table_key, allow_none=True)
@@ -104,11 +106,16 @@ def adapt(
 def adapted_from(model: Stamp, config: AdaptConfig) -> Stamp:
     """Return a Stamp with adapters and the weights of `model`, of which only adapters and projections are trained."""
     grown = replace(model.config, adapter_reduction=config.reduction)
-    adapted = seeded(config.seed, lambda: Stamp(grown, model.vocabulary))
+    adapted = build_with_seed(config.seed, lambda: Stamp(grown, model.vocabulary))
     adapted.load_state_dict({**adapted.state_dict(), **model.state_dict()})
     adapted.card = model.card
     adapted.requires_grad_(False)
-    for part in (adapted.patch_adapter, adapted.patch_projection, adapted.gene_adapter, adapted.gene_projection):
+    for part in (
+        adapted.patch_adapter,
+        adapted.patch_projection,
+        adapted.gene_adapter,
+        adapted.gene_projection,
+    ):
         part.requires_grad_(True)
     return adapted
 
@@ -117,7 +124,9 @@ def _features(tables: dict[str, Any], reps: dict[str, str], of_model: str) -> Sp
     for label, table in tables.items():
         for rep in reps.values():
             if rep not in table.obsm:
-                raise KeyError(f"obsm[{rep!r}] of {label} is missing; run {keys.made_by(rep)} first")
+                raise KeyError(
+                    f"obsm[{rep!r}] of {label} is missing; run {keys.maker_call(rep)} first"
+                )
             made_by = model_of(table, rep)
             if made_by is not None and made_by["digest"] != of_model:
                 raise ValueError(
@@ -136,10 +145,13 @@ def _recall(task: Adaptation, dataset: SpotArrays) -> dict[str, float]:
     device, found = next(task.parameters()).device, []
     for table in range(len(dataset.stores)):
         parts = [
-            task.aligned({name: values.to(device) for name, values in batch.items()}) for batch in dataset.of(table)
+            task.aligned({name: values.to(device) for name, values in batch.items()})
+            for batch in dataset.of(table)
         ]
         if parts:
-            patches, genes = (torch.cat(one).float().cpu().numpy() for one in zip(*parts, strict=True))
+            patches, genes = (
+                torch.cat(one).float().cpu().numpy() for one in zip(*parts, strict=True)
+            )
             found.append(recall_at_k(patches, genes, RECALL_AT))
     scores = {f"recall@{k}": float(np.mean([one[k] for one in found])) for k in RECALL_AT}
     return {**scores, "score": scores["recall@5"]}

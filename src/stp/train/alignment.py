@@ -15,7 +15,7 @@ from stp.data.samplers import SpotSampler
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 from stp.genes.vocabulary import Vocabulary
-from stp.models.device import seeded
+from stp.models.device import build_with_seed
 from stp.models.gene import GeneEncoder
 from stp.models.image import ImageEncoderConfig
 from stp.models.lora import add_adapters, merged
@@ -26,18 +26,18 @@ from stp.train.config import AlignConfig
 from stp.train.corpus import (
     Corpus,
     Stores,
-    _require_sets,
-    _targets,
+    alignment_targets,
     described,
     open_stores,
     require,
+    require_full_batches,
     require_image,
-    told,
+    store_fingerprint,
 )
 from stp.train.engine.batch_plan import fitted
 from stp.train.engine.loop import fit
-from stp.train.engine.processes import join
-from stp.train.engine.run_dir import Run, settings
+from stp.train.engine.processes import distributed
+from stp.train.engine.run_dir import RunDir, settings
 from stp.train.tasks import Alignment
 from stp.train.validation import recall
 
@@ -93,13 +93,19 @@ def align(
 
     Examples
     --------
-    >>> size = stp.models.GeneEncoderConfig(context_length=32, width=16, depth=1, n_heads=2, ffn_width=32)
+    >>> size = stp.models.GeneEncoderConfig(
+    ...     context_length=32, width=16, depth=1, n_heads=2, ffn_width=32
+    ... )
     >>> genes = stp.models.GeneEncoder(size, vocabulary)
     >>> backbone = {"patch_size": 8, "depth": 1, "embed_dim": 32, "num_heads": 2}
-    >>> image = stp.models.ImageEncoderConfig("vit_tiny_patch16_224", backbone, image_size=32, um_per_px=1.75)
+    >>> image = stp.models.ImageEncoderConfig(
+    ...     "vit_tiny_patch16_224", backbone, image_size=32, um_per_px=1.75
+    ... )
     >>> config = stp.train.AlignConfig(epochs=1, batch_size=32, accumulate=1, projection_width=16)
     >>> stores = ["demo/stores/train_0.zarr"]
-    >>> stamp = stp.train.align(stores, "runs/stamp", gene_encoder=genes, image_encoder=image, config=config)
+    >>> stamp = stp.train.align(
+    ...     stores, "runs/stamp", gene_encoder=genes, image_encoder=image, config=config
+    ... )
     >>> stamp.config.projection_width
     16
     """
@@ -107,16 +113,26 @@ def align(
     training, held_out = open_stores(stores, validation, table_key)
     require([*training, *held_out], "pyramid", "alignment")
     require_image([*training, *held_out], image_encoder.um_per_px)
-    _require_sets(training, config)
+    require_full_batches(training, config)
     sets = read_gene_sets(config.gene_sets, vocabulary, training) if config.gene_sets else {}
     sizes = {name: len(of_set) for name, of_set in sets.items()} or None
-    model = StampConfig(genes.config if genes else None, image_encoder, config.projection_width, sizes)
-    with join(config.device) as world:
-        made_of: dict[str, Any] = {"stage": "align", "vocabulary": vocabulary.digest, "model": asdict(model)}
+    model = StampConfig(
+        genes.config if genes else None, image_encoder, config.projection_width, sizes
+    )
+    with distributed(config.device) as world:
+        made_of: dict[str, Any] = {
+            "stage": "align",
+            "vocabulary": vocabulary.digest,
+            "model": asdict(model),
+        }
         made_of["gene_encoder"] = genes and genes.digest
-        made_of["gene_sets"] = hashlib.sha256(b"".join(of_set.tobytes() for of_set in sets.values())).hexdigest()
-        asked = settings(config, world, **made_of, **told(training, held_out, table_key))
-        with Run(output_dir, asked, resume=resume, world=world) as run:
+        made_of["gene_sets"] = hashlib.sha256(
+            b"".join(of_set.tobytes() for of_set in sets.values())
+        ).hexdigest()
+        asked = settings(
+            config, world, **made_of, **store_fingerprint(training, held_out, table_key)
+        )
+        with RunDir(output_dir, asked, resume=resume, world=world) as run:
             if run.state["phase"] < 1:
                 stamp = _stamp(model, vocabulary, genes, config)
                 corpus = partial(_corpus, run, stamp, config)
@@ -126,7 +142,9 @@ def align(
 
 
 def _genes(
-    gene_encoder: GeneEncoder | str | Path | None, vocabulary: Vocabulary | None, config: AlignConfig
+    gene_encoder: GeneEncoder | str | Path | None,
+    vocabulary: Vocabulary | None,
+    config: AlignConfig,
 ) -> tuple[GeneEncoder | None, Vocabulary]:
     """Return the gene encoder, if the targets need one, and the vocabulary."""
     if config.targets == "pathways":
@@ -137,14 +155,20 @@ def _genes(
         raise ValueError(
             f"targets {config.targets!r} need gene_encoder, which brings its own vocabulary; pass it alone"
         )
-    genes = gene_encoder if isinstance(gene_encoder, GeneEncoder) else GeneEncoder.from_pretrained(gene_encoder)
+    genes = (
+        gene_encoder
+        if isinstance(gene_encoder, GeneEncoder)
+        else GeneEncoder.from_pretrained(gene_encoder)
+    )
     genes.vocabulary.divisors()
     return genes, genes.vocabulary
 
 
-def _stamp(model: StampConfig, vocabulary: Vocabulary, genes: GeneEncoder | None, config: AlignConfig) -> Stamp:
+def _stamp(
+    model: StampConfig, vocabulary: Vocabulary, genes: GeneEncoder | None, config: AlignConfig
+) -> Stamp:
     """Build what training starts from, with what is trained of it."""
-    stamp = seeded(config.seed, lambda: Stamp(model, vocabulary))
+    stamp = build_with_seed(config.seed, lambda: Stamp(model, vocabulary))
     stamp.card = ModelCard(trained_on=genes.card.trained_on if genes else ())
     if genes:
         stamp.gene_encoder.load_state_dict(genes.state_dict())
@@ -158,15 +182,17 @@ def _stamp(model: StampConfig, vocabulary: Vocabulary, genes: GeneEncoder | None
     return stamp
 
 
-def _corpus(run: Run, stamp: Stamp, config: AlignConfig, name: str, stores: list[SpotStore]) -> Corpus:
+def _corpus(
+    run: RunDir, stamp: Stamp, config: AlignConfig, name: str, stores: list[SpotStore]
+) -> Corpus:
     if stamp.gene_encoder is None:
-        return Corpus.unranked(config.min_genes, name, stores)
+        return Corpus.open(config.min_genes, name, stores)
     length = stamp.gene_encoder.config.context_length
-    return Corpus.ranked(run, stamp.vocabulary, length, config.min_genes, name, stores)
+    return Corpus.open_tokenized(run, stamp.vocabulary, length, config.min_genes, name, stores)
 
 
 def _align(
-    run: Run,
+    run: RunDir,
     train: Corpus,
     held_out: Corpus | None,
     stamp: Stamp,
@@ -178,25 +204,42 @@ def _align(
         corpus.map_images(run)
     trained_on = (*stamp.card.trained_on, described("align", train, held_out))
     stamp.card = replace(stamp.card, trained_on=trained_on)
-    targets = _targets(run, train, stamp, sets, config)
+    targets = alignment_targets(run, train, stamp, sets, config)
     if "pathways" in targets and stamp.pathway_encoder is not None:
         scores = (targets["pathways"][store][rows] for store, rows in enumerate(train.rows))
         stamp.pathway_encoder.fit(sets.values(), scores)
-    dataset = _pairs(train, targets, stamp, config, turn=config.turn, stain_jitter=config.stain_jitter)
+    dataset = _pairs(
+        train, targets, stamp, config, rotate=config.rotate, stain_jitter=config.stain_jitter
+    )
     validate = None
     if held_out:
-        read = _pairs(held_out, _targets(run, held_out, stamp, sets, config), stamp, config)
+        read = _pairs(
+            held_out, alignment_targets(run, held_out, stamp, sets, config), stamp, config
+        )
         validate = partial(recall, stamp, read, held_out.rows, config)
     plan = fitted(train, config, run.world, multiple=config.spots_per_slide, stacklevel=4)
     sampler = SpotSampler(train.rows, plan.batch_size, config.seed, config.spots_per_slide)
     gather = run.world.gather if config.negatives == "global" else None
     task = Alignment(stamp, losses=config.losses, gather=gather, micro_batch=config.micro_batch)
-    fit(task, dataset, sampler, plan, config, run, validate=validate, keep=partial(_keep, stamp, config, run.path))
+    fit(
+        task,
+        dataset,
+        sampler,
+        plan,
+        config,
+        run,
+        validate=validate,
+        keep=partial(_keep, stamp, config, run.path),
+    )
     run.finish(1)
 
 
 def _pairs(
-    corpus: Corpus, targets: dict[str, SpotFile], stamp: Stamp, config: AlignConfig, **augmented: Any
+    corpus: Corpus,
+    targets: dict[str, SpotFile],
+    stamp: Stamp,
+    config: AlignConfig,
+    **augmented: Any,
 ) -> PairDataset:
     image = stamp.config.image
     window: dict[str, Any] = {"image_size": image.image_size, "um_per_px": image.um_per_px}
@@ -209,7 +252,7 @@ def freeze(stamp: Stamp, config: AlignConfig) -> None:
         stamp.gene_encoder.requires_grad_(config.trained == "all")
     stamp.image_encoder.requires_grad_(config.trained != "projections")
     if config.trained == "lora":
-        seeded(config.seed, lambda: add_adapters(stamp.image_encoder, config.lora_rank))
+        build_with_seed(config.seed, lambda: add_adapters(stamp.image_encoder, config.lora_rank))
 
 
 def _keep(stamp: Stamp, config: AlignConfig, path: Path, scores: dict[str, float]) -> None:

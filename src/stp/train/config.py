@@ -50,7 +50,10 @@ class LoopConfig:
     def __post_init__(self) -> None:
         require_positive(self, "learning_rate", "clip_norm", "log_every", "checkpoint_every")
         require_not_negative(self, "warmup_steps", "weight_decay", "min_genes", "n_workers", "seed")
-        if self.min_learning_rate is not None and not 0 <= self.min_learning_rate <= self.learning_rate:
+        if (
+            self.min_learning_rate is not None
+            and not 0 <= self.min_learning_rate <= self.learning_rate
+        ):
             raise ValueError(
                 f"min_learning_rate {self.min_learning_rate:g} must be between 0 and learning_rate "
                 f"{self.learning_rate:g}, where the schedule begins"
@@ -84,7 +87,9 @@ class Phase:
     def __post_init__(self) -> None:
         require_positive(self, "epochs", "batch_size", "accumulate")
         if self.objective not in ("masked", "neighborhood"):
-            raise ValueError(f"objective must be 'masked' or 'neighborhood', not {self.objective!r}")
+            raise ValueError(
+                f"objective must be 'masked' or 'neighborhood', not {self.objective!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +126,13 @@ class PretrainConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.phases or not 0 < self.mask_fraction <= 1:
-            raise ValueError("phases must not be empty, mask_fraction must be above 0 and at most 1")
+            raise ValueError(
+                "phases must not be empty, mask_fraction must be above 0 and at most 1"
+            )
         if self.context not in ("pooled", "positionwise") or self.targets not in ("masked", "all"):
-            raise ValueError("context must be 'pooled' or 'positionwise', targets 'masked' or 'all'")
+            raise ValueError(
+                "context must be 'pooled' or 'positionwise', targets 'masked' or 'all'"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +163,7 @@ class AlignConfig(LoopConfig):
         Rank of those adapters; what is saved has them merged.
     spots_per_slide
         Spots of one slide that enter a batch together; 2 as in the reference. More make negatives harder.
-    turn
+    rotate
         Flip and turn patch and region by quarters, alike, and the region cell with them. Not in the paper.
     stain_jitter
         Standard deviation of the log factor on each channel's optical density. Not in the paper.
@@ -178,7 +187,7 @@ class AlignConfig(LoopConfig):
     trained: str = "all"
     lora_rank: int = 16
     spots_per_slide: int = 1
-    turn: bool = False
+    rotate: bool = False
     stain_jitter: float = 0.0
     projection_width: int = 512
     warmup_steps: int = 500
@@ -186,21 +195,35 @@ class AlignConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "epochs", "batch_size", "accumulate", "spots_per_slide", "projection_width", "lora_rank")
+        require_positive(
+            self,
+            "epochs",
+            "batch_size",
+            "accumulate",
+            "spots_per_slide",
+            "projection_width",
+            "lora_rank",
+        )
         require_positive(self, *([] if self.micro_batch is None else ["micro_batch"]))
         require_not_negative(self, "stain_jitter")
         if self.targets not in ("genes", "pathways", "both"):
             raise ValueError(f"targets must be 'genes', 'pathways' or 'both', not {self.targets!r}")
         if (self.gene_sets is None) != (self.targets == "genes"):
-            raise ValueError("targets 'pathways' and 'both' need gene_sets, a GMT file; targets 'genes' take none")
+            raise ValueError(
+                "targets 'pathways' and 'both' need gene_sets, a GMT file; targets 'genes' take none"
+            )
         if not self.losses or not set(self.losses) <= set(LOSSES):
             raise ValueError(f"losses must be some of {list(LOSSES)}, not {list(self.losses)}")
         if self.trained not in ("all", "images", "lora", "projections"):
-            raise ValueError(f"trained must be 'all', 'images', 'lora' or 'projections', not {self.trained!r}")
+            raise ValueError(
+                f"trained must be 'all', 'images', 'lora' or 'projections', not {self.trained!r}"
+            )
         if self.negatives not in ("global", "local"):
             raise ValueError(f"negatives must be 'global' or 'local', not {self.negatives!r}")
         if self.spots_per_slide > self.batch_size:
-            raise ValueError(f"spots_per_slide {self.spots_per_slide} does not fit batch_size {self.batch_size}")
+            raise ValueError(
+                f"spots_per_slide {self.spots_per_slide} does not fit batch_size {self.batch_size}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from stp.models.device import inference
 from stp.models.gene import GeneEncoder
 from stp.models.stamp import Stamp
 from stp.train.config import AlignConfig, LoopConfig
-from stp.train.engine.run_dir import Run
+from stp.train.engine.run_dir import RunDir
 
 Stores = Iterable[str | Path]
 ENCODED_AT_A_TIME = 256
@@ -46,14 +46,14 @@ class Corpus:
     tokens: SpotFile | None = None
 
     @classmethod
-    def unranked(cls, min_genes: int, name: str, stores: list[SpotStore]) -> Self:
+    def open(cls, min_genes: int, name: str, stores: list[SpotStore]) -> Self:
         """Choose the spots to train on, and rank nothing."""
         return cls(name, stores, trainable(stores, min_genes))
 
     @classmethod
-    def ranked(
+    def open_tokenized(
         cls,
-        run: Run,
+        run: RunDir,
         vocabulary: Vocabulary,
         context_length: int,
         min_genes: int,
@@ -62,38 +62,58 @@ class Corpus:
     ) -> Self:
         """Rank all spots into a file of the run, which all its processes map."""
         rows = trainable(stores, min_genes)
-        tokens = SpotFile(run.scratch / f"{name}.tokens", [len(store) for store in stores], context_length)
-        run.once(tokens.create)
+        tokens = SpotFile(
+            run.scratch / f"{name}.tokens", [len(store) for store in stores], context_length
+        )
+        run.on_main_process(tokens.create)
         rank_stores(stores, vocabulary, tokens, rank=run.world.rank, size=run.world.size)
         run.world.wait()
         rows = [mine[tokens[number][mine, 0] > 0] for number, mine in enumerate(rows)]
         if not sum(map(len, rows)):
-            raise ValueError("no gene of the stores is in the vocabulary; fit one of their species to them")
+            raise ValueError(
+                "no gene of the stores is in the vocabulary; fit one of their species to them"
+            )
         return cls(name, stores, rows, tokens)
 
-    def encoded(self, run: Run, encoder: GeneEncoder, config: LoopConfig) -> SpotFile:
+    def encode_genes(self, run: RunDir, encoder: GeneEncoder, config: LoopConfig) -> SpotFile:
         """Encode the genes of all spots into a file of the run: a frozen encoder gives the same each epoch."""
         assert self.tokens is not None
         features = self._file(run, "features", encoder.width)
-        rows, world = features.to_fill(), run.world
+        rows, world = features.writable(), run.world
         with inference(encoder, world.device, config.precision) as device:
             for start in list(range(0, len(rows), ENCODED_AT_A_TIME))[world.rank :: world.size]:
                 part = slice(start, start + ENCODED_AT_A_TIME)
-                rows[part] = encoder(torch.from_numpy(self.tokens.all[part]).to(device)).float().cpu().numpy()
+                rows[part] = (
+                    encoder(torch.from_numpy(self.tokens.array[part]).to(device))
+                    .float()
+                    .cpu()
+                    .numpy()
+                )
         world.wait()
         return features
 
-    def scored(self, run: Run, vocabulary: Vocabulary, sets: Mapping[str, np.ndarray]) -> SpotFile:
+    def score_gene_sets(
+        self, run: RunDir, vocabulary: Vocabulary, sets: Mapping[str, np.ndarray]
+    ) -> SpotFile:
         """Score gene sets in all spots into a file of the run."""
         scores = self._file(run, "pathways", len(sets))
-        score_stores(self.stores, vocabulary, list(sets.values()), scores, rank=run.world.rank, size=run.world.size)
+        score_stores(
+            self.stores,
+            vocabulary,
+            list(sets.values()),
+            scores,
+            rank=run.world.rank,
+            size=run.world.size,
+        )
         run.world.wait()
         return scores
 
-    def map_images(self, run: Run) -> None:
+    def map_images(self, run: RunDir) -> None:
         """Decode all images into files of the run, which its processes map; patches are cut from these from now on."""
-        folders = [run.scratch / f"{self.name}.{number}.pixels" for number in range(len(self.stores))]
-        run.once(partial(_require_room, self.stores, run.scratch))
+        folders = [
+            run.scratch / f"{self.name}.{number}.pixels" for number in range(len(self.stores))
+        ]
+        run.on_main_process(partial(_require_room, self.stores, run.scratch))
         todo = list(zip(self.stores, folders, strict=True))
         for store, folder in todo[run.world.rank :: run.world.size]:
             store.write_pixels(folder)
@@ -101,9 +121,14 @@ class Corpus:
         for store, folder in todo:
             store.map_pixels(folder)
 
-    def _file(self, run: Run, kind: str, width: int) -> SpotFile:
-        file = SpotFile(run.scratch / f"{self.name}.{kind}", [len(store) for store in self.stores], width, np.float32)
-        run.once(file.create)
+    def _file(self, run: RunDir, kind: str, width: int) -> SpotFile:
+        file = SpotFile(
+            run.scratch / f"{self.name}.{kind}",
+            [len(store) for store in self.stores],
+            width,
+            np.float32,
+        )
+        run.on_main_process(file.create)
         return file
 
 
@@ -116,14 +141,20 @@ def _require_room(stores: list[SpotStore], folder: Path) -> None:
         )
 
 
-def open_stores(stores: Stores, validation: Stores, table_key: str) -> tuple[list[SpotStore], list[SpotStore]]:
+def open_stores(
+    stores: Stores, validation: Stores, table_key: str
+) -> tuple[list[SpotStore], list[SpotStore]]:
     """Open the stores to train on and to validate with; refuse one path alone, no store to train on, one twice."""
     for name, paths in (("stores", stores), ("validation", validation)):
         if isinstance(paths, str | Path):
             raise TypeError(f"{name} is one path, {paths}; pass a list of paths")
-    training, held_out = ([SpotStore(path, table_key) for path in paths] for paths in (stores, validation))
+    training, held_out = (
+        [SpotStore(path, table_key) for path in paths] for paths in (stores, validation)
+    )
     if not training:
-        raise ValueError("there is no store to train on: the list is empty; does the pattern match?")
+        raise ValueError(
+            "there is no store to train on: the list is empty; does the pattern match?"
+        )
     count = Counter(store.path.resolve() for store in [*training, *held_out])
     if twice := [str(path) for path, times in count.items() if times > 1]:
         raise ValueError(
@@ -142,13 +173,17 @@ def require(stores: Sequence[SpotStore], part: str, purpose: str) -> None:
         )
     for store in stores:
         if store.coordinates is not None and not np.isfinite(store.coordinates).all():
-            raise ValueError(f"{store.path} has spots without finite coordinates; write it again without them")
+            raise ValueError(
+                f"{store.path} has spots without finite coordinates; write it again without them"
+            )
 
 
 def require_image(stores: Sequence[SpotStore], um_per_px: float) -> None:
     """Refuse stores whose image is much coarser than patches are wanted, or lacks chunks under spots, by name."""
     for store in stores:
-        assert store.pyramid is not None and store.coordinates is not None  # or `require` refused it
+        assert (
+            store.pyramid is not None and store.coordinates is not None
+        )  # or `require` refused it
         try:
             store.pyramid.check_scale(um_per_px)
             for scale in (um_per_px, um_per_px * CELLS):
@@ -157,7 +192,9 @@ def require_image(stores: Sequence[SpotStore], um_per_px: float) -> None:
             raise ValueError(f"{store.path}: {error}") from error
 
 
-def told(training: list[SpotStore], held_out: list[SpotStore], table_key: str) -> dict[str, Any]:
+def store_fingerprint(
+    training: list[SpotStore], held_out: list[SpotStore], table_key: str
+) -> dict[str, Any]:
     """Tell stores, and what they hold, for `settings`: a store that was written anew makes another run."""
     return {
         "stores": [str(store.path) for store in training],
@@ -177,7 +214,8 @@ def _described(corpus: Corpus) -> str:
     return f"{sum(map(len, corpus.rows))} spots of {', '.join(store.path.name for store in corpus.stores)}"
 
 
-def _require_sets(stores: list[SpotStore], config: AlignConfig) -> None:
+def require_full_batches(stores: list[SpotStore], config: AlignConfig) -> None:
+    """Raise ValueError if no store has the spots of one slide that enter a batch together."""
     together = config.spots_per_slide
     if max(map(len, trainable(stores, config.min_genes))) < together:
         raise ValueError(
@@ -186,14 +224,16 @@ def _require_sets(stores: list[SpotStore], config: AlignConfig) -> None:
         )
 
 
-def _targets(
-    run: Run, corpus: Corpus, stamp: Stamp, sets: Mapping[str, np.ndarray], config: AlignConfig
+def alignment_targets(
+    run: RunDir, corpus: Corpus, stamp: Stamp, sets: Mapping[str, np.ndarray], config: AlignConfig
 ) -> dict[str, SpotFile]:
     """Compute what images are aligned with, by name."""
     targets: dict[str, SpotFile] = {}
     if stamp.gene_encoder is not None and corpus.tokens is not None:
         frozen = config.trained != "all"
-        targets["genes"] = corpus.encoded(run, stamp.gene_encoder, config) if frozen else corpus.tokens
+        targets["genes"] = (
+            corpus.encode_genes(run, stamp.gene_encoder, config) if frozen else corpus.tokens
+        )
     if sets:
-        targets["pathways"] = corpus.scored(run, stamp.vocabulary, sets)
+        targets["pathways"] = corpus.score_gene_sets(run, stamp.vocabulary, sets)
     return targets

@@ -23,7 +23,9 @@ def pooled_context(hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     return per_spot.mean(1)
 
 
-def contrast(queries: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor | float, first: int = 0) -> torch.Tensor:
+def contrast(
+    queries: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor | float, first: int = 0
+) -> torch.Tensor:
     """Cross-entropy of each query against all keys (InfoNCE one way, eq. 10).
 
     Parameters
@@ -90,7 +92,9 @@ def grid_pool(tokens: torch.Tensor, cells: int = 3) -> torch.Tensor:
     return F.avg_pool2d(maps, window, stride).flatten(2).transpose(1, 2)
 
 
-def localization_logits(cells: torch.Tensor, reference: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+def localization_logits(
+    cells: torch.Tensor, reference: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
     """Cosines of the reference token (n, d) with the nine cells (n, 9, d), times the scale: (n, 9) (eq. 7)."""
     cells, reference = F.normalize(cells, dim=-1), F.normalize(reference, dim=-1)
     return scale * torch.einsum("ncd,nd->nc", cells, reference)

@@ -10,16 +10,16 @@ from torch import nn
 from stp.data.masked_tokens import TokenDataset
 from stp.data.samplers import GroupSampler, SpotSampler
 from stp.genes.vocabulary import Vocabulary
-from stp.models.device import seeded
+from stp.models.device import build_with_seed
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.models.saved.card import ModelCard
 from stp.models.saved.pretrained import save_with_scores
 from stp.train.config import Phase, PretrainConfig
-from stp.train.corpus import Corpus, Stores, described, open_stores, require, told
-from stp.train.engine.batch_plan import Plan, fitted
+from stp.train.corpus import Corpus, Stores, described, open_stores, require, store_fingerprint
+from stp.train.engine.batch_plan import BatchPlan, fitted
 from stp.train.engine.loop import fit
-from stp.train.engine.processes import World, join
-from stp.train.engine.run_dir import Run, settings
+from stp.train.engine.processes import Processes, distributed
+from stp.train.engine.run_dir import RunDir, settings
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
 from stp.train.validation import masked_loss
 
@@ -75,10 +75,14 @@ def pretrain(
 
     Examples
     --------
-    >>> size = stp.models.GeneEncoderConfig(context_length=32, width=16, depth=1, n_heads=2, ffn_width=32)
+    >>> size = stp.models.GeneEncoderConfig(
+    ...     context_length=32, width=16, depth=1, n_heads=2, ffn_width=32
+    ... )
     >>> config = stp.train.PretrainConfig(phases=(stp.train.Phase(batch_size=32),))
     >>> stores = ["demo/stores/train_0.zarr"]
-    >>> genes = stp.train.pretrain(stores, "runs/genes", vocabulary=vocabulary, model=size, config=config)
+    >>> genes = stp.train.pretrain(
+    ...     stores, "runs/genes", vocabulary=vocabulary, model=size, config=config
+    ... )
     >>> genes.width
     16
     """
@@ -86,19 +90,23 @@ def pretrain(
     vocabulary.divisors()
     if any(phase.objective == "neighborhood" for phase in config.phases):
         require(training, "coordinates", "neighborhood training")
-    with join(config.device) as world:
+    with distributed(config.device) as world:
         made_of = {"stage": "pretrain", "vocabulary": vocabulary.digest, "model": asdict(model)}
-        asked = settings(config, world, **made_of, **told(training, held_out, table_key))
-        with Run(output_dir, asked, resume=resume, world=world) as run:
+        asked = settings(
+            config, world, **made_of, **store_fingerprint(training, held_out, table_key)
+        )
+        with RunDir(output_dir, asked, resume=resume, world=world) as run:
             if run.state["phase"] < len(config.phases):
-                ranked = partial(Corpus.ranked, run, vocabulary, model.context_length, config.min_genes)
+                ranked = partial(
+                    Corpus.open_tokenized, run, vocabulary, model.context_length, config.min_genes
+                )
                 checked = ranked("validation", held_out) if held_out else None
                 _run_phases(run, ranked("train", training), checked, vocabulary, model, config)
     return GeneEncoder.from_pretrained(output_dir)
 
 
 def _run_phases(
-    run: Run,
+    run: RunDir,
     train: Corpus,
     held_out: Corpus | None,
     vocabulary: Vocabulary,
@@ -107,12 +115,14 @@ def _run_phases(
 ) -> None:
     """Run the phases that are not done."""
     dataset = _dataset(train, vocabulary, config)
-    encoder = seeded(config.seed, lambda: GeneEncoder(model, vocabulary))
+    encoder = build_with_seed(config.seed, lambda: GeneEncoder(model, vocabulary))
     if config.log_frequency_start:
         encoder.start_heads(dataset.log_frequency())
     validate = None
     if held_out:
-        validate = partial(masked_loss, encoder, _dataset(held_out, vocabulary, config), held_out.rows, config)
+        validate = partial(
+            masked_loss, encoder, _dataset(held_out, vocabulary, config), held_out.rows, config
+        )
     encoder.card = ModelCard(trained_on=(described("pretrain", train, held_out),))
     keep = partial(save_with_scores, encoder, run.path)
     for number in range(run.state["phase"], len(config.phases)):
@@ -123,17 +133,21 @@ def _run_phases(
 
 def _dataset(corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> TokenDataset:
     assert corpus.tokens is not None
-    return TokenDataset(corpus.stores, vocabulary, corpus.tokens, fraction=config.mask_fraction, seed=config.seed)
+    return TokenDataset(
+        corpus.stores, vocabulary, corpus.tokens, fraction=config.mask_fraction, seed=config.seed
+    )
 
 
 def _phase(
-    phase: Phase, config: PretrainConfig, encoder: GeneEncoder, train: Corpus, world: World
-) -> tuple[nn.Module, SpotSampler | GroupSampler, Plan]:
+    phase: Phase, config: PretrainConfig, encoder: GeneEncoder, train: Corpus, world: Processes
+) -> tuple[nn.Module, SpotSampler | GroupSampler, BatchPlan]:
     """Return what one phase learns, in which batches."""
     if phase.objective == "masked":
         plan = fitted(train, phase, world, stacklevel=5)
         return MaskedGenes(encoder), SpotSampler(train.rows, plan.batch_size, config.seed), plan
     plan = fitted(train, phase, world, multiple=GROUP, stacklevel=5)
-    task = NeighborhoodGenes(encoder, context=config.context, targets=config.targets, group_size=GROUP)
+    task = NeighborhoodGenes(
+        encoder, context=config.context, targets=config.targets, group_size=GROUP
+    )
     coordinates = [np.asarray(store.coordinates) for store in train.stores]
     return task, GroupSampler(coordinates, train.rows, plan.batch_size, config.seed, GROUP), plan

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stp.models.device import seeded
+from stp.models.device import build_with_seed
 from stp.models.head import ExpressionHead, ExpressionHeadConfig
 from stp.tables import keys
 from stp.tables.profiles import choose_genes, one_unit, profiles
@@ -73,7 +73,9 @@ def fit_expression_head(
     >>> stp.tl.embed_images(sdata, model)
     >>> config = stp.train.RegressionConfig(epochs=1, batch_size=8)
     >>> genes = list(adata.var_names[:3])
-    >>> head = stp.train.fit_expression_head(sdata, "runs/head", genes=genes, config=config, resume=False)
+    >>> head = stp.train.fit_expression_head(
+    ...     sdata, "runs/head", genes=genes, config=config, resume=False
+    ... )
     >>> head.config.width
     128
     """
@@ -81,14 +83,18 @@ def fit_expression_head(
     held_out = open_references(validation, table_key, allow_none=True)
     named = {**tables, **{f"validation: {label}": table for label, table in held_out.items()}}
     if lacking := [label for label, table in named.items() if use_rep not in table.obsm]:
-        raise KeyError(f"obsm[{use_rep!r}] of {', '.join(lacking)} is missing; run {keys.made_by(use_rep)} first")
+        raise KeyError(
+            f"obsm[{use_rep!r}] of {', '.join(lacking)} is missing; run {keys.maker_call(use_rep)} first"
+        )
     made_by = require_one_model({label: model_of(table, use_rep) for label, table in named.items()})
     chosen, units = choose_genes(tables, genes), one_unit(named, layer)
     choose_genes(named, chosen)
     dataset = _spots(tables, use_rep, layer, chosen)
     width = dataset.arrays["features"].shape[1]
-    sizes = ExpressionHeadConfig(width, tuple(chosen), units, made_by["digest"] if made_by else None)
-    head = seeded(config.seed, lambda: ExpressionHead(sizes))
+    sizes = ExpressionHeadConfig(
+        width, tuple(chosen), units, made_by["digest"] if made_by else None
+    )
+    head = build_with_seed(config.seed, lambda: ExpressionHead(sizes))
     train_on(
         dataset,
         _spots(held_out, use_rep, layer, chosen) if held_out else None,
@@ -97,13 +103,20 @@ def fit_expression_head(
         score=_error,
         model=head,
         config=config,
-        about={"stage": "fit_expression_head", "genes": list(chosen), "units": units, "use_rep": use_rep},
+        about={
+            "stage": "fit_expression_head",
+            "genes": list(chosen),
+            "units": units,
+            "use_rep": use_rep,
+        },
         resume=resume,
     )
     return ExpressionHead.from_pretrained(output_dir)
 
 
-def _spots(tables: dict[str, Any], use_rep: str, layer: str | None, genes: np.ndarray) -> SpotArrays:
+def _spots(
+    tables: dict[str, Any], use_rep: str, layer: str | None, genes: np.ndarray
+) -> SpotArrays:
     features = [np.concatenate(list(blocks([table.obsm[use_rep]]))) for table in tables.values()]
     expression = [np.concatenate(list(profiles(table, layer, genes))) for table in tables.values()]
     return SpotArrays(list(tables), {"features": features, "expression": expression})

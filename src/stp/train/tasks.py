@@ -8,17 +8,26 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from stp.data.augmentation import stained, turned, turned_cells
+from stp.data.augmentation import jitter_stain, rotate, rotate_cells
 from stp.genes.special_tokens import PAD_ID
 from stp.models.gene import GeneEncoder
 from stp.models.head import ExpressionHead
 from stp.models.stamp import Stamp
 from stp.train.config import LOSSES
-from stp.train.losses import contrast, grid_pool, localization_logits, pooled_context, symmetric_contrast
+from stp.train.losses import (
+    contrast,
+    grid_pool,
+    localization_logits,
+    pooled_context,
+    symmetric_contrast,
+)
 
 Batch = dict[str, torch.Tensor]
 Gather = Callable[[torch.Tensor], tuple[torch.Tensor, int]]
-TARGETS = {"genes": "gene", "pathways": "pathway"}  # what images are aligned with, and its name in losses
+TARGETS = {
+    "genes": "gene",
+    "pathways": "pathway",
+}  # what images are aligned with, and its name in losses
 
 
 class MaskedGenes(nn.Module):
@@ -46,15 +55,22 @@ class MaskedGenes(nn.Module):
 class NeighborhoodGenes(MaskedGenes):
     """Predict masked genes from the spot, and those of each center from its eight neighbors (eq. 5 and 6: CGR)."""
 
-    def __init__(self, model: GeneEncoder, *, context: str, targets: str, group_size: int = 9) -> None:
+    def __init__(
+        self, model: GeneEncoder, *, context: str, targets: str, group_size: int = 9
+    ) -> None:
         super().__init__(model)
         self.context, self.targets, self.group_size = context, targets, group_size
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Return "masked", "neighborhood" and their sum "loss"."""
         padding = self.context == "positionwise"  # whose averages count it
-        hidden = self.model.hidden(batch["inputs"], padding=padding)  # (groups * size, length, width)
-        masked, neighborhood = self.masked_loss(hidden, batch), self._neighborhood_loss(hidden, batch)
+        hidden = self.model.hidden(
+            batch["inputs"], padding=padding
+        )  # (groups * size, length, width)
+        masked, neighborhood = (
+            self.masked_loss(hidden, batch),
+            self._neighborhood_loss(hidden, batch),
+        )
         return {"masked": masked, "neighborhood": neighborhood, "loss": masked + neighborhood}
 
     def _neighborhood_loss(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -62,7 +78,9 @@ class NeighborhoodGenes(MaskedGenes):
         wanted, targets = self._wanted(batch), batch["targets"][:: self.group_size]
         if self.context == "positionwise":
             context = grouped[:, 1:].mean(1)  # (groups, length, width)
-            return F.cross_entropy(self.model.predict_from_context(context[wanted]), targets[wanted])
+            return F.cross_entropy(
+                self.model.predict_from_context(context[wanted]), targets[wanted]
+            )
         real = (batch["targets"] != PAD_ID).unflatten(0, (-1, self.group_size))
         # One prediction per group serves all its targets.
         logp = self.model.predict_from_context(pooled_context(grouped, real)).log_softmax(-1)
@@ -114,16 +132,22 @@ class Alignment(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Return the losses by name, the share of patches found as "localized", and "loss"."""
-        cells = turned_cells(batch["cells"], batch["turns"])
+        cells = rotate_cells(batch["cells"], batch["rotations"])
         encoded = self._encode_all(batch)
         logits = encoded.pop("logits", None)
         everywhere = {name: self.gather(vectors) for name, vectors in encoded.items()}
         scale, first, losses = self.model.scale, everywhere["patches"][1], {}
         for name, (image, target) in self._contrasts(batch).items():
-            keys: dict[str, Any] = {"all_a": everywhere[image][0], "all_b": everywhere[target][0], "first": first}
+            keys: dict[str, Any] = {
+                "all_a": everywhere[image][0],
+                "all_b": everywhere[target][0],
+                "first": first,
+            }
             losses[name] = symmetric_contrast(encoded[image], encoded[target], scale, **keys)
         if "patch_region" in self.losses:
-            losses["patch_region"] = contrast(encoded["patches"], everywhere["regions"][0], scale, first)
+            losses["patch_region"] = contrast(
+                encoded["patches"], everywhere["regions"][0], scale, first
+            )
         if logits is not None:
             losses["localization"] = F.cross_entropy(logits, cells)
         total: dict[str, Any] = {"loss": sum(losses.values())}
@@ -142,7 +166,11 @@ class Alignment(nn.Module):
         }
 
     def _encode_all(self, batch: Batch) -> dict[str, torch.Tensor]:
-        inputs = {name: batch[name] for name in (*TARGETS, "patches", "regions", "turns", "stains") if name in batch}
+        inputs = {
+            name: batch[name]
+            for name in (*TARGETS, "patches", "regions", "rotations", "stains")
+            if name in batch
+        }
         if not self.micro_batch or not torch.is_grad_enabled():
             return self._encode(inputs)
         splits = zip(*(tensor.split(self.micro_batch) for tensor in inputs.values()), strict=True)
@@ -154,15 +182,24 @@ class Alignment(nn.Module):
     def _encode(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Return targets, patches and regions as unit vectors (n, width), and the logits of nine cells (n, 9)."""
         model = self.model
-        patches, regions = (stained(turned(batch[n], batch["turns"]), batch["stains"]) for n in ("patches", "regions"))
-        encoded = {name: getattr(model, f"encode_{name}")(batch[name])[1] for name in TARGETS if name in batch}
+        patches, regions = (
+            jitter_stain(rotate(batch[n], batch["rotations"]), batch["stains"])
+            for n in ("patches", "regions")
+        )
+        encoded = {
+            name: getattr(model, f"encode_{name}")(batch[name])[1]
+            for name in TARGETS
+            if name in batch
+        }
         encoded["patches"] = model.encode_images(patches)[1]
         if set(self.losses) == {"patch_target"}:
             return encoded
         region = model.image_encoder.encode(regions, references=patches)
         encoded["regions"] = F.normalize(model.region_projection(region.features), dim=-1)
         if "localization" in self.losses:
-            cells, reference = map(model.localization_projection, (grid_pool(region.tokens), region.reference))
+            cells, reference = map(
+                model.localization_projection, (grid_pool(region.tokens), region.reference)
+            )
             encoded["logits"] = localization_logits(cells, reference, model.scale)
         return encoded
 
@@ -187,14 +224,18 @@ class Adaptation(nn.Module):
 
     def aligned(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return unit vectors (n, width) of patches and genes."""
-        patches, genes = (F.normalize(part(batch[name]), dim=-1) for name, part in self.named_children())
+        patches, genes = (
+            F.normalize(part(batch[name]), dim=-1) for name, part in self.named_children()
+        )
         return patches, genes
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Return "patch_gene" and "loss"."""
         patches, genes = self.aligned(batch)
         (all_patches, first), (all_genes, _) = map(self.gather, (patches, genes))
-        loss = symmetric_contrast(patches, genes, self.scale, all_a=all_patches, all_b=all_genes, first=first)
+        loss = symmetric_contrast(
+            patches, genes, self.scale, all_a=all_patches, all_b=all_genes, first=first
+        )
         return {"patch_gene": loss, "loss": loss}
 
     def counts(self, batch: Batch) -> dict[str, int]:

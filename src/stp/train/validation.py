@@ -5,7 +5,7 @@ import torch
 
 from stp.data.masked_tokens import TokenDataset
 from stp.data.pairs import PairDataset
-from stp.data.samplers import Picks
+from stp.data.samplers import SpotIndex
 from stp.metrics import recall_at_k
 from stp.models.device import autocast
 from stp.models.gene import GeneEncoder
@@ -27,7 +27,9 @@ def masked_loss(
     for store, chosen in enumerate(rows):
         for part in _parts(chosen):
             spots = np.column_stack([np.full(len(part), store), part])
-            batch = {name: tensor.to(device) for name, tensor in dataset[Picks(0, spots)].items()}
+            batch = {
+                name: tensor.to(device) for name, tensor in dataset[SpotIndex(0, spots)].items()
+            }
             with autocast(device, config.precision):
                 mean, n = task(batch)["masked"], task.counts(batch)["masked"]
             total, count = total + mean.item() * n, count + n
@@ -35,7 +37,9 @@ def masked_loss(
 
 
 @torch.inference_mode()
-def recall(stamp: Stamp, dataset: PairDataset, rows: list[np.ndarray], config: LoopConfig) -> dict[str, float]:
+def recall(
+    stamp: Stamp, dataset: PairDataset, rows: list[np.ndarray], config: LoopConfig
+) -> dict[str, float]:
     """Return recall@1, 5 and 10 from patch to target within each slide, averaged over slides, and chance; score: @5.
 
     The target is the genes; that of a Stamp without genes is the pathways. With both, that of pathways stands beside.
@@ -52,7 +56,9 @@ def recall(stamp: Stamp, dataset: PairDataset, rows: list[np.ndarray], config: L
     scores: dict[str, float] = {}
     for number, (name, of_slides) in enumerate(found.items()):
         prefix = f"{name}_" if number else ""
-        scores |= {f"{prefix}recall@{k}": float(np.mean([one[k] for one in of_slides])) for k in RECALL_AT}
+        scores |= {
+            f"{prefix}recall@{k}": float(np.mean([one[k] for one in of_slides])) for k in RECALL_AT
+        }
     scores |= {f"chance@{k}": float(np.mean([min(1.0, k / n) for n in chance])) for k in RECALL_AT}
     return {**scores, "score": scores["recall@5"]}
 
@@ -69,8 +75,12 @@ def _embed(
             images.append(stamp.encode_images(patches)[1].float().cpu().numpy())
             for name, values in dataset.targets.items():
                 read = torch.from_numpy(values[store][part]).to(device)
-                targets[name].append(getattr(stamp, f"encode_{name}")(read)[1].float().cpu().numpy())
-    return np.concatenate(images), {name: np.concatenate(vectors) for name, vectors in targets.items()}
+                targets[name].append(
+                    getattr(stamp, f"encode_{name}")(read)[1].float().cpu().numpy()
+                )
+    return np.concatenate(images), {
+        name: np.concatenate(vectors) for name, vectors in targets.items()
+    }
 
 
 def _parts(rows: np.ndarray) -> list[np.ndarray]:

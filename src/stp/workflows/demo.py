@@ -38,7 +38,10 @@ IMAGE = ImageEncoderConfig(
     um_per_px=1.75,
 )
 PRETRAIN = train.PretrainConfig(
-    phases=(train.Phase(epochs=4, batch_size=32), train.Phase(objective="neighborhood", epochs=2, batch_size=45)),
+    phases=(
+        train.Phase(epochs=4, batch_size=32),
+        train.Phase(objective="neighborhood", epochs=2, batch_size=45),
+    ),
     learning_rate=2e-3,
     min_learning_rate=1e-4,
 )
@@ -47,7 +50,7 @@ ALIGN = train.AlignConfig(
     batch_size=64,
     accumulate=1,
     spots_per_slide=16,
-    turn=True,
+    rotate=True,
     stain_jitter=0.3,
     learning_rate=1e-3,
     min_learning_rate=5e-5,
@@ -61,7 +64,8 @@ def run(out: Path) -> int:
     seconds: dict[str, float] = {}
     with _timed("slides and stores", seconds):
         slides = {
-            name: datasets.synthetic_visium(seed=i, name=name) for i, name in enumerate((*TRAIN, VALIDATION, TEST))
+            name: datasets.synthetic_visium(seed=i, name=name)
+            for i, name in enumerate((*TRAIN, VALIDATION, TEST))
         }
         paths = _write_stores(slides, out)
     with _timed("pretraining", seconds):
@@ -69,7 +73,12 @@ def run(out: Path) -> int:
     with _timed("alignment", seconds):
         stores, validation = [paths[name] for name in TRAIN], [paths[VALIDATION]]
         stamp = train.align(
-            stores, out / "stamp", gene_encoder=genes, image_encoder=IMAGE, config=ALIGN, validation=validation
+            stores,
+            out / "stamp",
+            gene_encoder=genes,
+            image_encoder=IMAGE,
+            config=ALIGN,
+            validation=validation,
         )
     with _timed("embedding, clusters, prediction", seconds):
         references = [slides[name] for name in TRAIN]
@@ -85,7 +94,9 @@ def run(out: Path) -> int:
     summary["passed"] = _passed(trained, untrained)
     (out / "summary.json").write_text(json.dumps(summary, indent=2))
     (out / "report.html").write_text(_report(summary, figures))
-    print(f"{'passed' if summary['passed'] else 'FAILED'}: see {out / 'report.html'} and {out / 'summary.json'}")
+    print(
+        f"{'passed' if summary['passed'] else 'FAILED'}: see {out / 'report.html'} and {out / 'summary.json'}"
+    )
     return 0 if summary["passed"] else 1
 
 
@@ -127,7 +138,9 @@ def _untrained(stamp: Stamp) -> Stamp:
         return Stamp(stamp.config, stamp.vocabulary).eval()
 
 
-def _evaluate(stamp: Stamp, references: list["SpatialData"], held_out: "SpatialData") -> tuple["AnnData", dict]:
+def _evaluate(
+    stamp: Stamp, references: list["SpatialData"], held_out: "SpatialData"
+) -> tuple["AnnData", dict]:
     """Embed, cluster and predict the held-out slide from its image alone; score it."""
     embedded = [_embed_genes(slide.tables["table"], stamp) for slide in references]
     reference = anndata.concat(embedded, index_unique="-", uns_merge="same")
@@ -136,7 +149,9 @@ def _evaluate(stamp: Stamp, references: list["SpatialData"], held_out: "SpatialD
     scores = {f"ari_{name}": _cluster(table, name) for name in ("genes", "images", "fused")}
     tl.predict_expression(table, reference, genes=list(reference.var_names))
     scores["pcc"] = _correlation(table, reference)
-    found = metrics.recall_at_k(table.obsm["X_stp_images_aligned"], table.obsm["X_stp_genes_aligned"])
+    found = metrics.recall_at_k(
+        table.obsm["X_stp_images_aligned"], table.obsm["X_stp_genes_aligned"]
+    )
     return table, scores | {"recall@5": found[5], "chance@5": 5 / table.n_obs}
 
 
@@ -149,8 +164,17 @@ def _embed_genes(table: "AnnData", stamp: Stamp) -> "AnnData":
 def _cluster(table: "AnnData", name: str) -> float:
     """Cluster one embedding with Leiden; return the adjusted Rand index against the true domains."""
     sc.pp.neighbors(table, use_rep=f"X_stp_{name}")
-    sc.tl.leiden(table, resolution=0.5, flavor="igraph", n_iterations=2, directed=False, key_added=f"leiden_{name}")
-    table.uns[f"leiden_{name}_colors"] = _colors_of(table.obs["domain"], table.obs[f"leiden_{name}"])
+    sc.tl.leiden(
+        table,
+        resolution=0.5,
+        flavor="igraph",
+        n_iterations=2,
+        directed=False,
+        key_added=f"leiden_{name}",
+    )
+    table.uns[f"leiden_{name}_colors"] = _colors_of(
+        table.obs["domain"], table.obs[f"leiden_{name}"]
+    )
     return metrics.clustering_scores(table.obs["domain"], table.obs[f"leiden_{name}"])["ari"]
 
 
@@ -169,11 +193,14 @@ def _colors_of(domains: pd.Series, clusters: pd.Series) -> list[str]:
 def _correlation(table: "AnnData", reference: "AnnData") -> float:
     """Mean correlation of measured and predicted genes, for the most variable genes of the training slides."""
     normalized = [
-        sc.pp.log1p(sc.pp.normalize_total(a, target_sum=1e4, copy=True), copy=True) for a in (reference, table)
+        sc.pp.log1p(sc.pp.normalize_total(a, target_sum=1e4, copy=True), copy=True)
+        for a in (reference, table)
     ]
     training, measured = (a.X.toarray() for a in normalized)
     chosen = np.argsort(-training.var(axis=0))[:N_VARIABLE]
-    return float(metrics.gene_pearson(measured[:, chosen], get.expression(table).X[:, chosen]).mean())
+    return float(
+        metrics.gene_pearson(measured[:, chosen], get.expression(table).X[:, chosen]).mean()
+    )
 
 
 def _passed(trained: dict[str, float], untrained: dict[str, float]) -> bool:
@@ -216,8 +243,12 @@ def _report(summary: dict[str, Any], figures: dict[str, Path]) -> str:
         f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
         for caption, path in figures.items()
     ]
-    times = ", ".join(f"{html.escape(name)} {value:.0f} s" for name, value in summary["seconds"].items())
-    return PAGE.format(rows="\n".join(rows), chance=f"{chance:.3f}", times=times, pictures="\n".join(pictures))
+    times = ", ".join(
+        f"{html.escape(name)} {value:.0f} s" for name, value in summary["seconds"].items()
+    )
+    return PAGE.format(
+        rows="\n".join(rows), chance=f"{chance:.3f}", times=times, pictures="\n".join(pictures)
+    )
 
 
 PAGE = """<!doctype html>

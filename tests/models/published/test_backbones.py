@@ -30,7 +30,9 @@ def small(monkeypatch):
     """Make every known backbone small enough for a test."""
     for name, one in module.BACKBONES.items():
         arguments = {**one.arguments, **SMALL}
-        changed = dataclasses.replace(one, architecture="vit_tiny_patch16_224", arguments=arguments, image_size=64)
+        changed = dataclasses.replace(
+            one, architecture="vit_tiny_patch16_224", arguments=arguments, image_size=64
+        )
         monkeypatch.setitem(module.BACKBONES, name, changed)
 
 
@@ -48,8 +50,23 @@ def test_the_list():
     table = backbones()
     assert list(table.index) == list(PARAMETERS)
     assert table.loc["H-optimus-0", "mean"] == (0.707223, 0.578729, 0.703617)
-    assert table.loc["Midnight-12k", ["hub_id", "license", "gated"]].tolist() == ["kaiko-ai/midnight", "MIT", False]
-    facts = {"hub_id", "width", "image_size", "um_per_px", "scale", "mean", "std", "license", "gated", "note"}
+    assert table.loc["Midnight-12k", ["hub_id", "license", "gated"]].tolist() == [
+        "kaiko-ai/midnight",
+        "MIT",
+        False,
+    ]
+    facts = {
+        "hub_id",
+        "width",
+        "image_size",
+        "um_per_px",
+        "scale",
+        "mean",
+        "std",
+        "license",
+        "gated",
+        "note",
+    }
     assert set(table.columns) == facts
     assert set(table["scale"]) == {"stated", "20x", "assumed"}
 
@@ -58,7 +75,9 @@ def test_the_list():
 def test_architectures_have_the_stated_width_and_size(name):
     one = module.BACKBONES[name]
     with torch.device("meta"):
-        encoder = ImageEncoder(module.ImageEncoderConfig(one.architecture, one.arguments, image_size=one.image_size))
+        encoder = ImageEncoder(
+            module.ImageEncoderConfig(one.architecture, one.arguments, image_size=one.image_size)
+        )
     assert encoder.width == one.width
     size = sum(parameter.numel() for parameter in encoder.backbone.parameters()) / 1e6
     assert size == pytest.approx(PARAMETERS[name], abs=1.5)
@@ -83,15 +102,26 @@ def test_weights_from_a_local_file(name, ending, small, tmp_path):
 @pytest.mark.parametrize("name", ["Phikon-v2", "Midnight-12k"])
 def test_weights_with_the_names_of_transformers(name, small, tmp_path):
     weights, theirs = weights_of(name), {}
-    back = {new: old for old, new in module.PARTS.items() if "weights" not in old or name == "Midnight-12k"}
+    back = {
+        new: old
+        for old, new in module.PARTS.items()
+        if "weights" not in old or name == "Midnight-12k"
+    }
     for key, tensor in weights.items():
         if "attn.qkv" in key:
             for part, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
-                renamed = key.replace("attn.qkv", f"attention.attention.{part}").replace("blocks", "encoder.layer")
+                renamed = key.replace("attn.qkv", f"attention.attention.{part}").replace(
+                    "blocks", "encoder.layer"
+                )
                 theirs[renamed] = third.clone()
             continue
         for new, old in back.items():
-            starts = key == new or key.startswith(f"{new}.") or f".{new}." in key or key.endswith(f".{new}")
+            starts = (
+                key == new
+                or key.startswith(f"{new}.")
+                or f".{new}." in key
+                or key.endswith(f".{new}")
+            )
             if starts and not (new == "norm" and key.startswith("blocks")):
                 key = key.replace(new, old)
         theirs[key] = tensor
@@ -109,14 +139,18 @@ def test_what_does_not_fit_is_refused(small, tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights at nothing"):
         load_backbone("UNI", path="nothing")
     save_file(weights_of("UNI2-h"), tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match="does not fit UNI: unknown: reg_token; of another shape: pos_embed is"):
+    with pytest.raises(
+        ValueError, match="does not fit UNI: unknown: reg_token; of another shape: pos_embed is"
+    ):
         load_backbone("UNI", path=tmp_path / "w.safetensors")
 
 
 def refusal(kind):
     """Make an error as huggingface_hub raises it."""
     answer = SimpleNamespace(headers=Message(), status_code=403, request=None)
-    takes_answer = issubclass(kind, errors.HfHubHTTPError) and kind is not errors.LocalEntryNotFoundError
+    takes_answer = (
+        issubclass(kind, errors.HfHubHTTPError) and kind is not errors.LocalEntryNotFoundError
+    )
     return kind("refused", response=answer) if takes_answer else kind("refused")
 
 
@@ -128,7 +162,11 @@ def refusal(kind):
             PermissionError,
             r"accept the terms at https://huggingface.co/MahmoodLab/UNI, log in with `hf auth",
         ),
-        (errors.LocalEntryNotFoundError, FileNotFoundError, "neither on the hub within reach nor in its cache.*path="),
+        (
+            errors.LocalEntryNotFoundError,
+            FileNotFoundError,
+            "neither on the hub within reach nor in its cache.*path=",
+        ),
         (OSError, FileNotFoundError, "neither on the hub within reach nor in its cache"),
     ],
 )
@@ -153,4 +191,7 @@ def test_a_download_tries_both_kinds_of_weights(small, tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     load_backbone("UNI")
-    assert asked == [("MahmoodLab/UNI", "model.safetensors"), ("MahmoodLab/UNI", "pytorch_model.bin")]
+    assert asked == [
+        ("MahmoodLab/UNI", "model.safetensors"),
+        ("MahmoodLab/UNI", "pytorch_model.bin"),
+    ]

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from stp.models import load_reference
 import stp.models.published.release
+from stp.models import load_reference
 from stp.models.published.release import released_name
 
 
@@ -66,14 +66,26 @@ def test_other_weights_are_refused_by_name(release):
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no weights at .*; give the pytorch_model.bin of the release"):
+    with pytest.raises(
+        FileNotFoundError, match="no weights at .*; give the pytorch_model.bin of the release"
+    ):
         load_reference(tmp_path / "pytorch_model.bin", tmp_path)
     (tmp_path / "w.bin").touch()
-    with pytest.raises(FileNotFoundError, match=r"has no model\.h5ad, Visium_mean\.npy, gene_name_id_dict\.pkl"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no model\.h5ad, Visium_mean\.npy, gene_name_id_dict\.pkl"
+    ):
         load_reference(tmp_path / "w.bin", tmp_path)
 
 
 def test_names_of_the_release():
-    ours = ["gene_encoder.encoder.layers.0.norm1.bias", "localization_projection.bias", "logit_scale"]
-    theirs = ["spot_backbone.encoder.layers.0.norm1.bias", "positioning_projection.bias", "logit_scale"]
+    ours = [
+        "gene_encoder.encoder.layers.0.norm1.bias",
+        "localization_projection.bias",
+        "logit_scale",
+    ]
+    theirs = [
+        "spot_backbone.encoder.layers.0.norm1.bias",
+        "positioning_projection.bias",
+        "logit_scale",
+    ]
     assert [released_name(name) for name in ours] == theirs

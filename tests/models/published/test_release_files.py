@@ -22,7 +22,9 @@ PROTOCOL_0 = b"(dVTSPAN6\nVENSG00000000003\nsVT6\nVENSG00000000003\nsVTNMD\nVENS
 
 @pytest.fixture
 def folder(tmp_path):
-    anndata.AnnData(np.zeros((1, 3), np.float32), var=pd.DataFrame(index=GENES)).write_h5ad(tmp_path / "model.h5ad")
+    anndata.AnnData(np.zeros((1, 3), np.float32), var=pd.DataFrame(index=GENES)).write_h5ad(
+        tmp_path / "model.h5ad"
+    )
     np.save(tmp_path / "Visium_mean.npy", np.array([1.5, 2.4, np.nan]))
     (tmp_path / "gene_name_id_dict.pkl").write_bytes(PROTOCOL_0)
     return tmp_path
@@ -71,21 +73,28 @@ def test_any_other_pickle_is_refused_and_not_run(content, tmp_path):
     assert time.perf_counter() - start < 1
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(content=st.binary(max_size=60), place=st.integers(0, len(PROTOCOL_4)))
 def test_any_bytes_are_a_dict_of_str_or_one_error(tmp_path, content, place):
     path = tmp_path / "x.pkl"
     for one in (content, PROTOCOL_4[:place] + content + PROTOCOL_4[place + len(content) :]):
         path.write_bytes(one)
         try:
-            assert all(isinstance(text, str) for pair in read_symbols(path).items() for text in pair)
+            assert all(
+                isinstance(text, str) for pair in read_symbols(path).items() for text in pair
+            )
         except ValueError as error:
             assert str(path) in str(error)
 
 
 def test_means_and_genes_that_do_not_fit_are_refused(folder):
     np.save(folder / "Visium_mean.npy", np.ones(4))
-    with pytest.raises(ValueError, match=r"Visium_mean\.npy has means of shape \(4,\) for the 3 genes of model\.h5ad"):
+    with pytest.raises(
+        ValueError,
+        match=r"Visium_mean\.npy has means of shape \(4,\) for the 3 genes of model\.h5ad",
+    ):
         read_assets(folder)
     np.save(folder / "Visium_mean.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(ValueError, match=r"Visium_mean\.npy is no array of means"):
@@ -94,5 +103,7 @@ def test_means_and_genes_that_do_not_fit_are_refused(folder):
     with pytest.raises(ValueError, match=r"model\.h5ad is no AnnData"):
         read_assets(folder)
     (folder / "model.h5ad").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no model\.h5ad; download them beside the released weights"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no model\.h5ad; download them beside the released weights"
+    ):
         read_assets(folder)

@@ -16,7 +16,14 @@ def test_a_card_is_written_read_and_shown(stamp, tmp_path):
     assert Stamp.from_pretrained(tmp_path / "mine").card == stamp.card
     page = (tmp_path / "mine" / "README.md").read_text()
     assert page.startswith('---\nlibrary_name: stp-spatial\nlicense: "CC-BY-4.0"\n')
-    for line in ("# mine", "- align: 9 spots of a.zarr", "- recall@5: 0.25", "Research.", "stp 0.0.7", stamp.digest):
+    for line in (
+        "# mine",
+        "- align: 9 spots of a.zarr",
+        "- recall@5: 0.25",
+        "Research.",
+        "stp 0.0.7",
+        stamp.digest,
+    ):
         assert line in page
 
 

@@ -10,7 +10,11 @@ from stp.models.saved.digest import digest, stated
 
 
 def test_digest_is_that_of_the_loaded_model(stamp, tmp_path):
-    for kind, model in ((Stamp, stamp), (GeneEncoder, stamp.gene_encoder), (ImageEncoder, stamp.image_encoder)):
+    for kind, model in (
+        (Stamp, stamp),
+        (GeneEncoder, stamp.gene_encoder),
+        (ImageEncoder, stamp.image_encoder),
+    ):
         model.save_pretrained(tmp_path / kind.__name__)
         assert kind.from_pretrained(tmp_path / kind.__name__).digest == model.digest
     assert len({stamp.digest, stamp.gene_encoder.digest, stamp.image_encoder.digest}) == 3
@@ -20,7 +24,9 @@ def test_digest_stays_what_it_was():
     """What stands in results on disk must stay valid: the bytes it covers are written out here."""
     weights = {"b": torch.tensor([[1.0, 2.5]]), "a": torch.tensor(3.0)}
     found = digest("Stamp", StampConfig(GeneEncoderConfig(depth=3)), "0" * 64, weights)
-    about = f'{{"class": "Stamp", "config": {{"gene": {{"depth": 3}}}}, "vocabulary": "{"0" * 64}"}}'
+    about = (
+        f'{{"class": "Stamp", "config": {{"gene": {{"depth": 3}}}}, "vocabulary": "{"0" * 64}"}}'
+    )
     a = hashlib.sha256(b"[]" + np.float32(3.0).tobytes()).hexdigest()
     b = hashlib.sha256(b"[1, 2]" + np.array([1.0, 2.5], "<f4").tobytes()).hexdigest()
     assert found == hashlib.sha256(f"{about}\na {a}\nb {b}".encode()).hexdigest()
@@ -36,14 +42,21 @@ def test_one_weight_changes_it(stamp):
 def test_what_changes_embeddings_changes_it(stamp):
     weights = stamp.state_dict()
     first = digest("Stamp", stamp.config, "0", weights)
-    bgr = dataclasses.replace(stamp.config, image=dataclasses.replace(stamp.config.image, channel_order="bgr"))
+    bgr = dataclasses.replace(
+        stamp.config, image=dataclasses.replace(stamp.config.image, channel_order="bgr")
+    )
     others = [
         digest("Other", stamp.config, "0", weights),
         digest("Stamp", bgr, "0", weights),
         digest("Stamp", stamp.config, "1", weights),
         digest("Stamp", stamp.config, None, weights),
         digest("Stamp", stamp.config, "0", {**weights, "more": torch.zeros(1)}),
-        digest("Stamp", stamp.config, "0", {name: x for name, x in weights.items() if name != "logit_scale"}),
+        digest(
+            "Stamp",
+            stamp.config,
+            "0",
+            {name: x for name, x in weights.items() if name != "logit_scale"},
+        ),
         digest("Stamp", stamp.config, "0", {name: x[None] for name, x in weights.items()}),
     ]
     assert len({first, *others}) == len(others) + 1

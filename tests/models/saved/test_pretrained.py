@@ -24,7 +24,9 @@ def models(stamp):
 @torch.no_grad()
 def outputs(model):
     tokens = torch.arange(30, 60).repeat(2, 1)
-    images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (2, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     if isinstance(model, Stamp):
         return [*model.encode_genes(tokens), *model.encode_images(images), model.scale]
     return [model(images if isinstance(model, ImageEncoder) else tokens)]
@@ -59,12 +61,16 @@ def test_saving_again_replaces_the_weights(stamp, tmp_path):
     assert Stamp.from_pretrained(tmp_path).logit_scale.item() == 1.0
 
 
-@pytest.mark.parametrize(("kind", "given"), list(permutations(CLASSES, 2)), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    ("kind", "given"), list(permutations(CLASSES, 2)), ids=lambda kind: kind.__name__
+)
 def test_a_folder_of_another_class_is_refused(models, kind, given, tmp_path):
     models[kind].save_pretrained(tmp_path)
     if FILES[given] > FILES[kind]:
         models[given].vocabulary.save(tmp_path / "vocabulary.parquet")
-    with pytest.raises(ValueError, match=f"holds a {kind.__name__}; load it with that class, not {given.__name__}"):
+    with pytest.raises(
+        ValueError, match=f"holds a {kind.__name__}; load it with that class, not {given.__name__}"
+    ):
         given.from_pretrained(tmp_path)
 
 
@@ -75,7 +81,9 @@ def test_truncated_weights_are_one_clear_error(models, kind, share, tmp_path):
     weights = tmp_path / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"model\.safetensors is truncated or damaged .* copy it again"):
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors is truncated or damaged .* copy it again"
+    ):
         kind.from_pretrained(tmp_path)
 
 
@@ -87,7 +95,9 @@ def test_truncated_weights_are_one_clear_error(models, kind, share, tmp_path):
 def test_a_missing_file_is_named(models, kind, name, tmp_path):
     models[kind].save_pretrained(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"has no {name}; give a folder written by save_pretrained"):
+    with pytest.raises(
+        FileNotFoundError, match=f"has no {name}; give a folder written by save_pretrained"
+    ):
         kind.from_pretrained(tmp_path)
 
 
@@ -107,7 +117,10 @@ def edit(folder, change):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"width": 64}, r"of another shape: embeddings\.weight is \[67, 32\], not \[67, 64\], .* and \d+ more$"),
+        (
+            {"width": 64},
+            r"of another shape: embeddings\.weight is \[67, 32\], not \[67, 64\], .* and \d+ more$",
+        ),
         ({"depth": 3}, r"missing: encoder\.layers\.2\.self_attn\.in_proj_weight, .* and 9 more$"),
         ({"depth": 1}, r"unknown: encoder\.layers\.1\."),
     ],
@@ -115,7 +128,9 @@ def edit(folder, change):
 def test_weights_of_another_size_are_refused_by_name(models, change, said, tmp_path):
     models[GeneEncoder].save_pretrained(tmp_path)
     edit(tmp_path, lambda config: config.update(change))
-    with pytest.raises(ValueError, match=r"model\.safetensors does not fit the config\.json beside it: " + said):
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors does not fit the config\.json beside it: " + said
+    ):
         GeneEncoder.from_pretrained(tmp_path)
 
 
@@ -131,7 +146,9 @@ def test_what_was_changed_after_it_was_saved_is_refused(stamp, adata, what, tmp_
         edit(tmp_path, lambda config: config["image"].update(channel_order="bgr"))
     else:
         stamp.vocabulary.fit(adata).save(tmp_path / "vocabulary.parquet")
-    with pytest.raises(ValueError, match="is not what was saved: the digest of its weights, config and vocabulary"):
+    with pytest.raises(
+        ValueError, match="is not what was saved: the digest of its weights, config and vocabulary"
+    ):
         Stamp.from_pretrained(tmp_path)
 
 
@@ -152,9 +169,13 @@ def test_half_precision_halves_the_file_and_is_a_model_of_its_own(stamp, precisi
 
 def test_precision_that_cannot_hold_a_weight_is_refused(stamp, tmp_path):
     stamp.logit_scale.data.fill_(1e5)
-    with pytest.raises(ValueError, match=r"\['logit_scale'\] hold weights beyond fp16; save in 'bf16' or 'fp32'"):
+    with pytest.raises(
+        ValueError, match=r"\['logit_scale'\] hold weights beyond fp16; save in 'bf16' or 'fp32'"
+    ):
         stamp.save_pretrained(tmp_path / "x", precision="fp16")
-    with pytest.raises(ValueError, match=r"precision must be one of \['fp32', 'bf16', 'fp16'\], not 'int8'"):
+    with pytest.raises(
+        ValueError, match=r"precision must be one of \['fp32', 'bf16', 'fp16'\], not 'int8'"
+    ):
         stamp.save_pretrained(tmp_path / "x", precision="int8")
     assert not (tmp_path / "x").exists()
 
@@ -162,7 +183,9 @@ def test_precision_that_cannot_hold_a_weight_is_refused(stamp, tmp_path):
 def test_image_encoder_loads_beside_the_vocabulary_of_an_earlier_model(models, tmp_path):
     models[Stamp].save_pretrained(tmp_path)
     models[ImageEncoder].save_pretrained(tmp_path)
-    assert torch.equal(outputs(ImageEncoder.from_pretrained(tmp_path))[0], outputs(models[ImageEncoder])[0])
+    assert torch.equal(
+        outputs(ImageEncoder.from_pretrained(tmp_path))[0], outputs(models[ImageEncoder])[0]
+    )
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -195,7 +218,12 @@ def test_a_commit_in_the_cache_of_the_hub_needs_no_network(stamp, cache):
             "neither on the hub within reach nor in its cache .* download",
         ),
         ("someone/else", COMMIT, FileNotFoundError, "someone/else is neither"),
-        ("someone/stamp", "main", ValueError, "revision 'main' is no commit: branches and tags move; pass the 40"),
+        (
+            "someone/stamp",
+            "main",
+            ValueError,
+            "revision 'main' is no commit: branches and tags move; pass the 40",
+        ),
         ("someone/stamp", "../../" + "a" * 34, ValueError, "is no commit"),
         ("../../someone/stamp", COMMIT, ValueError, "is no id of the hub"),
         ("/etc", COMMIT, ValueError, "is no id of the hub"),
@@ -208,5 +236,7 @@ def test_what_the_hub_cannot_give_is_refused(stamp, cache, hub_id, revision, kin
 
 
 def test_an_id_without_a_commit_names_the_remedy():
-    with pytest.raises(FileNotFoundError, match="or revision=, a commit, with the id of a model on the hub"):
+    with pytest.raises(
+        FileNotFoundError, match="or revision=, a commit, with the id of a model on the hub"
+    ):
         Stamp.from_pretrained("someone/stamp")

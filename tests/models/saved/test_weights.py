@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 from stp.models import GeneEncoder, ImageEncoder, load_backbone
 from stp.models.saved.weights import check_shapes, listed, read, shapes
 
-FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 class Malice:
@@ -52,7 +54,9 @@ def test_a_malicious_file_of_torch_is_not_run(where, tmp_path):
 def test_a_packed_archive_is_refused_before_it_is_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "w.bin", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10**6))
-    with pytest.raises(ValueError, match="has compressed parts, archive/data.pkl, which torch.save never writes"):
+    with pytest.raises(
+        ValueError, match="has compressed parts, archive/data.pkl, which torch.save never writes"
+    ):
         read(tmp_path / "w.bin")
 
 
@@ -82,11 +86,15 @@ def test_what_is_no_state_dict_is_refused(state, message, tmp_path):
         read(tmp_path / "w.bin")
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}], ids=["plain", "Lightning"])
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}], ids=["plain", "Lightning"]
+)
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_every_wrapping_is_read(wrap, prefix, tmp_path):
     torch.save(wrap({f"{prefix}a": torch.arange(3.0)}), tmp_path / "w.bin")
-    assert {name: tensor.tolist() for name, tensor in read(tmp_path / "w.bin").items()} == {"a": [0, 1, 2]}
+    assert {name: tensor.tolist() for name, tensor in read(tmp_path / "w.bin").items()} == {
+        "a": [0, 1, 2]
+    }
 
 
 def header(size, content):
@@ -107,7 +115,12 @@ ONE = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
         header(2, b"[]"),
         *[
             header(len(text), text) + bytes(8)
-            for change in ({"shape": [2**40, 2**40]}, {"data_offsets": [0, 2**60]}, {"shape": [-1]}, {"dtype": "F64"})
+            for change in (
+                {"shape": [2**40, 2**40]},
+                {"data_offsets": [0, 2**60]},
+                {"shape": [-1]},
+                {"dtype": "F64"},
+            )
             for text in [json.dumps({"a": ONE["a"] | change}).encode()]
         ],
     ],
@@ -121,8 +134,12 @@ def test_safetensors_that_lie_are_refused_at_once(content, tmp_path):
 
 
 def test_other_types_are_no_weights(tmp_path):
-    save_file({"a": torch.ones(2), "b": torch.ones(2, dtype=torch.float64)}, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match="holds no weights: b is F64; weights are F32, F16, BF16, I64"):
+    save_file(
+        {"a": torch.ones(2), "b": torch.ones(2, dtype=torch.float64)}, tmp_path / "w.safetensors"
+    )
+    with pytest.raises(
+        ValueError, match="holds no weights: b is F64; weights are F32, F16, BF16, I64"
+    ):
         read(tmp_path / "w.safetensors")
 
 
@@ -175,7 +192,12 @@ JSON = VALUES | st.lists(VALUES, max_size=3) | st.dictionaries(TEXT, VALUES, max
 
 
 @FEW
-@given(name=st.sampled_from(["context_length", "width", "depth", "n_heads", "ffn_width", "pooling", "x"]), value=JSON)
+@given(
+    name=st.sampled_from(
+        ["context_length", "width", "depth", "n_heads", "ffn_width", "pooling", "x"]
+    ),
+    value=JSON,
+)
 def test_any_config_is_one_error(folder, name, value):
     description = json.loads((folder / "config.json").read_text())
     description["config"][name] = value

@@ -10,17 +10,17 @@ from torch import nn
 
 from stp import Vocabulary
 from stp.data.masked_tokens import TokenDataset
-from stp.data.samplers import Picks
+from stp.data.samplers import SpotIndex
 from stp.data.store import SpotStore
 from stp.models import GeneEncoder, GeneEncoderConfig
 from stp.train import AlignConfig
-from stp.train.engine.batch_plan import Plan
+from stp.train.engine.batch_plan import BatchPlan
 from stp.train.engine.loop import fit, learning_rate, make_optimizer, training_step
-from stp.train.engine.processes import World
-from stp.train.engine.run_dir import Run
+from stp.train.engine.processes import Processes
+from stp.train.engine.run_dir import RunDir
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = Processes(0, 1, torch.device("cpu"))
 FREE = AlignConfig(clip_norm=1e9, precision="fp32")
 
 
@@ -43,7 +43,9 @@ def test_schedule_warms_up_then_follows_a_cosine_to_the_minimum():
 def test_warm_up_is_at_most_a_tenth_of_all_steps(total, warmup):
     config = AlignConfig(learning_rate=1.0, min_learning_rate=0.1, warmup_steps=5000)
     rates = [learning_rate(step, total, config) for step in range(total)]
-    assert rates[: warmup + 1] == pytest.approx([(step + 1) / warmup for step in range(warmup)] + [1.0])
+    assert rates[: warmup + 1] == pytest.approx(
+        [(step + 1) / warmup for step in range(warmup)] + [1.0]
+    )
 
 
 def test_without_a_minimum_the_rate_stays():
@@ -60,8 +62,13 @@ def test_only_matrices_decay(stamp):
         name.endswith(("bias", "norm.weight", "norm1.weight", "norm2.weight", "logit_scale"))
         for name in (names[id(parameter)] for parameter in free["params"])
     )
-    assert {names[id(parameter)].rsplit(".", 1)[-1] for parameter in decayed["params"]} >= {"weight", "in_proj_weight"}
-    assert len(decayed["params"]) + len(free["params"]) == sum(p.requires_grad for p in stamp.parameters())
+    assert {names[id(parameter)].rsplit(".", 1)[-1] for parameter in decayed["params"]} >= {
+        "weight",
+        "in_proj_weight",
+    }
+    assert len(decayed["params"]) + len(free["params"]) == sum(
+        p.requires_grad for p in stamp.parameters()
+    )
 
 
 # ---- one step
@@ -74,7 +81,7 @@ def dataset(stores, vocabulary, ranked):
 
 
 def batch_of(dataset, *spots):
-    return dataset[Picks(0, np.column_stack([np.zeros(len(spots), int), spots]))]
+    return dataset[SpotIndex(0, np.column_stack([np.zeros(len(spots), int), spots]))]
 
 
 @pytest.fixture(params=["masked", "neighborhood"])
@@ -90,8 +97,12 @@ def test_micro_batches_give_the_gradient_of_one_batch(task, dataset):
     assert len({task.counts(batch_of(dataset, *part))["masked"] for part in parts}) == 3
     results = []
     for batches in ([batch_of(dataset, *range(12))], [batch_of(dataset, *part) for part in parts]):
-        losses = training_step(task, torch.optim.SGD(task.parameters(), lr=0.0), batches, FREE, ALONE)
-        results.append((losses, {name: p.grad for name, p in task.named_parameters() if p.grad is not None}))
+        losses = training_step(
+            task, torch.optim.SGD(task.parameters(), lr=0.0), batches, FREE, ALONE
+        )
+        results.append(
+            (losses, {name: p.grad for name, p in task.named_parameters() if p.grad is not None})
+        )
     (losses, gradients), (micro_losses, micro_gradients) = results
     assert micro_losses == pytest.approx(losses, rel=1e-5)
     assert len(gradients) > 20
@@ -110,13 +121,22 @@ def test_gradients_do_not_pile_up_over_steps(task, dataset):
 @pytest.mark.parametrize("clip_norm", [0.01, 1e9])
 def test_gradient_is_clipped(task, dataset, clip_norm):
     config = AlignConfig(clip_norm=clip_norm)
-    training_step(task, torch.optim.SGD(task.parameters(), lr=0.0), [batch_of(dataset, *range(6))], config, ALONE)
+    training_step(
+        task,
+        torch.optim.SGD(task.parameters(), lr=0.0),
+        [batch_of(dataset, *range(6))],
+        config,
+        ALONE,
+    )
     norm = torch.stack([p.grad.norm() for p in task.parameters() if p.grad is not None]).norm()
     assert (norm <= 0.0101) == (clip_norm == 0.01)
 
 
 def test_a_step_lowers_the_loss_on_its_batch(task, dataset):
-    batches, optimizer = [batch_of(dataset, *range(6))], torch.optim.AdamW(task.parameters(), lr=1e-3)
+    batches, optimizer = (
+        [batch_of(dataset, *range(6))],
+        torch.optim.AdamW(task.parameters(), lr=1e-3),
+    )
     losses = [training_step(task, optimizer, batches, FREE, ALONE)["loss"] for _ in range(3)]
     assert losses[0] > losses[1] > losses[2]
 
@@ -137,7 +157,12 @@ class Line(nn.Module):
 
     def __init__(self, power=2.0):
         super().__init__()
-        self.weight, self.dropout, self.power, self.seen = nn.Parameter(torch.zeros(3)), nn.Dropout(0.5), power, []
+        self.weight, self.dropout, self.power, self.seen = (
+            nn.Parameter(torch.zeros(3)),
+            nn.Dropout(0.5),
+            power,
+            [],
+        )
 
     def forward(self, batch):
         self.seen.append(batch["x"].tolist())
@@ -152,8 +177,12 @@ class Line(nn.Module):
 def test_a_gradient_that_is_not_finite_stops_before_the_step():
     task = Line(power=0.5).eval()
     task.weight.data.fill_(1.0)  # the root of 0 is finite, its slope is not
-    with pytest.raises(FloatingPointError, match="the gradient is not finite at these losses: {'error': 0.0"):
-        training_step(task, torch.optim.SGD(task.parameters(), lr=1.0), [{"x": torch.ones(2)}], FREE, ALONE)
+    with pytest.raises(
+        FloatingPointError, match="the gradient is not finite at these losses: {'error': 0.0"
+    ):
+        training_step(
+            task, torch.optim.SGD(task.parameters(), lr=1.0), [{"x": torch.ones(2)}], FREE, ALONE
+        )
     assert task.weight.tolist() == [1, 1, 1]
 
 
@@ -179,14 +208,16 @@ class InOrder:
 def run_fit(folder, *, n_batches=5, plan=None, log_every=3, scores=None, task=None, **config):
     """Fit `Line`; return it, its run, and the weights at each call of `keep`."""
     task, kept = task or Line(), []
-    scores = None if scores is None else iter([{"recall": score, "score": score} for score in scores])
+    scores = (
+        None if scores is None else iter([{"recall": score, "score": score} for score in scores])
+    )
     config = AlignConfig(learning_rate=0.1, log_every=log_every, checkpoint_every=2, **config)
-    with Run(folder, {}, resume=True, world=ALONE) as run:
+    with RunDir(folder, {}, resume=True, world=ALONE) as run:
         fit(
             task,
             Numbers(),
             InOrder(n_batches),
-            plan or Plan(2, 2, 1),
+            plan or BatchPlan(2, 2, 1),
             config,
             run,
             validate=None if scores is None else lambda: next(scores),
@@ -197,11 +228,13 @@ def run_fit(folder, *, n_batches=5, plan=None, log_every=3, scores=None, task=No
 
 def test_loop_reads_every_batch_of_every_epoch_in_order(tmp_path):
     task, _, _ = run_fit(tmp_path)
-    assert task.seen == [[2 * i + 100 * epoch, 2 * i + 1 + 100 * epoch] for epoch in range(2) for i in range(5)]
+    assert task.seen == [
+        [2 * i + 100 * epoch, 2 * i + 1 + 100 * epoch] for epoch in range(2) for i in range(5)
+    ]
 
 
 def test_loop_drops_batches_that_fill_no_step(tmp_path):
-    task, run, _ = run_fit(tmp_path, plan=Plan(1, 2, 2))
+    task, run, _ = run_fit(tmp_path, plan=BatchPlan(1, 2, 2))
     assert task.seen == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert run.metrics()[-1]["step"] == 2
 
@@ -209,11 +242,26 @@ def test_loop_drops_batches_that_fill_no_step(tmp_path):
 def test_loop_logs_every_few_steps_and_at_the_end_of_an_epoch(tmp_path):
     _, run, _ = run_fit(tmp_path)
     lines = run.metrics()
-    assert [(line["epoch"], line["step"]) for line in lines] == [(0, 3), (0, 5), (1, 6), (1, 9), (1, 10)]
+    assert [(line["epoch"], line["step"]) for line in lines] == [
+        (0, 3),
+        (0, 5),
+        (1, 6),
+        (1, 9),
+        (1, 10),
+    ]
     config = AlignConfig(learning_rate=0.1)
     for line in lines:
         assert line["learning_rate"] == learning_rate(line["step"] - 1, 10, config)
-        assert set(line) == {"phase", "epoch", "step", "split", "error", "loss", "learning_rate", "spots_per_second"}
+        assert set(line) == {
+            "phase",
+            "epoch",
+            "step",
+            "split",
+            "error",
+            "loss",
+            "learning_rate",
+            "spots_per_second",
+        }
 
 
 def test_without_a_terminal_an_epoch_is_a_line_of_the_log(tmp_path, caplog, monkeypatch):
@@ -221,12 +269,15 @@ def test_without_a_terminal_an_epoch_is_a_line_of_the_log(tmp_path, caplog, monk
     monkeypatch.setattr(logging.getLogger("stp"), "propagate", True)
     run_fit(tmp_path, scores=[0.25, 0.5])
     for epoch, score in ((1, "0.250"), (2, "0.500")):
-        assert re.search(rf"Line: epoch {epoch} of 2, loss \d+\.\d{{3}}; validation: recall {score}\n", caplog.text)
+        assert re.search(
+            rf"Line: epoch {epoch} of 2, loss \d+\.\d{{3}}; validation: recall {score}\n",
+            caplog.text,
+        )
 
 
 def test_loop_ends_with_the_state_of_the_next_phase(tmp_path):
     task, _, kept = run_fit(tmp_path)
-    with Run(tmp_path, {}, resume=True, world=ALONE) as run:
+    with RunDir(tmp_path, {}, resume=True, world=ALONE) as run:
         state = run.state
     assert (state["phase"], state["step"], state["optimizer"]) == (1, 0, None)
     assert torch.equal(state["task"]["weight"], task.weight)
@@ -234,14 +285,18 @@ def test_loop_ends_with_the_state_of_the_next_phase(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("scores", "best_epochs"), [([1, 3, 2, 3], [0, 1]), ([-3, -2, -1, -4], [0, 1, 2]), ([2, 1, 1, 0], [0])], ids=str
+    ("scores", "best_epochs"),
+    [([1, 3, 2, 3], [0, 1]), ([-3, -2, -1, -4], [0, 1, 2]), ([2, 1, 1, 0], [0])],
+    ids=str,
 )
 def test_loop_keeps_the_best_weights_by_validation(tmp_path, scores, best_epochs):
-    _, run, kept = run_fit(tmp_path / "validated", plan=Plan(4, 2, 1), scores=scores)
-    _, _, all_epochs = run_fit(tmp_path / "improving", plan=Plan(4, 2, 1), scores=[1, 2, 3, 4])
+    _, run, kept = run_fit(tmp_path / "validated", plan=BatchPlan(4, 2, 1), scores=scores)
+    _, _, all_epochs = run_fit(tmp_path / "improving", plan=BatchPlan(4, 2, 1), scores=[1, 2, 3, 4])
     assert len(all_epochs) == 4
     assert [w.tolist() for w in kept] == [all_epochs[epoch].tolist() for epoch in best_epochs]
-    validated = [(line["step"], line["score"]) for line in run.metrics() if line["split"] == "validation"]
+    validated = [
+        (line["step"], line["score"]) for line in run.metrics() if line["split"] == "validation"
+    ]
     assert validated == list(zip([5, 10, 15, 20], scores, strict=True))
 
 
@@ -262,7 +317,7 @@ class Stopping(Line):
 
 @pytest.mark.parametrize("after", range(1, 12, 2))
 def test_loop_resumes_as_if_never_stopped_even_where_dropout_is_drawn(tmp_path, after):
-    plan, scores = Plan(3, 2, 1), {"scores": [1, 3, 2]}
+    plan, scores = BatchPlan(3, 2, 1), {"scores": [1, 3, 2]}
     whole, whole_run, whole_kept = run_fit(tmp_path / "whole", plan=plan, n_batches=4, **scores)
     with pytest.raises(Interrupted):
         run_fit(tmp_path / "stopped", plan=plan, n_batches=4, task=Stopping(after), **scores)
@@ -275,7 +330,10 @@ def test_loop_resumes_as_if_never_stopped_even_where_dropout_is_drawn(tmp_path, 
 
 
 def timeless(run):
-    return [{name: value for name, value in line.items() if name != "spots_per_second"} for line in run.metrics()]
+    return [
+        {name: value for name, value in line.items() if name != "spots_per_second"}
+        for line in run.metrics()
+    ]
 
 
 def test_loop_depends_on_the_seed_and_leaves_the_random_state_alone(tmp_path):
@@ -288,7 +346,7 @@ def test_loop_depends_on_the_seed_and_leaves_the_random_state_alone(tmp_path):
 
 def test_an_epoch_without_a_step_is_refused(tmp_path):
     with pytest.raises(ValueError, match="an epoch has no full batch"):
-        run_fit(tmp_path, n_batches=1, plan=Plan(1, 2, 2))
+        run_fit(tmp_path, n_batches=1, plan=BatchPlan(1, 2, 2))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -298,9 +356,13 @@ def test_precision_is_that_of_the_config(precision):
         Vocabulary.from_genes([f"g{i}" for i in range(20)]),
     )
     seen = []
-    encoder.encoder["layers"][0].linear1.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    encoder.encoder["layers"][0].linear1.register_forward_hook(
+        lambda _, __, output: seen.append(output.dtype)
+    )
     ids = torch.arange(30, 38)[None]
     batch = {"inputs": ids, "targets": ids, "chosen": torch.ones(1, 8, dtype=torch.bool)}
     config = AlignConfig(precision=precision)
-    training_step(MaskedGenes(encoder), torch.optim.SGD(encoder.parameters(), lr=0.0), [batch], config, ALONE)
+    training_step(
+        MaskedGenes(encoder), torch.optim.SGD(encoder.parameters(), lr=0.0), [batch], config, ALONE
+    )
     assert seen == [torch.bfloat16 if precision == "bf16" else torch.float32]

@@ -85,7 +85,9 @@ def folder(stores, vocabulary, tmp_path_factory):
 def recipe(folder):
     def write(out, epochs=6, batch_size=20, group_batch=18):
         path = folder / f"{out}.toml"
-        path.write_text(RECIPE.format(out=out, epochs=epochs, batch_size=batch_size, group_batch=group_batch))
+        path.write_text(
+            RECIPE.format(out=out, epochs=epochs, batch_size=batch_size, group_batch=group_batch)
+        )
         return path
 
     return write
@@ -100,7 +102,9 @@ def align_recipe(folder, tiny_config, vocabulary):
 
     def write(out, epochs=2, batch_size=20, negatives="global"):
         path = folder / f"{out}.toml"
-        path.write_text(ALIGN.format(out=out, epochs=epochs, batch_size=batch_size, negatives=negatives))
+        path.write_text(
+            ALIGN.format(out=out, epochs=epochs, batch_size=batch_size, negatives=negatives)
+        )
         return path
 
     return write
@@ -119,7 +123,9 @@ def assert_same(folder, other, **tolerance):
     one, two = weights(folder), weights(other)
     assert one.keys() == two.keys()
     for name in one:
-        torch.testing.assert_close(one[name], two[name], **({"rtol": 0, "atol": 0} | tolerance), msg=name)
+        torch.testing.assert_close(
+            one[name], two[name], **({"rtol": 0, "atol": 0} | tolerance), msg=name
+        )
 
 
 # More threads add up in another order when the machine is busy.
@@ -131,7 +137,9 @@ def lines(folder):
 
 
 def start(*command):
-    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+    return subprocess.Popen(
+        list(map(str, command)), stderr=subprocess.PIPE, text=True, env=ONE_THREAD
+    )
 
 
 def wait_for(condition, process):
@@ -182,7 +190,9 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_exits_with_0(recipe, whole):
     out = path.with_suffix("")
     for number, n_lines in ((signal.SIGTERM, 5), (signal.SIGUSR1, 30)):
         process = start(STP, "pretrain", path)
-        wait_for(lambda n=n_lines: (out / "metrics.jsonl").exists() and len(lines(out)) > n, process)
+        wait_for(
+            lambda n=n_lines: (out / "metrics.jsonl").exists() and len(lines(out)) > n, process
+        )
         process.send_signal(number)
         assert process.wait(timeout=60) == 0, process.stderr.read()
         assert torch.load(out / "resume.pt", weights_only=True)["step"] == lines(out)[-1]["step"]
@@ -206,13 +216,17 @@ def test_two_ranks_equal_one_with_twice_the_batch(recipe):
     path = recipe("two", epochs=2, batch_size=10, group_batch=18)
     two = run_together(path, "pretrain")
     assert_same(two, one, rtol=1e-3, atol=2e-5)
-    losses = [[(line["step"], line["split"], line["masked"]) for line in lines(out)] for out in (one, two)]
+    losses = [
+        [(line["step"], line["split"], line["masked"]) for line in lines(out)] for out in (one, two)
+    ]
     assert [line[:2] for line in losses[0]] == [line[:2] for line in losses[1]]
     for (*_, alone), (*_, together) in zip(*losses, strict=True):
         assert together == pytest.approx(alone, rel=1e-4)
     stage, arguments = read_recipe(path, "pretrain")
     (two / "resume.pt").unlink()
-    torch.save({"phase": 0, "step": 4, "best": None, "task": None, "optimizer": None}, two / "resume.pt")
+    torch.save(
+        {"phase": 0, "step": 4, "best": None, "task": None, "optimizer": None}, two / "resume.pt"
+    )
     with pytest.raises(ValueError, match=r"other settings \(processes\)"):
         stage(**arguments)
 
@@ -223,8 +237,19 @@ def test_ranks_that_are_asked_to_stop_write_a_checkpoint(recipe):
     path = recipe("stopped_together", epochs=500)
     path.write_text("n_workers = 1\n" + path.read_text())
     out = path.with_suffix("")
-    command = [TORCHRUN, "--no-python", "--standalone", "--nproc-per-node", "2", STP, "pretrain", path]
-    process = subprocess.Popen(command, env=ONE_THREAD, stderr=subprocess.DEVNULL, start_new_session=True)
+    command = [
+        TORCHRUN,
+        "--no-python",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        STP,
+        "pretrain",
+        path,
+    ]
+    process = subprocess.Popen(
+        command, env=ONE_THREAD, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     wait_for(lambda: (out / "metrics.jsonl").exists() and len(lines(out)) > 5, process)
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(timeout=60)
@@ -239,7 +264,9 @@ def test_alignment_killed_and_resumed_equals_one_never_stopped(align_recipe):
     out = path.with_suffix("")
     for n_lines in (2, 12):
         process = start(STP, "align", path)
-        wait_for(lambda n=n_lines: (out / "metrics.jsonl").exists() and len(lines(out)) > n, process)
+        wait_for(
+            lambda n=n_lines: (out / "metrics.jsonl").exists() and len(lines(out)) > n, process
+        )
         process.kill()
         assert process.wait() == -signal.SIGKILL
     assert_same(run(path, "align"), run(align_recipe("align_whole"), "align"))
@@ -252,7 +279,9 @@ def test_two_ranks_align_as_one_with_twice_the_batch(align_recipe):
     """Negatives of all ranks make the losses of one large batch; those of each rank alone do not."""
     one = lines(run(align_recipe("align_one"), "align"))
     two = lines(run_together(align_recipe("align_two", batch_size=10), "align"))
-    local = lines(run_together(align_recipe("align_local", batch_size=10, negatives="local"), "align"))
+    local = lines(
+        run_together(align_recipe("align_local", batch_size=10, negatives="local"), "align")
+    )
     names = ("patch_gene", "region_gene", "patch_region", "localization")
     steps = [line["step"] for line in one if line["split"] == "train"]
     assert len(steps) == 20

@@ -10,13 +10,20 @@ from stp.data.masked_tokens import TokenDataset
 from stp.data.pairs import PairDataset
 from stp.models import GeneEncoder
 from stp.train import AlignConfig, Phase, PretrainConfig, align, pretrain
-from stp.train.engine.run_dir import Run
+from stp.train.engine.run_dir import RunDir
 
 PHASES = (Phase(epochs=2, batch_size=20), Phase(objective="neighborhood", epochs=1, batch_size=18))
 QUICK = {"min_genes": 5, "checkpoint_every": 4, "log_every": 1}
 PRETRAIN = PretrainConfig(phases=PHASES, learning_rate=3e-3, **QUICK)
 ALIGN = AlignConfig(
-    epochs=2, batch_size=10, accumulate=2, learning_rate=2e-3, projection_width=32, turn=True, stain_jitter=0.1, **QUICK
+    epochs=2,
+    batch_size=10,
+    accumulate=2,
+    learning_rate=2e-3,
+    projection_width=32,
+    rotate=True,
+    stain_jitter=0.1,
+    **QUICK,
 )
 DROPPING = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "drop_path_rate": 0.5}
 
@@ -36,7 +43,12 @@ def arguments(stores, vocabulary, tiny_config, encoder):
     image = dataclasses.replace(tiny_config.image, backbone_args=DROPPING)
     held_out = {"validation": stores[2:]}
     return {
-        pretrain: {"vocabulary": vocabulary, "model": tiny_config.gene, "config": PRETRAIN, **held_out},
+        pretrain: {
+            "vocabulary": vocabulary,
+            "model": tiny_config.gene,
+            "config": PRETRAIN,
+            **held_out,
+        },
         align: {"gene_encoder": encoder, "image_encoder": image, "config": ALIGN, **held_out},
     }
 
@@ -60,7 +72,10 @@ def uninterrupted(finished, stores, arguments, tmp_path):
 
 def timeless(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "spots_per_second"} for line in lines]
+    return [
+        {name: value for name, value in line.items() if name != "spots_per_second"}
+        for line in lines
+    ]
 
 
 def assert_same(model, folder, expected):
@@ -86,12 +101,14 @@ def stop_at(monkeypatch, owner, name, call):
 @pytest.mark.parametrize(
     ("stage", "owner", "method", "call"),
     [
-        *((pretrain, TokenDataset, "__getitem__", call) for call in (2, 11, 17, 24, 33)),  # 11 validates
+        *(
+            (pretrain, TokenDataset, "__getitem__", call) for call in (2, 11, 17, 24, 33)
+        ),  # 11 validates
         # Ends of steps 4 and 20, of phase one; steps 4 and 11 of phase two, its end, the end.
-        *((pretrain, Run, "checkpoint", call) for call in (1, 6, 7, 8, 10, 11, 12)),
+        *((pretrain, RunDir, "checkpoint", call) for call in (1, 6, 7, 8, 10, 11, 12)),
         *((pretrain, GeneEncoder, "save_pretrained", call) for call in (1, 3)),
         *((align, PairDataset, "__getitem__", call) for call in (12, 35)),
-        *((align, Run, "checkpoint", call) for call in (3, 6, 7, 8)),
+        *((align, RunDir, "checkpoint", call) for call in (3, 6, 7, 8)),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -135,7 +152,9 @@ def test_resume_false_starts_over(stores, arguments, uninterrupted, tmp_path, mo
     assert_same(model, tmp_path / "out", expected)
 
 
-def test_another_gene_encoder_is_another_run(stores, arguments, encoder, vocabulary, tmp_path, monkeypatch):
+def test_another_gene_encoder_is_another_run(
+    stores, arguments, encoder, vocabulary, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patch:
         stop_at(patch, PairDataset, "__getitem__", 15)
         with pytest.raises(Interrupted):
@@ -145,8 +164,12 @@ def test_another_gene_encoder_is_another_run(stores, arguments, encoder, vocabul
         align(stores[:2], tmp_path, **other)
 
 
-@pytest.mark.parametrize("free", [{"log_every": 7}, {"checkpoint_every": 3}, {"device": "cpu"}], ids=str)
-def test_how_often_it_logs_and_where_it_computes_may_change(free, stores, arguments, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "free", [{"log_every": 7}, {"checkpoint_every": 3}, {"device": "cpu"}], ids=str
+)
+def test_how_often_it_logs_and_where_it_computes_may_change(
+    free, stores, arguments, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patch:
         stop_at(patch, TokenDataset, "__getitem__", 15)
         with pytest.raises(Interrupted):
@@ -161,6 +184,10 @@ def test_workers_that_read_ahead_change_nothing(stores, arguments, tmp_path):
     models = []
     for n_workers in (0, 2):
         config = dataclasses.replace(PRETRAIN, phases=phases, n_workers=n_workers)
-        models.append(pretrain(stores[:2], tmp_path / str(n_workers), **arguments[pretrain] | {"config": config}))
+        models.append(
+            pretrain(
+                stores[:2], tmp_path / str(n_workers), **arguments[pretrain] | {"config": config}
+            )
+        )
     expected = models[0].state_dict(), timeless(tmp_path / "0")
     assert_same(models[1], tmp_path / "2", expected)

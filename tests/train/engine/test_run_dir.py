@@ -5,14 +5,18 @@ import sys
 import pytest
 import torch
 
-from stp.train.engine.processes import World
-from stp.train.engine.run_dir import Run
+from stp.train.engine.processes import Processes
+from stp.train.engine.run_dir import RunDir
 
-SETTINGS = {"stage": "align", "stores": ["a", "b"], "config": {"seed": 0, "phases": ({"epochs": 1},)}}
+SETTINGS = {
+    "stage": "align",
+    "stores": ["a", "b"],
+    "config": {"seed": 0, "phases": ({"epochs": 1},)},
+}
 
 
 def opened(folder, settings=SETTINGS, resume=True):
-    with Run(folder, settings, resume=resume, world=World(0, 1, torch.device("cpu"))) as run:
+    with RunDir(folder, settings, resume=resume, world=Processes(0, 1, torch.device("cpu"))) as run:
         return run
 
 
@@ -34,7 +38,14 @@ def taken(run):
     return [(line["phase"], line["step"], line["split"]) for line in run.metrics()]
 
 
-KEPT = [(0, 1, "train"), (0, 2, "train"), (1, 1, "train"), (1, 2, "train"), (1, 3, "train"), (1, 3, "validation")]
+KEPT = [
+    (0, 1, "train"),
+    (0, 2, "train"),
+    (1, 1, "train"),
+    (1, 2, "train"),
+    (1, 3, "train"),
+    (1, 3, "validation"),
+]
 
 
 def test_resuming_restores_the_state_and_cuts_metrics_after_it(folder):
@@ -65,7 +76,9 @@ def test_a_last_line_that_was_cut_off_is_ignored(folder):
 )
 def test_other_settings_are_refused_and_named(folder, change, named):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    with pytest.raises(ValueError, match=f"holds a run with other settings {named}; .*pass resume=False"):
+    with pytest.raises(
+        ValueError, match=f"holds a run with other settings {named}; .*pass resume=False"
+    ):
         opened(folder, SETTINGS | change)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
@@ -75,7 +88,9 @@ def test_a_setting_that_is_gone_is_named(folder):
         opened(folder, {name: value for name, value in SETTINGS.items() if name != "stores"})
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, SETTINGS | {"stage": "pretrain"}], ids=["same", "other"])
+@pytest.mark.parametrize(
+    "settings", [SETTINGS, SETTINGS | {"stage": "pretrain"}], ids=["same", "other"]
+)
 def test_without_resume_it_starts_over(folder, settings):
     run = opened(folder, settings, resume=False)
     assert (run.state["phase"], run.state["step"], run.state["task"]) == (0, 0, None)
@@ -110,11 +125,17 @@ def test_a_finished_run_keeps_all_metrics_and_no_weights(folder):
     assert taken(run) == KEPT
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half of a checkpoint", b"no checkpoint at all"], ids=str)
+@pytest.mark.parametrize(
+    "damage", [b"", b"PK\x03\x04 half of a checkpoint", b"no checkpoint at all"], ids=str
+)
 def test_the_last_good_checkpoint_is_found_when_the_newest_is_broken(folder, damage):
-    opened(folder).checkpoint(phase=1, step=4, best=None, task={"w": torch.zeros(2)}, optimizer=None)
+    opened(folder).checkpoint(
+        phase=1, step=4, best=None, task={"w": torch.zeros(2)}, optimizer=None
+    )
     (folder / "resume.pt").write_bytes(damage)
-    with pytest.warns(UserWarning, match=r"resume\.pt is damaged; the checkpoint before it is taken"):
+    with pytest.warns(
+        UserWarning, match=r"resume\.pt is damaged; the checkpoint before it is taken"
+    ):
         assert opened(folder).state["step"] == 3
     (folder / "resume.pt").unlink()  # killed between two renames
     assert opened(folder).state["step"] == 3
@@ -122,12 +143,15 @@ def test_the_last_good_checkpoint_is_found_when_the_newest_is_broken(folder, dam
 
 def test_broken_checkpoints_alone_are_refused(folder):
     (folder / "resume.pt").write_bytes(b"")
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="cannot be resumed: .*pass resume=False"):
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(ValueError, match="cannot be resumed: .*pass resume=False"),
+    ):
         opened(folder)
 
 
 def test_a_second_run_in_the_folder_is_refused_while_the_first_lasts(folder):
-    with Run(folder, SETTINGS, resume=True, world=World(0, 1, torch.device("cpu"))):
+    with RunDir(folder, SETTINGS, resume=True, world=Processes(0, 1, torch.device("cpu"))):
         with pytest.raises(BlockingIOError, match="another process trains in .*run"):
             opened(folder)
     opened(folder)
@@ -152,8 +176,8 @@ def test_folders_of_the_user_stay(folder):
 
 
 def test_a_worker_that_is_no_fork_starts_too(folder):
-    with Run(folder, SETTINGS, resume=True, world=World(0, 1, torch.device("cpu"))) as run:
-        worker = multiprocessing.get_context("spawn").Process(target=run.become_worker, args=(0,))
+    with RunDir(folder, SETTINGS, resume=True, world=Processes(0, 1, torch.device("cpu"))) as run:
+        worker = multiprocessing.get_context("spawn").Process(target=run.init_worker, args=(0,))
         worker.start()
         worker.join()
         assert worker.exitcode == 0
@@ -165,8 +189,8 @@ def test_a_worker_that_is_no_fork_starts_too(folder):
 def test_a_fork_that_outlives_its_trainer_does_not_keep_the_folder_locked(folder):
     context = multiprocessing.get_context("fork")
     ready, done = context.Event(), context.Event()
-    with Run(folder, SETTINGS, resume=True, world=World(0, 1, torch.device("cpu"))) as run:
-        worker = context.Process(target=lambda: (run.become_worker(0), ready.set(), done.wait(60)))
+    with RunDir(folder, SETTINGS, resume=True, world=Processes(0, 1, torch.device("cpu"))) as run:
+        worker = context.Process(target=lambda: (run.init_worker(0), ready.set(), done.wait(60)))
         worker.start()
         assert ready.wait(60)
         run._lock.close()  # as when the trainer is killed

@@ -14,7 +14,10 @@ from stp.models.saved.weights import check_shapes, read
 if TYPE_CHECKING:
     import pandas as pd
 
-HOPTIMUS: dict[str, Any] = {"mean": (0.707223, 0.578729, 0.703617), "std": (0.211883, 0.230117, 0.177517)}
+HOPTIMUS: dict[str, Any] = {
+    "mean": (0.707223, 0.578729, 0.703617),
+    "std": (0.211883, 0.230117, 0.177517),
+}
 HALF: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 SWIGLU = {"mlp_layer": "SwiGLUPacked", "act_layer": "silu"}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -38,11 +41,20 @@ class Backbone:
     note: str = ""
 
 
-UNI2_H = {"patch_size": 14, "embed_dim": 1536, "depth": 24, "num_heads": 24, "mlp_ratio": 16 / 3, "reg_tokens": 8}
+UNI2_H = {
+    "patch_size": 14,
+    "embed_dim": 1536,
+    "depth": 24,
+    "num_heads": 24,
+    "mlp_ratio": 16 / 3,
+    "reg_tokens": 8,
+}
 VIRCHOW2 = {"init_values": 1e-5, "mlp_ratio": 5.3375, "reg_tokens": 4, **SWIGLU}
 GIGAPATH = {"patch_size": 16, "init_values": 1e-5}
 BACKBONES = {
-    "UNI": Backbone("MahmoodLab/UNI", 1024, "CC-BY-NC-ND-4.0", True, "vit_large_patch16_224", scale="20x"),
+    "UNI": Backbone(
+        "MahmoodLab/UNI", 1024, "CC-BY-NC-ND-4.0", True, "vit_large_patch16_224", scale="20x"
+    ),
     "UNI2-h": Backbone(
         "MahmoodLab/UNI2-h",
         1536,
@@ -62,10 +74,20 @@ BACKBONES = {
         note="trained at 0.25 to 2 um per pixel; its makers add the mean of the patch tokens to these features",
     ),
     "H-optimus-0": Backbone(
-        "bioptimus/H-optimus-0", 1536, "Apache-2.0", True, "vit_giant_patch14_reg4_dinov2", **HOPTIMUS
+        "bioptimus/H-optimus-0",
+        1536,
+        "Apache-2.0",
+        True,
+        "vit_giant_patch14_reg4_dinov2",
+        **HOPTIMUS,
     ),
     "H-optimus-1": Backbone(
-        "bioptimus/H-optimus-1", 1536, "CC-BY-NC-ND-4.0", True, "vit_giant_patch14_reg4_dinov2", **HOPTIMUS
+        "bioptimus/H-optimus-1",
+        1536,
+        "CC-BY-NC-ND-4.0",
+        True,
+        "vit_giant_patch14_reg4_dinov2",
+        **HOPTIMUS,
     ),
     "GigaPath": Backbone(
         "prov-gigapath/prov-gigapath",
@@ -113,7 +135,18 @@ def backbones() -> "pd.DataFrame":
     """
     import pandas as pd
 
-    shown = ("hub_id", "width", "image_size", "um_per_px", "scale", "mean", "std", "license", "gated", "note")
+    shown = (
+        "hub_id",
+        "width",
+        "image_size",
+        "um_per_px",
+        "scale",
+        "mean",
+        "std",
+        "license",
+        "gated",
+        "note",
+    )
     rows = {name: {key: getattr(one, key) for key in shown} for name, one in BACKBONES.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -157,10 +190,18 @@ def load_backbone(name: str, *, path: str | Path | None = None) -> ImageEncoder:
     one = BACKBONES[name]
     instead = f"download {' or '.join(WEIGHTS)} of {HUB}/{one.hub_id} ({one.license}) and give it as path="
     file = Path(path) if path is not None else fetch(one.hub_id, WEIGHTS, instead=instead)
-    scale: dict[str, Any] = {"image_size": one.image_size, "um_per_px": one.um_per_px, "mean": one.mean, "std": one.std}
+    scale: dict[str, Any] = {
+        "image_size": one.image_size,
+        "um_per_px": one.um_per_px,
+        "mean": one.mean,
+        "std": one.std,
+    }
     weights = _renamed(read(file))
     encoder = ImageEncoder(ImageEncoderConfig(one.architecture, one.arguments, **scale))
-    ours, theirs = ({key: tuple(x.shape) for key, x in of.items()} for of in (encoder.backbone.state_dict(), weights))
+    ours, theirs = (
+        {key: tuple(x.shape) for key, x in of.items()}
+        for of in (encoder.backbone.state_dict(), weights)
+    )
     check_shapes(theirs, ours, file, name)
     encoder.backbone.load_state_dict(weights)
     encoder.name = name
@@ -192,6 +233,8 @@ def _renamed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         renamed[name] = tensor
     renamed.pop("embeddings.mask_token", None)
     for name in [name for name in renamed if ".attention.attention.query." in name]:
-        parts = [renamed.pop(name.replace(".query.", f".{part}.")) for part in ("query", "key", "value")]
+        parts = [
+            renamed.pop(name.replace(".query.", f".{part}.")) for part in ("query", "key", "value")
+        ]
         renamed[name.replace("attention.attention.query", "attn.qkv")] = torch.cat(parts)
     return renamed

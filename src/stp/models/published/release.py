@@ -28,7 +28,9 @@ CARD = ModelCard(
 )
 
 
-def load_reference(checkpoint: str | Path, assets: str | Path, *, channel_order: str = "bgr") -> Stamp:
+def load_reference(
+    checkpoint: str | Path, assets: str | Path, *, channel_order: str = "bgr"
+) -> Stamp:
     """Make a Stamp of the authors' released weights.
 
     `save_pretrained` it once: from then on it is a model as any, whose config records what these weights need: pooling
@@ -58,20 +60,28 @@ def load_reference(checkpoint: str | Path, assets: str | Path, *, channel_order:
 
     Examples
     --------
-    >>> stp.models.load_reference("nowhere/pytorch_model.bin", "assets")  # with the files of the release
+    >>> stp.models.load_reference(
+    ...     "nowhere/pytorch_model.bin", "assets"
+    ... )  # with the files of the release
     Traceback (most recent call last):
     FileNotFoundError: ...
     """
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():
-        raise FileNotFoundError(f"no weights at {checkpoint}; give the pytorch_model.bin of the release")
+        raise FileNotFoundError(
+            f"no weights at {checkpoint}; give the pytorch_model.bin of the release"
+        )
     image = ImageEncoderConfig(channel_order=channel_order)
     vocabulary = read_assets(assets)
     weights = {name: x for name, x in read(checkpoint).items() if not name.startswith(UNUSED)}
     config = StampConfig(GeneEncoderConfig(pooling="reference", tie_heads=False), image)
     with torch.device("meta"):  # no memory yet
-        places = {released_name(name): x for name, x in Stamp(config, vocabulary).state_dict().items()}
-    weights = {name: torch.zeros(x.shape) for name, x in places.items() if name.startswith(STAGE_ONE)} | weights
+        places = {
+            released_name(name): x for name, x in Stamp(config, vocabulary).state_dict().items()
+        }
+    weights = {
+        name: torch.zeros(x.shape) for name, x in places.items() if name.startswith(STAGE_ONE)
+    } | weights
     found, expected = ({name: tuple(x.shape) for name, x in of.items()} for of in (weights, places))
     check_shapes(found, expected, checkpoint, "the released architecture")
     stamp = Stamp(config, vocabulary)
@@ -82,4 +92,7 @@ def load_reference(checkpoint: str | Path, assets: str | Path, *, channel_order:
 
 def released_name(name: str) -> str:
     """Return what the release calls a tensor of Stamp."""
-    return next((theirs + name[len(ours) :] for ours, theirs in NAMES.items() if name.startswith(ours)), name)
+    return next(
+        (theirs + name[len(ours) :] for ours, theirs in NAMES.items() if name.startswith(ours)),
+        name,
+    )

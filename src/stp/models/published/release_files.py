@@ -29,10 +29,14 @@ def read_assets(folder: str | Path) -> Vocabulary:
     """
     folder = Path(folder)
     if missing := [name for name in (GENES, MEANS, SYMBOLS) if not (folder / name).is_file()]:
-        raise FileNotFoundError(f"{folder} has no {', '.join(missing)}; download them beside the released weights")
+        raise FileNotFoundError(
+            f"{folder} has no {', '.join(missing)}; download them beside the released weights"
+        )
     genes, means = _genes(folder / GENES), _means(folder / MEANS)
     if means.shape != (len(genes),):
-        raise ValueError(f"{folder / MEANS} has means of shape {means.shape} for the {len(genes)} genes of {GENES}")
+        raise ValueError(
+            f"{folder / MEANS} has means of shape {means.shape} for the {len(genes)} genes of {GENES}"
+        )
     known, symbols, aliases = set(genes), dict.fromkeys(genes, ""), {}
     for symbol, gene in read_symbols(folder / SYMBOLS).items():
         if gene in known and not symbols[gene]:
@@ -41,7 +45,14 @@ def read_assets(folder: str | Path) -> Vocabulary:
             aliases[symbol] = (gene,)
     names = np.array(list(symbols.values()), object)
     corpus = ("the authors' release",)
-    return Vocabulary(np.array(genes, object), names, means=means, aliases=aliases, round_means=True, corpus=corpus)
+    return Vocabulary(
+        np.array(genes, object),
+        names,
+        means=means,
+        aliases=aliases,
+        round_means=True,
+        corpus=corpus,
+    )
 
 
 def read_symbols(path: Path) -> dict[str, str]:
@@ -63,8 +74,12 @@ def read_symbols(path: Path) -> dict[str, str]:
         with path.open("rb") as file:
             symbols = _OnlyPlain(file).load()
     except Exception as error:
-        raise ValueError(f"{path} holds more than a dict of str; nothing in it was run ({error})") from error
-    if not isinstance(symbols, dict) or not all(isinstance(text, str) for pair in symbols.items() for text in pair):
+        raise ValueError(
+            f"{path} holds more than a dict of str; nothing in it was run ({error})"
+        ) from error
+    if not isinstance(symbols, dict) or not all(
+        isinstance(text, str) for pair in symbols.items() for text in pair
+    ):
         raise ValueError(f"{path} holds no dict of str, symbol to Ensembl id")
     return symbols
 

@@ -70,8 +70,12 @@ class ModelCard:
         """Return the card as the page that hubs show."""
         trained_on = [*self.trained_on] or ["Not stated."]
         if self.untrained_genes:
-            genes = ", ".join(self.untrained_genes[:10]) + (", ..." if len(self.untrained_genes) > 10 else "")
-            trained_on.append(f"{len(self.untrained_genes)} genes were added and not trained: {genes}")
+            genes = ", ".join(self.untrained_genes[:10]) + (
+                ", ..." if len(self.untrained_genes) > 10 else ""
+            )
+            trained_on.append(
+                f"{len(self.untrained_genes)} genes were added and not trained: {genes}"
+            )
         scores = [f"{name}: {value:.4g}" for name, value in self.metrics.items()] or ["Not stated."]
         return PAGE.format(
             license=json.dumps(self.license),

@@ -26,7 +26,9 @@ def digest(kind: str, config: Any, vocabulary: str | None, weights: dict[str, to
     about = {"class": kind, "config": stated(config), "vocabulary": vocabulary}
     found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     with ThreadPoolExecutor() as threads:
-        for name, part in sorted(zip(weights, threads.map(_digest_of, weights.values()), strict=True)):
+        for name, part in sorted(
+            zip(weights, threads.map(_digest_of, weights.values()), strict=True)
+        ):
             found.update(f"\n{name} {part}".encode())
     return found.hexdigest()
 
@@ -36,7 +38,11 @@ def stated(config: Any) -> dict[str, Any]:
     plain = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        default = (
+            field.default
+            if field.default_factory is dataclasses.MISSING
+            else field.default_factory()
+        )
         if value != default:
             plain[field.name] = stated(value) if dataclasses.is_dataclass(value) else value
     return plain
@@ -45,5 +51,7 @@ def stated(config: Any) -> dict[str, Any]:
 def _digest_of(tensor: torch.Tensor) -> str:
     values = tensor.detach().cpu().float().contiguous()
     found = hashlib.sha256(json.dumps(list(values.shape)).encode())
-    found.update(values.view(-1).view(torch.uint8).numpy().data if values.ndim else values.numpy().tobytes())
+    found.update(
+        values.view(-1).view(torch.uint8).numpy().data if values.ndim else values.numpy().tobytes()
+    )
     return found.hexdigest()

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from stp._atomic import replace
+from stp._atomic import write_atomically
 from stp._config import check_sizes, from_dict
 from stp.genes.vocabulary import Vocabulary
 from stp.models.saved.card import ModelCard
@@ -17,7 +17,12 @@ from stp.models.saved.digest import digest
 from stp.models.saved.hub import HUB, check_commit, fetch
 from stp.models.saved.weights import check_shapes, metadata, read, shapes
 
-WEIGHTS, CONFIG, VOCABULARY, CARD = "model.safetensors", "config.json", "vocabulary.parquet", "README.md"
+WEIGHTS, CONFIG, VOCABULARY, CARD = (
+    "model.safetensors",
+    "config.json",
+    "vocabulary.parquet",
+    "README.md",
+)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MOST_CONFIG = 2**22  # bytes
 
@@ -46,7 +51,12 @@ class Pretrained(nn.Module):
         return self._digest_with(self.state_dict())
 
     def _digest_with(self, weights: dict[str, torch.Tensor]) -> str:
-        return digest(type(self).__name__, self.config, self.vocabulary.digest if self.reads_genes else None, weights)
+        return digest(
+            type(self).__name__,
+            self.config,
+            self.vocabulary.digest if self.reads_genes else None,
+            weights,
+        )
 
     def save_pretrained(self, path: str | Path, *, precision: str = "fp32") -> None:
         """Write weights, config, card and, for models that read genes, the vocabulary into the folder `path`.
@@ -75,11 +85,18 @@ class Pretrained(nn.Module):
             "config": dataclasses.asdict(self.config),
             "card": dataclasses.asdict(self.card),
         }
-        replace(path / CONFIG, lambda file: file.write_text(json.dumps(description, indent=2)))
-        replace(path / CARD, lambda file: file.write_text(self.card.page(kind, self.name or path.name, found)))
+        write_atomically(
+            path / CONFIG, lambda file: file.write_text(json.dumps(description, indent=2))
+        )
+        write_atomically(
+            path / CARD,
+            lambda file: file.write_text(self.card.page(kind, self.name or path.name, found)),
+        )
         if self.reads_genes:
-            replace(path / VOCABULARY, self.vocabulary.save)
-        replace(path / WEIGHTS, lambda file: save_file(tensors, file, {"format": "pt", "digest": found}))
+            write_atomically(path / VOCABULARY, self.vocabulary.save)
+        write_atomically(
+            path / WEIGHTS, lambda file: save_file(tensors, file, {"format": "pt", "digest": found})
+        )
 
     def _rounded(self, precision: str) -> dict[str, torch.Tensor]:
         if precision not in PRECISIONS:
@@ -87,7 +104,11 @@ class Pretrained(nn.Module):
         tensors = {name: x.detach().cpu().contiguous() for name, x in self.state_dict().items()}
         kind = PRECISIONS[precision]
         rounded = {name: x.to(kind) if x.is_floating_point() else x for name, x in tensors.items()}
-        if over := [name for name, x in tensors.items() if x.isfinite().all() and not rounded[name].isfinite().all()]:
+        if over := [
+            name
+            for name, x in tensors.items()
+            if x.isfinite().all() and not rounded[name].isfinite().all()
+        ]:
             raise ValueError(f"{over} hold weights beyond {precision}; save in 'bf16' or 'fp32'")
         return rounded
 
@@ -133,7 +154,10 @@ class Pretrained(nn.Module):
         if revision is not None:
             check_commit(revision)
             instead = f"download {', '.join(cls._files())} of {HUB}/{path} and give their folder"
-            files = [fetch(str(path), [name], revision=revision, instead=instead) for name in cls._files()]
+            files = [
+                fetch(str(path), [name], revision=revision, instead=instead)
+                for name in cls._files()
+            ]
             return files[0].parent, f"{path}@{revision[:12]}"
         path = Path(path)
         for name in cls._files():
@@ -149,14 +173,19 @@ class Pretrained(nn.Module):
         """Build the module that the config describes, once it is seen to fit the weights."""
         description = _read_description(path / CONFIG)
         if description["class"] != cls.__name__:
-            raise ValueError(f"{path} holds a {description['class']}; load it with that class, not {cls.__name__}")
+            raise ValueError(
+                f"{path} holds a {description['class']}; load it with that class, not {cls.__name__}"
+            )
         vocabulary = [Vocabulary.load(path / VOCABULARY)] if cls.reads_genes else []
         try:
             check_sizes(description["config"])
             config = from_dict(cls.config_class, description["config"])
             card = from_dict(ModelCard, description.get("card", {}))
             with torch.device("meta"):  # no memory yet
-                expected = {name: tuple(x.shape) for name, x in cls(config, *vocabulary).state_dict().items()}
+                expected = {
+                    name: tuple(x.shape)
+                    for name, x in cls(config, *vocabulary).state_dict().items()
+                }
         except Exception as error:
             raise ValueError(f"{path / CONFIG} describes no {cls.__name__}: {error}") from error
         check_shapes(shapes(path / WEIGHTS), expected, path / WEIGHTS, "the config.json beside it")
@@ -172,7 +201,9 @@ def _read_description(file: Path) -> dict[str, Any]:
         description = json.loads(file.read_text())
         return {"class": description["class"], **description, "config": description["config"]}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{file} describes no model ({error!r}); save_pretrained writes one that does") from error
+        raise ValueError(
+            f"{file} describes no model ({error!r}); save_pretrained writes one that does"
+        ) from error
 
 
 def save_with_scores(model: Pretrained, path: Path, scores: dict[str, float]) -> None:

@@ -25,7 +25,9 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
     if size > min(MOST_HEADER, path.stat().st_size):
-        raise ValueError(f"{path} is truncated or damaged (its header claims {size} bytes); {AGAIN}")
+        raise ValueError(
+            f"{path} is truncated or damaged (its header claims {size} bytes); {AGAIN}"
+        )
     try:
         with safe_open(path, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}
@@ -34,7 +36,9 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); {AGAIN}") from error
     if strange := [f"{name} is {kind}" for name, kind in kinds.items() if kind not in KINDS]:
-        raise ValueError(f"{path} holds no weights: {listed(strange)}; weights are {', '.join(KINDS)}")
+        raise ValueError(
+            f"{path} holds no weights: {listed(strange)}; weights are {', '.join(KINDS)}"
+        )
     return found
 
 
@@ -63,16 +67,28 @@ def read(path: Path) -> dict[str, torch.Tensor]:
 def _unpickled(path: Path) -> Any:
     """Load what `torch.save` wrote, where it is made of tensors and plain containers alone."""
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no file of torch.save (since PyTorch 1.6, a zip); nothing in it was run")
+        raise ValueError(
+            f"{path} is no file of torch.save (since PyTorch 1.6, a zip); nothing in it was run"
+        )
     with zipfile.ZipFile(path) as archive:
-        if packed := [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]:
-            raise ValueError(f"{path} has compressed parts, {listed(packed)}, which torch.save never writes")
+        if packed := [
+            entry.filename
+            for entry in archive.infolist()
+            if entry.compress_type != zipfile.ZIP_STORED
+        ]:
+            raise ValueError(
+                f"{path} has compressed parts, {listed(packed)}, which torch.save never writes"
+            )
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         # torch's message is a page that ends by telling how to run the file all the same.
-        said = str(error).split("WeightsUnpickler error: ")[-1].split(" was not")[0].partition("\n")[0]
-        raise ValueError(f"{path} is damaged or holds more than tensors; nothing in it was run ({said})") from error
+        said = (
+            str(error).split("WeightsUnpickler error: ")[-1].split(" was not")[0].partition("\n")[0]
+        )
+        raise ValueError(
+            f"{path} is damaged or holds more than tensors; nothing in it was run ({said})"
+        ) from error
 
 
 def tensors_of(state: Any, path: Path) -> dict[str, torch.Tensor]:
@@ -81,7 +97,9 @@ def tensors_of(state: Any, path: Path) -> dict[str, torch.Tensor]:
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"{path} holds {type(state).__name__}, not named tensors")
-    if strange := [repr(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]:
+    if strange := [
+        repr(name) for name, value in state.items() if not isinstance(value, torch.Tensor)
+    ]:
         raise ValueError(f"{path} holds more than tensors: {listed(strange)}")
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 

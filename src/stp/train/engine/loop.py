@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from stp._log import logger
-from stp.data.samplers import Picks, share
+from stp.data.samplers import SpotIndex, share
 from stp.models.device import autocast
 from stp.train.config import LoopConfig
-from stp.train.engine.batch_plan import Plan
-from stp.train.engine.processes import World
-from stp.train.engine.run_dir import Run
+from stp.train.engine.batch_plan import BatchPlan
+from stp.train.engine.processes import Processes
+from stp.train.engine.run_dir import RunDir
 from stp.train.engine.signals import stop_requests
 
 Batch = dict[str, torch.Tensor]
@@ -31,9 +31,9 @@ def fit(
     task: nn.Module,
     dataset: Dataset,
     sampler: Any,
-    plan: Plan,
+    plan: BatchPlan,
     config: LoopConfig,
-    run: Run,
+    run: RunDir,
     *,
     phase: int = 0,
     validate: Callable[[], dict[str, float]] | None = None,
@@ -66,10 +66,14 @@ def fit(
     optimizer = make_optimizer(task, config)
     steps_in = [len(sampler.batches(epoch)) // plan.accumulate for epoch in range(plan.epochs)]
     if not all(steps_in):
-        raise ValueError("an epoch has no full batch: too few spots, or none with enough neighbors; add stores")
+        raise ValueError(
+            "an epoch has no full batch: too few spots, or none with enough neighbors; add stores"
+        )
     step, best, waited = _restore(task, optimizer, run, phase)
-    hidden = None if world.leads else True  # None: shown on a terminal
-    bar = tqdm(total=sum(steps_in), initial=step, desc=type(task).__name__, unit="step", disable=hidden)
+    hidden = None if world.is_main else True  # None: shown on a terminal
+    bar = tqdm(
+        total=sum(steps_in), initial=step, desc=type(task).__name__, unit="step", disable=hidden
+    )
     feed = read_batches(dataset, sampler, steps_in, step, plan.accumulate, config, run)
     untouched = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     with bar, closing(feed), stop_requests() as asked, untouched:
@@ -83,7 +87,9 @@ def fit(
                 try:
                     losses = training_step(task, optimizer, batches, config, world)
                 except FloatingPointError as error:
-                    raise FloatingPointError(f"{error}; the batch is of {_names(dataset, picks)}") from error
+                    raise FloatingPointError(
+                        f"{error}; the batch is of {_names(dataset, picks)}"
+                    ) from error
                 step, seen = step + 1, seen + sum(len(one.spots) for one in picks) * world.size
                 bar.update()
                 bar.set_postfix(loss=f"{losses['loss']:.3f}")
@@ -91,7 +97,13 @@ def fit(
                 if step % config.log_every == 0 or last:
                     speed = seen / (time.perf_counter() - started)
                     where = {"phase": phase, "epoch": epoch, "step": step}
-                    run.log(**where, split="train", **losses, learning_rate=rate, spots_per_second=round(speed, 1))
+                    run.log(
+                        **where,
+                        split="train",
+                        **losses,
+                        learning_rate=rate,
+                        spots_per_second=round(speed, 1),
+                    )
                 stopping = world.any(bool(asked))
                 if (step % config.checkpoint_every == 0 or stopping) and not last:
                     _checkpoint(task, optimizer, run, phase, step, best, waited)
@@ -100,14 +112,18 @@ def fit(
             scores = _validate(task, run, {"phase": phase, "epoch": epoch, "step": step}, validate)
             better = bool(scores) and (best is None or scores["score"] > best)
             best, waited = (scores["score"], 0) if better else (best, waited + 1)
-            if better and world.leads:
+            if better and world.is_main:
                 keep(scores)
-            if bar.disable and world.leads:
-                logger.info(_told(f"{type(task).__name__}: epoch {epoch + 1} of {plan.epochs}", losses, scores))
+            if bar.disable and world.is_main:
+                logger.info(
+                    _told(
+                        f"{type(task).__name__}: epoch {epoch + 1} of {plan.epochs}", losses, scores
+                    )
+                )
             _checkpoint(task, optimizer, run, phase, step, best, waited)
             if world.any(bool(asked)):
                 raise SystemExit(0)
-    if validate is None and world.leads:
+    if validate is None and world.is_main:
         keep({})
     run.checkpoint(phase=phase + 1, step=0, best=None, task=task.state_dict(), optimizer=None)
 
@@ -133,7 +149,11 @@ def learning_rate(step: int, total: int, config: LoopConfig) -> float:
 
 
 def training_step(
-    task: Any, optimizer: torch.optim.Optimizer, batches: list[Batch], config: LoopConfig, world: World
+    task: Any,
+    optimizer: torch.optim.Optimizer,
+    batches: list[Batch],
+    config: LoopConfig,
+    world: Processes,
 ) -> dict[str, float]:
     """Take one optimizer step over some batches; every loss is a mean over all items of all processes.
 
@@ -149,7 +169,9 @@ def training_step(
     optimizer.zero_grad(set_to_none=True)
     for batch, count in zip(batches, counts, strict=True):
         with autocast(world.device, config.precision):
-            losses = task({name: tensor.to(world.device, non_blocking=True) for name, tensor in batch.items()})
+            losses = task(
+                {name: tensor.to(world.device, non_blocking=True) for name, tensor in batch.items()}
+            )
         share = {name: count[name] / totals[name] for name in totals}
         loss = sum(losses[name] * share[name] for name in totals)
         loss.backward()
@@ -165,7 +187,9 @@ def training_step(
     return sums
 
 
-def _restore(task: nn.Module, optimizer: torch.optim.Optimizer, run: Run, phase: int) -> tuple[int, float | None, int]:
+def _restore(
+    task: nn.Module, optimizer: torch.optim.Optimizer, run: RunDir, phase: int
+) -> tuple[int, float | None, int]:
     state = run.state
     if state["task"] is not None:
         task.load_state_dict(state["task"])
@@ -185,18 +209,26 @@ def _unfinished(steps_in: list[int], step: int) -> Iterator[tuple[int, int]]:
 
 
 def read_batches(
-    dataset: Dataset, sampler: Any, steps_in: list[int], step: int, accumulate: int, config: LoopConfig, run: Run
-) -> Generator[tuple[list[Picks], list[Batch]], None, None]:
+    dataset: Dataset,
+    sampler: Any,
+    steps_in: list[int],
+    step: int,
+    accumulate: int,
+    config: LoopConfig,
+    run: RunDir,
+) -> Generator[tuple[list[SpotIndex], list[Batch]], None, None]:
     """Yield what this process reads for each step that is left, and the batches that were read.
 
     Workers start once, and read ahead across the end of an epoch.
     """
-    asked: deque[Picks] = deque()
+    asked: deque[SpotIndex] = deque()
 
-    def ask() -> Iterator[Picks]:
+    def ask() -> Iterator[SpotIndex]:
         for epoch, first in _unfinished(steps_in, step):
             for spots in sampler.batches(epoch)[first * accumulate : steps_in[epoch] * accumulate]:
-                asked.append(Picks(epoch, share(spots, sampler.unit, run.world.rank, run.world.size)))
+                asked.append(
+                    SpotIndex(epoch, share(spots, sampler.unit, run.world.rank, run.world.size))
+                )
                 yield asked[-1]
 
     how = {"pin_memory": torch.cuda.is_available(), **_workers(config.n_workers, run)}
@@ -205,15 +237,19 @@ def read_batches(
         yield [asked.popleft() for _ in batches], batches
 
 
-def _workers(n_workers: int, run: Run) -> dict[str, Any]:
+def _workers(n_workers: int, run: RunDir) -> dict[str, Any]:
     """Say how workers start: on Linux as forks, which have imported all, elsewhere as the platform likes it."""
     if not n_workers:
         return {}
     context = "fork" if sys.platform == "linux" else None
-    return {"num_workers": n_workers, "multiprocessing_context": context, "worker_init_fn": run.become_worker}
+    return {
+        "num_workers": n_workers,
+        "multiprocessing_context": context,
+        "worker_init_fn": run.init_worker,
+    }
 
 
-def _names(dataset: Any, picks: list[Picks]) -> str:
+def _names(dataset: Any, picks: list[SpotIndex]) -> str:
     """Name the stores that some batches were read from."""
     stores = np.unique(np.concatenate([one.spots[:, 0] for one in picks]))
     return ", ".join(str(dataset.stores[store].path) for store in stores)
@@ -231,7 +267,9 @@ def _set_rate(optimizer: torch.optim.Optimizer, step: int, total: int, config: L
     return rate
 
 
-def _validate(task: nn.Module, run: Run, where: dict[str, int], validate: Callable | None) -> dict[str, float]:
+def _validate(
+    task: nn.Module, run: RunDir, where: dict[str, int], validate: Callable | None
+) -> dict[str, float]:
     """Return the scores after an epoch, and log them; none where nothing is validated with."""
     if validate is None:
         return {}
@@ -248,6 +286,8 @@ def _told(epoch: str, losses: dict[str, float], scores: dict[str, float]) -> str
     return f"{epoch}, loss {losses['loss']:.3f}" + (f"; validation: {told}" if told else "")
 
 
-def _checkpoint(task, optimizer, run: Run, phase: int, step: int, best: float | None, waited: int) -> None:
+def _checkpoint(
+    task, optimizer, run: RunDir, phase: int, step: int, best: float | None, waited: int
+) -> None:
     weights = {"task": task.state_dict(), "optimizer": optimizer.state_dict()}
     run.checkpoint(phase=phase, step=step, best=best, waited=waited, **weights)

@@ -13,7 +13,7 @@ from stp.models.device import choose_device
 
 
 @dataclass(frozen=True)
-class World:
+class Processes:
     """A process among those that train one model.
 
     Parameters
@@ -29,7 +29,7 @@ class World:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
@@ -52,7 +52,9 @@ class World:
             return
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
-        for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for gradient, summed in zip(
+            gradients, flat.split([g.numel() for g in gradients]), strict=True
+        ):
             gradient.copy_(summed.view_as(gradient))
 
     def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -88,14 +90,14 @@ class _Gather(torch.autograd.Function):
 
 
 @contextmanager
-def join(device: str | torch.device | None = None) -> Iterator[World]:
+def distributed(device: str | torch.device | None = None) -> Iterator[Processes]:
     """Join the processes that torchrun started, for as long as the context lasts; without torchrun, be alone.
 
     A process group that is there already is used, and left as it is.
     """
     n_ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if n_ranks == 1 and not dist.is_initialized():
-        yield World(0, 1, choose_device(device))
+        yield Processes(0, 1, choose_device(device))
         return
     chosen = choose_device(device)
     if chosen.type == "cuda" and chosen.index is None:
@@ -103,11 +105,13 @@ def join(device: str | torch.device | None = None) -> Iterator[World]:
     ours = not dist.is_initialized()
     if ours:
         # Processes wait for each other while large stores are ranked.
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(hours=4))
+        dist.init_process_group(
+            "nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(hours=4)
+        )
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), chosen)
+        yield Processes(dist.get_rank(), dist.get_world_size(), chosen)
     finally:
         if ours:
             dist.destroy_process_group()

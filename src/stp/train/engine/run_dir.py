@@ -10,10 +10,10 @@ from typing import Any, Self
 
 import torch
 
-from stp._atomic import replace
+from stp._atomic import write_atomically
 from stp.train.config import LoopConfig
-from stp.train.engine.processes import World
-from stp.train.engine.signals import leave_stop_requests_to_the_trainer
+from stp.train.engine.processes import Processes
+from stp.train.engine.signals import ignore_stop_signals
 
 SETTINGS, METRICS, STATE, PREVIOUS, LOCK = (
     "training.json",
@@ -26,7 +26,7 @@ SCRATCH = ".stp_scratch"  # a name that no folder of a user's has: what is in it
 NEW = {"phase": 0, "step": 0, "best": None, "task": None, "optimizer": None}
 
 
-class Run:
+class RunDir:
     """Open a run directory, new or to be resumed; a context, which no other process enters meanwhile.
 
     Parameters
@@ -48,13 +48,15 @@ class Run:
         Another process trains in this folder.
     """
 
-    def __init__(self, path: str | Path, settings: dict[str, Any], *, resume: bool, world: World) -> None:
+    def __init__(
+        self, path: str | Path, settings: dict[str, Any], *, resume: bool, world: Processes
+    ) -> None:
         self.path, self.world = Path(path), world
         self._settings, self._resume = json.loads(json.dumps(settings)), resume
         self._lock = None
 
     def __enter__(self) -> Self:
-        if self.world.leads:
+        if self.world.is_main:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.path / LOCK)
         try:
@@ -69,12 +71,12 @@ class Run:
             shutil.rmtree(self.scratch, ignore_errors=True)
             self._lock.close()
 
-    def become_worker(self, worker: int) -> None:
+    def init_worker(self, worker: int) -> None:
         """Leave stop requests and the lock to the trainer; called in a process that reads for it.
 
         A fork that outlives a killed trainer for a moment would else keep the folder locked.
         """
-        leave_stop_requests_to_the_trainer()
+        ignore_stop_signals()
         if self._lock is not None:
             self._lock.close()
 
@@ -86,18 +88,18 @@ class Run:
         """A folder for files of all processes, gone when the run is left."""
         return self.path / SCRATCH
 
-    def once(self, prepare: Callable[[], None]) -> None:
+    def on_main_process(self, prepare: Callable[[], None]) -> None:
         """Prepare something that all processes use, while they wait."""
-        if self.world.leads:
+        if self.world.is_main:
             prepare()
         self.world.wait()
 
     def _open(self) -> None:
-        self.once(self._prepare)
+        self.on_main_process(self._prepare)
         self.state = self._load()
         self.world.wait()
-        if self.world.leads:
-            self._forget_after(self.state["phase"], self.state["step"])
+        if self.world.is_main:
+            self._truncate_metrics(self.state["phase"], self.state["step"])
 
     def _prepare(self) -> None:
         if self._resume and any((self.path / name).exists() for name in (STATE, PREVIOUS)):
@@ -106,11 +108,15 @@ class Run:
             for name in (STATE, PREVIOUS, METRICS):
                 (self.path / name).unlink(missing_ok=True)
         for name in (STATE, METRICS, SETTINGS):
-            for unfinished in self.path.glob(f".{name}.*"):  # of a process that was killed while it wrote
+            for unfinished in self.path.glob(
+                f".{name}.*"
+            ):  # of a process that was killed while it wrote
                 unfinished.unlink()
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir()
-        replace(self.path / SETTINGS, lambda file: file.write_text(json.dumps(self._settings, indent=2)))
+        write_atomically(
+            self.path / SETTINGS, lambda file: file.write_text(json.dumps(self._settings, indent=2))
+        )
 
     def _check(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         different = sorted(key for key in old | new if old.get(key) != new.get(key))
@@ -129,15 +135,23 @@ class Run:
                     return torch.load(self.path / name, map_location="cpu", weights_only=True)
                 except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the one before it may be whole
                     broken.append(f"{name} ({error})")
-                    warnings.warn(f"{self.path / name} is damaged; the checkpoint before it is taken", stacklevel=3)
+                    warnings.warn(
+                        f"{self.path / name} is damaged; the checkpoint before it is taken",
+                        stacklevel=3,
+                    )
         if broken:
-            raise ValueError(f"{self.path} cannot be resumed: {'; '.join(broken)}; pass resume=False to start over")
+            raise ValueError(
+                f"{self.path} cannot be resumed: {'; '.join(broken)}; pass resume=False to start over"
+            )
         return dict(NEW)
 
-    def _forget_after(self, phase: int, step: int) -> None:
+    def _truncate_metrics(self, phase: int, step: int) -> None:
         """Drop lines of steps that will be taken again."""
         lines = [line for line in self.metrics() if (line["phase"], line["step"]) <= (phase, step)]
-        replace(self.path / METRICS, lambda file: file.write_text("".join(json.dumps(line) + "\n" for line in lines)))
+        write_atomically(
+            self.path / METRICS,
+            lambda file: file.write_text("".join(json.dumps(line) + "\n" for line in lines)),
+        )
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl; a last line that was cut off is left out."""
@@ -147,20 +161,24 @@ class Run:
 
     def log(self, **line: Any) -> None:
         """Append a line to metrics.jsonl."""
-        if self.world.leads:
+        if self.world.is_main:
             with (self.path / METRICS).open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
     def checkpoint(self, **state: Any) -> None:
         """Keep the state to resume from, and the one before it."""
         self.state = state
-        if self.world.leads:
-            replace(self.path / STATE, lambda file: torch.save(state, file), previous=self.path / PREVIOUS)
+        if self.world.is_main:
+            write_atomically(
+                self.path / STATE,
+                lambda file: torch.save(state, file),
+                previous=self.path / PREVIOUS,
+            )
 
     def finish(self, phases: int) -> None:
         """Mark all phases done; the weights users get stand beside, so the state needs none."""
         self.checkpoint(**{**NEW, "phase": phases})
-        if self.world.leads:
+        if self.world.is_main:
             (self.path / PREVIOUS).unlink(missing_ok=True)
         self.world.wait()
 
@@ -182,7 +200,7 @@ def _lock(path: Path):
     return file
 
 
-def settings(config: LoopConfig, world: World, **about: Any) -> dict[str, Any]:
+def settings(config: LoopConfig, world: Processes, **about: Any) -> dict[str, Any]:
     """Collect all that decides the result of a run; where it computes, reads sets and how often it logs does not."""
     free = ("device", "n_workers", "log_every", "checkpoint_every", "gene_sets")
     values = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}

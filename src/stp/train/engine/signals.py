@@ -37,7 +37,7 @@ def stop_requests() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def leave_stop_requests_to_the_trainer() -> None:
+def ignore_stop_signals() -> None:
     """Let a worker read on when a signal goes to all processes: the trainer ends it after the checkpoint."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
