@@ -1,0 +1,33 @@
+"""Warnings that name the user's line, and short lists of names."""
+
+import sys
+import warnings
+from types import ModuleType
+
+import pytest
+
+from stp._log import preview, warn
+
+
+def test_a_warning_names_the_line_of_the_caller() -> None:
+    with pytest.warns(UserWarning, match="look here") as caught:
+        warn("look here")
+    assert caught[0].filename == __file__
+
+
+def test_a_warning_from_deep_inside_the_package_names_the_first_line_outside() -> None:
+    inner = ModuleType("stp.inner")
+    exec("def deep(f):\n    return deeper(f)\ndef deeper(f):\n    f('deep')\n", inner.__dict__)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        inner.deep(warn)
+        line = sys._getframe().f_lineno - 1
+    assert [(one.filename, one.lineno) for one in caught] == [(__file__, line)]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [((), ""), (["a"], "a"), (("a", "b", "c"), "a, b, c"), ("abcde", "a, b, c and 2 more")],
+)
+def test_a_preview_names_the_first_and_counts_the_rest(names, expected) -> None:
+    assert preview(names) == expected
