@@ -17,7 +17,7 @@ import stp
 def no_network_and_no_weights_in_the_cache():
     """Weights come from the hub of Hugging Face or from its cache, and there is neither.
 
-    Fetch them on a machine with a network and copy the cache or the file: [](howto/cluster.md).
+    Fetch them on a machine with a network and copy the cache or the file: [](howto/gpus.md).
     """
     stp.models.load_backbone("UNI2-h")
 
