@@ -63,7 +63,7 @@ from pathlib import Path
 from stp.data.store import SpotStore
 from stp.data.ranking import rank_stores
 from stp.data.spot_file import SpotFile
-from stp.vocabulary import Vocabulary
+from stp.genes.vocabulary import Vocabulary
 store = SpotStore({str(stores[0])!r})
 file = SpotFile(Path({str(tmp_path)!r}) / "tokens", [len(store)], 8)
 file.create()
