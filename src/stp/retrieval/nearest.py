@@ -1,7 +1,7 @@
 """Retrieve the nearest references of each query exactly, and average their profiles (eq. 12)."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,11 +13,11 @@ REFERENCE_ROWS = 4096  # references that are scored at a time
 ROWS_PER_THREAD = 64
 
 
-class Neighbors(NamedTuple):
+@dataclass(frozen=True)
+class Neighbors:
     """The references of each query, nearest first."""
 
-    # (n_queries, k) int64; hides the method `index` of tuples
-    index: np.ndarray  # type: ignore[assignment]
+    index: np.ndarray  # (n_queries, k) int64
     similarity: np.ndarray  # (n_queries, k), cosines
 
 
