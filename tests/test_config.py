@@ -34,7 +34,7 @@ def test_unknown_names_in_a_config_are_refused(values):
         ({"gene": {"width": True}}, "width must be int, not True"),
         ({"gene": {"width": 64.0}}, "width must be int, not 64.0"),
         ({"gene": {"tie_heads": 1}}, "tie_heads must be bool, not 1"),
-        ({"gene": [64]}, r"GeneEncoderConfig is made of names and values, not of \[64\]"),
+        ({"gene": [64]}, r"GeneEncoderConfig must be names and values, not \[64\]"),
         ({"image": {"mean": [0.1, "x", 0.3]}}, "mean must be float, not 'x'"),
         ({"image": {"backbone_args": ["depth"]}}, r"backbone_args must be .*, not \['depth'\]"),
     ],
@@ -55,7 +55,7 @@ def test_values_of_another_type_are_refused(values, message):
         ),
         ({"image": {"um_per_px": float("nan")}}, "um_per_px = nan"),
         ({"image": {"mean": [0.0] * 70_000}}, "image.mean has 70000 values"),
-        ({"image": {"pretrained": True}}, "image.pretrained = True asks to fetch other weights"),
+        ({"image": {"pretrained": True}}, "image.pretrained = True would download weights"),
     ],
 )
 def test_absurd_sizes_are_refused(values, message):

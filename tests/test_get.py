@@ -66,6 +66,7 @@ def test_the_table_is_its_own(predicted):
 @pytest.mark.parametrize("slot", ["obsm", "uns"])
 def test_a_missing_prediction_names_the_call(predicted, slot):
     del getattr(predicted, slot)["stp_expression"]
-    message = rf"{slot}\['stp_expression'\] is missing; run stp\.tl\.predict_expression\(adata, reference\) first"
+    call = r"stp\.tl\.predict_expression\(adata, reference\)"
+    message = rf"{slot}\['stp_expression'\] is missing; run {call} first"
     with pytest.raises(KeyError, match=message):
         get.expression(predicted)

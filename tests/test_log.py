@@ -22,7 +22,7 @@ def test_a_warning_from_deep_inside_the_package_names_the_first_line_outside() -
         warnings.simplefilter("always")
         inner.deep(warn)
         line = sys._getframe().f_lineno - 1
-    assert [(one.filename, one.lineno) for one in caught] == [(__file__, line)]
+    assert [(warning.filename, warning.lineno) for warning in caught] == [(__file__, line)]
 
 
 @pytest.mark.parametrize(

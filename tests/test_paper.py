@@ -193,7 +193,7 @@ def test_what_cannot_be_scored_is_refused(labelled, model, tmp_path, names, how,
 
 def test_a_slide_in_both_sides_is_refused(labelled):
     both = slides.read([labelled / "A1.zarr", labelled / "B1.zarr"], "patient")
-    with pytest.raises(ValueError, match="slide B1 is in both sides of the split"):
+    with pytest.raises(ValueError, match="slide B1 is on both sides of the split"):
         leakage.leaks(both, both[1:])
 
 

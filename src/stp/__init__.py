@@ -1,11 +1,11 @@
-"""STAMP for AnnData and SpatialData: the lazy door to every part of the package."""
+"""STAMP for AnnData and SpatialData. Each part of the package is imported when it is first used."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stp._version import __version__
 
-_HOME = {
+_MODULES = {
     "datasets": "stp.datasets",
     "get": "stp.get",
     "images": "stp.images",
@@ -17,19 +17,20 @@ _HOME = {
     "train": "stp.train",
     "Vocabulary": "stp.genes.vocabulary",
 }
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *_MODULES]
 
 if TYPE_CHECKING:
     from stp import datasets, get, images, io, metrics, models, pl, tl, train
     from stp.genes.vocabulary import Vocabulary
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Import a public part at its first use (PEP 562)."""
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'stp' has no attribute {name!r}")
-    module = import_module(_HOME[name])
-    return getattr(module, name) if name[0].isupper() else module
+    module = import_module(_MODULES[name])
+    is_class = name[0].isupper()
+    return getattr(module, name) if is_class else module
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files that appear whole or not at all."""
 
 import os
 from collections.abc import Callable
@@ -9,12 +9,22 @@ from typing import Any
 def write_atomically(
     path: Path, write: Callable[[Path], Any], *, previous: Path | None = None
 ) -> None:
-    """Write a file beside `path`, then put it in place at once; the file that was there becomes `previous`."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a temporary file and rename it to `path`, so that no reader sees half a file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    write
+        Function that writes the content to the path of the temporary file.
+    previous
+        New name for the file that exists at `path`; by default it is overwritten.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(beside)
+        write(temporary)
         if previous is not None and path.exists():
             path.replace(previous)
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Config dataclasses from plain JSON or TOML values, whose names, types and sizes are checked."""
+"""Build config dataclasses from plain JSON or TOML values, and check names, types and sizes."""
 
 import dataclasses
 import types
@@ -6,93 +6,101 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MOST, MOST_LAYERS, MOST_VALUES = (
-    2**16,
-    1000,
-    2**16,
-)  # far beyond any model; what asks for more is damaged or malicious
+# Far beyond any model: a file with larger values is damaged or malicious.
+MAX_VALUE = 2**16
+MAX_LAYERS = 1000
+MAX_LENGTH = 2**16
 
 
-def from_dict(config_class: type, values: dict[str, Any]) -> Any:
-    """Build a config dataclass, nested ones included, from plain values.
+def from_dict(config_class: type, values: Mapping[str, Any]) -> Any:
+    """Return a config dataclass, including nested ones, made from plain values.
 
     Raises
     ------
     ValueError
-        A name is unknown, or a value is of another type than the field.
+        A name is unknown, or a value has another type than the field.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"{config_class.__name__} is made of names and values, not of {values!r}")
+        raise ValueError(f"{config_class.__name__} must be names and values, not {values!r}")
     hints = typing.get_type_hints(config_class)
-    if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(config_class)}):
+    names = {field.name for field in dataclasses.fields(config_class)}
+    unknown = sorted(set(values) - names)
+    if unknown:
         raise ValueError(f"{config_class.__name__} has no {unknown}; it has {sorted(hints)}")
-    return config_class(
-        **{name: _value(name, hints[name], value) for name, value in values.items()}
-    )
+    checked = {name: _convert(name, hints[name], value) for name, value in values.items()}
+    return config_class(**checked)
 
 
-def _value(name: str, hint: Any, value: Any) -> Any:
+def _convert(name: str, hint: Any, value: Any) -> Any:
+    """Return a value as the type that the hint names: nested configs and tuples are built."""
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is not None and isinstance(kinds[0], type) and dataclasses.is_dataclass(kinds[0]):
         return from_dict(kinds[0], value)
-    if not any(_is_of(kind, value) for kind in kinds):
-        wanted = " or ".join(_called(kind) for kind in kinds if kind is not types.NoneType)
-        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+    if not any(_is_instance(value, kind) for kind in kinds):
+        expected = " or ".join(_kind_name(kind) for kind in kinds if kind is not types.NoneType)
+        raise ValueError(f"{name} must be {expected}, not {value!r}")
     if isinstance(value, list):
-        inner = next(iter(typing.get_args(hint)), Any)  # Phase of tuple[Phase, ...]
-        return tuple(_value(name, inner, one) for one in value)
+        item_hint = next(iter(typing.get_args(hint)), Any)  # Phase of tuple[Phase, ...]
+        return tuple(_convert(name, item_hint, item) for item in value)
     return value
 
 
-def _called(kind: Any) -> str:
+def _kind_name(kind: Any) -> str:
     return "a list" if typing.get_origin(kind) is tuple else getattr(kind, "__name__", str(kind))
 
 
-def _is_of(kind: Any, value: Any) -> bool:
+def _is_instance(value: Any, kind: Any) -> bool:
+    """Return whether a plain value fits a type: an int is a float too, a list is a tuple too."""
     kind = typing.get_origin(kind) or kind
     if kind in (int, float) and isinstance(value, bool):
         return False
-    wider: dict[Any, Any] = {Any: object, float: (int, float), tuple: (list, tuple)}
-    return isinstance(value, wider.get(kind, kind))
+    accepted: dict[Any, Any] = {Any: object, float: (int, float), tuple: (list, tuple)}
+    return isinstance(value, accepted.get(kind, kind))
 
 
 def require_positive(config: Any, *names: str) -> None:
-    """Refuse values that are zero, negative or no number."""
+    """Raise ValueError if one of these fields is zero, negative or NaN."""
     for name in names:
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} must be positive, not {getattr(config, name)}")
 
 
 def require_not_negative(config: Any, *names: str) -> None:
-    """Refuse values that are negative or no number."""
+    """Raise ValueError if one of these fields is negative or NaN."""
     for name in names:
         if not getattr(config, name) >= 0:
             raise ValueError(f"{name} must not be negative, but it is {getattr(config, name)}")
 
 
 def check_sizes(values: Any) -> None:
-    """Refuse a config that asks for absurd sizes, or to fetch weights, before anything is built of it.
+    """Raise ValueError if a config has absurd sizes or would download weights.
+
+    The check comes before a model is built. `values` are plain values as in `from_dict`.
 
     Raises
     ------
     ValueError
-        A number is beyond any model's, a list is endless, or weights are to be fetched.
+        A number or a list is larger than in any model, or weights would be downloaded.
     """
-    for name, value in _leaves("", values):
-        if isinstance(value, int | float) and not abs(value) <= (
-            MOST_LAYERS if name.endswith("depth") else MOST
-        ):
-            raise ValueError(f"{name} = {value} is beyond any model")
+    for name, value in _iterate_leaves("", values):
+        if isinstance(value, int | float):
+            limit = MAX_LAYERS if name.endswith("depth") else MAX_VALUE
+            if not abs(value) <= limit:  # also true for NaN
+                raise ValueError(f"{name} = {value} is beyond any model")
         if name.split(".")[-1] == "pretrained" and value:
-            raise ValueError(f"{name} = {value} asks to fetch other weights than those beside it")
+            raise ValueError(
+                f"{name} = {value} would download weights, but the model's own are in its folder"
+            )
 
 
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping | list):
-        if len(value) > MOST_VALUES:
-            raise ValueError(f"{name} has {len(value)} values")
-        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for inner, one in pairs:
-            yield from _leaves(f"{name}.{inner}" if name else str(inner), one)
-    else:
+def _iterate_leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and value of each plain value in nested dictionaries and lists."""
+    if not isinstance(value, Mapping | list):
         yield name, value
+        return
+    if len(value) > MAX_LENGTH:
+        raise ValueError(f"{name} has {len(value)} values")
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+    for inner_name, inner_value in pairs:
+        full_name = f"{name}.{inner_name}" if name else str(inner_name)
+        yield from _iterate_leaves(full_name, inner_value)

@@ -1,4 +1,4 @@
-"""Packages that only some functions need, and the one error for those that are missing."""
+"""Import packages that only some functions need."""
 
 from importlib import import_module
 from types import ModuleType
@@ -7,7 +7,7 @@ EXTRAS = {"peft": "lora", "spatialdata_plot": "plot", "skmisc": "eval"}
 
 
 def import_extra(module: str) -> ModuleType:
-    """Import a module of an optional dependency, or say which pip command installs it."""
+    """Import a module of an optional dependency, or raise an error with the pip command."""
     try:
         return import_module(module)
     except ImportError as error:

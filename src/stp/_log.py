@@ -1,4 +1,4 @@
-"""The `stp` logger, warnings and short lists of names.
+"""The `stp` logger, warnings, and short lists of names.
 
 Silence the logger with `logging.getLogger("stp").setLevel("WARNING")`.
 """
@@ -18,7 +18,7 @@ if not logger.handlers:
 
 
 def warn(message: str) -> None:
-    """Warn the user: the warning names the first line outside this package that led to it."""
+    """Warn the user; the warning names the first line outside this package that led to it."""
     level = 2
     frame = sys._getframe(1)
     while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
@@ -28,11 +28,11 @@ def warn(message: str) -> None:
 
 
 def preview(names: Iterable[object], n_shown: int = 3) -> str:
-    """List the first names, and say how many more there are."""
-    listed = [str(name) for name in names]
-    n_more = len(listed) - n_shown
+    """Return the first names, and the number of the others, as text."""
+    texts = [str(name) for name in names]
+    n_more = len(texts) - n_shown
     more = f" and {n_more} more" if n_more > 0 else ""
-    return ", ".join(listed[:n_shown]) + more
+    return ", ".join(texts[:n_shown]) + more
 
 
 def _is_ours(module: str) -> bool:

@@ -1,4 +1,4 @@
-"""Split rows among threads, for kernels that leave the interpreter alone meanwhile."""
+"""Share rows among threads, for compiled kernels that release Python's lock."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 
 
-def in_threads(work: Callable[[slice], Any], n: int, least: int) -> list:
-    """Call `work` on consecutive parts of n rows, at least so many each, in parallel; results in order."""
+def in_threads(work: Callable[[slice], Any], n_rows: int, min_rows: int) -> list:
+    """Call `work` in parallel on consecutive parts of the rows, and return the results in order.
+
+    Each part has about `min_rows` rows or more.
+    """
     import numba
 
-    # get_num_threads would start numba's own threads, which gives torch as many, whatever it was told.
-    n_threads = min(numba.config.NUMBA_NUM_THREADS, -(-n // least))  # type: ignore[attr-defined]
-    edges = np.linspace(0, n, max(n_threads, 1) + 1).astype(int)
+    # get_num_threads would start numba's threads, which also changes the number of torch threads.
+    max_threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    n_threads = min(max_threads, -(-n_rows // min_rows))
+    edges = np.linspace(0, n_rows, max(n_threads, 1) + 1).astype(int)
     parts = [slice(start, stop) for start, stop in pairwise(edges) if stop > start]
     if len(parts) < 2:
         return [work(part) for part in parts]

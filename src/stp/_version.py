@@ -1,3 +1,3 @@
-"""The version of the package, which verbs record beside their results."""
+"""The version of the package, which every result records."""
 
 __version__ = "0.1.0"

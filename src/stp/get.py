@@ -1,4 +1,4 @@
-"""Results as tables of their own."""
+"""Results of verbs as new tables."""
 
 from typing import TYPE_CHECKING
 
@@ -26,18 +26,19 @@ def expression(
     key
         Name of the prediction.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
 
     Returns
     -------
-    AnnData of all spots and the predicted genes: X holds the prediction, in the units that `uns["units"]` names
-    (log1p of counts per 10,000 unless another layer was predicted); `layers["uncertainty"]` how far the references
-    disagree, where the prediction was retrieved; `obs` and the coordinates in `obsm["spatial"]` are those of `adata`.
+    AnnData of all spots and the predicted genes. X is the prediction. Its units are in
+    `uns["units"]`: log1p of counts per 10,000, unless another layer was predicted. For retrieved
+    predictions, `layers["uncertainty"]` is the standard deviation over the references. `obs` and
+    `obsm["spatial"]` are copied from `adata`.
 
     Raises
     ------
     KeyError
-        There is no such prediction.
+        There is no prediction of this name.
 
     Examples
     --------
@@ -53,13 +54,16 @@ def expression(
     import pandas as pd
 
     adata = get_table(adata, table_key)
-    X = require(adata, "obsm", key, "stp.tl.predict_expression(adata, reference)")
-    details = require(adata, "uns", key, "stp.tl.predict_expression(adata, reference)")
+    call = "stp.tl.predict_expression(adata, reference)"
+    X = require(adata, "obsm", key, call)
+    details = require(adata, "uns", key, call)
     genes = pd.DataFrame(index=pd.Index([str(name) for name in details["genes"]]))
-    kept = {name: adata.obsm[name].copy() for name in (keys.SPATIAL,) if name in adata.obsm}
-    spread = adata.obsm.get(keys.uncertainty(key))
-    layers = {} if spread is None else {"uncertainty": np.array(spread)}
-    uns = {"units": details["units"]}
-    return anndata.AnnData(
-        np.array(X), obs=adata.obs.copy(), var=genes, layers=layers, obsm=kept, uns=uns
+    table = anndata.AnnData(
+        np.array(X), obs=adata.obs.copy(), var=genes, uns={"units": details["units"]}
     )
+    uncertainty = adata.obsm.get(keys.uncertainty(key))
+    if uncertainty is not None:
+        table.layers["uncertainty"] = np.array(uncertainty)
+    if keys.SPATIAL in adata.obsm:
+        table.obsm[keys.SPATIAL] = adata.obsm[keys.SPATIAL].copy()
+    return table

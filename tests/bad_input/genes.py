@@ -7,7 +7,7 @@ from tests.bad_input.case import refused
 import stp
 
 
-@refused(ValueError, "no raw count.*start from the raw counts")
+@refused(ValueError, "not a raw count.*start from the raw counts")
 def counts_were_normalized(adata, vocabulary):
     """Genes are ranked by raw counts; these were normalized, log-transformed or scaled.
 

@@ -35,7 +35,7 @@ def embeddings_are_of_two_models(embedded, model):
     stp.tl.fuse(embedded)
 
 
-@refused(ValueError, 'nothing says which model made.*uns_merge="same"')
+@refused(ValueError, 'the model that made .* is not recorded.*uns_merge="same"')
 def concatenated_tables_lost_their_model(embedded):
     """`anndata.concat` leaves `uns` behind, and with it which model made what.
 
@@ -66,7 +66,7 @@ def a_gene_is_not_measured(embedded):
 
 @refused(
     ValueError,
-    r"genes of reference 0 have names twice, e\.g\. \['DCN'\]; call its var_names_make_unique",
+    r"gene names of reference 0 are not unique, e\.g\. \['DCN'\]; call its var_names_make_unique",
 )
 def genes_have_one_name(embedded):
     """Symbols are not unique: the reference has two columns of this name, and either could be meant.

@@ -28,7 +28,7 @@ def opened(stores):
     return [SpotStore(path) for path in stores]
 
 
-def test_sets_of_known_and_measured_genes_are_kept_and_the_rest_is_reported(gmt, opened, caplog):
+def test_sets_have_known_and_measured_genes_and_the_others_are_logged(gmt, opened, caplog):
     vocabulary = Vocabulary.default()
     with caplog.at_level(logging.INFO, logger="stp"):
         sets = read_gene_sets(gmt, vocabulary, opened)
@@ -36,11 +36,11 @@ def test_sets_of_known_and_measured_genes_are_kept_and_the_rest_is_reported(gmt,
         "EPITHELIUM": ["EPCAM", "ERBB2", "KRT18", "KRT8", "RPL3"],
         "STROMA": ["COL1A1", "COL1A2", "DCN", "LUM", "RPL4"],  # TP53 is known, and no store has it
     }
-    said = " ".join(caplog.messages)
-    assert "2 of 3 gene sets" in said
-    assert "2 genes are not measured or not in the vocabulary, e.g. NOT_A_GENE, TP53" in said
-    assert "1 gene sets" in said
-    assert "e.g. SMALL" in said
+    messages = " ".join(caplog.messages)
+    assert "2 of 3 gene sets" in messages
+    assert "2 genes are not measured or not in the vocabulary: NOT_A_GENE, TP53" in messages
+    assert "1 gene sets" in messages
+    assert "are left out: SMALL" in messages
 
 
 def test_a_file_that_fits_nothing_is_refused(tmp_path, opened):
@@ -60,17 +60,17 @@ def test_a_file_that_fits_nothing_is_refused(tmp_path, opened):
         ("A\tabout\tEPCAM\n\nA\tabout\tKRT8\n", "several gene sets 'A'"),
     ],
 )
-def test_what_is_no_gmt_file_is_refused(text, message, tmp_path, opened):
+def test_a_file_of_another_format_is_refused(text, message, tmp_path, opened):
     (tmp_path / "sets.gmt").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_gene_sets(tmp_path / "sets.gmt", Vocabulary.default(), opened)
 
 
 @pytest.mark.parametrize(
-    ("name", "n_sets", "n_kept"),
+    ("name", "n_sets", "n_usable"),
     [("hallmark_v7.0_46of50sets.gmt", 46, 46), ("ReactomePathways.gmt", 1448, 1100)],
 )
-def test_published_sets_with_a_real_section(name, n_sets, n_kept, real, tmp_path, caplog):
+def test_published_sets_with_a_real_section(name, n_sets, n_usable, real, tmp_path, caplog):
     adata = anndata.read_h5ad(real("her2st", "C6.h5ad"))[:5].copy()
     write_store(
         from_anndata(adata, None, um_per_px=1.0, spot_diameter_um=100), tmp_path / "C6.zarr"
@@ -79,7 +79,7 @@ def test_published_sets_with_a_real_section(name, n_sets, n_kept, real, tmp_path
         sets = read_gene_sets(
             real("genesets", name), Vocabulary.default(), [SpotStore(tmp_path / "C6.zarr")]
         )
-    assert len(sets) >= n_kept
+    assert len(sets) >= n_usable
     assert name[:1] != "R" or "ABC transporter disorders" in sets  # names hold spaces
     assert f"{len(sets)} of {n_sets} gene sets" in caplog.text
     assert all(len(np.unique(genes)) == len(genes) >= 5 for genes in sets.values())

@@ -20,14 +20,14 @@ def tokens(stores, vocabulary, ranked):
     return make
 
 
-def picks(*spots, epoch=0):
+def spot_index(*spots, epoch=0):
     return SpotIndex(epoch, np.array(spots))
 
 
 def test_a_batch_of_tokens(tokens, vocabulary):
     dataset = tokens()
     dataset.tokens[1][5, 3:] = 0  # a spot with three genes
-    batch = dataset[picks((1, 5), (0, 3), (0, 7))]
+    batch = dataset[spot_index((1, 5), (0, 3), (0, 7))]
     assert {name: (tuple(values.shape), values.dtype) for name, values in batch.items()} == {
         "inputs": ((3, 20), torch.int64),
         "targets": ((3, 20), torch.int64),
@@ -48,35 +48,33 @@ def test_a_batch_is_as_long_as_its_longest_spot(tokens):
     dataset = tokens()
     dataset.tokens[0][3, 8:] = 0
     dataset.tokens[0][4, 4:] = 0
-    assert dataset[picks((0, 3), (0, 4))]["inputs"].shape == (2, 8)
+    assert dataset[spot_index((0, 3), (0, 4))]["inputs"].shape == (2, 8)
 
 
 def test_masks_depend_on_seed_store_spot_and_epoch_alone(tokens):
-    first = tokens(fraction=0.5)[picks((0, 3), (1, 3), (0, 4))]
-    again = tokens(fraction=0.5)[
-        picks((0, 9), (1, 3), (0, 3))
-    ]  # another dataset, order and company
+    first = tokens(fraction=0.5)[spot_index((0, 3), (1, 3), (0, 4))]
+    # Another dataset, in which the spots have another order and other neighbors in the batch.
+    again = tokens(fraction=0.5)[spot_index((0, 9), (1, 3), (0, 3))]
     for name in first:
         assert torch.equal(first[name][0], again[name][2])
         assert torch.equal(first[name][1], again[name][1])
 
     def chosen(seed=0, epoch=0, spot=(0, 3)):
-        return tokens(seed, fraction=0.5)[picks(spot, epoch=epoch)]["chosen"][0].tolist()
+        return tokens(seed, fraction=0.5)[spot_index(spot, epoch=epoch)]["chosen"][0].tolist()
 
     masks = [chosen(), chosen(seed=1), chosen(epoch=1), chosen(spot=(1, 3)), chosen(spot=(0, 4))]
     assert len(set(map(tuple, masks))) == 5
 
 
 @pytest.mark.parametrize("block_rows", [7, 4096])
-def test_log_frequency_by_hand(tokens, vocabulary, block_rows, monkeypatch):
-    monkeypatch.setattr("stp.data.masked_tokens.BLOCK_ROWS", block_rows)
+def test_log_frequency_by_hand(tokens, vocabulary, block_rows):
     dataset = tokens()
     expected = np.ones(vocabulary.n_tokens)
     for token in np.concatenate([dataset.tokens[0].ravel(), dataset.tokens[1].ravel()]):
         expected[token] += token >= vocabulary.n_special
-    found = dataset.log_frequency()
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found.exp().numpy(), expected / expected.sum(), rtol=1e-5)
+    log_frequency = dataset.log_frequency(block_rows=block_rows)
+    assert log_frequency.dtype == torch.float32
+    np.testing.assert_allclose(log_frequency.exp().numpy(), expected / expected.sum(), rtol=1e-5)
 
 
 def test_workers_start_without_what_only_ranking_needs():

@@ -6,8 +6,8 @@ import pytest
 from stp.data.neighborhoods import neighborhoods, spacing
 
 
-def draw(coordinates, seed=0, **how):
-    return neighborhoods(np.asarray(coordinates, float), np.random.default_rng(seed), **how)
+def draw(coordinates, seed=0, size=9):
+    return neighborhoods(np.asarray(coordinates, float), np.random.default_rng(seed), size=size)
 
 
 def lattice(n=12, jitter=0.05):

@@ -11,32 +11,21 @@ from stp.data.store import SpotStore
 from stp.images.pyramid import ImagePyramid
 from stp.io import from_anndata, write_store
 
-SIZE, UM = 48, 4.0  # the patch is 16 px wide in its region
+SIZE = 48  # the patch is 16 px wide in its region
+UM = 4.0
+GENES = "EPCAM KRT8 KRT18 ERBB2 COL1A1 DCN LUM PTPRC CD3D CD3E VIM ACTB"
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A store whose image is different everywhere: 9 cells of any region are told apart."""
+    """A store whose image is different everywhere, so that the 9 cells of any region differ."""
     from anndata import AnnData
 
     rng = np.random.default_rng(0)
     noise = PIL.Image.fromarray(rng.integers(0, 256, (50, 60, 3)).astype(np.uint8))
     image = np.asarray(noise.resize((1200, 1000), PIL.Image.Resampling.BICUBIC))
     counts = AnnData(rng.poisson(3, (30, 12)).astype(np.float32))
-    counts.var_names = [
-        "EPCAM",
-        "KRT8",
-        "KRT18",
-        "ERBB2",
-        "COL1A1",
-        "DCN",
-        "LUM",
-        "PTPRC",
-        "CD3D",
-        "CD3E",
-        "VIM",
-        "ACTB",
-    ]
+    counts.var_names = GENES.split()
     counts.obsm["spatial"] = rng.uniform([300, 300], [900, 700], (30, 2))
     path = tmp_path_factory.mktemp("pairs") / "noise.zarr"
     write_store(from_anndata(counts, image, um_per_px=2.0), path, patch_um_per_px=UM)
@@ -45,14 +34,21 @@ def store(tmp_path_factory):
 
 @pytest.fixture
 def pairs(store, ranked):
-    def make(seed=0, **how):
-        window = {"image_size": SIZE, "um_per_px": UM}
-        return PairDataset([store], {"genes": ranked([store], 8)}, seed=seed, **window, **how)
+    def make(seed=0, rotate=False, stain_jitter=0.0):
+        return PairDataset(
+            [store],
+            {"genes": ranked([store], 8)},
+            image_size=SIZE,
+            um_per_px=UM,
+            seed=seed,
+            rotate=rotate,
+            stain_jitter=stain_jitter,
+        )
 
     return make
 
 
-def picks(*rows, epoch=0):
+def spot_index(*rows, epoch=0):
     return SpotIndex(epoch, np.array([(0, row) for row in rows]))
 
 
@@ -79,13 +75,13 @@ def test_the_patch_fills_the_named_cell_of_its_region(cell, store):
     around = region_centers(store.coordinates[rows], np.full(10, cell), SIZE * UM)
     regions = store.pyramid.read(around, size=SIZE, um_per_px=3 * UM)
     for region, patch in zip(regions, patches, strict=True):
-        found = distances(region, patch)
-        assert found.argmin() == cell
-        assert found[cell] < 0.35 * np.delete(found, cell).min()
+        to_cells = distances(region, patch)
+        assert to_cells.argmin() == cell
+        assert to_cells[cell] < 0.35 * np.delete(to_cells, cell).min()
 
 
-def searched(region, patch):
-    """Search the shrunk patch in all places of its region: row and column of the best one, in pixels."""
+def find_patch(region, patch):
+    """Search the shrunk patch in its region: row and column of the best place, in pixels."""
     side = len(region) // 3
     small = np.asarray(
         PIL.Image.fromarray(patch).resize((side, side), PIL.Image.Resampling.BILINEAR), dtype=int
@@ -96,49 +92,46 @@ def searched(region, patch):
 
 
 @pytest.mark.parametrize("cell", range(9))
-def test_a_patch_is_found_in_its_region_where_the_label_says(cell, store):
+def test_a_patch_is_found_in_the_cell_of_its_label(cell, store):
     patches = store.pyramid.read(store.coordinates, size=SIZE, um_per_px=UM)
     around = region_centers(store.coordinates, np.full(len(patches), cell), SIZE * UM)
     regions = store.pyramid.read(around, size=SIZE, um_per_px=3 * UM)
     for region, patch in zip(regions, patches, strict=True):
-        assert np.abs(searched(region, patch) - np.array(divmod(cell, 3)) * SIZE // 3).max() <= 1
+        assert np.abs(find_patch(region, patch) - np.array(divmod(cell, 3)) * SIZE // 3).max() <= 1
 
 
 def test_patches_of_a_real_section_are_found_in_their_regions(real):
     adata = anndata.read_h5ad(real("her2st", "C6.h5ad"), backed="r")
     (level,) = ImagePyramid.from_path(real("her2st", "C6.jpg"), um_per_px=0.6836).levels
-    pyramid = ImagePyramid.from_array(
-        level.read(0, level.shape[0], 0, level.shape[1]), 0.6836
-    )  # decoded once
+    height, width = level.shape
+    pyramid = ImagePyramid.from_array(level.read(0, height, 0, width), 0.6836)  # decoded once
     centers = adata.obsm["spatial"][::20]
     for cell in range(9):
         around = region_centers(centers, np.full(len(centers), cell), 48 * 2 / 0.6836)
-        regions, patches = (
-            pyramid.read(c, size=48, um_per_px=um) for c, um in ((around, 6.0), (centers, 2.0))
-        )
+        regions = pyramid.read(around, size=48, um_per_px=6.0)
+        patches = pyramid.read(centers, size=48, um_per_px=2.0)
         for region, patch in zip(regions, patches, strict=True):
-            assert np.abs(searched(region, patch) - np.array(divmod(cell, 3)) * 16).max() <= 1
+            assert np.abs(find_patch(region, patch) - np.array(divmod(cell, 3)) * 16).max() <= 1
 
 
-@pytest.mark.parametrize("turn", [False, True])
-def test_cells_of_a_batch_say_where_its_patches_are(turn, pairs):
-    dataset = pairs(rotate=turn)
+@pytest.mark.parametrize("is_rotated", [False, True])
+def test_cells_of_a_batch_are_the_places_of_its_patches(is_rotated, pairs):
+    dataset = pairs(rotate=is_rotated)
     for epoch in range(3):
-        batch = dataset[picks(*range(30), epoch=epoch)]
-        assert batch["rotations"].any() == turn
-        images = zip(
-            *(rotate(batch[name], batch["rotations"]).numpy() for name in ("regions", "patches")),
-            strict=True,
-        )
+        batch = dataset[spot_index(*range(30), epoch=epoch)]
+        assert batch["rotations"].any() == is_rotated
+        regions = rotate(batch["regions"], batch["rotations"]).numpy()
+        patches = rotate(batch["patches"], batch["rotations"]).numpy()
         cells = rotate_cells(batch["cells"], batch["rotations"]).tolist()
-        for cell, found in zip(cells, (distances(*pair) for pair in images), strict=True):
-            assert found.argmin() == cell
-            assert found[cell] < 0.35 * np.delete(found, cell).min()
+        for cell, region, patch in zip(cells, regions, patches, strict=True):
+            to_cells = distances(region, patch)
+            assert to_cells.argmin() == cell
+            assert to_cells[cell] < 0.35 * np.delete(to_cells, cell).min()
         assert len(set(batch["cells"].tolist())) > 5
 
 
 def test_a_batch_of_pairs(pairs, store, ranked):
-    batch = pairs()[picks(4, 2, 9)]
+    batch = pairs()[spot_index(4, 2, 9)]
     assert {name: (tuple(values.shape), values.dtype) for name, values in batch.items()} == {
         "genes": ((3, 8), torch.uint16),
         "patches": ((3, SIZE, SIZE, 3), torch.uint8),
@@ -168,20 +161,22 @@ def test_pairs_of_several_stores_keep_their_order(stores, ranked):
 
 
 def test_draws_depend_on_seed_spot_and_epoch_alone(pairs):
-    how = {"turn": True, "stain_jitter": 0.1}
-    first, again = pairs(**how)[picks(4, 2, 9)], pairs(**how)[picks(7, 4)]
+    first = pairs(rotate=True, stain_jitter=0.1)[spot_index(4, 2, 9)]
+    again = pairs(rotate=True, stain_jitter=0.1)[spot_index(7, 4)]
     for name in first:
         assert torch.equal(first[name][0], again[name][1])
-    cells = [pairs(**how)[picks(*range(30))]["cells"].tolist()]
-    cells += [pairs(seed=1, **how)[picks(*range(30))]["cells"].tolist()]
-    cells += [pairs(**how)[picks(*range(30), epoch=1)]["cells"].tolist()]
-    assert len(set(map(tuple, cells))) == 3
+    batches = [
+        pairs()[spot_index(*range(30))],
+        pairs(seed=1)[spot_index(*range(30))],
+        pairs()[spot_index(*range(30), epoch=1)],
+    ]
+    assert len({tuple(batch["cells"].tolist()) for batch in batches}) == 3
 
 
 def test_cells_are_uniform(pairs):
     dataset = pairs()
-    drawn = [dataset._draw(0, row, epoch)[0] for row in range(300) for epoch in range(10)]
-    np.testing.assert_allclose(np.bincount(drawn, minlength=9) / 3000, 1 / 9, atol=0.02)
+    cells = [dataset._draw(0, row, epoch).cell for row in range(300) for epoch in range(10)]
+    np.testing.assert_allclose(np.bincount(cells, minlength=9) / 3000, 1 / 9, atol=0.02)
 
 
 def test_a_spot_at_the_border_fills_any_cell(store):
@@ -196,7 +191,10 @@ def test_a_spot_at_the_border_fills_any_cell(store):
 
 def test_stains_vary_about_one(pairs):
     stains = torch.cat(
-        [pairs(stain_jitter=0.2)[picks(*range(30), epoch=epoch)]["stains"] for epoch in range(5)]
+        [
+            pairs(stain_jitter=0.2)[spot_index(*range(30), epoch=epoch)]["stains"]
+            for epoch in range(5)
+        ]
     )
     logs = stains.log()
     assert logs.mean().abs() < 0.04

@@ -15,11 +15,14 @@ from stp.genes.tokens import rank_genes
 @pytest.mark.parametrize("context_length", [5, 40])
 @pytest.mark.parametrize("block_rows", [7, 4096])
 def test_tokens_are_those_of_the_counts(
-    stores, adata, ranked, vocabulary, context_length, block_rows, monkeypatch
+    stores, adata, vocabulary, context_length, block_rows, tmp_path
 ):
-    monkeypatch.setattr("stp.data.ranking.BLOCK_ROWS", block_rows)
-    file = ranked([SpotStore(path) for path in (stores[1], stores[0])], context_length)
-    index, table = vocabulary.encode(adata.var_names), rank_table(vocabulary.divisors())
+    opened = [SpotStore(path) for path in (stores[1], stores[0])]
+    file = SpotFile(tmp_path / "tokens", [len(store) for store in opened], context_length)
+    file.create()
+    rank_stores(opened, vocabulary, file, block_rows=block_rows)
+    index = vocabulary.encode(adata.var_names)
+    table = rank_table(vocabulary.divisors())
     expected = rank_genes(adata.X, index, table, context_length=context_length, n_special=30)
     np.testing.assert_array_equal(file[1], expected.tokens)
     assert (file[0] != file[1]).mean() > 0.5
@@ -63,7 +66,7 @@ from pathlib import Path
 from stp.data.store import SpotStore
 from stp.data.ranking import rank_stores
 from stp.data.spot_file import SpotFile
-from stp.vocabulary import Vocabulary
+from stp.genes.vocabulary import Vocabulary
 store = SpotStore({str(stores[0])!r})
 file = SpotFile(Path({str(tmp_path)!r}) / "tokens", [len(store)], 8)
 file.create()

@@ -3,11 +3,8 @@ import pytest
 
 from stp.data.samplers import GroupSampler, SpotSampler
 
-ROWS = [
-    np.arange(0, 40, 2),
-    np.array([], dtype=np.int64),
-    np.arange(5, 28),
-]  # 20, none and 23 spots
+# 20 spots, none and 23 spots
+ROWS = [np.arange(0, 40, 2), np.array([], dtype=np.int64), np.arange(5, 28)]
 LATTICE = np.stack(np.meshgrid(np.arange(8), np.arange(8)), axis=-1).reshape(-1, 2).astype(float)
 
 

@@ -135,7 +135,7 @@ def test_what_is_no_count_is_refused_wherever_it_stands(case, data):
     counts = stored(entries, shape, dtype)
     wrong = data.draw(st.sampled_from([0.5, 1e-7, 1.25, -1.0, -0.5, np.nan, np.inf, -np.inf, 3.5]))
     counts.data[data.draw(st.integers(0, len(entries) - 1))] = wrong
-    with pytest.raises(ValueError, match=f"holds {wrong:.4g}, which is no raw count"):
+    with pytest.raises(ValueError, match=f"contains {wrong:.4g}, which is not a raw count"):
         ranked(counts, index, divisors, context_length)
 
 
@@ -147,7 +147,7 @@ def test_negative_integers_are_refused_wherever_they_stand(case, data):
     counts.data[data.draw(st.integers(0, len(entries) - 1))] = -data.draw(
         st.integers(1, min(LIMITS[dtype], 2**31))
     )
-    with pytest.raises(ValueError, match="no raw count"):
+    with pytest.raises(ValueError, match="not a raw count"):
         ranked(counts, index, divisors, context_length)
 
 

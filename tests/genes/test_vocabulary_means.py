@@ -111,7 +111,7 @@ def test_fit_refuses_a_wrong_count_in_the_last_chunk_of_dask(small):
     counts[-1, -1] = 0.5
     adata = anndata.AnnData(dask.array.from_array(counts, chunks=(100, 3)))
     adata.var_names = small.gene_ids
-    with pytest.raises(ValueError, match=r"0\.5, which is no raw count"):
+    with pytest.raises(ValueError, match=r"0\.5, which is not a raw count"):
         small.fit(adata)
 
 

@@ -80,7 +80,7 @@ def test_layers_and_columns_of_names(tmp_path):
 def test_log_counts_are_refused_and_nothing_is_written(sdata, tmp_path):
     sdata["table"].layers["counts"] = sdata["table"].X.copy()
     sdata["table"].X = np.log1p(sdata["table"].X)
-    with pytest.raises(ValueError, match="no raw count.*pass layer='counts'"):
+    with pytest.raises(ValueError, match="not a raw count.*pass layer='counts'"):
         write_store(sdata, tmp_path / "a.zarr", patch_um_per_px=4.0)
     assert list(tmp_path.iterdir()) == []
 

@@ -41,7 +41,7 @@ def test_a_gene_that_hardly_varies_is_not_constant():
     assert gene_pearson(varying, 5 + 1e-4 * varying) == pytest.approx(1)
 
 
-def test_genes_do_not_bear_on_each_other():
+def test_genes_do_not_influence_each_other():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 100, 3))
     b[:, 2] = np.nan
@@ -67,16 +67,17 @@ def test_ties_count_against_the_query():
 
 def test_recall_of_chance():
     queries, references = np.random.default_rng(0).normal(size=(2, 2000, 8))
-    found = recall_at_k(queries, references, (20, 200))
-    assert found == {20: pytest.approx(0.01, abs=0.007), 200: pytest.approx(0.1, abs=0.02)}
+    recall = recall_at_k(queries, references, (20, 200))
+    assert recall == {20: pytest.approx(0.01, abs=0.007), 200: pytest.approx(0.1, abs=0.02)}
     assert list(recall_at_k(queries[:20], references[:20])) == [1, 5, 10]
 
 
-def test_recall_is_the_same_in_blocks(monkeypatch):
-    queries, references = np.random.default_rng(0).normal(size=(2, 101, 8)) + np.arange(8)
-    whole = recall_at_k(queries, references)
-    monkeypatch.setattr("stp.metrics._retrieval.BLOCK", 7)
-    assert recall_at_k(queries, references) == whole
+def test_recall_does_not_depend_on_blocks_of_4096_queries():
+    queries, references = np.random.default_rng(0).normal(size=(2, 4200, 4)) + np.arange(4)
+    scores = queries @ references.T
+    rank = (scores > scores.diagonal()[:, None]).sum(axis=1)
+    expected = {k: np.mean(rank < k) for k in (1, 10, 100)}
+    assert recall_at_k(queries, references, (1, 10, 100)) == expected
 
 
 def test_a_query_without_an_embedding_is_no_hit():
@@ -92,12 +93,13 @@ def test_clustering_scores_by_hand():
     labels = np.array(["a", "a", "a", "b", "b", "b"])
     same = clustering_scores(labels, np.array([7, 7, 7, 1, 1, 1]))
     assert same == pytest.approx({"ari": 1, "nmi": 1, "homogeneity": 1, "completeness": 1})
-    one = clustering_scores(labels, np.zeros(6))
-    assert one == pytest.approx({"ari": 0, "nmi": 0, "homogeneity": 0, "completeness": 1})
+    single = clustering_scores(labels, np.zeros(6))
+    assert single == pytest.approx({"ari": 0, "nmi": 0, "homogeneity": 0, "completeness": 1})
     each = clustering_scores(labels, np.array([0, 1, 2, 3, 3, 3]))
     assert each["homogeneity"] == pytest.approx(1)
     assert each["completeness"] == pytest.approx(np.log(2) / (np.log(2) / 2 + np.log(6) / 2))
-    # Pairs: 15, of which 4 agree in both, 6 in labels, 7 in clusters: (4 - 6 * 7 / 15) / ((6 + 7) / 2 - 6 * 7 / 15).
+    # Of 15 pairs 4 agree in both, 6 in labels and 7 in clusters:
+    # (4 - 6 * 7 / 15) / ((6 + 7) / 2 - 6 * 7 / 15).
     scores = clustering_scores(labels, np.array([0, 0, 0, 0, 1, 1]))
     assert scores["ari"] == pytest.approx((4 - 2.8) / (6.5 - 2.8))
     entropy = -(4 / 6 * np.log(4 / 6) + 2 / 6 * np.log(2 / 6))
@@ -128,8 +130,8 @@ def test_classification_by_hand():
 
 def test_genes_are_chosen_by_variance_and_mean():
     values = np.array([[0.0, 9, 5, 5], [0, 11, 5, 9]])
-    chosen = scored_genes(values, 2)
-    assert (list(chosen.variable), list(chosen.expressed)) == ([3, 1], [1, 3])
+    genes = scored_genes(values, 2)
+    assert (list(genes.variable), list(genes.expressed)) == ([3, 1], [1, 3])
     assert list(scored_genes(values).variable) == [3, 1, 0, 2]
 
 
@@ -156,34 +158,34 @@ def two_slides_of_three_patients():
     return embedding, patients, slides, classes
 
 
-def test_what_is_in_an_embedding_is_read_off_and_no_more(two_slides_of_three_patients):
+def test_batch_and_class_are_predicted_only_if_the_embedding_has_them(two_slides_of_three_patients):
     embedding, patients, slides, classes = two_slides_of_three_patients
     assert label_transfer(embedding, classes, patients)["label_accuracy"] > 0.95
     assert label_transfer(embedding, classes, patients)["label_chance"] == 0.5
-    for of in (None, slides):
-        none = batch_effect(embedding, patients, slides=of)
-        assert none["batch_chance"] == pytest.approx(1 / 3)
-        assert none["batch_accuracy"] == pytest.approx(1 / 3, abs=0.12)
+    for given_slides in (None, slides):
+        scores = batch_effect(embedding, patients, slides=given_slides)
+        assert scores["batch_chance"] == pytest.approx(1 / 3)
+        assert scores["batch_accuracy"] == pytest.approx(1 / 3, abs=0.12)
     embedding[:, 1] += 6 * patients
     assert batch_effect(embedding, patients, slides=slides)["batch_accuracy"] > 0.95
 
 
-def test_a_patient_is_not_read_from_the_slide_itself(two_slides_of_three_patients):
+def test_a_patient_is_not_predicted_from_the_slide_itself(two_slides_of_three_patients):
     embedding, patients, slides, _ = two_slides_of_three_patients
     embedding[:, :6] += 20 * np.eye(6)[slides]  # slides differ, patients do not
     assert batch_effect(embedding, patients)["batch_accuracy"] > 0.8
     assert batch_effect(embedding, patients, slides=slides)["batch_accuracy"] < 0.5
 
 
-def test_batches_and_classes_that_cannot_be_read_are_refused(two_slides_of_three_patients):
+def test_batches_and_classes_that_cannot_be_predicted_are_refused(two_slides_of_three_patients):
     embedding, patients, slides, classes = two_slides_of_three_patients
     with pytest.raises(ValueError, match=r"one class \['0'\]"):
         batch_effect(embedding, np.zeros(360, int))
-    with pytest.raises(
-        ValueError, match=r"batch 2 has one slide; it can be read from other slides of it only"
-    ):
+    with pytest.raises(ValueError, match="batch 2 has one slide, and each batch needs two or more"):
         batch_effect(embedding, patients, slides=np.minimum(slides, 4))
-    with pytest.raises(ValueError, match="all spots are of one group"):
+    with pytest.raises(ValueError, match="all spots belong to one group"):
         label_transfer(embedding, classes, np.zeros(360, int))
-    with pytest.raises(ValueError, match="is all that a fold is fitted on; give more slides"):
+    with pytest.raises(
+        ValueError, match="a fold has only label '1' to be fitted on; give more slides"
+    ):
         label_transfer(embedding, slides // 3, slides // 3)

@@ -135,7 +135,7 @@ def test_genes_of_one_name_are_refused(predicted, draw):
     predicted.var_names = [*predicted.var_names[:-1], "DCN"]
     with pytest.raises(
         ValueError,
-        match=r"genes of adata have names twice, e\.g\. \['DCN'\]; call its var_names_make",
+        match=r"gene names of adata are not unique, e\.g\. \['DCN'\]; call its var_names_make",
     ):
         draw(predicted)
 

@@ -1,4 +1,4 @@
-"""The record of the model behind each embedding, and what is refused without it."""
+"""Each embedding has a record of its model, and embeddings without one are refused."""
 
 import anndata
 import numpy as np
@@ -15,7 +15,7 @@ GENE = ["EPCAM"]
 
 @pytest.fixture
 def other(stamp):
-    """A model like the first, but for one weight."""
+    """A copy of the model in which one weight differs."""
     twin = Stamp(stamp.config, stamp.vocabulary).eval()
     twin.load_state_dict(stamp.state_dict())
     with torch.no_grad():
@@ -25,7 +25,7 @@ def other(stamp):
 
 @pytest.fixture
 def parts(stamp, slide_of):
-    """Two slides with embedded genes."""
+    """The tables of two slides with embedded genes."""
     tables = [slide_of(seed)[0] for seed in (1, 2)]
     for table in tables:
         tl.tokenize(table, stamp, context_length=32)
@@ -33,11 +33,11 @@ def parts(stamp, slide_of):
     return tables
 
 
-def joined(tables, **how):
-    return anndata.concat(tables, index_unique="-", **how)
+def joined(tables, uns_merge=None):
+    return anndata.concat(tables, index_unique="-", uns_merge=uns_merge)
 
 
-def test_every_embedding_tells_its_model(embedded, stamp):
+def test_every_embedding_has_a_record_of_its_model(embedded, stamp):
     tl.fuse(embedded)
     tl.predict_expression(embedded, embedded, genes=GENE)
     table = embedded.tables["table"]
@@ -66,7 +66,10 @@ def test_a_model_is_named_by_its_folder(stamp, adata, tmp_path):
 
 def test_fuse_refuses_embeddings_of_different_models(embedded, other):
     tl.embed_genes(embedded, other)
-    message = r"different models do not mix: obsm\['X_stp_genes'\] by Stamp \(\w{12}\); obsm\['X_stp_images'\] by Stamp"
+    message = (
+        r"different models do not mix: obsm\['X_stp_genes'\] by Stamp \(\w{12}\); "
+        r"obsm\['X_stp_images'\] by Stamp"
+    )
     with pytest.raises(ValueError, match=message):
         tl.fuse(embedded)
     assert "X_stp_fused" not in embedded.tables["table"].obsm
@@ -75,22 +78,23 @@ def test_fuse_refuses_embeddings_of_different_models(embedded, other):
 def test_retrieval_refuses_a_reference_of_another_model(embedded, parts, other):
     tl.predict_expression(embedded, parts[0], genes=GENE)
     tl.embed_genes(parts[0], other)
-    with pytest.raises(
-        ValueError,
-        match="do not mix: X_stp_images_aligned by .*; X_stp_genes_aligned of reference 0 by .*; embed all spots",
-    ):
+    message = (
+        "do not mix: X_stp_images_aligned by .*; "
+        "X_stp_genes_aligned of reference 0 by .*; embed all spots"
+    )
+    with pytest.raises(ValueError, match=message):
         tl.predict_expression(embedded, parts[0], genes=GENE)
 
 
 def test_retrieval_refuses_a_reference_of_unknown_origin(embedded, parts):
     parts[0].obsm["mine"] = parts[0].obsm["X_stp_genes_aligned"]
-    with pytest.raises(ValueError, match="mine of reference 0 by something that is not recorded"):
+    with pytest.raises(ValueError, match="mine of reference 0 by an unknown model"):
         tl.predict_expression(embedded, parts[0], reference_rep="mine", genes=GENE)
 
 
 def test_what_concat_loses_is_an_error_that_names_the_remedy(embedded, parts, stamp):
     with pytest.raises(
-        ValueError, match=r"which model made obsm\['X_stp_genes_aligned'\].*uns_merge=\"same\""
+        ValueError, match=r"model that made obsm\['X_stp_genes_aligned'\].*uns_merge=\"same\""
     ):
         tl.predict_expression(embedded, joined(parts), genes=GENE)
     with pytest.raises(
@@ -108,7 +112,7 @@ def test_what_concat_keeps_is_enough(embedded, parts, stamp):
 
 def test_tables_of_two_models_lose_the_digest_when_they_are_joined(embedded, parts, other):
     tl.embed_genes(parts[1], other)
-    with pytest.raises(ValueError, match="where the tables were embedded with different models"):
+    with pytest.raises(ValueError, match="if the tables were embedded with different models"):
         tl.predict_expression(embedded, joined(parts, uns_merge="same"), genes=GENE)
 
 

@@ -78,7 +78,7 @@ def test_a_path_that_is_no_store(kind, tmp_path, stores):
     assert str(path) in str(error.value)
 
 
-def test_begin_copies_only_if_asked(adata):
+def test_the_table_to_annotate_is_a_copy_only_with_copy_true(adata):
     assert table_to_annotate(adata, "table", copy=False) is adata
     copied = table_to_annotate(adata, "table", copy=True)
     assert copied is not adata

@@ -159,9 +159,9 @@ def of_regions(adata):
             of_regions,
             {},
             ValueError,
-            r"of 3 slides; give group_key=, so that no slide is in both sides",
+            r"of 3 slides; give group_key=, so that no slide is on both sides",
         ),
-        (of_regions, {"group_key": "block"}, ValueError, "slide 's0' is in both sides of a split"),
+        (of_regions, {"group_key": "block"}, ValueError, "slide 's0' is on both sides of a split"),
     ],
     ids=[
         "label",

@@ -190,7 +190,7 @@ def test_a_missing_embedding_names_the_call(query, reference, side, key, call):
 def test_log_counts_in_the_reference_are_refused(query, reference):
     reference.layers["counts"] = reference.X.copy()
     reference.X = scipy.sparse.csr_matrix(np.log1p(reference.X.toarray()))
-    with pytest.raises(ValueError, match="no raw count .*; pass layer='counts'"):
+    with pytest.raises(ValueError, match="not a raw count .*; pass layer='counts'"):
         tl.predict_expression(query, reference)
 
 
@@ -336,7 +336,7 @@ def test_bad_references_are_refused_by_name(query, reference, made_by):
         tl.predict_expression(query, [reference, other])
     other.var_names = [*reference.var_names[:-1], "DCN"]
     with pytest.raises(
-        ValueError, match=r"genes of reference 1 have names twice, e\.g\. \['DCN'\]"
+        ValueError, match=r"gene names of reference 1 are not unique, e\.g\. \['DCN'\]"
     ):
         tl.predict_expression(query, [reference, other])
     del other.obsm["X_stp_genes_aligned"]

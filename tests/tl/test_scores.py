@@ -115,7 +115,7 @@ def test_genes_of_one_name_are_not_scored(predicted, label):
     table = adata if label == "adata" else reference
     table.var_names = [*table.var_names[:-1], "DCN"]
     with pytest.raises(
-        ValueError, match=rf"genes of {label} have names twice, e\.g\. \['DCN'\]; call its var_"
+        ValueError, match=rf"gene names of {label} are not unique, e\.g\. \['DCN'\]; call its var_"
     ):
         tl.score_expression(adata, reference)
 

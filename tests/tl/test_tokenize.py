@@ -212,7 +212,7 @@ def test_what_is_no_raw_count_is_refused(untouched, vocabulary, value):
     untouched.X.data[-1] = value
     with pytest.raises(
         ValueError,
-        match=f"X holds {value:.4g}, which is no raw count .*; start from the raw counts",
+        match=f"X contains {value:.4g}, which is not a raw count .*; start from the raw counts",
     ):
         tl.tokenize(untouched, vocabulary)
 

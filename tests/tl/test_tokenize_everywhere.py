@@ -154,7 +154,7 @@ def test_a_wrong_count_in_any_chunk_of_dask_is_refused_at_once(vocabulary, kind,
     chunks = dask.array.from_array(counts, chunks=(300, 20 if kind != "dask of csr" else 32))
     table = anndata.AnnData(chunks if kind == "dask" else chunks.map_blocks(sp.csr_matrix))
     table.var_names = vocabulary.gene_ids
-    with pytest.raises(ValueError, match=f"holds {value:.4g}, which is no raw count"):
+    with pytest.raises(ValueError, match=f"contains {value:.4g}, which is not a raw count"):
         tl.tokenize(table, vocabulary, context_length=24)
     assert not table.obsm and not table.uns
 

@@ -1,1 +1,1 @@
-"""Stores on disk as batches of tensors: readers, samplers, and the way from any SpatialData to its slides."""
+"""Training stores on disk, and how samplers and datasets turn them into batches of tensors."""

@@ -1,30 +1,30 @@
-"""Gene sets of a GMT file, as far as a vocabulary knows their genes and stores measure them."""
+"""Gene sets of a GMT file, reduced to genes that a vocabulary knows and stores measure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from stp._log import logger
+from stp._log import logger, preview
 from stp.data.store import SpotStore
 from stp.genes.vocabulary import Vocabulary
 
-MIN_GENES = 5  # of a set that are known and measured
+MIN_GENES = 5  # smallest number of known and measured genes of a set
 
 
 def read_gene_sets(
     path: str | Path, vocabulary: Vocabulary, stores: Sequence[SpotStore]
 ) -> dict[str, np.ndarray]:
-    """Read a GMT file; what is left out is logged.
+    """Read gene sets from a GMT file, and log which sets and genes are left out.
 
     Parameters
     ----------
     path
-        A gene set per line: name, description, genes, divided by tabs.
+        GMT file: on each line the name, a description and the genes of a set, separated by tabs.
     vocabulary
-        The genes that are known.
+        Vocabulary with the known genes.
     stores
-        Where they are measured: a gene that none of them has is left out.
+        Stores that measure the genes; a gene that no store measures is left out.
 
     Returns
     -------
@@ -35,63 +35,84 @@ def read_gene_sets(
     FileNotFoundError
         There is no such file.
     ValueError
-        It is no GMT file, or no set has five genes that are known and measured.
+        The file is not a GMT file, or no set has five genes that are known and measured.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    gene_sets = _parse(path)
+    index = _map_genes(gene_sets, vocabulary, stores)
+    all_sets = {
+        name: np.unique([index[gene] for gene in genes if gene in index])
+        for name, genes in gene_sets.items()
+    }
+    usable_sets = {name: genes for name, genes in all_sets.items() if len(genes) >= MIN_GENES}
+    if not usable_sets:
+        raise ValueError(
+            f"none of the {len(gene_sets)} gene sets of {path} has {MIN_GENES} genes "
+            "that the stores measure"
+        )
+    _report(path, gene_sets, usable_sets, index)
+    return usable_sets
+
+
+def _parse(path: Path) -> dict[str, list[str]]:
+    """Return the gene names of each set. Only tabs separate columns: names may contain spaces."""
+    if not path.is_file():
         raise FileNotFoundError(
             f"no gene sets at {path}; give a GMT file, such as MSigDB and Reactome publish"
         )
-    named = _named(Path(path))
-    columns = {tuple(store.gene_names) for store in stores}  # most stores have the same
-    measured = np.unique(np.concatenate([vocabulary.encode(names) for names in columns]))
-    genes = list(dict.fromkeys(gene for of_set in named.values() for gene in of_set))
-    index = dict(zip(genes, vocabulary.encode(genes).tolist(), strict=True))
-    usable = set(measured[measured >= 0].tolist())
-    sets = {
-        name: np.unique([i for g in of_set if (i := index[g]) in usable])
-        for name, of_set in named.items()
-    }
-    kept = {name: of_set for name, of_set in sets.items() if len(of_set) >= MIN_GENES}
-    if not kept:
-        raise ValueError(
-            f"none of the {len(sets)} gene sets of {path} has {MIN_GENES} genes that the stores measure"
-        )
-    _report(
-        path,
-        [name for name in sets if name not in kept],
-        kept,
-        [gene for gene in genes if index[gene] not in usable],
-    )
-    return kept
-
-
-def _named(path: Path) -> dict[str, list[str]]:
-    """Read names and genes; columns are divided by tabs, because names hold spaces."""
     lines = [line.split("\t") for line in path.read_text().splitlines() if line.strip()]
-    if short := [number for number, line in enumerate(lines, 1) if len(line) < 3]:
-        raise ValueError(
-            f"{path} is no GMT file: line {short[0]} has no name, description and genes divided by tabs"
-        )
+    for number, line in enumerate(lines, start=1):
+        if len(line) < 3:
+            raise ValueError(
+                f"{path} is not a GMT file: line {number} has no name, description and genes "
+                "divided by tabs"
+            )
     names = [line[0] for line in lines]
     if len(set(names)) < len(names):
         raise ValueError(
-            f"{path} has several gene sets {max(names, key=names.count)!r}; give each a name of its own"
+            f"{path} has several gene sets {max(names, key=names.count)!r}; "
+            "give each set a unique name"
         )
     return {name: [gene for gene in genes if gene] for name, _, *genes in lines}
 
 
-def _report(path: str | Path, dropped: list[str], kept: Mapping, unknown: list[str]) -> None:
-    """Say which sets and genes are left out."""
+def _map_genes(
+    gene_sets: Mapping[str, list[str]], vocabulary: Vocabulary, stores: Sequence[SpotStore]
+) -> dict[str, int]:
+    """Return the vocabulary index of each gene name that is known and that a store measures."""
+    measured: set[int] = set()
+    for store_genes in {tuple(store.gene_names) for store in stores}:  # most stores have the same
+        measured.update(vocabulary.encode(store_genes).tolist())
+    genes = _unique_genes(gene_sets)
+    indices = vocabulary.encode(genes).tolist()
+    return {
+        gene: index
+        for gene, index in zip(genes, indices, strict=True)
+        if index >= 0 and index in measured
+    }
+
+
+def _unique_genes(gene_sets: Mapping[str, list[str]]) -> list[str]:
+    """Return the gene names of all sets, each once, in the order of the file."""
+    return list(dict.fromkeys(gene for genes in gene_sets.values() for gene in genes))
+
+
+def _report(
+    path: Path,
+    gene_sets: Mapping[str, list[str]],
+    usable_sets: Mapping[str, np.ndarray],
+    index: Mapping[str, int],
+) -> None:
+    """Log how many sets are used, and the sets and genes that are left out."""
+    unknown = [gene for gene in _unique_genes(gene_sets) if gene not in index]
+    unknown_names = f": {preview(unknown)}" if unknown else ""
     logger.info(
-        f"{len(kept)} of {len(kept) + len(dropped)} gene sets of {path} are used; "
-        f"{len(unknown)} genes are not measured or not in the vocabulary{_some(unknown)}"
+        f"{len(usable_sets)} of {len(gene_sets)} gene sets of {path} are used; "
+        f"{len(unknown)} genes are not measured or not in the vocabulary{unknown_names}"
     )
+    dropped = [name for name in gene_sets if name not in usable_sets]
     if dropped:
         logger.warning(
-            f"{len(dropped)} gene sets of {path} have fewer than {MIN_GENES} genes that the stores measure and are "
-            f"left out{_some(dropped)}"
+            f"{len(dropped)} gene sets of {path} have fewer than {MIN_GENES} genes that the stores "
+            f"measure and are left out: {preview(dropped)}"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return f", e.g. {', '.join(map(str, names[:3]))}" if len(names) else ""

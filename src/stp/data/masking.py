@@ -1,4 +1,4 @@
-"""Choose the tokens that pretraining hides and predicts; arrays in, arrays out."""
+"""Select the tokens that pretraining hides and predicts."""
 
 import numpy as np
 
@@ -9,34 +9,39 @@ def mask_tokens(
     *,
     fraction: float,
     mask_id: int,
-    gene_ids: tuple[int, int],
+    gene_tokens: range,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose tokens to predict: of those 80 % are masked, 10 % replaced by a random gene, 10 % kept (paper, A.3.1).
+    """Select tokens to predict, and hide most of them (paper, section A.3.1).
+
+    Of the selected tokens, 80 % become `mask_id`, 10 % a random gene, and 10 % do not change.
 
     Parameters
     ----------
     tokens
-        (length,) tokens of one spot, without padding.
+        Tokens of one spot (length,), without padding.
     rng
-        Source of the choice.
+        Random generator.
     fraction
-        Share of tokens to predict; at least one.
+        Share of tokens to predict; at least one token is selected.
     mask_id
         Token that hides a gene.
-    gene_ids
-        First gene token and the one after the last: the range of random genes.
+    gene_tokens
+        Range of the tokens that stand for genes.
 
     Returns
     -------
-    Inputs (length,) and the chosen positions (length,) as bool.
+    Tokens to read (length,), and whether each position is to be predicted (length,).
     """
-    inputs, chosen = tokens.copy(), np.zeros(len(tokens), dtype=bool)
-    if not len(tokens):
-        return inputs, chosen
-    positions = rng.permutation(len(tokens))[: max(1, round(fraction * len(tokens)))]
-    chosen[positions] = True
+    inputs = tokens.copy()
+    is_selected = np.zeros(len(tokens), dtype=bool)
+    if len(tokens) == 0:
+        return inputs, is_selected
+    n_selected = max(1, round(fraction * len(tokens)))
+    positions = rng.permutation(len(tokens))[:n_selected]
+    is_selected[positions] = True
     fate = rng.random(len(positions))
     inputs[positions[fate < 0.8]] = mask_id
-    replaced = positions[(fate >= 0.8) & (fate < 0.9)]
-    inputs[replaced] = rng.integers(*gene_ids, size=len(replaced))
-    return inputs, chosen
+    gene_positions = positions[(fate >= 0.8) & (fate < 0.9)]
+    genes = rng.integers(gene_tokens.start, gene_tokens.stop, size=len(gene_positions))
+    inputs[gene_positions] = genes
+    return inputs, is_selected

@@ -1,64 +1,76 @@
 """Groups of neighboring spots for neighborhood training (paper, Algorithm 2)."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-MAX_SPACINGS = (
-    10.0  # D_max, in median nearest-neighbor distances of the slide (method.md section 3)
-)
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
+
+MAX_SPACINGS = 10.0  # D_max, in median distances to the nearest spot (method.md section 3)
 
 
 def spacing(coordinates: np.ndarray) -> float:
-    """Return the median distance of a spot (n, 2) to its nearest neighbor, in the unit of the coordinates."""
+    """Return the median distance of spots (n, 2) to their nearest spot, in their unit."""
     from scipy.spatial import cKDTree
 
-    return float(np.median(cKDTree(coordinates).query(coordinates, k=2)[0][:, 1]))
+    distances, _ = cKDTree(coordinates).query(coordinates, k=2)
+    return float(np.median(distances[:, 1]))  # the first is the spot itself
 
 
 def neighborhoods(
     coordinates: np.ndarray, rng: np.random.Generator, *, size: int = 9
 ) -> np.ndarray:
-    """Draw disjoint groups: a random seed spot first, then its nearest spots that are still free.
+    """Draw disjoint groups of neighboring spots.
 
-    No group spreads over more than ten spacings of the slide: a seed whose group would, sits out, and its spots stay
-    free. (Algorithm 2 drops all nine; this way every seed groups nine tenths of real sections.) The last spots, fewer
-    than `size`, sit out too.
+    Seed spots are drawn in random order. A group is a seed and its nearest spots that are not yet
+    in a group. It must span at most ten times the spacing of the slide. If it is wider, only its
+    seed is skipped, and all its spots can still join other groups. Algorithm 2 drops all of them;
+    this way nine tenths of the spots of real sections are in a group. The last spots, fewer than
+    `size`, have no group.
 
     Parameters
     ----------
     coordinates
-        (n, 2) spot centers in any unit.
+        Spot centers (n, 2) in any unit.
     rng
-        Source of the order in which seeds are drawn.
+        Random generator for the order of the seeds.
     size
-        Spots per group, the center included.
+        Number of spots per group, the seed included.
 
     Returns
     -------
-    (n_groups, size) int64 indices of spots, the center first, then by distance.
+    Indices of spots (n_groups, size), int64: the seed first, then the others by distance.
     """
     from scipy.spatial import cKDTree
     from scipy.spatial.distance import pdist
 
     if len(coordinates) < size:
         return np.empty((0, size), dtype=np.int64)
-    tree, limit = cKDTree(coordinates), MAX_SPACINGS * spacing(coordinates)
-    free, n_free, groups = np.ones(len(coordinates), dtype=bool), len(coordinates), []
+    tree = cKDTree(coordinates)
+    max_distance = MAX_SPACINGS * spacing(coordinates)
+    is_free = np.ones(len(coordinates), dtype=bool)
+    n_free = len(coordinates)
+    groups = []
     for seed in rng.permutation(len(coordinates)):
-        if free[seed] and n_free >= size:
-            group = _nearest_free(tree, coordinates[seed], seed, free, size)
-            if pdist(coordinates[group]).max() <= limit:
-                free[group] = False
-                n_free -= size
-                groups.append(group)
+        if not is_free[seed] or n_free < size:
+            continue
+        group = _find_nearest_free(tree, coordinates[seed], seed, is_free, size)
+        if pdist(coordinates[group]).max() <= max_distance:
+            is_free[group] = False
+            n_free -= size
+            groups.append(group)
     return np.array(groups, dtype=np.int64).reshape(-1, size)
 
 
-def _nearest_free(tree, center: np.ndarray, seed: int, free: np.ndarray, size: int) -> np.ndarray:
-    """Return the seed and its nearest free spots, looking further while too few of the nearest are free."""
+def _find_nearest_free(
+    tree: "cKDTree", center: np.ndarray, seed: int, is_free: np.ndarray, size: int
+) -> np.ndarray:
+    """Return the seed and its nearest free spots; the search widens until it has enough of them."""
     k = 2 * size
     while True:
-        near = np.atleast_1d(tree.query(center, k=min(k, len(free)))[1])
-        near = near[free[near] & (near != seed)]
-        if len(near) >= size - 1 or k >= len(free):
-            return np.concatenate([[seed], near[: size - 1]])
+        nearest = np.atleast_1d(tree.query(center, k=min(k, len(is_free)))[1])
+        nearest = nearest[is_free[nearest] & (nearest != seed)]
+        if len(nearest) >= size - 1 or k >= len(is_free):
+            return np.concatenate([[seed], nearest[: size - 1]])
         k *= 2

@@ -1,37 +1,48 @@
 """Batches for alignment: genes or pathways of spots, their patches, and the regions around them."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from stp.data.augmentation import N_TURNS
+from stp.data.augmentation import N_ROTATIONS
 from stp.data.samplers import SpotIndex
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 
-CELLS = 3  # regions are 3 x 3 patches
+CELLS = 3  # a region is 3 x 3 patches
+
+
+class Draw(NamedTuple):
+    """What is random about a pair: the region cell of its patch, a rotation, and a stain."""
+
+    cell: int  # 0 to 8, row by row, before the rotation
+    rotation: int  # 0 to 7
+    stain: np.ndarray  # (3,) factor on the optical density of each channel
 
 
 class PairDataset(Dataset):
-    """Read pairs; cell, turn and stain depend on seed, store, spot and epoch alone.
+    """Read pairs of images and genes. Random parts depend only on seed, store, spot and epoch.
 
     Parameters
     ----------
     stores
-        Where images come from.
+        Stores with the images.
     targets
-        What images are aligned with, by name: "genes" (tokens, or features of a gene encoder that is not trained),
-        "pathways" (scores of gene sets).
-    image_size, um_per_px
-        Pixels per side of patches and regions, and the scale of patches.
+        Values of all spots with which images are aligned. "genes" are tokens, or features of a
+        frozen gene encoder; "pathways" are scores of gene sets.
+    image_size
+        Side of patches and regions in pixels.
+    um_per_px
+        µm per pixel of the patches.
     seed
-        Of cells, turns and stains.
+        Random seed for cells, rotations and stains.
     rotate
-        Flip and turn patch and region alike, by quarters.
+        Flip and rotate the patch and the region of a spot in the same way.
     stain_jitter
-        Standard deviation of the log factor on each channel's optical density.
+        Standard deviation of the logarithm of the stain factors.
     """
 
     def __init__(
@@ -45,66 +56,79 @@ class PairDataset(Dataset):
         rotate: bool = False,
         stain_jitter: float = 0.0,
     ) -> None:
-        self.stores, self.targets = stores, targets
-        self.image_size, self.um_per_px, self.seed = image_size, um_per_px, seed
-        self.rotate, self.stain_jitter = rotate, stain_jitter
+        self.stores = stores
+        self.targets = targets
+        self.image_size = image_size
+        self.um_per_px = um_per_px
+        self.seed = seed
+        self.rotate = rotate
+        self.stain_jitter = stain_jitter
 
-    def __getitem__(self, picks: SpotIndex) -> dict[str, torch.Tensor]:
-        """Return targets (m, width) by name, patches and regions (m, size, size, 3), and how to augment them.
+    def __getitem__(self, index: SpotIndex) -> dict[str, torch.Tensor]:
+        """Return the targets (m, width) by name, the images, and how to augment them.
 
-        `turns` (m,) and `stains` (m, 3) are for the device to apply; `cells` (m,) are those before any turn.
+        "patches" and "regions" are (m, size, size, 3) uint8. "rotations" (m,) and "stains" (m, 3)
+        are applied later, on the device. "cells" (m,) are the region cells before the rotation.
         """
-        cells, turns, stains = zip(
-            *(self._draw(store, row, picks.epoch) for store, row in picks.spots), strict=True
-        )
-        patches, regions = self._images(picks.spots, np.array(cells))
-        targets = {
-            name: np.stack([values[store][row] for store, row in picks.spots])
+        draws = [self._draw(store, row, index.epoch) for store, row in index.spots]
+        cells = np.array([draw.cell for draw in draws])
+        patches, regions = self._read_images(index.spots, cells)
+        arrays = {
+            name: np.stack([values[store][row] for store, row in index.spots])
             for name, values in self.targets.items()
         }
-        drawn = {
-            "cells": np.array(cells),
-            "rotations": np.array(turns),
-            "stains": np.stack(stains).astype(np.float32),
-        }
-        arrays = {**targets, "patches": patches, "regions": regions, **drawn}
+        arrays["patches"] = patches
+        arrays["regions"] = regions
+        arrays["cells"] = cells
+        arrays["rotations"] = np.array([draw.rotation for draw in draws])
+        arrays["stains"] = np.stack([draw.stain for draw in draws]).astype(np.float32)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    def _draw(self, store: int, row: int, epoch: int) -> tuple[int, int, np.ndarray]:
-        """Draw the region cell, one of eight turns, and a factor per channel."""
+    def _draw(self, store: int, row: int, epoch: int) -> Draw:
         rng = np.random.default_rng((self.seed, store, row, epoch))
-        cell, turn, noise = (
-            rng.integers(CELLS * CELLS),
-            rng.integers(N_TURNS),
-            rng.standard_normal(3),
-        )
-        return int(cell), int(turn) if self.rotate else 0, np.exp(self.stain_jitter * noise)
+        cell = int(rng.integers(CELLS * CELLS))
+        # Drawn also if it is not used, so that the stain does not depend on `rotate`.
+        rotation = int(rng.integers(N_ROTATIONS))
+        stain = np.exp(self.stain_jitter * rng.standard_normal(3))
+        return Draw(cell, rotation if self.rotate else 0, stain)
 
-    def _images(self, spots: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _read_images(self, spots: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Read the patches and regions of spots, store by store."""
         shape = (len(spots), self.image_size, self.image_size, 3)
-        patches, regions = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+        patches = np.empty(shape, np.uint8)
+        regions = np.empty(shape, np.uint8)
         for store in np.unique(spots[:, 0]):
-            mine = np.flatnonzero(spots[:, 0] == store)
-            rows = spots[mine, 1]
-            patches[mine] = self.patches(store, rows)
-            around = region_centers(
-                self.stores[store].coordinates[rows], cells[mine], self.image_size * self.um_per_px
-            )
-            read = self.stores[store].pyramid.read
-            regions[mine] = read(around, size=self.image_size, um_per_px=self.um_per_px * CELLS)
+            positions = np.flatnonzero(spots[:, 0] == store)
+            rows = spots[positions, 1]
+            patches[positions] = self.patches(store, rows)
+            regions[positions] = self._regions(store, rows, cells[positions])
         return patches, regions
 
     def patches(self, store: int, rows: np.ndarray) -> np.ndarray:
-        """Read the patches of these spots of a store: (n, size, size, 3) uint8."""
-        of = self.stores[store]
-        assert (
-            of.coordinates is not None and of.pyramid is not None
-        )  # alignment takes no other stores
-        return of.pyramid.read(of.coordinates[rows], size=self.image_size, um_per_px=self.um_per_px)
+        """Read the patches of spots of a store: (n, size, size, 3) uint8."""
+        return self._read(store, self._centers(store, rows), self.um_per_px)
+
+    def _regions(self, store: int, rows: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        patch_um = self.image_size * self.um_per_px
+        centers = region_centers(self._centers(store, rows), cells, patch_um)
+        return self._read(store, centers, self.um_per_px * CELLS)
+
+    def _centers(self, store: int, rows: np.ndarray) -> np.ndarray:
+        coordinates = self.stores[store].coordinates
+        assert coordinates is not None  # alignment accepts only stores with coordinates
+        return coordinates[rows]
+
+    def _read(self, store: int, centers: np.ndarray, um_per_px: float) -> np.ndarray:
+        pyramid = self.stores[store].pyramid
+        assert pyramid is not None  # alignment accepts only stores with an image
+        return pyramid.read(centers, size=self.image_size, um_per_px=um_per_px)
 
 
 def region_centers(centers: np.ndarray, cells: np.ndarray, patch_um: float) -> np.ndarray:
-    """Place regions so that each patch fills its cell: centers (n, 2) of regions in um; cells in row-major order."""
+    """Return centers (n, 2) of regions, so that the patch of each spot fills its region cell.
+
+    `centers` (n, 2) are those of the spots in µm. `cells` (n,) are numbered row by row.
+    """
     row, column = np.divmod(cells, CELLS)
     middle = CELLS // 2
     return centers + np.column_stack([middle - column, middle - row]) * patch_um

@@ -1,6 +1,7 @@
-"""Rank the genes, or score the gene sets, of the spots of many stores into one file."""
+"""Rank the genes, or score the gene sets, of all spots of many stores into one file."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,22 +25,41 @@ def rank_stores(
     *,
     rank: int = 0,
     size: int = 1,
+    block_rows: int = BLOCK_ROWS,
 ) -> None:
-    """Rank all spots of some stores into tokens, padded with 0, block by block in constant memory.
+    """Rank the genes of all spots into tokens, padded with 0.
 
-    Of `size` processes that fill the same file, each ranks the stores `rank`, `rank + size`, and so on.
+    Parameters
+    ----------
+    stores
+        Stores of the spots.
+    vocabulary
+        Vocabulary with gene means, made by `Vocabulary.fit`.
+    file
+        File for the tokens; its width is the context length.
+    rank
+        Number of this process among those that fill the file.
+    size
+        Number of processes. Each ranks the stores `rank`, `rank + size` and so on.
+    block_rows
+        Number of spots that are in memory at a time.
 
     Raises
     ------
     ValueError
         A store is damaged.
     """
-    table, how = (
-        rank_table(vocabulary.divisors()),
-        {"context_length": file.width, "n_special": vocabulary.n_special},
-    )
-    for index, counts, out in _blocks(stores, vocabulary, file, rank, size):
-        rank_genes(counts, index, table, out=out, **how)
+    table = rank_table(vocabulary.divisors())
+    own = range(rank, len(stores), size)
+    for block in _blocks(stores, own, vocabulary, file, block_rows):
+        rank_genes(
+            block.counts,
+            block.index,
+            table,
+            context_length=file.width,
+            n_special=vocabulary.n_special,
+            out=block.out,
+        )
 
 
 def score_stores(
@@ -50,21 +70,41 @@ def score_stores(
     *,
     rank: int = 0,
     size: int = 1,
+    block_rows: int = BLOCK_ROWS,
 ) -> None:
-    """Score gene sets in all spots of some stores, as `rank_stores` ranks genes; NaN where none is measured."""
-    for index, counts, out in _blocks(stores, vocabulary, file, rank, size):
-        out[:] = set_scores(counts, index, membership(index, sets))
+    """Score gene sets in all spots, as `rank_stores` ranks genes.
+
+    `sets` are vocabulary indices of genes. The score of a set is NaN if no gene of it is measured.
+    """
+    own = range(rank, len(stores), size)
+    for block in _blocks(stores, own, vocabulary, file, block_rows):
+        block.out[:] = set_scores(block.counts, block.index, membership(block.index, sets))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some spots of one store."""
+
+    index: np.ndarray  # (n_columns,) vocabulary index of each gene, or -1
+    counts: "csr_matrix"  # (n, n_columns)
+    out: np.ndarray  # (n, width), the rows of these spots in the file
 
 
 def _blocks(
-    stores: Sequence[SpotStore], vocabulary: Vocabulary, file: SpotFile, rank: int, size: int
-) -> Iterator[tuple[np.ndarray, "csr_matrix", np.ndarray]]:
-    """Yield the vocabulary index of columns, counts of a block of spots, and where in the file they belong."""
+    stores: Sequence[SpotStore],
+    numbers: Sequence[int],
+    vocabulary: Vocabulary,
+    file: SpotFile,
+    block_rows: int,
+) -> Iterator[Block]:
+    """Yield the spots of the stores with these numbers, block by block."""
     values = file.writable()
-    indices: dict[str, np.ndarray] = {}  # by the genes of a store: most have those of one before
-    for store, start in list(zip(stores, file.offsets[:-1], strict=True))[rank::size]:
+    indices: dict[str, np.ndarray] = {}  # by digest of gene names, which most stores share
+    for number in numbers:
+        store = stores[number]
         genes = store.genes
         if genes not in indices:
             indices[genes] = vocabulary.encode(store.gene_names)
-        for first, counts in store.counts(BLOCK_ROWS):
-            yield indices[genes], counts, values[start + first : start + first + counts.shape[0]]
+        for first, counts in store.counts(block_rows):
+            start = file.offsets[number] + first
+            yield Block(indices[genes], counts, values[start : start + counts.shape[0]])

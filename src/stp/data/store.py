@@ -1,4 +1,4 @@
-"""Training stores as they lie on disk, read lazily and with zarr alone."""
+"""Read training stores from disk, lazily and with zarr alone."""
 
 import hashlib
 import math
@@ -17,46 +17,47 @@ if TYPE_CHECKING:
     import zarr
     from scipy.sparse import csr_matrix
 
-
 STORE = "stp_store"  # attribute of a training store
 STORE_VERSION = 1
 
-INSIDE, OUTSIDE = (
-    ("1", "1.0", "true"),
-    ("0", "0.0", "false"),
-)  # what `obs["in_tissue"]` holds, as text
+# Values of `obs["in_tissue"]` as text
+INSIDE = ("1", "1.0", "true")
+OUTSIDE = ("0", "0.0", "false")
 
 
 class SpotStore:
-    """One store written by `stp.io.write_store`.
+    """A store that `stp.io.write_store` wrote.
 
     Parameters
     ----------
     path
-        The zarr folder.
+        Path of the zarr folder.
     table_key
-        Its table.
+        Name of the table in the store.
 
     Raises
     ------
     ValueError
-        The folder is no training store of this version, or has no such table.
+        The folder is not a training store of this version, or has no such table.
     """
 
     def __init__(self, path: str | Path, table_key: str = "table") -> None:
         import zarr
 
-        self.path, self._table_key = Path(path), table_key
+        self.path = Path(path)
+        self._table_key = table_key
         try:
             attrs = self._group.attrs.get(STORE, {})
         except (FileNotFoundError, zarr.errors.ContainsArrayError):
             attrs = {}
         if attrs.get("version") != STORE_VERSION or f"tables/{table_key}" not in self._group:
             raise ValueError(
-                f"{path} is not a training store with a table {table_key!r}; stp.io.write_store makes one"
+                f"{path} is not a training store with a table {table_key!r}; "
+                "stp.io.write_store makes one"
             )
-        self.name, self._um_per_px = attrs["name"], attrs["patch_um_per_px"]
-        self._pixels: Path | None = None  # the folder that `map_pixels` was given
+        self.name = attrs["name"]
+        self._um_per_px = attrs["patch_um_per_px"]
+        self._pixel_folder: Path | None = None  # set by `map_pixels`
         self._genes = attrs.get("genes")
         self._indptr = self._table["X/indptr"][:]
 
@@ -64,12 +65,9 @@ class SpotStore:
         return len(self._indptr) - 1
 
     def __getstate__(self) -> dict:
-        # Processes open and map the files themselves, and only if they read of them.
-        return {
-            name: value
-            for name, value in self.__dict__.items()
-            if name not in ("_group", "_table", "pyramid")
-        }
+        # Each process opens the files itself when it first reads from them.
+        files = ("_group", "_table", "pyramid")
+        return {name: value for name, value in self.__dict__.items() if name not in files}
 
     @cached_property
     def _group(self) -> "zarr.Group":
@@ -83,65 +81,70 @@ class SpotStore:
 
     @property
     def genes(self) -> str:
-        """Digest of the names of the genes, in their order: most stores of a collection share it."""
+        """Digest of the gene names in their order; most stores of a collection share it."""
         return self._genes or names_digest(self.gene_names)
 
     @property
     def digest(self) -> str:
-        """Tell a store that was written anew, without reading its counts: genes, how many a spot detects, and where."""
-        found = hashlib.sha256(f"{self.genes} {self._um_per_px}".encode())
-        for array in (self._indptr, self.coordinates):
-            found.update(b"" if array is None else np.ascontiguousarray(array).data)
-        return found.hexdigest()
+        """Digest that changes when the store is written again with other data.
+
+        It covers the genes, the number of genes per spot, and the coordinates, but not the counts,
+        which would take long to read.
+        """
+        sha256 = hashlib.sha256(f"{self.genes} {self._um_per_px}".encode())
+        sha256.update(np.ascontiguousarray(self._indptr).data)
+        if self.coordinates is not None:
+            sha256.update(np.ascontiguousarray(self.coordinates).data)
+        return sha256.hexdigest()
 
     @property
     def gene_names(self) -> np.ndarray:
-        """Names of the genes (n_genes,): Ensembl ids where known."""
+        """Names of the genes (n_genes,): Ensembl ids if known."""
         return names_on_disk(self._table["var"])
 
     @cached_property
     def coordinates(self) -> np.ndarray | None:
-        """Spot centers (n, 2) as x, y, in um where the scale is known; None where there are none."""
+        """Spot centers (n, 2) as x, y, in µm if the scale is known; None for a store without."""
         return self._table["obsm/spatial"][:] if "obsm/spatial" in self._table else None
 
     @cached_property
     def pyramid(self) -> ImagePyramid | None:
-        """The image, in um, read from disk as it is asked for; None where there is none."""
+        """The image in µm, whose pixels are read when they are needed; None for a store without."""
         if "images/image" not in self._group:
             return None
         image = self._group["images/image"]
-        paths = [level["path"] for level in image.attrs["ome"]["multiscales"][0]["datasets"]]
-        levels = [open_array(image[path]) for path in paths]
-        if self._pixels is not None:
-            files = [(self._pixels / str(number), np.uint8) for number in range(len(levels))]
-            shapes = [(*level.shape, 3) for level in levels]
-            levels = [
-                Level(np.memmap(*file, "r", shape=shape))
-                for file, shape in zip(files, shapes, strict=True)
-            ]
+        paths = level_paths(image)
+        if self._pixel_folder is None:
+            levels = [open_array(image[path]) for path in paths]
+        else:
+            files = [self._pixel_folder / f"{number}.npy" for number in range(len(paths))]
+            levels = [Level(np.load(file, mmap_mode="r")) for file in files]
         to_pixels = np.diag([1 / self._um_per_px, 1 / self._um_per_px, 1])
         return ImagePyramid(tuple(levels), self._um_per_px, to_pixels, "store")
 
     def write_pixels(self, folder: Path) -> None:
-        """Decode the image into plain files of a new folder, for `map_pixels`."""
+        """Decode the image into NumPy files in a new folder, for `map_pixels`."""
         folder.mkdir()
         for number, level in enumerate(self._levels):
             height, width = level.shape
-            pixels = np.memmap(folder / str(number), np.uint8, "w+", shape=(height, width, 3))
+            pixels = np.lib.format.open_memmap(
+                folder / f"{number}.npy", "w+", np.uint8, (height, width, 3)
+            )
             for top, bottom in pairwise(level.edges[0]):
                 pixels[top:bottom] = level.read(top, bottom, 0, width)
 
     def map_pixels(self, folder: Path) -> None:
-        """Read the image from plain files from now on: processes map the same ones, and none holds them.
+        """Read the image from the files of `write_pixels` from now on.
 
-        Patches are cut at the speed of memory where the system keeps the pages, however many slides there are.
+        All processes map the same files, so that the system caches the pixels once, and no process
+        has a copy in its own memory.
         """
-        self._pixels = folder
+        self._pixel_folder = folder
         self.__dict__.pop("pyramid", None)
 
     @property
     def n_pixel_bytes(self) -> int:
-        """What `write_pixels` takes on disk."""
+        """Number of bytes of all pixels, which `write_pixels` needs on disk."""
         return sum(3 * math.prod(level.shape) for level in self._levels)
 
     @property
@@ -150,60 +153,76 @@ class SpotStore:
 
     def trainable(self, min_genes: int) -> np.ndarray:
         """Return the rows of spots in tissue that detect at least `min_genes` genes."""
-        enough = np.diff(self._indptr) >= min_genes
-        return np.flatnonzero(
-            enough & self._in_tissue() if "in_tissue" in self._table["obs"] else enough
-        )
+        is_trainable = np.diff(self._indptr) >= min_genes
+        if "in_tissue" in self._table["obs"]:
+            is_trainable &= self._is_in_tissue()
+        return np.flatnonzero(is_trainable)
 
-    def _in_tissue(self) -> np.ndarray:
-        """Tell which spots are in tissue, whatever type says so."""
+    def _is_in_tissue(self) -> np.ndarray:
+        """Return whether each spot is in tissue; the column may have any type."""
         import anndata
         import pandas as pd
 
-        said = pd.Series(anndata.io.read_elem(self._table["obs/in_tissue"])).astype(str).str.lower()
-        if len(unknown := said[~said.isin([*INSIDE, *OUTSIDE])]):
+        column = pd.Series(anndata.io.read_elem(self._table["obs/in_tissue"]))
+        values = column.astype(str).str.lower()
+        unknown = values[~values.isin([*INSIDE, *OUTSIDE])]
+        if len(unknown):
             raise ValueError(
-                f"obs['in_tissue'] of {self.path} holds {unknown.iloc[0]!r}, which is neither 0 nor 1; "
-                "write the store again with a column that says it of each spot, or without one"
+                f"obs['in_tissue'] of {self.path} contains {unknown.iloc[0]!r}, which is neither 0 "
+                "nor 1; write the store again with 0 or 1 for each spot, or without this column"
             )
-        return said.isin(INSIDE).to_numpy()
+        return values.isin(INSIDE).to_numpy()
 
     def counts(self, n_rows: int) -> "Iterator[tuple[int, csr_matrix]]":
-        """Yield blocks of at most `n_rows` spots: the first row, and the counts; ValueError where they are damaged."""
-        for start in range(0, len(self), n_rows):
-            yield start, self._counts(start, min(start + n_rows, len(self)))
+        """Yield the first row and the counts of blocks of at most `n_rows` spots.
 
-    def _counts(self, start: int, stop: int) -> "csr_matrix":
+        Raises
+        ------
+        ValueError
+            The counts are damaged.
+        """
+        for start in range(0, len(self), n_rows):
+            yield start, self._read_counts(start, min(start + n_rows, len(self)))
+
+    def _read_counts(self, start: int, stop: int) -> "csr_matrix":
         from scipy.sparse import csr_matrix
 
-        low, high = self._indptr[start], self._indptr[stop]
+        low = self._indptr[start]
+        high = self._indptr[stop]
         try:
-            values, indices = (self._table[f"X/{name}"][low:high] for name in ("data", "indices"))
+            values = self._table["X/data"][low:high]
+            indices = self._table["X/indices"][low:high]
         except (KeyError, OSError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"the counts of {self.path} cannot be read ({error}); write the store again"
             ) from error
-        # Where a chunk is gone, zarr reads zeros; a store holds none, and of column 0 at most one entry per row.
+        # zarr reads a missing chunk as zeros. A store has no count of zero, and no row names column
+        # 0 twice.
         if not values.all() or (indices == 0).sum() > stop - start:
             raise ValueError(f"{self.path} has lost a part of its counts; write the store again")
         parts = (values, indices, self._indptr[start : stop + 1] - low)
         return csr_matrix(parts, shape=(stop - start, self._table["X"].attrs["shape"][1]))
 
 
+def level_paths(image: Any) -> list[str]:
+    """Return the paths of the arrays in an image group, finest first."""
+    return [level["path"] for level in image.attrs["ome"]["multiscales"][0]["datasets"]]
+
+
 def names_on_disk(frame: Any) -> np.ndarray:
-    """Read the index of a dataframe from its zarr group: stored as an array, or as values beside a mask."""
+    """Read the index of a dataframe from its zarr group: an array, or values with a mask."""
     index = frame[frame.attrs["_index"]]
     values = index if hasattr(index, "shape") else index["values"]
     return np.asarray(values[:], dtype=object)
 
 
 def names_digest(names: Iterable[str]) -> str:
-    """Tell a list of gene names, in their order, from others."""
+    """Return the digest of a list of gene names in their order."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def trainable(stores: list[SpotStore], min_genes: int) -> list[np.ndarray]:
-    """List the spots of each store to train on; refuse stores that have none together."""
+    """Return the rows of each store to train on, or raise ValueError if there are none at all."""
     rows = [store.trainable(min_genes) for store in stores]
     if not sum(map(len, rows)):
         raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from stp.data.store import level_paths
 from stp.images.levels import with_gaps
 from stp.images.pyramid import ImagePyramid, PatchWindow
 
@@ -57,11 +58,6 @@ def make_arrays(image: Any, chunk: int, region_scale: int) -> None:
             dimension_names=old.metadata.dimension_names,
             overwrite=True,
         )
-
-
-def level_paths(image: Any) -> list[str]:
-    """List the arrays of an image group, finest first."""
-    return [level["path"] for level in image.attrs["ome"]["multiscales"][0]["datasets"]]
 
 
 def fill(

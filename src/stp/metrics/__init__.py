@@ -1,4 +1,4 @@
-"""Scores of predictions, retrieval, clusters, probes and batches; arrays in, numbers out."""
+"""Scores of predictions, retrieval, clusters, probes and batches: arrays in, numbers out."""
 
 from stp.metrics._batches import batch_effect, label_transfer
 from stp.metrics._classes import classification_scores, clustering_scores, separation_scores

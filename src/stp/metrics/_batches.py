@@ -1,4 +1,4 @@
-"""What can be read off an embedding: the batch of a spot, and its class across batches."""
+"""How well an embedding predicts the batch of a spot, and its class across batches."""
 
 import numpy as np
 
@@ -9,31 +9,33 @@ from stp.metrics._folds import Fold, folds
 def batch_effect(
     embedding: np.ndarray, batches: np.ndarray, *, slides: np.ndarray | None = None, seed: int = 0
 ) -> dict[str, float]:
-    """Tell how well the batch of a spot can be read off its embedding.
+    """Measure how well an embedding predicts the slide or patient of a spot.
 
-    It is read by linear discriminant analysis with shrinkage, of spots that this was not fitted on. Without a batch
-    effect the accuracy is chance. :func:`label_transfer` says what biology is carried beside it.
+    A linear discriminant analysis with shrinkage predicts spots that it was not fitted on. Without
+    a batch effect its accuracy is chance. :func:`label_transfer` measures the biology in the same
+    embedding.
 
     Parameters
     ----------
     embedding
-        (n, d)
+        Embedding of the spots (n, d).
     batches
-        (n,) slide or patient of each spot.
+        Slide or patient of each spot (n,).
     slides
-        (n,) where batches are patients of several slides: a slide's patient is then read from other slides, not from
-        its own spots.
+        Slide of each spot (n,), if batches are patients of several slides. The patient of a slide
+        is then predicted from other slides.
     seed
-        Of the five random folds where `slides` is not given.
+        Random seed for the five folds that are used without `slides`.
 
     Returns
     -------
-    "batch_accuracy", balanced, and "batch_chance".
+    "batch_accuracy", the balanced accuracy, and "batch_chance".
 
     Raises
     ------
     ValueError
-        There is one batch, a batch has fewer spots than there are folds, or, with `slides`, only one slide.
+        There is only one batch, a batch has fewer spots than there are folds, or, with `slides`,
+        a batch has only one slide.
 
     Examples
     --------
@@ -46,39 +48,41 @@ def batch_effect(
     batches = np.asarray(batches).astype(str)
     if slides is not None:
         slides = np.asarray(slides).astype(str)
-        if single := [
+        single = [
             str(batch)
             for batch in np.unique(batches)
             if len(np.unique(slides[batches == batch])) < 2
-        ]:
+        ]
+        if single:
             raise ValueError(
-                f"batch {', '.join(single)} has one slide; it can be read from other slides of it only"
+                f"batch {', '.join(single)} has one slide, and each batch needs two or more; "
+                "a slide's batch is predicted from the other slides"
             )
-    return _read_off("batch", embedding, batches, folds(batches, slides, seed=seed))
+    return _score("batch", embedding, batches, folds(batches, slides, seed=seed))
 
 
 def label_transfer(
     embedding: np.ndarray, labels: np.ndarray, batches: np.ndarray
 ) -> dict[str, float]:
-    """Tell how well the class of a spot can be read off its embedding, in each batch from all others.
+    """Measure how well an embedding predicts the class of a spot from the other batches.
 
     Parameters
     ----------
     embedding
-        (n, d)
+        Embedding of the spots (n, d).
     labels
-        (n,) class of each spot.
+        Class of each spot (n,).
     batches
-        (n,) slide or patient of each spot.
+        Slide or patient of each spot (n,).
 
     Returns
     -------
-    "label_accuracy", balanced, and "label_chance".
+    "label_accuracy", the balanced accuracy, and "label_chance".
 
     Raises
     ------
     ValueError
-        There is one class or one batch.
+        There is only one class or one batch.
 
     Examples
     --------
@@ -88,27 +92,29 @@ def label_transfer(
     >>> stp.metrics.label_transfer(embedding, labels, batches)["label_chance"]
     0.5
     """
-    return _read_off("label", embedding, labels, folds(labels, batches))
+    return _score("label", embedding, labels, folds(labels, batches))
 
 
-def _read_off(
-    what: str, embedding: np.ndarray, classes: np.ndarray, parts: list[Fold]
+def _score(
+    name: str, embedding: np.ndarray, classes: np.ndarray, parts: list[Fold]
 ) -> dict[str, float]:
-    """Read classes in each fold from the others."""
+    """Predict the classes of each fold from the others, and return accuracy and chance."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     classes = np.asarray(classes).astype(str)
-    found = np.empty_like(classes)
+    predicted = np.empty_like(classes)
     for train, test in parts:
         n_classes = len(np.unique(classes[train]))
         if n_classes < 2:
             raise ValueError(
-                f"{what} {str(classes[train][0])!r} is all that a fold is fitted on; give more slides"
+                f"a fold has only {name} {str(classes[train][0])!r} to be fitted on; "
+                "give more slides"
             )
-        # Equal priors: a reader that knows nothing then scores chance, however many spots a class has.
-        reader = LinearDiscriminantAnalysis(
+        # With equal priors a classifier that knows nothing scores chance, whatever the class sizes.
+        classifier = LinearDiscriminantAnalysis(
             solver="lsqr", shrinkage="auto", priors=np.full(n_classes, 1 / n_classes)
         )
-        found[test] = reader.fit(embedding[train], classes[train]).predict(embedding[test])
-    accuracy = classification_scores(classes, found)["balanced_accuracy"]
-    return {f"{what}_accuracy": accuracy, f"{what}_chance": 1 / len(np.unique(classes))}
+        classifier.fit(embedding[train], classes[train])
+        predicted[test] = classifier.predict(embedding[test])
+    accuracy = classification_scores(classes, predicted)["balanced_accuracy"]
+    return {f"{name}_accuracy": accuracy, f"{name}_chance": 1 / len(np.unique(classes))}

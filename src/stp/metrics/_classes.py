@@ -8,13 +8,16 @@ def clustering_scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, flo
 
     Parameters
     ----------
-    labels, clusters
-        (n,) one label per spot each.
+    labels
+        Class of each spot (n,).
+    clusters
+        Cluster of each spot (n,).
 
     Returns
     -------
-    The adjusted Rand index as "ari", the normalized mutual information as "nmi", "homogeneity" (a cluster holds one
-    label) and "completeness" (a label lies in one cluster).
+    "ari", the adjusted Rand index; "nmi", the normalized mutual information; "homogeneity", which
+    is 1 if each cluster contains one class; "completeness", which is 1 if each class is in one
+    cluster.
 
     Examples
     --------
@@ -33,19 +36,19 @@ def clustering_scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, flo
 
 
 def separation_scores(embedding: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
-    """Score how far clusters lie apart in an embedding; no labels are needed.
+    """Score how well clusters are separated in an embedding, without labels.
 
     Parameters
     ----------
     embedding
-        (n, d)
+        Embedding of the spots (n, d).
     clusters
-        (n,) one cluster per spot.
+        Cluster of each spot (n,).
 
     Returns
     -------
-    "silhouette" in [-1, 1] and "calinski_harabasz", the higher the better; NaN where there is one cluster or one for
-    each spot.
+    "silhouette" in [-1, 1] and "calinski_harabasz". Higher is better. Both are NaN if there is
+    only one cluster, or one for each spot.
 
     Examples
     --------
@@ -60,25 +63,27 @@ def separation_scores(embedding: np.ndarray, clusters: np.ndarray) -> dict[str, 
         "silhouette": metrics.silhouette_score,
         "calinski_harabasz": metrics.calinski_harabasz_score,
     }
-    defined = 1 < len(np.unique(clusters)) < len(embedding)
+    is_defined = 1 < len(np.unique(clusters)) < len(embedding)
     return {
-        name: float(score(embedding, clusters)) if defined else np.nan
+        name: float(score(embedding, clusters)) if is_defined else np.nan
         for name, score in scores.items()
     }
 
 
 def classification_scores(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Score predicted classes as the paper scores its probes (table 1).
+    """Score predicted classes as the paper does for its probes (table 1).
 
     Parameters
     ----------
-    labels, predicted
-        (n,) one class per spot each.
+    labels
+        Class of each spot (n,).
+    predicted
+        Predicted class of each spot (n,).
 
     Returns
     -------
-    "balanced_accuracy", the mean recall of the classes that occur in `labels`, and "weighted_f1", their mean F1 by
-    frequency.
+    "balanced_accuracy", the mean recall of the classes in `labels`, and "weighted_f1", the mean F1
+    score of these classes, weighted by their frequency.
 
     Examples
     --------
@@ -88,8 +93,6 @@ def classification_scores(labels: np.ndarray, predicted: np.ndarray) -> dict[str
     from sklearn.metrics import f1_score, recall_score
 
     present = np.unique(labels)
-    kept = {"labels": present, "zero_division": 0}
-    return {
-        "balanced_accuracy": float(recall_score(labels, predicted, average="macro", **kept)),
-        "weighted_f1": float(f1_score(labels, predicted, average="weighted", **kept)),
-    }
+    recall = recall_score(labels, predicted, labels=present, average="macro", zero_division=0)
+    f1 = f1_score(labels, predicted, labels=present, average="weighted", zero_division=0)
+    return {"balanced_accuracy": float(recall), "weighted_f1": float(f1)}

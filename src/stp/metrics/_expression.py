@@ -6,7 +6,7 @@ import numpy as np
 
 
 class ScoredGenes(NamedTuple):
-    """Columns of the genes that a prediction is scored on.
+    """The genes on which a prediction is scored, as columns of the expression matrix.
 
     Examples
     --------
@@ -15,49 +15,54 @@ class ScoredGenes(NamedTuple):
     [0, 1]
     """
 
-    variable: np.ndarray  # those of highest variance
-    expressed: np.ndarray  # those of highest mean
+    variable: np.ndarray  # highest variance first
+    expressed: np.ndarray  # highest mean first
 
 
 def gene_pearson(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Correlate each gene over the spots of one slide.
+    """Return the correlation of each gene over the spots of one slide.
 
     Parameters
     ----------
-    measured, predicted
-        (n_spots, n_genes) on the same scale, e.g. log1p of counts per 10,000.
+    measured
+        Measured expression (n_spots, n_genes).
+    predicted
+        Predicted expression (n_spots, n_genes).
 
     Returns
     -------
-    (n_genes,) Pearson correlations; 0 where either side is constant, NaN where a value is.
+    Pearson correlations (n_genes,): 0 if the measured or the predicted values are constant, NaN if
+    a value is NaN.
 
     Examples
     --------
     >>> stp.metrics.gene_pearson([[0, 1], [1, 1], [2, 1]], [[0, 5], [2, 6], [4, 7]]).round(2)
     array([1., 0.])
     """
-    a, b = (np.asarray(x, dtype=np.float64) for x in (measured, predicted))
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    a = np.asarray(measured, dtype=np.float64)
+    b = np.asarray(predicted, dtype=np.float64)
+    a = a - a.mean(axis=0)
+    b = b - b.mean(axis=0)
     norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-    # Rounding leaves a constant column a norm near 0, not exactly 0.
+    # Because of rounding, the norm of a constant column is close to 0 but not exactly 0.
     largest = np.abs(measured).max(axis=0) + np.abs(predicted).max(axis=0) + 1e-300
-    constant = norm <= np.finfo(np.float64).eps * len(a) * largest**2
-    return np.divide((a * b).sum(axis=0), norm, out=np.zeros(a.shape[1]), where=~constant)
+    is_constant = norm <= np.finfo(np.float64).eps * len(a) * largest**2
+    return np.divide((a * b).sum(axis=0), norm, out=np.zeros(a.shape[1]), where=~is_constant)
 
 
 def scored_genes(expression: np.ndarray, n_genes: int = 100) -> ScoredGenes:
-    """Choose the genes to score, on training slides (paper, section A.3.3).
+    """Choose the genes to score from the training slides (paper, section A.3.3).
 
     Parameters
     ----------
     expression
-        (n_spots, n_genes) of the training slides, log1p of counts per 10,000.
+        Expression of the training slides (n_spots, n_genes) in log1p of counts per 10,000.
     n_genes
-        How many of each kind; all where there are fewer.
+        Largest number of genes of each kind.
 
     Returns
     -------
-    Columns by falling variance and by falling mean; ties go to the lower column.
+    The most variable and the most expressed genes, highest first. Ties go to the lower column.
 
     Examples
     --------
@@ -65,10 +70,9 @@ def scored_genes(expression: np.ndarray, n_genes: int = 100) -> ScoredGenes:
     ScoredGenes(variable=array([1]), expressed=array([0]))
     """
     values = np.asarray(expression)
-    variable, expressed = (
-        np.argsort(-of(axis=0), kind="stable")[:n_genes] for of in (values.var, values.mean)
-    )
-    return ScoredGenes(variable, expressed)
+    by_variance = np.argsort(-values.var(axis=0), kind="stable")
+    by_mean = np.argsort(-values.mean(axis=0), kind="stable")
+    return ScoredGenes(variable=by_variance[:n_genes], expressed=by_mean[:n_genes])
 
 
 def expression_scores(
@@ -76,17 +80,21 @@ def expression_scores(
 ) -> dict[str, float]:
     """Score predicted expression of one slide as the paper does (section A.3.3).
 
+    Both matrices have the same scale, e.g. log1p of counts per 10,000.
+
     Parameters
     ----------
-    measured, predicted
-        (n_spots, n_genes) log1p of counts per 10,000.
+    measured
+        Measured expression (n_spots, n_genes).
+    predicted
+        Predicted expression (n_spots, n_genes).
     genes
-        Columns chosen by :func:`scored_genes` on training slides.
+        Genes to score, chosen by :func:`scored_genes` from the training slides.
 
     Returns
     -------
-    "PCC-V" and "PCC-E", the mean correlation of the most variable and the most expressed genes (a constant prediction
-    scores 0), and "MSE", the mean squared error over their union.
+    "PCC-V" and "PCC-E", the mean correlation of the most variable and the most expressed genes,
+    and "MSE", the mean squared error over both. A constant prediction has correlation 0.
 
     Examples
     --------
@@ -95,10 +103,11 @@ def expression_scores(
     >>> stp.metrics.expression_scores(measured, measured, genes)
     {'PCC-V': 1.0, 'PCC-E': 1.0, 'MSE': 0.0}
     """
-    r, union = gene_pearson(measured, predicted), np.union1d(genes.variable, genes.expressed)
-    error = float(((np.asarray(measured)[:, union] - np.asarray(predicted)[:, union]) ** 2).mean())
+    correlation = gene_pearson(measured, predicted)
+    scored = np.union1d(genes.variable, genes.expressed)
+    error = np.asarray(measured)[:, scored] - np.asarray(predicted)[:, scored]
     return {
-        "PCC-V": float(r[genes.variable].mean()),
-        "PCC-E": float(r[genes.expressed].mean()),
-        "MSE": error,
+        "PCC-V": float(correlation[genes.variable].mean()),
+        "PCC-E": float(correlation[genes.expressed].mean()),
+        "MSE": float((error**2).mean()),
     }

@@ -4,29 +4,35 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from stp._log import preview
+
 Fold = tuple[np.ndarray, np.ndarray]  # rows to train on, rows to test
 
 
 def folds(
     labels: np.ndarray, groups: np.ndarray | None = None, *, n_folds: int = 5, seed: int = 0
 ) -> list[Fold]:
-    """Divide spots into folds: each group in turn is tested, or, within one slide, random parts.
+    """Divide spots into folds, one per group, or at random if there are no groups.
 
     Parameters
     ----------
     labels
-        (n,) classes; random folds hold them in like shares.
+        Class of each spot (n,); random folds have about the same share of each class.
     groups
-        (n,) slide or patient of each spot: one is tested, all others are trained on.
+        Slide or patient of each spot (n,). Each group is tested once, after training on the others.
     n_folds
-        Random folds, where there are no groups.
+        Number of random folds.
     seed
-        Of the random folds.
+        Random seed for the folds.
+
+    Returns
+    -------
+    Rows to train on and rows to test, for each fold.
 
     Raises
     ------
     ValueError
-        There is one class or one group, or a class has fewer spots than there are folds.
+        There is only one class or one group, or a class has fewer spots than there are folds.
     """
     from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold
 
@@ -44,33 +50,40 @@ def folds(
     groups = np.asarray(groups).astype(str)
     if len(np.unique(groups)) < 2:
         raise ValueError(
-            f"all spots are of one group {str(groups[0])!r}; give two or more, or none for random folds"
+            f"all spots belong to one group {str(groups[0])!r}; "
+            "give two or more, or none for random folds"
         )
     return list(LeaveOneGroupOut().split(labels, groups=groups))
 
 
-def check_apart(train: Iterable[str], test: Iterable[str], what: str = "slide") -> None:
-    """Refuse a split that has a slide in both sides."""
-    if both := sorted(set(map(str, train)) & set(map(str, test))):
+def check_apart(train: Iterable[str], test: Iterable[str], unit: str = "slide") -> None:
+    """Raise ValueError if a slide or patient is on both sides of a split."""
+    on_both_sides = sorted(set(map(str, train)) & set(map(str, test)))
+    if on_both_sides:
         raise ValueError(
-            f"{what} {', '.join(both)} is in both sides of the split; keep each in one"
+            f"{unit} {', '.join(on_both_sides)} is on both sides of the split; keep it on one side"
         )
 
 
 def check_whole(slides: np.ndarray, groups: np.ndarray | None) -> None:
-    """Refuse folds that cut a slide where there are several: without groups all would be cut."""
+    """Raise ValueError if folds divide a slide; random folds divide all slides.
+
+    The spots of a single slide may be divided.
+    """
     slides = np.asarray(slides).astype(str)
-    several = np.unique(slides)
-    if len(several) < 2:
+    names = np.unique(slides)
+    if len(names) < 2:
         return
     if groups is None:
         raise ValueError(
-            f"spots are of {len(several)} slides; give group_key=, so that no slide is in both sides"
+            f"the spots are of {len(names)} slides; give group_key=, "
+            "so that no slide is on both sides"
         )
     groups = np.asarray(groups).astype(str)
-    for slide in several:
-        if len(parts := np.unique(groups[slides == slide])) > 1:
+    for slide in names:
+        slide_groups = np.unique(groups[slides == slide])
+        if len(slide_groups) > 1:
             raise ValueError(
-                f"slide {str(slide)!r} is in both sides of a split: its spots are of groups {', '.join(parts[:3])}; "
-                "give a group_key= that keeps slides whole"
+                f"slide {str(slide)!r} is on both sides of a split: its spots are of groups "
+                f"{preview(slide_groups)}; give a group_key= that keeps slides whole"
             )

@@ -1,25 +1,30 @@
-"""How often images find their own genes."""
+"""How often images retrieve their own genes."""
 
 import numpy as np
 
-BLOCK = 4096  # queries ranked at a time
+BLOCK_ROWS = 4096  # queries that are ranked at a time
 
 
 def recall_at_k(
     queries: np.ndarray, references: np.ndarray, ks: tuple[int, ...] = (1, 5, 10)
 ) -> dict[int, float]:
-    """Share of queries whose own reference (same row) is among the k of highest inner product.
+    """Return the share of queries whose own reference is among the k most similar ones.
+
+    The own reference of a query is in the same row. Chance is k / n.
 
     Parameters
     ----------
-    queries, references
-        (n, d) unit vectors of the same spots. Chance is k / n.
+    queries
+        Unit vectors (n, d).
+    references
+        Unit vectors (n, d) of the same spots.
     ks
-        Depths.
+        Numbers of references to retrieve.
 
     Returns
     -------
-    k to recall in [0, 1]. References that tie with the query's own one count as ranked before it.
+    Recall in [0, 1] for each k. References that tie with the query's own reference count as more
+    similar.
 
     Examples
     --------
@@ -27,12 +32,15 @@ def recall_at_k(
     >>> stp.metrics.recall_at_k(np.eye(4), np.eye(4), ks=(1,))
     {1: 1.0}
     """
-    queries, references = np.asarray(queries), np.asarray(references)
+    queries = np.asarray(queries)
+    references = np.asarray(references)
     rank = np.empty(len(queries), dtype=int)
-    for start in range(0, len(queries), BLOCK):
-        scores = queries[start : start + BLOCK] @ references.T
-        own = scores[np.arange(len(scores)), start + np.arange(len(scores)), None]
-        rank[start : start + BLOCK] = (~(scores < own)).sum(
-            axis=1
-        ) - 1  # so that a query of NaN comes last
+    for start in range(0, len(queries), BLOCK_ROWS):
+        stop = start + BLOCK_ROWS
+        scores = queries[start:stop] @ references.T
+        rows = np.arange(len(scores))
+        own_score = scores[rows, start + rows, None]
+        # `not less` also counts NaN, so that a query of NaN comes last.
+        n_not_less = (~(scores < own_score)).sum(axis=1)
+        rank[start:stop] = n_not_less - 1
     return {k: float((rank < k).mean()) for k in ks}

@@ -1,1 +1,1 @@
-"""The measured spots that are most similar to a query."""
+"""Find the measured spots that are most similar to a query, and average their profiles."""

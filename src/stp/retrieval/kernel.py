@@ -1,4 +1,4 @@
-"""Keep the best references of each query, and average their profiles: the loops behind retrieval, compiled."""
+"""Compiled loops of retrieval: keep the best references of each query, and average profiles."""
 
 import numpy as np
 from numba import njit
@@ -14,18 +14,23 @@ def _dot(a, b):
     return total
 
 
+# Worked example, with d = 2:
+#   vectors       unit            usable
+#   [3, 4]        [0.6, 0.8]      True     (length 5)
+#   [0, 0]        [nan, nan]      False    (length 0)
+#   [nan, 1]      [nan, nan]      False    (length nan)
 @njit(nogil=True, cache=True)
 def to_unit_length(vectors, unit, usable):
-    """Divide vectors (n, d) by their lengths; those without one, or with a value missing, become NaN.
+    """Divide each vector by its length; a vector of length 0 or with a missing value becomes NaN.
 
     Parameters
     ----------
     vectors
-        (n, d) float32
+        Vectors (n, d) float32.
     unit
-        (n, d) float32; what comes out.
+        Output (n, d) float32: the unit vectors.
     usable
-        (n,) bool; whether a vector has a length.
+        Output (n,) bool: whether a vector has a length.
     """
     for i in range(len(vectors)):
         length = np.sqrt(_dot(vectors[i], vectors[i]))
@@ -34,35 +39,50 @@ def to_unit_length(vectors, unit, usable):
             unit[i, j] = vectors[i, j] / np.float32(length) if usable[i] else np.nan
 
 
+# Worked example: one query with k = 2, and a block of references that starts at first = 10.
+#   lists so far: similarity [0.9, 0.5], index [4, 2]; slack 0.01
+#   scores of references 10, 11 and 12: [0.3, 0.7, 0.9], in float32
+#   The last place has 0.5, so the bound is 0.5 - 0.01 = 0.49.
+#   10: 0.3 is below the bound and is skipped.
+#   11: 0.7 is above it. Its exact cosine 0.7 beats 0.5 and takes the last place:
+#       similarity [0.9, 0.7], index [4, 11], bound 0.69.
+#   12: 0.9 is above it. Its exact cosine 0.9 beats 0.7, but not the 0.9 of reference 4:
+#       similarity [0.9, 0.9], index [4, 12]. Of two equal cosines the lower index stays first.
 @njit(nogil=True, cache=True)
 def keep_best(scores, slack, queries, block, first, index, similarity):
-    """Take the references of one block into the lists of the best, where they belong there.
+    """Insert the references of one block into the lists of the k best references per query.
 
-    Lists are in order of similarity, which is computed in float64 for what comes near them: the scores, of float32,
-    only tell what need not be looked at. Blocks come in order, so that what is no better than the last of a list is
-    a tie that the lower index has won.
+    The lists are sorted by cosine in float64. The float32 scores only decide which references are
+    skipped. Blocks come in ascending order. A reference that ties with the last place of a list
+    therefore has the higher index, and is skipped too.
 
     Parameters
     ----------
     scores
-        (n, m) cosines of queries and references; NaN is passed over.
+        Cosines (n, m) of queries and references in float32. NaN is skipped.
     slack
-        What they may be wrong by.
-    queries, block
-        (n, d) and (m, d) unit vectors.
+        Largest error of a score.
+    queries
+        Unit vectors (n, d) of the queries.
+    block
+        Unit vectors (m, d) of the references.
     first
         Index of the first reference of the block.
-    index, similarity
-        (n, k) the lists; similarity starts at minus infinity.
+    index
+        Lists (n, k) of references; changed in place.
+    similarity
+        Lists (n, k) of cosines, minus infinity at the start; changed in place.
     """
-    last, m = index.shape[1] - 1, scores.shape[1]
+    last = index.shape[1] - 1
+    m = scores.shape[1]
     for q in range(scores.shape[0]):
-        row, bound = scores[q], np.float32(similarity[q, last] - slack)
+        row = scores[q]
+        bound = np.float32(similarity[q, last] - slack)
         for start in range(0, m, GROUP):
-            group, near = row[start : min(start + GROUP, m)], np.int32(0)
-            for j in range(
-                len(group)
-            ):  # counted without a branch, and as wide as scores: many are compared at once
+            group = row[start : min(start + GROUP, m)]
+            # Without a branch, and with integers as wide as scores, the CPU compares many at once.
+            near = np.int32(0)
+            for j in range(len(group)):
                 near += np.int32(group[j] >= bound)
             if near == 0:
                 continue
@@ -74,40 +94,54 @@ def keep_best(scores, slack, queries, block, first, index, similarity):
                     continue
                 place = last
                 while place > 0 and similarity[q, place - 1] < exact:
-                    similarity[q, place], index[q, place] = (
-                        similarity[q, place - 1],
-                        index[q, place - 1],
-                    )
+                    similarity[q, place] = similarity[q, place - 1]
+                    index[q, place] = index[q, place - 1]
                     place -= 1
-                similarity[q, place], index[q, place] = exact, first + start + j
+                similarity[q, place] = exact
+                index[q, place] = first + start + j
                 bound = np.float32(similarity[q, last] - slack)
 
 
+# Worked example: one query, two profiles of one gene with values 2 and 6, weights 0.25 and 0.75.
+#   start:     total 0,    mean 0,  squares 0
+#   profile 0: total 0.25, share 0.25 / 0.25 = 1
+#              off  = 2 - 0 = 2,  mean = 0 + 1 * 2 = 2
+#              squares = 0 + 0.25 * 2 * (2 - 2) = 0
+#   profile 1: total 1,    share 0.75 / 1 = 0.75
+#              off  = 6 - 2 = 4,  mean = 2 + 0.75 * 4 = 5
+#              squares = 0 + 0.75 * 4 * (6 - 5) = 3
+#   Check: 0.25 * 2 + 0.75 * 6 = 5, and 0.25 * (2 - 5)^2 + 0.75 * (6 - 5)^2 = 3.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def add_profiles(profiles, rows, weight, starts, total, mean, spread):
-    """Add profiles to the weighted means of queries, and to the squares of what they deviate by (West, 1979).
+def add_profiles(profiles, rows, weight, starts, total, mean, squares):
+    """Update the weighted mean and the weighted squared deviations of each query (West, 1979).
 
     Parameters
     ----------
     profiles
-        (m, n_genes) float32
-    rows, weight
-        Profiles that are added, and what they weigh; those of query q are `starts[q]` to `starts[q + 1]`.
+        Profiles (m, n_genes) float32.
+    rows
+        Row in `profiles` of each profile to add. Those of query q are `starts[q]` to
+        `starts[q + 1]`.
+    weight
+        Weight of each profile to add.
     starts
-        (n + 1,)
+        Start of each query in `rows` and `weight` (n + 1,).
     total
-        (n,) what the profiles of each query weigh so far.
-    mean, spread
-        (n, n_genes) weighted mean, and weighted sum of squared deviations from it, so far.
+        Sum of the weights that were added (n,); changed in place.
+    mean
+        Weighted mean (n, n_genes); changed in place.
+    squares
+        Weighted sum of squared deviations from the mean (n, n_genes); changed in place.
     """
     for q in range(len(starts) - 1):
         for i in range(starts[q], starts[q + 1]):
             if weight[i] == 0:
                 continue
             total[q] += weight[i]
-            w, share = np.float32(weight[i]), np.float32(weight[i] / total[q])
+            w = np.float32(weight[i])
+            share = np.float32(weight[i] / total[q])
             profile = profiles[rows[i]]
             for g in range(profiles.shape[1]):
                 off = profile[g] - mean[q, g]
                 mean[q, g] += share * off
-                spread[q, g] += w * off * (profile[g] - mean[q, g])
+                squares[q, g] += w * off * (profile[g] - mean[q, g])

@@ -1,165 +1,208 @@
-"""Retrieve the nearest references of each query, exactly, and average their profiles (paper, equation 12)."""
+"""Retrieve the nearest references of each query exactly, and average their profiles (eq. 12)."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from stp._threads import in_threads
 from stp.retrieval.kernel import add_profiles, keep_best, to_unit_length
 
-QUERIES, REFERENCES = 2048, 4096  # scored against each other at a time
+QUERY_ROWS = 2048  # queries that are scored at a time
+REFERENCE_ROWS = 4096  # references that are scored at a time
 ROWS_PER_THREAD = 64
 
 
-class Neighbors(NamedTuple):
+@dataclass(frozen=True)
+class Neighbors:
     """The references of each query, nearest first."""
 
-    # (n_queries, k) int64; hides index of tuples
-    index: np.ndarray  # type: ignore[assignment]
-    similarity: np.ndarray  # (n_queries, k) float32
+    index: np.ndarray  # (n_queries, k) int64
+    similarity: np.ndarray  # (n_queries, k), cosines
 
 
 def nearest(
-    queries: np.ndarray, references: np.ndarray | Iterable[np.ndarray], k: int
+    queries: np.ndarray,
+    references: np.ndarray | Iterable[np.ndarray],
+    k: int,
+    *,
+    query_rows: int = QUERY_ROWS,
+    reference_rows: int = REFERENCE_ROWS,
 ) -> Neighbors:
     """Find the k references of highest cosine for each query; ties go to the lower reference index.
 
-    Exact: cosines that decide are computed in float64, and those of equal vectors are equal. There is never more than
-    a block of cosines in memory.
+    The result is exact: cosines that decide are computed in float64, and equal vectors have equal
+    cosines. Only one block of cosines is in memory at a time.
 
     Parameters
     ----------
     queries
         Vectors (n_queries, d).
     references
-        Vectors (n_references, d), in one array or in several one after the other. Vectors of NaN are passed over.
+        Vectors (n_references, d) in one array, or in several arrays that follow each other. A
+        vector of zeros or with NaN is skipped.
     k
-        Number of references, at most `n_references`.
+        Number of references per query.
+    query_rows
+        Number of queries in a block of cosines.
+    reference_rows
+        Number of references in a block of cosines.
+
+    Returns
+    -------
+    Indices (int64) and cosines (float32) of the references.
 
     Raises
     ------
     ValueError
-        There are fewer references than that.
+        There are fewer than `k` references.
     """
     from threadpoolctl import threadpool_limits
 
-    queries, _ = _unit(queries)
-    index = np.full((len(queries), max(k, 0)), -1, dtype=np.int64)
-    similarity, n_usable, first = np.full(index.shape, -np.inf), 0, 0
-    scores = np.empty((min(QUERIES, len(queries)), REFERENCES), dtype=np.float32)
-    # Each thread multiplies and looks at its own queries: threads of BLAS would wait, spinning, while scores are read.
+    queries, _ = _to_unit_length(queries)
+    shape = (len(queries), max(k, 0))
+    best = Neighbors(np.full(shape, -1, dtype=np.int64), np.full(shape, -np.inf))
+    scores = np.empty((min(query_rows, len(queries)), reference_rows), dtype=np.float32)
+    n_usable = 0
+    first = 0  # index of the block's first reference
+    # Each thread multiplies its own queries: threads of BLAS would wait, spinning, in between.
     with threadpool_limits(1, user_api="blas"):
-        for part in [references] if isinstance(references, np.ndarray) else references:
-            for start in range(0, len(part), REFERENCES):
-                block, usable = _unit(part[start : start + REFERENCES])
-                n_usable += usable
-                if k > 0:
-                    _update_best(queries, block, scores, first, index, similarity)
-                first += len(block)
+        for vectors in _cut_into_blocks(references, reference_rows):
+            block, is_usable = _to_unit_length(vectors)
+            n_usable += int(is_usable.sum())
+            if k > 0:
+                for start in range(0, len(queries), query_rows):
+                    rows = slice(start, start + query_rows)
+                    lists = Neighbors(best.index[rows], best.similarity[rows])
+                    _update_best(lists, queries[rows], block, scores, first=first)
+            first += len(block)
     if not 1 <= k <= n_usable:
         raise ValueError(
             f"cannot retrieve {k} neighbors from {n_usable} references; lower n_neighbors"
         )
-    return Neighbors(index, similarity.astype(np.float32))
+    return Neighbors(best.index, best.similarity.astype(np.float32))
 
 
-def _unit(vectors: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return vectors of length one, NaN where there is no length, and how many have one."""
+def _cut_into_blocks(
+    references: np.ndarray | Iterable[np.ndarray], n_rows: int
+) -> Iterator[np.ndarray]:
+    for part in [references] if isinstance(references, np.ndarray) else references:
+        for start in range(0, len(part), n_rows):
+            yield part[start : start + n_rows]
+
+
+def _to_unit_length(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return unit vectors, NaN if a vector has no length, and whether each vector has one."""
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    unit, usable = np.empty_like(vectors), np.empty(len(vectors), dtype=bool)
-    in_threads(
-        lambda rows: to_unit_length(vectors[rows], unit[rows], usable[rows]),
-        len(vectors),
-        ROWS_PER_THREAD,
-    )
-    return unit, int(usable.sum())
+    unit = np.empty_like(vectors)
+    is_usable = np.empty(len(vectors), dtype=bool)
+
+    def divide(rows: slice) -> None:
+        to_unit_length(vectors[rows], unit[rows], is_usable[rows])
+
+    in_threads(divide, len(vectors), ROWS_PER_THREAD)
+    return unit, is_usable
 
 
 def _update_best(
-    queries, block, memory, first: int, index: np.ndarray, similarity: np.ndarray
+    best: Neighbors, queries: np.ndarray, block: np.ndarray, scores: np.ndarray, *, first: int
 ) -> None:
-    """Score a block of references against all queries, in memory that is used again, and keep what is best so far."""
-    slack = (
-        2.0**-22 * queries.shape[1]
-    )  # four times the bound on what float32 does to a sum of so many products
-    for start in range(0, len(queries), QUERIES):
+    """Score a block of references against queries, and insert them into the lists of the best.
 
-        def take(rows: slice, start: int = start) -> None:
-            at, scores = slice(start + rows.start, start + rows.stop), memory[rows, : len(block)]
-            np.matmul(queries[at], block.T, out=scores)
-            keep_best(scores, slack, queries[at], block, first, index[at], similarity[at])
+    `scores` is memory that is used again for each block. `first` is the index of the first
+    reference of the block.
+    """
+    # Four times the bound on the error of a float32 sum of this many products.
+    slack = 2.0**-22 * queries.shape[1]
 
-        in_threads(take, min(QUERIES, len(queries) - start), ROWS_PER_THREAD)
+    def update(rows: slice) -> None:
+        own_scores = scores[rows, : len(block)]
+        np.matmul(queries[rows], block.T, out=own_scores)
+        keep_best(
+            own_scores,
+            slack,
+            queries[rows],
+            block,
+            first,
+            best.index[rows],
+            best.similarity[rows],
+        )
+
+    in_threads(update, len(queries), ROWS_PER_THREAD)
 
 
 def weights(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Turn similarities into weights that sum to one (paper, eq. 12).
 
-    Negative similarities weigh 0; where none is positive the weights are uniform.
+    Negative similarities have weight 0. If none of a query is positive, its weights are equal.
 
     Parameters
     ----------
     similarity
-        (n_queries, k)
+        Cosines (n_queries, k).
 
     Returns
     -------
-    Weights (n_queries, k) and a flag (n_queries,), True where they had to be uniform.
+    Weights (n_queries, k), and a flag (n_queries,) for queries whose weights had to be equal.
     """
     positive = np.maximum(similarity, 0).astype(np.float64)
     total = positive.sum(axis=1, keepdims=True)
-    uniform = total[:, 0] <= 0
-    return np.where(
-        total > 0, positive / np.where(total > 0, total, 1), 1 / similarity.shape[1]
-    ), uniform
+    equal = 1 / similarity.shape[1]
+    weight = np.where(total > 0, positive / np.where(total > 0, total, 1), equal)
+    return weight, total[:, 0] <= 0
 
 
 class WeightedMeans:
-    """Weighted means of profiles and their spread, from blocks of profiles that need not be in memory together.
+    """Weighted mean and standard deviation of profiles, which may come in blocks.
 
     Parameters
     ----------
-    index, weight
-        (n_queries, k) profiles of each query, and what they weigh; weights of a query sum to one.
+    index
+        Profiles of each query (n_queries, k).
+    weight
+        Weights of these profiles (n_queries, k); those of a query sum to one.
     n_genes
-        Width of a profile.
+        Number of genes of a profile.
     """
 
     def __init__(self, index: np.ndarray, weight: np.ndarray, n_genes: int) -> None:
-        n, k = index.shape
+        n_queries, k = index.shape
+        # Pairs of query and profile, sorted by profile, so that a block of profiles is a slice.
         order = np.argsort(index, axis=None, kind="stable")
-        self._index, self._weight, self._query = (
-            index.ravel()[order],
-            weight.ravel()[order],
-            order // k,
-        )
-        self._total = np.zeros(n)
-        self.mean, self._squares = np.zeros((2, n, n_genes), dtype=np.float32)
+        self._index = index.ravel()[order]
+        self._weight = weight.ravel()[order]
+        self._query = order // k
+        self._total = np.zeros(n_queries)
+        self._squares = np.zeros((n_queries, n_genes), dtype=np.float32)
+        self.mean = np.zeros((n_queries, n_genes), dtype=np.float32)
 
     @property
     def rows(self) -> np.ndarray:
-        """The profiles that are needed, in order."""
+        """The profiles that are needed, in ascending order."""
         return np.unique(self._index)
 
     def add(self, rows: np.ndarray, profiles: np.ndarray) -> None:
-        """Add profiles (m, n_genes) with these indices, which ascend."""
-        part = slice(*np.searchsorted(self._index, [rows[0], rows[-1] + 1]))
-        order = np.argsort(
-            self._query[part], kind="stable"
-        )  # by query, and the profiles of each in their order
-        at = np.searchsorted(rows, self._index[part][order])
-        starts = np.searchsorted(self._query[part][order], np.arange(len(self._total) + 1))
-        profiles, weight = (
-            np.ascontiguousarray(profiles, dtype=np.float32),
-            self._weight[part][order],
-        )
+        """Add profiles (m, n_genes); `rows` (m,) are their indices in ascending order."""
+        start, stop = np.searchsorted(self._index, [rows[0], rows[-1] + 1])
+        by_query = start + np.argsort(self._query[start:stop], kind="stable")
+        n_queries = len(self._total)
+        starts = np.searchsorted(self._query[by_query], np.arange(n_queries + 1))
+        positions = np.searchsorted(rows, self._index[by_query])
+        weight = self._weight[by_query]
+        profiles = np.ascontiguousarray(profiles, dtype=np.float32)
 
-        def add(q: slice) -> None:
-            out = self._total[q], self.mean[q], self._squares[q]
-            add_profiles(profiles, at, weight, starts[q.start : q.stop + 1], *out)
+        def add_to(queries: slice) -> None:
+            add_profiles(
+                profiles,
+                positions,
+                weight,
+                starts[queries.start : queries.stop + 1],
+                self._total[queries],
+                self.mean[queries],
+                self._squares[queries],
+            )
 
-        in_threads(add, len(self._total), ROWS_PER_THREAD)
+        in_threads(add_to, n_queries, ROWS_PER_THREAD)
 
     @property
     def std(self) -> np.ndarray:

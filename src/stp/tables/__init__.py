@@ -1,1 +1,1 @@
-"""The only code that reads and writes the slots of an AnnData."""
+"""Read and write the slots of an AnnData; no other folder does."""

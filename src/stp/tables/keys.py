@@ -1,4 +1,4 @@
-"""The names of every slot that stp writes or reads, and the ids of its tokens: one place for all of them."""
+"""The names of all slots that stp reads and writes in an AnnData."""
 
 TABLE = "table"
 SPATIAL = "spatial"
@@ -12,34 +12,53 @@ EXPRESSION = "stp_expression"
 PROBE = "stp_probe"
 BATCH_EFFECT = "stp_batch_effect"
 
-REGION, SPOT = (
-    "stp_region",
-    "stp_spot",
-)  # columns that tie a row to its shape; no user's column has these names
+# Columns of `obs` that name the shape of each row. No column of a user has these names.
+REGION = "stp_region"
+SPOT = "stp_spot"
 
 
 def aligned(key: str) -> str:
-    """Name the unit vectors after projection that stand beside the features of `key`."""
+    """Return the name in `obsm` of the aligned vectors that belong to the features `key`."""
     return f"{key}_aligned"
 
 
 def inside(key: str) -> str:
-    """Name the `obs` column that tells whether a spot's patch lies wholly inside the image."""
+    """Return the name in `obs` of the flag for spots whose whole patch lies inside the image."""
     return f"{key}_inside"
 
 
 def n_tokens(key: str) -> str:
-    """Name the `obs` column that counts a spot's tokens."""
+    """Return the name in `obs` of the number of tokens per spot."""
     return f"{key}_n"
 
 
 def uniform(key: str) -> str:
-    """Name the `obs` column that tells whether a prediction had to weigh its references equally."""
+    """Return the name in `obs` of the flag for predictions whose references all weigh the same."""
     return f"{key}_uniform"
 
 
+def far(key: str) -> str:
+    """Return the name in `obs` of the flag for spots that are far from every reference."""
+    return f"{key}_far"
+
+
+def neighbors(key: str) -> str:
+    """Return the name in `obsm` of the references that each prediction is based on."""
+    return f"{key}_neighbors"
+
+
+def similarity(key: str) -> str:
+    """Return the name in `obsm` of the similarities of these references."""
+    return f"{key}_similarity"
+
+
+def uncertainty(key: str) -> str:
+    """Return the name in `obsm` of the standard deviation of each predicted gene."""
+    return f"{key}_uncertainty"
+
+
 def maker_call(rep: str) -> str:
-    """Name the call that makes an embedding."""
+    """Return the call that makes an embedding, for error messages."""
     calls = {
         GENES: "stp.tl.embed_genes(adata, model)",
         IMAGES: "stp.tl.embed_images(sdata, model)",
@@ -47,23 +66,3 @@ def maker_call(rep: str) -> str:
         FUSED: "stp.tl.fuse(adata)",
     }
     return calls.get(rep.removesuffix("_aligned"), "what makes it")
-
-
-def far(key: str) -> str:
-    """Name the `obs` column that tells whether a spot is far from any reference."""
-    return f"{key}_far"
-
-
-def neighbors(key: str) -> str:
-    """Name the `obsm` array of the references behind each prediction."""
-    return f"{key}_neighbors"
-
-
-def similarity(key: str) -> str:
-    """Name the `obsm` array of their similarities."""
-    return f"{key}_similarity"
-
-
-def uncertainty(key: str) -> str:
-    """Name the `obsm` array of the spread of each predicted gene over the references."""
-    return f"{key}_uncertainty"

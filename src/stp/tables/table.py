@@ -1,4 +1,4 @@
-"""Find the table of any data, read its slots and write results into them."""
+"""Find the table in the user's data, read its slots and write results into them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,35 +14,52 @@ if TYPE_CHECKING:
 
 
 def get_table(data: Any, table_key: str = "table") -> "AnnData":
-    """Return the table of an AnnData (itself), a SpatialData, or the path of a SpatialData zarr store (lazy X)."""
+    """Return the table of an AnnData (itself), a SpatialData, or the path of a store.
+
+    Counts and embeddings of a store stay on disk.
+    """
     if isinstance(data, str | Path):
         return _open_table(Path(data), table_key)
     if not hasattr(data, "tables"):
         if not (hasattr(data, "obs_names") and hasattr(data, "obsm")):
             raise TypeError(
-                f"expected an AnnData, a SpatialData or the path of a store, got {type(data).__name__}"
+                "expected an AnnData, a SpatialData or the path of a store, "
+                f"got {type(data).__name__}"
             )
         return data
     if table_key not in data.tables:
         raise KeyError(
-            f"no table {table_key!r} in the SpatialData; pass table_key= one of {sorted(data.tables)}"
+            f"no table {table_key!r} in the SpatialData; "
+            f"pass table_key= one of {sorted(data.tables)}"
         )
     return data.tables[table_key]
 
 
 def get_tables(data: Any, table_key: str = "table") -> Iterator[tuple[str, "AnnData"]]:
-    """Yield a label and the table of one or several data, one at a time; a label is a file's name, or the shape."""
-    single = isinstance(data, str | Path) or hasattr(data, "obs_names") or hasattr(data, "tables")
-    for item in [data] if single else data:
+    """Yield the label and the table of one or several data, one at a time.
+
+    The label is the name of the file, or else the shape of the table.
+    """
+    for item in as_iterable(data):
         adata = get_table(item, table_key)
-        path = (
-            item if isinstance(item, str | Path) else getattr(item, "path", None) or adata.filename
-        )
-        yield Path(path).name if path else f"{adata.n_obs} spots x {adata.n_vars} genes", adata
+        if isinstance(item, str | Path):
+            path = item
+        else:
+            path = getattr(item, "path", None) or adata.filename
+        label = Path(path).name if path else f"{adata.n_obs} spots x {adata.n_vars} genes"
+        yield label, adata
+
+
+def as_iterable(data: Any) -> Iterable[Any]:
+    """Return several data unchanged, and one AnnData, SpatialData or path as a list of one."""
+    is_single = (
+        isinstance(data, str | Path) or hasattr(data, "obs_names") or hasattr(data, "tables")
+    )
+    return [data] if is_single else data
 
 
 def _open_table(path: Path, table_key: str) -> "AnnData":
-    """Open a table of a store: names, obs and uns are read, counts and obsm stay on disk."""
+    """Open a table of a store: read names, obs and uns; leave counts and obsm on disk."""
     import anndata
     import zarr
 
@@ -50,76 +67,81 @@ def _open_table(path: Path, table_key: str) -> "AnnData":
         group = zarr.open_group(path, mode="r")[f"tables/{table_key}"]
     except (FileNotFoundError, KeyError, zarr.errors.ContainsArrayError) as error:
         raise ValueError(
-            f"{path} is not a SpatialData store with a table {table_key!r}; stp.io.write_store makes one"
+            f"{path} is not a SpatialData store with a table {table_key!r}; "
+            "stp.io.write_store makes one"
         ) from error
-    lazy = {
-        slot: dict(group[slot].members()) if slot in group else {} for slot in ("layers", "obsm")
-    }
-    lazy = {
-        slot: {key: _lazy(element) for key, element in found.items()}
-        for slot, found in lazy.items()
-    }
-    read = {
+    in_memory = {
         slot: anndata.io.read_elem(group[slot]) for slot in ("obs", "var", "uns") if slot in group
     }
-    X = _lazy(group["X"]) if "X" in group else None
-    return anndata.AnnData(X=X, **read, **lazy)
+    on_disk = {
+        slot: {key: _open_element(element) for key, element in group[slot].members()}
+        for slot in ("layers", "obsm")
+        if slot in group
+    }
+    X = _open_element(group["X"]) if "X" in group else None
+    return anndata.AnnData(X=X, **in_memory, **on_disk)
 
 
-def _lazy(element: Any) -> Any:
-    """Leave an array or a sparse matrix on disk; anything else is read."""
+def _open_element(element: Any) -> Any:
+    """Leave an array or a sparse matrix on disk, and read anything else."""
     import anndata
     import zarr
 
     if isinstance(element, zarr.Array):
         return element
-    sparse = element.attrs.get("encoding-type") in ("csr_matrix", "csc_matrix")
-    return anndata.io.sparse_dataset(element) if sparse else anndata.io.read_elem(element)
+    is_sparse = element.attrs.get("encoding-type") in ("csr_matrix", "csc_matrix")
+    return anndata.io.sparse_dataset(element) if is_sparse else anndata.io.read_elem(element)
 
 
 def as_list(names: Iterable[str]) -> list[str]:
-    """List names, of which one may be given as it is."""
+    """Return names as a list; a single string is a list of one."""
     return [names] if isinstance(names, str) else [str(name) for name in names]
 
 
 def table_to_annotate(data: Any, table_key: str, copy: bool) -> "AnnData":
-    """Return the table that a verb annotates: the user's own, or its copy."""
+    """Return the table that a verb annotates: the user's table, or a copy of it."""
     adata = get_table(data, table_key)
     if adata.isbacked and copy:
         raise ValueError(
-            "copy=True on a backed AnnData would read it all; call .to_memory() first and pass its result"
+            "copy=True on a backed AnnData would read all of it; "
+            "call .to_memory() first and pass its result"
         )
     return adata.copy() if copy else adata
 
 
-def require(adata: "AnnData", slot: str, key: str, made_by: str) -> Any:
-    """Return `adata.<slot>[key]`, or raise a KeyError that names the call which makes it."""
+def require(adata: "AnnData", slot: str, key: str, call: str) -> Any:
+    """Return `adata.<slot>[key]`, or raise a KeyError that names the call that makes it."""
     values = getattr(adata, slot)
     if key not in values:
-        raise KeyError(f"adata.{slot}[{key!r}] is missing; run {made_by} first")
+        raise KeyError(f"adata.{slot}[{key!r}] is missing; run {call} first")
     return values[key]
 
 
 def require_column(adata: "AnnData", key: str, argument: str) -> "pd.Series":
-    """Return `adata.obs[key]`, or raise a KeyError that lists what the argument may name."""
+    """Return `adata.obs[key]`, or raise a KeyError that lists the columns for the argument."""
     if key not in adata.obs:
         raise KeyError(f"adata.obs[{key!r}] is missing; pass {argument}= one of {list(adata.obs)}")
     return adata.obs[key]
 
 
 def has_value(column: "pd.Series") -> np.ndarray:
-    """Tell for each row (n,) of a column whether it has a value, neither missing nor ""."""
+    """Return for each row (n,) whether a column has a value, neither missing nor ""."""
     return (column.notna() & (column.astype(str) != "")).to_numpy(dtype=bool)
 
 
 def gene_names(adata: "AnnData", gene_ids_key: str | None = None) -> np.ndarray:
-    """Return gene names: a column of `var`; by default `gene_ids` where it holds Ensembl ids, else `var_names`.
+    """Return the gene names (n_vars,) in a column of `var`.
 
-    Where the column has no value the gene keeps the name in `var_names`.
+    By default this is `gene_ids` if it holds Ensembl ids, else `var_names`. A gene without a value
+    in the column keeps its name in `var_names`.
     """
     if gene_ids_key is not None:
-        call = f"nothing else: pass gene_ids_key= one of {list(adata.var)} or it"
-        column = require(adata, "var", gene_ids_key, call)
+        if gene_ids_key not in adata.var:
+            raise KeyError(
+                f"adata.var[{gene_ids_key!r}] is missing; "
+                f"pass gene_ids_key= one of {list(adata.var)}, or leave it out"
+            )
+        column = adata.var[gene_ids_key]
     else:
         column = adata.var.get("gene_ids")
         if column is None or column.astype(str).str.startswith("ENS").mean() <= 0.5:
@@ -128,18 +150,21 @@ def gene_names(adata: "AnnData", gene_ids_key: str | None = None) -> np.ndarray:
 
 
 def record(adata: "AnnData", key: str, params: Mapping[str, Any], **entries: Any) -> None:
-    """Write `uns[key]`: `params`, the `version` of stp and other entries, in types that h5ad and zarr keep."""
+    """Write `params`, the `version` of stp and other entries to `uns[key]`.
+
+    Values become types that h5ad and zarr can store.
+    """
     entries = {"params": params, "version": __version__, **entries}
-    adata.uns[key] = {name: _plain(value) for name, value in entries.items()}
+    adata.uns[key] = {name: _storable(value) for name, value in entries.items()}
 
 
-def _plain(value: Any) -> Any:
+def _storable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
+        return {str(name): _storable(inner) for name, inner in value.items()}
     if isinstance(value, np.ndarray) or hasattr(value, "iloc"):
         return value
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(inner) for inner in value]
+        return [_storable(inner) for inner in value]
     if isinstance(value, np.generic):
         return value.item()
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
