@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from stp.genes.rank_kernel import rank_table
+from stp.genes.rank_table import rank_table
 from stp.genes.tokens import rank_genes
 
 N_SPECIAL = 30
