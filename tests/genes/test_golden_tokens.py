@@ -1,4 +1,4 @@
-"""Ranks against the keys that the authors' code computes on section C4; see shared/reference/README.md."""
+"""Ranks against the keys that the authors' code computes on section C4."""
 
 from types import SimpleNamespace
 
