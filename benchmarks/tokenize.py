@@ -20,7 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 
 import stp
-from stp.genes.rank_kernel import rank_table
+from stp.genes.rank_table import rank_table
 from stp.genes.tokens import rank_genes
 
 CONTEXT, N_SPECIAL = 1500, 30

@@ -1,19 +1,23 @@
-r"""Build the packaged vocabulary, src/stp/human_genes.parquet, from Bioconductor's org.Hs.eg.db 3.16 (NCBI, 2022-09).
+r"""Build the packaged vocabulary from Bioconductor's org.Hs.eg.db 3.16 (NCBI Gene, September 2022).
 
-Beside it, human_other_genes.parquet lists the names of human genes that are left out, and why.
-
-Debian packages the database:
+It writes human_genes.parquet, and human_other_genes.parquet, which lists the human genes that are
+left out, and why. Debian packages the database:
 
     apt-get download r-bioc-org.hs.eg.db && dpkg-deb -x r-bioc-org.hs.eg.db_*.deb orghs
-    python scripts/build_vocabulary.py --output src/stp \
+    python scripts/build_vocabulary.py --output src/stp/genes \
         --database orghs/usr/lib/R/site-library/org.Hs.eg.db/extdata/org.Hs.eg.sqlite
 
-The vocabulary holds the protein-coding genes of NCBI that have an Ensembl id, the 13 mitochondrial ones among them, in
-ascending order of that id. The database does not say which of a gene's Ensembl ids lies on the primary assembly: the
-first listed names the gene, the others are aliases. vocabulary_exceptions.tsv corrects this where the gene lists of two
-10x references (GRCh38 3.0.0 and 2020-A) disagree: a "chosen" id goes before the listed ones, and would admit a gene of
-another type too; an "alternate" id goes after them. former_symbols.tsv lists what those references call genes of the
-vocabulary, where NCBI does not know the name or gives it to several genes: it stands for the gene that bore it.
+The vocabulary holds the protein-coding genes of NCBI that have an Ensembl id, in ascending order of
+that id. The 13 mitochondrial ones are among them.
+
+The database does not show which of a gene's Ensembl ids lies on the primary assembly. The first id
+names the gene, and the others are aliases. vocabulary_exceptions.tsv corrects this for genes about
+which the gene lists of two 10x references (GRCh38 3.0.0 and 2020-A) disagree. A "chosen" id goes
+before the ids of the database, and admits a gene of another type too. An "alternate" id goes after
+them.
+
+former_symbols.tsv lists names that those references give to genes of the vocabulary, if NCBI does
+not know the name or gives it to several genes. The name then means the gene that had it.
 """
 
 import argparse
@@ -21,6 +25,7 @@ import csv
 import re
 import sqlite3
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,11 +37,11 @@ from stp import Vocabulary
 
 EXCEPTIONS = Path(__file__).with_name("vocabulary_exceptions.tsv")
 FORMER = Path(__file__).with_name("former_symbols.tsv")
-# NCBI leaves out the prefix of mitochondrial genes, and calls four of them otherwise than HGNC and Ensembl do.
+# NCBI leaves out the prefix of mitochondrial genes. HGNC and Ensembl have other names for four.
 MITOCHONDRIAL = {"COX1": "CO1", "COX2": "CO2", "COX3": "CO3", "CYTB": "CYB"}
-# These bear the names of genes that they resemble or once stood for: they make no alias ambiguous.
+# Genes of these types have the names of genes that they resemble: they make no alias ambiguous.
 NO_RIVALS = ("pseudo", "unknown", "biological-region")
-# Kinds of genes outside the vocabulary, as reports name them; every other kind is non-coding.
+# Types of genes outside the vocabulary, as reports call them; every other type is non-coding.
 KINDS = {
     "pseudo": "pseudogene",
     "other": "segment or locus",
@@ -54,18 +59,18 @@ ENSEMBL = "SELECT _id, ensembl_id FROM ensembl WHERE ensembl_id LIKE 'ENSG%' ORD
 
 @dataclass
 class Gene:
-    """A gene of NCBI: its Entrez id, symbol and type; Ensembl ids, the preferred one first; aliases."""
+    """A gene of NCBI."""
 
     entrez: int
     symbol: str
     kind: str
-    ensembl: list[str] = field(default_factory=list)
+    ensembl: list[str] = field(default_factory=list)  # the preferred id first
     aliases: set[str] = field(default_factory=set)
-    corrected: bool = False
+    has_chosen_id: bool = False  # by vocabulary_exceptions.tsv
 
 
 def read_genes(database: Path) -> dict[int, Gene]:
-    """Read Entrez id -> gene, for genes of any type."""
+    """Return the genes of any type by their Entrez id."""
     with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
         genes = {key: Gene(*columns) for key, *columns in connection.execute(GENES)}
         for key, ensembl_id in connection.execute(ENSEMBL):
@@ -73,34 +78,39 @@ def read_genes(database: Path) -> dict[int, Gene]:
         for key, alias in connection.execute("SELECT _id, alias_symbol FROM alias"):
             genes[key].aliases.add(alias)
         for (key,) in connection.execute("SELECT _id FROM chromosomes WHERE chromosome = 'MT'"):
-            genes[key].symbol = f"MT-{MITOCHONDRIAL.get(genes[key].symbol, genes[key].symbol)}"
+            symbol = genes[key].symbol
+            genes[key].symbol = f"MT-{MITOCHONDRIAL.get(symbol, symbol)}"
     return {gene.entrez: gene for gene in genes.values()}
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Read a table with a header."""
+    """Read the rows of a table with a header."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def correct(genes: dict[int, Gene]) -> None:
-    """Apply the exceptions; refuse one whose gene the database calls otherwise."""
+def correct_ids(genes: dict[int, Gene]) -> None:
+    """Apply the exceptions; raise ValueError if the database has another symbol for a gene."""
     for row in read_rows(EXCEPTIONS):
         gene = genes[int(row["entrez_id"])]
         if gene.symbol != row["symbol"]:
             raise ValueError(
-                f"{EXCEPTIONS.name} calls Entrez gene {gene.entrez} {row['symbol']}, it is {gene.symbol}"
+                f"{EXCEPTIONS.name} calls Entrez gene {gene.entrez} {row['symbol']}, "
+                f"but the database calls it {gene.symbol}"
             )
-        chosen = {"chosen": True, "alternate": False}[row["use"]]
-        gene.corrected |= chosen
-        gene.ensembl.insert(0 if chosen else len(gene.ensembl), row["ensembl_id"])
+        is_chosen = {"chosen": True, "alternate": False}[row["use"]]
+        gene.has_chosen_id |= is_chosen
+        gene.ensembl.insert(0 if is_chosen else len(gene.ensembl), row["ensembl_id"])
 
 
-def group(genes: dict[int, Gene]) -> dict[str, list[Gene]]:
-    """Map Ensembl id -> its coding genes; the first gives the symbol: a corrected one, else the lowest Entrez id."""
+def group_by_ensembl(genes: dict[int, Gene]) -> dict[str, list[Gene]]:
+    """Map Ensembl ids to their coding genes, of which the first gives the symbol.
+
+    A gene with a chosen id comes first, then that with the lowest Entrez id.
+    """
     groups = defaultdict(list)
-    for gene in sorted(genes.values(), key=lambda gene: (not gene.corrected, gene.entrez)):
-        if gene.ensembl and (gene.corrected or gene.kind == "protein-coding"):
+    for gene in sorted(genes.values(), key=lambda gene: (not gene.has_chosen_id, gene.entrez)):
+        if gene.ensembl and (gene.has_chosen_id or gene.kind == "protein-coding"):
             groups[gene.ensembl[0]].append(gene)
     return dict(sorted(groups.items()))
 
@@ -108,35 +118,44 @@ def group(genes: dict[int, Gene]) -> dict[str, list[Gene]]:
 def find_aliases(
     genes: dict[int, Gene], groups: dict[str, list[Gene]]
 ) -> dict[str, tuple[str, ...]]:
-    """Map alternate name -> the ids it may mean, without names that may mean a gene outside the vocabulary."""
+    """Map other names to the ids they may mean.
+
+    Names that may mean a gene outside the vocabulary are left out.
+    """
     ids = {gene.entrez: ensembl_id for ensembl_id, members in groups.items() for gene in members}
-    claims = defaultdict(set)
+    ids_by_name = defaultdict(set)  # "" is a gene outside the vocabulary
     for gene in genes.values():
-        rival = gene.entrez in ids or gene.kind not in NO_RIVALS
-        for name in [*gene.ensembl, *(gene.aliases if rival else ())]:
-            claims[name].add(ids.get(gene.entrez, ""))
+        is_rival = gene.entrez in ids or gene.kind not in NO_RIVALS
+        names = [*gene.ensembl, *gene.aliases] if is_rival else gene.ensembl
+        for name in names:
+            ids_by_name[name].add(ids.get(gene.entrez, ""))
     # A name that is some gene's id or symbol today means that gene, in the vocabulary or not.
-    today = {*groups, *(members[0].symbol for members in groups.values())}
-    today.update(gene.symbol for gene in genes.values() if gene.entrez not in ids)
+    current_names = {*groups, *(members[0].symbol for members in groups.values())}
+    current_names.update(gene.symbol for gene in genes.values() if gene.entrez not in ids)
     aliases = {
-        name: tuple(sorted(claims[name]))
-        for name in sorted(claims.keys() - today)
-        if "" not in claims[name]
+        name: tuple(sorted(ids_by_name[name]))
+        for name in sorted(ids_by_name.keys() - current_names)
+        if "" not in ids_by_name[name]
     }
     former = {row["symbol"]: (row["ensembl_id"],) for row in read_rows(FORMER)}
     return dict(sorted((aliases | former).items()))
 
 
-def find_others(genes: dict[int, Gene], vocabulary: Vocabulary) -> dict[str, tuple[str, str]]:
-    """Map name -> kind and current symbol of a gene outside the vocabulary; current names beat other ones."""
-    known = {*vocabulary.gene_ids, *vocabulary.symbols, *vocabulary.aliases}
+def find_other_genes(genes: dict[int, Gene], vocabulary: Vocabulary) -> dict[str, tuple[str, str]]:
+    """Map names of genes outside the vocabulary to their kind and current symbol."""
+    vocabulary_names = {*vocabulary.gene_ids, *vocabulary.symbols, *vocabulary.aliases}
     others = {}
-    for names in (lambda gene: gene.aliases, lambda gene: [gene.symbol, *gene.ensembl]):
+
+    def add(names_of: Callable[[Gene], Iterable[str]]) -> None:
         for gene in sorted(genes.values(), key=lambda gene: gene.entrez):
             kind = KINDS.get(gene.kind, "non-coding")
-            others |= {
-                name: (kind, gene.symbol) for name in sorted(names(gene)) if name not in known
-            }
+            for name in sorted(names_of(gene)):
+                if name not in vocabulary_names:
+                    others[name] = (kind, gene.symbol)
+
+    # Current names come second, because they win over aliases of other genes.
+    add(lambda gene: gene.aliases)
+    add(lambda gene: [gene.symbol, *gene.ensembl])
     return {name: others[name] for name in sorted(others) if not UNNAMED.fullmatch(name)}
 
 
@@ -149,17 +168,22 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_args()
     genes = read_genes(arguments.database)
-    correct(genes)
-    groups = group(genes)
+    correct_ids(genes)
+    groups = group_by_ensembl(genes)
     symbols = [members[0].symbol for members in groups.values()]
     vocabulary = Vocabulary(list(groups), symbols, aliases=find_aliases(genes, groups))
     vocabulary.save(arguments.output / "human_genes.parquet")
-    others = find_others(genes, vocabulary)
-    kinds, symbols = zip(*others.values(), strict=True)
-    table = {"name": list(others), "kind": pa.array(kinds).dictionary_encode(), "symbol": symbols}
-    parquet.write_table(
-        pa.table(table), arguments.output / "human_other_genes.parquet", compression="zstd"
+    others = find_other_genes(genes, vocabulary)
+    kinds, current_symbols = zip(*others.values(), strict=True)
+    table = pa.table(
+        {
+            "name": list(others),
+            "kind": pa.array(kinds).dictionary_encode(),
+            "symbol": current_symbols,
+        }
     )
+    path = arguments.output / "human_other_genes.parquet"
+    parquet.write_table(table, path, compression="zstd")
     print(f"{len(groups)} genes, {len(others)} names of others")
 
 

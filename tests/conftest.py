@@ -19,6 +19,17 @@ from tests.slides import FILLERS, GENES, make_slide, write_space_ranger
 matplotlib.use("Agg")
 
 SHARED = Path(__file__).parents[2] / "shared"
+# Where the folders of real data come from.
+SOURCES = {
+    "cohorts": "github.com/mahmoodlab/SurvPath",
+    "dlpfc": "Maynard et al. 2021",
+    "genes": "features.tsv.gz of the 10x references GRCh38 3.0.0 and 2020-A",
+    "genesets": "MSigDB and Reactome",
+    "her2st": "github.com/almaan/her2st (Andersson et al. 2021)",
+    "mob_st": "github.com/tare/Splotch (Ståhl et al. 2016)",
+    "other_st": "Ståhl et al. 2016, Thrane et al. 2018 and Moncada et al. 2020",
+    "xenium_lung": "10x Xenium, human lung",
+}
 LONGEST = [
     "test_demo.py",
     "test_processes.py",
@@ -138,7 +149,8 @@ def real():
     def find(*parts: str) -> Path:
         path = SHARED.joinpath("data", *parts)
         if not path.exists():
-            pytest.skip(f"{path} is absent")
+            source = SOURCES.get(parts[0], "public repositories")
+            pytest.skip(f"{path} is absent; the data come from {source}")
         return path
 
     return find

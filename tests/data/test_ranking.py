@@ -8,7 +8,7 @@ import pytest
 from stp.data.ranking import rank_stores
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
-from stp.genes.rank_kernel import rank_table
+from stp.genes.rank_table import rank_table
 from stp.genes.tokens import rank_genes
 
 

@@ -46,7 +46,10 @@ def shares(sdata):
 
 
 def form(patch):
-    """Texture without color: energy of five scales relative to their mean, and how far edges agree in direction."""
+    """Return texture without color.
+
+    It is the energy of five scales relative to their mean, and how far edges agree in direction.
+    """
     red = -np.log((patch[..., 0] + 1.0) / 256)
     scales = [ndimage.gaussian_filter(red, sigma) for sigma in (0, 1, 2, 4, 8, 16)]
     energy = np.log([np.std(a - b) for a, b in zip(scales, scales[1:], strict=False)])
@@ -56,25 +59,23 @@ def form(patch):
 
 
 def accuracy_across_slides(features, slides):
-    """Mean accuracy on the slide left out."""
+    """Return the mean accuracy on a slide of a model that was fitted on the others."""
     labels = [slide["table"].obs["domain"].to_numpy() for slide in slides]
     scores = []
-    for out in range(len(slides)):
-        x, y = (
-            np.concatenate([part for i, part in enumerate(parts) if i != out])
-            for parts in (features, labels)
+    for test in range(len(slides)):
+        train = [i for i in range(len(slides)) if i != test]
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+        model.fit(
+            np.concatenate([features[i] for i in train]), np.concatenate([labels[i] for i in train])
         )
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(x, y)
-        scores.append(model.score(features[out], labels[out]))
+        scores.append(model.score(features[test], labels[test]))
     return np.mean(scores)
 
 
 def test_elements_have_the_promised_form(fine):
-    image, circles, table = (
-        fine.images["fine_full_image"],
-        fine.shapes["fine"],
-        fine.tables["table"],
-    )
+    image = fine.images["fine_full_image"]
+    circles = fine.shapes["fine"]
+    table = fine.tables["table"]
     assert image.dims == ("c", "y", "x")
     assert image.dtype == np.uint8
     assert table.uns["spatialdata_attrs"] == {
@@ -84,9 +85,8 @@ def test_elements_have_the_promised_form(fine):
     }
     assert (table.obs["spot_id"].to_numpy() == circles.index).all()
     assert circles["radius"].eq(55).all()
-    assert np.allclose(
-        table.obsm["spatial"], np.column_stack([circles.geometry.x, circles.geometry.y])
-    )
+    centers = np.column_stack([circles.geometry.x, circles.geometry.y])
+    assert np.allclose(table.obsm["spatial"], centers)
     assert table.uns["spatial"]["fine"]["scalefactors"] == {
         "spot_diameter_fullres": 130,
         "microns_per_pixel": 0.5,
@@ -96,30 +96,24 @@ def test_elements_have_the_promised_form(fine):
 def test_the_six_neighbors_of_a_spot_are_100_um_away(slides):
     obs = slides[0]["table"].obs
     assert ((obs["array_row"] + obs["array_col"]) % 2 == 0).all()
-    at = dict(
-        zip(
-            zip(obs["array_row"], obs["array_col"], strict=True),
-            slides[0]["table"].obsm["spatial"],
-            strict=True,
-        )
-    )
+    places = zip(obs["array_row"], obs["array_col"], strict=True)
+    center_of = dict(zip(places, slides[0]["table"].obsm["spatial"], strict=True))
     steps = [(0, 2), (0, -2), (1, 1), (1, -1), (-1, 1), (-1, -1)]
     distances = [
-        np.linalg.norm(xy - at[row + down, col + right])
-        for (row, col), xy in at.items()
+        np.linalg.norm(xy - center_of[row + down, col + right])
+        for (row, col), xy in center_of.items()
         for down, right in steps
-        if (row + down, col + right) in at
+        if (row + down, col + right) in center_of
     ]
-    assert len(distances) > 4 * len(at)
+    assert len(distances) > 4 * len(center_of)
     assert np.allclose(distances, 100, atol=1e-6, rtol=0)
 
 
 def test_spots_lie_on_the_lattice_in_um(fine):
     circles = spatialdata.transform(fine.shapes["fine"], to_coordinate_system="um")
     expected = lattice_um(fine["table"].obs)
-    assert np.allclose(
-        np.column_stack([circles.geometry.x, circles.geometry.y]), expected, atol=1e-6, rtol=0
-    )
+    centers = np.column_stack([circles.geometry.x, circles.geometry.y])
+    assert np.allclose(centers, expected, atol=1e-6, rtol=0)
     assert np.allclose(circles["radius"], 27.5)
     assert np.allclose(fine["table"].obsm["spatial"] * 0.5, expected, atol=1e-6, rtol=0)
 
@@ -161,7 +155,7 @@ def test_each_marker_is_highest_in_its_domain(slides):
     assert shared.groupby(domains).mean().idxmax().to_dict() == expected
 
 
-def test_a_seed_decides_everything(fine):
+def test_a_seed_repeats_image_counts_and_spots(fine):
     again = synthetic_visium(seed=0, n_rows=8, n_cols=9, um_per_px=0.5, name="fine")
     assert np.array_equal(pixels(fine), pixels(again))
     assert (fine["table"].X != again["table"].X).nnz == 0
@@ -183,18 +177,17 @@ def test_resolution_changes_the_scan_only(fine):
     assert (fine["table"].X != coarse["table"].X).nnz == 0
     assert fine["table"].obs.equals(coarse["table"].obs)
     height, width = (n // 2 * 2 for n in pixels(fine).shape[:2])
-    halved = (
-        pixels(fine)[:height, :width].reshape(height // 2, 2, width // 2, 2, 3).mean(axis=(1, 3))
-    )
+    squares = pixels(fine)[:height, :width].reshape(height // 2, 2, width // 2, 2, 3)
+    halved = squares.mean(axis=(1, 3))
     difference = halved - pixels(coarse)[: height // 2, : width // 2]
     assert np.abs(difference).mean() < 5
 
 
 def test_every_spot_is_on_tissue_and_glass_surrounds_it(slides):
     for slide in slides:
-        glass = np.concatenate(
-            [pixels(slide)[:15].reshape(-1, 3), pixels(slide)[-15:].reshape(-1, 3)]
-        ).mean(axis=0)
+        image = pixels(slide)
+        border = np.concatenate([image[:15].reshape(-1, 3), image[-15:].reshape(-1, 3)])
+        glass = border.mean(axis=0)
         ink = (glass - [patch.mean(axis=(0, 1)) for patch in patches(slide, size=54)]).max(axis=1)
         assert glass.min() > 220
         assert ink.min() > 4
@@ -209,13 +202,12 @@ def test_every_domain_is_on_every_slide(slides):
 def test_expression_predicts_domains(slides):
     table = slides[0]["table"]
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    accuracy = cross_val_score(
-        model, np.log1p(1e4 * shares(slides[0]).to_numpy()), table.obs["domain"], cv=3
-    ).mean()
+    expression = np.log1p(1e4 * shares(slides[0]).to_numpy())
+    accuracy = cross_val_score(model, expression, table.obs["domain"], cv=3).mean()
     assert 0.8 < accuracy < 0.995  # far above chance, and yet not trivial
 
 
-def test_color_says_much_less_than_form_and_expression_across_slides(slides):
+def test_color_predicts_domains_much_worse_than_form_and_expression(slides):
     cut = [patches(slide) for slide in slides]
     color = accuracy_across_slides([np.mean(p, axis=(1, 2)) for p in cut], slides)
     texture = accuracy_across_slides([np.array([form(patch) for patch in p]) for p in cut], slides)
@@ -228,20 +220,19 @@ def test_color_says_much_less_than_form_and_expression_across_slides(slides):
 
 
 def test_activity_shows_in_image_and_expression(slides):
-    programs, densities = [], []
+    programs = []
+    densities = []
     for slide in slides:
-        obs, red = slide["table"].obs, ndimage.gaussian_filter(255.0 - pixels(slide)[..., 0], 1.5)
+        obs = slide["table"].obs
+        red = ndimage.gaussian_filter(255.0 - pixels(slide)[..., 0], 1.5)
         peaks = (ndimage.maximum_filter(red, 7) == red) & (red > 0.8 * np.percentile(red, 90))
         x, y = slide["table"].obsm["spatial"].astype(int).T
         obs = obs.assign(density=ndimage.uniform_filter(peaks.astype(float), 112)[y, x])
         obs["program"] = shares(slide)[["MKI67", "TOP2A", "PCNA", "CDK1"]].sum(axis=1)
-        within = (
-            obs.groupby("domain", observed=True)[["activity", "density", "program"]]
-            .corr()["activity"]
-            .unstack()
-        )
-        programs.append(within["program"].mean())
-        densities.append(within["density"].mean())
+        by_domain = obs.groupby("domain", observed=True)[["activity", "density", "program"]]
+        correlation = by_domain.corr()["activity"].unstack()
+        programs.append(correlation["program"].mean())
+        densities.append(correlation["density"].mean())
     assert np.mean(programs) > 0.5
     assert np.mean(densities) > 0.2
 
@@ -257,6 +248,6 @@ def test_a_slide_survives_the_disk(fine, tmp_path):
 @pytest.mark.parametrize(
     "wrong", [{"n_rows": 5}, {"n_cols": 0}, {"um_per_px": 0}, {"um_per_px": float("nan")}]
 )
-def test_wrong_sizes_are_refused(wrong):
+def test_wrong_sizes_are_an_error(wrong):
     with pytest.raises(ValueError, match="must be 6 or more"):
         synthetic_visium(**wrong)

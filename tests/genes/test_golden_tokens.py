@@ -1,4 +1,4 @@
-"""Ranks against the keys that the authors' code computes on section C4; see shared/reference/README.md."""
+"""Ranks against the keys that the authors' code computes on section C4."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 from stp import Vocabulary
-from stp.genes.rank_kernel import rank_table
+from stp.genes.rank_table import rank_table
 from stp.genes.tokens import rank_genes
 from stp.models.published.release_files import read_symbols
 

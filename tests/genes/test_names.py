@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from stp import Vocabulary
-from stp.genes.names import GeneNames, r_name, some, species_of, unversioned
+from stp.genes.names import GeneNames, strip_version, to_r_name
+from stp.genes.species import guess_species
 
 ERBB2 = "ENSG00000141736"
 
@@ -18,8 +19,8 @@ def human():
     return Vocabulary.default()
 
 
-def explained(human, *names):
-    """Return symbol, rule and note of the first of these names."""
+def explain_first(human, *names):
+    """Return symbol, rule and note of the first of these names, which are those of one table."""
     return tuple(human.explain(names)[["symbol", "rule", "note"]].iloc[0])
 
 
@@ -47,7 +48,7 @@ def explained(human, *names):
     ],
 )
 def test_a_name_alone_is_recognized(human, name, symbol, rule):
-    assert explained(human, name) == (symbol, rule, "")
+    assert explain_first(human, name) == (symbol, rule, "")
 
 
 @pytest.mark.parametrize(
@@ -67,13 +68,15 @@ def test_a_name_alone_is_recognized(human, name, symbol, rule):
         ("HLA.DRB1", "HLA", ("HLA-DRB1", "R name", "")),
     ],
 )
-def test_a_duplicate_is_recognized_beside_the_name_that_it_repeats(human, name, base, expected):
-    assert explained(human, name, base) == expected
+def test_a_duplicate_is_recognized_if_the_table_has_the_name_that_it_repeats(
+    human, name, base, expected
+):
+    assert explain_first(human, name, base) == expected
 
 
 @pytest.mark.parametrize("name", ["RPL41-1", "RPL41.1", "HLA-A-1", "SHFM1-1"])
 def test_a_duplicate_alone_is_unknown(human, name):
-    assert explained(human, name, "KRT8") == ("", "unknown", "")
+    assert explain_first(human, name, "KRT8") == ("", "unknown", "")
 
 
 @pytest.mark.parametrize(
@@ -122,14 +125,15 @@ def test_a_duplicate_alone_is_unknown(human, name):
     ],
 )
 def test_a_name_that_is_no_gene_of_the_vocabulary_has_a_reason(human, name, reason, note):
-    assert explained(human, name) == ("", reason, note)
+    assert explain_first(human, name) == ("", reason, note)
 
 
 HUMAN_IDS = [f"ENSG9999999999{i}" for i in range(4)]
 
 
 def test_the_first_rule_that_applies_decides():
-    ids, symbols = HUMAN_IDS, [HUMAN_IDS[1], "A-B", "old", ""]
+    ids = HUMAN_IDS
+    symbols = [ids[1], "A-B", "old", ""]
     first, _, third, fourth = ids
     aliases = {
         "A-B": (first,),
@@ -137,10 +141,10 @@ def test_the_first_rule_that_applies_decides():
         "A.B": (fourth,),
         "X": (third, fourth),
         "OLD": (fourth,),
+        "a-b": (third,),
     }
-    aliases["a-b"] = (third,)
-    book = GeneNames(ids, symbols, aliases)
-    found = book.recognize(
+    gene_names = GeneNames(ids, symbols, aliases)
+    recognized = gene_names.recognize(
         [
             ids[1],
             "A-B",
@@ -157,7 +161,7 @@ def test_the_first_rule_that_applies_decides():
             "A.B.1",
         ]
     )
-    assert list(zip(found.index.tolist(), found.rule, strict=True)) == [
+    assert list(zip(recognized.index.tolist(), recognized.rule, strict=True)) == [
         (1, "id"),
         (1, "symbol"),
         (2, "symbol"),
@@ -172,26 +176,30 @@ def test_the_first_rule_that_applies_decides():
         (1, "duplicate"),
         (3, "duplicate"),
     ]
-    assert found.note[4] == f"old or {fourth}"
-    assert (found.index.dtype, found.rule.shape, found.note.shape) == (np.int64, (13,), (13,))
+    assert recognized.note[4] == f"old or {fourth}"
+    assert (recognized.index.dtype, recognized.rule.shape, recognized.note.shape) == (
+        np.int64,
+        (13,),
+        (13,),
+    )
 
 
 def test_one_spelling_of_several_symbols_is_ambiguous():
-    book = GeneNames(HUMAN_IDS[:3], ["A-B", "A B", "a-b"], {})
-    found = book.recognize(["A.B", "A-b", "A-B"])
-    assert found.index.tolist() == [-1, -1, 0]
-    assert found.note.tolist() == ["A-B or A B", "A-B or a-b", ""]
-    assert found.rule.tolist() == ["ambiguous", "ambiguous", "symbol"]
+    gene_names = GeneNames(HUMAN_IDS[:3], ["A-B", "A B", "a-b"], {})
+    recognized = gene_names.recognize(["A.B", "A-b", "A-B"])
+    assert recognized.index.tolist() == [-1, -1, 0]
+    assert recognized.note.tolist() == ["A-B or A B", "A-B or a-b", ""]
+    assert recognized.rule.tolist() == ["ambiguous", "ambiguous", "symbol"]
 
 
 def test_no_names_are_recognized_as_none():
-    found = GeneNames(["G1"], ["A"], {}).recognize([])
-    assert [len(array) for array in found] == [0, 0, 0]
+    recognized = GeneNames(["G1"], ["A"], {}).recognize([])
+    assert [len(array) for array in recognized] == [0, 0, 0]
 
 
-def test_reasons_from_the_list_of_human_genes_are_given_for_human_vocabularies_alone():
-    book = GeneNames(["ENSMUSG00000029580"], ["Actb"], {})
-    assert book.recognize(["GAPDHP1", "MALAT1"]).rule.tolist() == ["unknown", "unknown"]
+def test_only_human_vocabularies_give_reasons_from_the_list_of_human_genes():
+    gene_names = GeneNames(["ENSMUSG00000029580"], ["Actb"], {})
+    assert gene_names.recognize(["GAPDHP1", "MALAT1"]).rule.tolist() == ["unknown", "unknown"]
 
 
 @pytest.mark.parametrize(
@@ -213,13 +221,13 @@ def test_reasons_from_the_list_of_human_genes_are_given_for_human_vocabularies_a
     ],
     ids=str,
 )
-def test_species_tell_by_most_of_their_names(species, names):
-    assert species_of(names) == species
+def test_most_names_show_the_species(species, names):
+    assert guess_species(names) == species
 
 
-def test_human_symbols_are_taken_for_no_other_species(human):
-    assert species_of(human.symbols) is None
-    assert species_of(human.gene_ids) == "human"
+def test_human_symbols_look_like_no_other_species(human):
+    assert guess_species(human.symbols) is None
+    assert guess_species(human.gene_ids) == "human"
 
 
 @pytest.mark.parametrize(
@@ -241,8 +249,8 @@ def test_human_symbols_are_taken_for_no_other_species(human):
         ("ABC", "ABC"),
     ],
 )
-def test_r_names_are_those_of_make_names(name, in_r):
-    assert r_name(name) == in_r
+def test_r_names_are_spelled_as_make_names_does(name, in_r):
+    assert to_r_name(name) == in_r
 
 
 def test_only_ensembl_ids_have_versions():
@@ -254,14 +262,10 @@ def test_only_ensembl_ids_have_versions():
         "WBGene00000001.3",
         f"{ERBB2}.14_PAR_Y",
     ]
-    assert [unversioned(name) for name in names] == [
+    assert [strip_version(name) for name in names] == [
         *(ERBB2, ERBB2, "ENSMUSG00000029580"),
         *("RPL41.1", "WBGene00000001.3", f"{ERBB2}.14_PAR_Y"),
     ]
-
-
-def test_some_of_many_names():
-    assert [some("abc"), some([]), some("abcdefg")] == ["a, b, c", "", "a, b, c, d, e and 2 more"]
 
 
 # ---- real tables
@@ -273,15 +277,8 @@ def her2(human, real):
     umis = Counter()
     for path in sorted(real("her2st").glob("*.h5ad")):
         adata = anndata.read_h5ad(path)
-        umis.update(
-            dict(
-                zip(
-                    adata.var_names,
-                    np.asarray(adata.X.sum(axis=0)).ravel().astype(int),
-                    strict=True,
-                )
-            )
-        )
+        sums = np.asarray(adata.X.sum(axis=0)).ravel().astype(int)
+        umis.update(dict(zip(adata.var_names, sums, strict=True)))
     umis = pd.Series(umis).sort_values(ascending=False)
     return human.explain(umis.index).assign(umis=umis / umis.sum())
 
@@ -292,7 +289,7 @@ def test_the_most_expressed_names_of_breast_tumors_are_understood(her2):
     assert top.index[top["gene_id"] == ""].tolist() == ["AP000769.1"]
 
 
-def test_unknown_names_of_breast_tumors_hold_next_to_nothing(her2):
+def test_unknown_names_of_breast_tumors_have_next_to_no_umis(her2):
     unknown = her2[her2["rule"] == "unknown"]
     assert len(unknown) <= 10, unknown
     assert unknown["umis"].sum() < 1e-4, unknown
@@ -309,18 +306,17 @@ def test_symbols_of_10x_references_are_understood(human, real, name):
 
 def test_names_that_r_has_changed_are_understood(human, real):
     adata = anndata.read_h5ad(real("other_st", "pdac_a_st.h5ad"))
-    found = human.explain(adata.var_names).assign(
-        umis=np.asarray(adata.X.sum(axis=0)).ravel() / adata.X.sum()
-    )
+    umis = np.asarray(adata.X.sum(axis=0)).ravel() / adata.X.sum()
+    explained = human.explain(adata.var_names).assign(umis=umis)
     symbols = set(human.symbols)
-    coding = [name for name in found.index if "." in name and name.replace(".", "-") in symbols]
+    with_dots = [name for name in explained.index if "." in name]
+    coding = [name for name in with_dots if name.replace(".", "-") in symbols]
     families = Counter(name.split(".")[0] for name in coding)
     assert families["MT"] == 13
     assert families["HLA"] >= 18
-    assert found.loc[coding, "symbol"].tolist() == [name.replace(".", "-") for name in coding]
-    assert set(found.loc[coding, "rule"]) <= {"R name", "alias"}
-    assert {found.loc[name, "rule"] for name in coding if name.split(".")[0] in ("MT", "HLA")} == {
-        "R name"
-    }
-    unknown = found[found["rule"] == "unknown"]
+    assert explained.loc[coding, "symbol"].tolist() == [name.replace(".", "-") for name in coding]
+    assert set(explained.loc[coding, "rule"]) <= {"R name", "alias"}
+    mt_or_hla = [name for name in coding if name.split(".")[0] in ("MT", "HLA")]
+    assert set(explained.loc[mt_or_hla, "rule"]) == {"R name"}
+    unknown = explained[explained["rule"] == "unknown"]
     assert unknown["umis"].sum() < 1e-3, unknown

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
-from stp.genes.rank_kernel import MAX_PAIRS, rank_table
+from stp.genes.rank_table import MAX_PAIRS, rank_table
 from stp.genes.tokens import rank_genes
 
 N_SPECIAL = 30
@@ -31,7 +31,8 @@ EXACT_IN_FLOAT32 = [2**31, 2**32 + 2**10, 2**40, 3 * 2**40]
 def oracle(entries, shape, index, divisors, context_length):
     """Rank entries (row, column, count) as Algorithm 1 is written."""
     tokens = np.zeros((shape[0], context_length), np.uint16)
-    mapped, unmapped = np.zeros(shape[0], np.int64), np.zeros(shape[1], np.int64)
+    mapped = np.zeros(shape[0], np.int64)
+    unmapped = np.zeros(shape[1], np.int64)
     sums = [{} for _ in range(shape[0])]
     for row, column, count in entries:
         gene = index[column]
@@ -53,7 +54,7 @@ def oracle(entries, shape, index, divisors, context_length):
     }
 
 
-def stored(entries, shape, dtype, indices="int32"):
+def make_csr(entries, shape, dtype, indices="int32"):
     """Make a CSR of the entries in their own order, duplicates and zeros included."""
     rows = np.array([row for row, _, _ in entries], int)
     order = np.argsort(rows, kind="stable")
@@ -61,7 +62,9 @@ def stored(entries, shape, dtype, indices="int32"):
     columns = np.array([column for _, column, _ in entries], indices)[order]
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=shape[0]))]).astype(indices)
     matrix = sp.csr_matrix(shape, dtype=dtype)
-    matrix.data, matrix.indices, matrix.indptr = data, columns, indptr
+    matrix.data = data
+    matrix.indices = columns
+    matrix.indptr = indptr
     return matrix
 
 
@@ -78,11 +81,9 @@ def divisors_of(kind, n):
 @st.composite
 def cases(draw, dtypes=tuple(LIMITS), least=0):
     dtype = draw(st.sampled_from(dtypes))
-    n_rows, n_columns, n_genes = (
-        draw(st.integers(1, 4)),
-        draw(st.integers(1, 12)),
-        draw(st.integers(1, 8)),
-    )
+    n_rows = draw(st.integers(1, 4))
+    n_columns = draw(st.integers(1, 12))
+    n_genes = draw(st.integers(1, 8))
     numbers = [st.integers(0, min(3, LIMITS[dtype])), st.integers(0, LIMITS[dtype])]
     numbers += [st.sampled_from(EXACT_IN_FLOAT32)] * (dtype in ("float32", "float64", "int64"))
     entry = st.tuples(st.integers(0, n_rows - 1), st.integers(0, n_columns - 1), st.one_of(numbers))
@@ -92,86 +93,76 @@ def cases(draw, dtypes=tuple(LIMITS), least=0):
         )
     else:
         entries = draw(st.lists(entry, min_size=least, max_size=40))
-    index = np.array(
-        draw(st.lists(st.integers(-1, n_genes - 1), min_size=n_columns, max_size=n_columns))
-    )
-    divisors = np.array(
-        draw(divisors_of(draw(st.sampled_from(["whole", "real", "extreme"])), n_genes))
-    )
-    return (
-        entries,
-        (n_rows, n_columns),
-        index,
-        divisors,
-        draw(st.sampled_from([1, 2, 5, 64])),
-        dtype,
-    )
+    gene = st.integers(-1, n_genes - 1)
+    index = np.array(draw(st.lists(gene, min_size=n_columns, max_size=n_columns)))
+    kind = draw(st.sampled_from(["whole", "real", "extreme"]))
+    divisors = np.array(draw(divisors_of(kind, n_genes)))
+    context_length = draw(st.sampled_from([1, 2, 5, 64]))
+    return entries, (n_rows, n_columns), index, divisors, context_length, dtype
 
 
-def ranked(counts, index, divisors, context_length):
+def rank(counts, index, divisors, context_length):
     return rank_genes(
         counts, index, rank_table(divisors), context_length=context_length, n_special=N_SPECIAL
     )
 
 
-def assert_same(found, expected):
+def assert_same(result, expected):
     for name, values in expected.items():
-        np.testing.assert_array_equal(getattr(found, name), values, name)
-        assert getattr(found, name).dtype == values.dtype
+        np.testing.assert_array_equal(getattr(result, name), values, name)
+        assert getattr(result, name).dtype == values.dtype
 
 
 @given(cases())
 @settings(max_examples=400, deadline=None)
 def test_ranks_of_any_csr_are_those_of_the_oracle(case):
     entries, shape, index, divisors, context_length, dtype = case
-    found = ranked(stored(entries, shape, dtype), index, divisors, context_length)
-    assert_same(found, oracle(entries, shape, index, divisors, context_length))
+    result = rank(make_csr(entries, shape, dtype), index, divisors, context_length)
+    assert_same(result, oracle(entries, shape, index, divisors, context_length))
 
 
 @given(cases(("float32", "float64"), least=1), st.data())
 @settings(max_examples=200, deadline=None)
-def test_what_is_no_count_is_refused_wherever_it_stands(case, data):
+def test_a_value_that_is_no_count_is_an_error_wherever_it_stands(case, data):
     entries, shape, index, divisors, context_length, dtype = case
-    counts = stored(entries, shape, dtype)
+    counts = make_csr(entries, shape, dtype)
     wrong = data.draw(st.sampled_from([0.5, 1e-7, 1.25, -1.0, -0.5, np.nan, np.inf, -np.inf, 3.5]))
     counts.data[data.draw(st.integers(0, len(entries) - 1))] = wrong
     with pytest.raises(ValueError, match=f"contains {wrong:.4g}, which is not a raw count"):
-        ranked(counts, index, divisors, context_length)
+        rank(counts, index, divisors, context_length)
 
 
 @given(cases(("int16", "int32", "int64"), least=1), st.data())
 @settings(max_examples=100, deadline=None)
-def test_negative_integers_are_refused_wherever_they_stand(case, data):
+def test_a_negative_integer_is_an_error_wherever_it_stands(case, data):
     entries, shape, index, divisors, context_length, dtype = case
-    counts = stored(entries, shape, dtype)
+    counts = make_csr(entries, shape, dtype)
     counts.data[data.draw(st.integers(0, len(entries) - 1))] = -data.draw(
         st.integers(1, min(LIMITS[dtype], 2**31))
     )
     with pytest.raises(ValueError, match="not a raw count"):
-        ranked(counts, index, divisors, context_length)
+        rank(counts, index, divisors, context_length)
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("indices", ["int32", "int64"])
-def test_ranks_around_the_last_known_count(seed, indices):
-    """Counts on both sides of where the sorted pairs of a gene end, in the same row."""
+def test_counts_on_both_sides_of_the_last_in_the_table_are_ranked(seed, indices):
     rng = np.random.default_rng(seed)
     divisors = rng.choice([1.0, 1.5, 2.0, 40.0, 333.25], 300)
     last = rank_table(divisors).last.astype(int)
     n_columns = 320
     index = np.concatenate([rng.permutation(300), rng.integers(-1, 300, 20)])
-    counts = np.maximum(0, last[index] + rng.integers(-3, 4, (20, n_columns))) * (
-        rng.random((20, n_columns)) < 0.7
-    )
+    around_last = np.maximum(0, last[index] + rng.integers(-3, 4, (20, n_columns)))
+    counts = around_last * (rng.random((20, n_columns)) < 0.7)
     entries = [(row, column, int(counts[row, column])) for row, column in np.argwhere(counts)]
-    found = ranked(stored(entries, counts.shape, "float32", indices), index, divisors, 200)
-    assert_same(found, oracle(entries, counts.shape, index, divisors, 200))
+    result = rank(make_csr(entries, counts.shape, "float32", indices), index, divisors, 200)
+    assert_same(result, oracle(entries, counts.shape, index, divisors, 200))
 
 
 @pytest.mark.parametrize(
     "divisors", [[1.0], [1e9] * 3, [1e-9, 1.0], np.ones(65_505), np.full(20_000, 1e6)], ids=len
 )
-def test_the_pairs_known_beforehand_are_sorted_and_bounded(divisors):
+def test_the_pairs_of_the_table_are_sorted_and_bounded(divisors):
     table = rank_table(np.asarray(divisors))
     assert len(table.bits) <= max(MAX_PAIRS, 2 * len(divisors))
     assert (np.diff(table.keys) <= 0).all()
@@ -181,17 +172,29 @@ def test_the_pairs_known_beforehand_are_sorted_and_bounded(divisors):
     assert (table.genes[place[table.first + 1]] == np.arange(len(divisors))).all()
 
 
+def test_the_worked_example_of_the_kernel():
+    divisors = np.array([1 / 8, 1 / 4, 1 / 2])
+    table = rank_table(divisors)
+    assert table.last.tolist() == [2, 2, 2]
+    assert table.genes[:6].tolist() == [0, 0, 1, 1, 2, 2]
+    assert table.keys.tolist() == [16, 8, 8, 4, 4, 2]
+    tokens = rank(sp.csr_matrix([[1.0, 3.0, 2.0]]), np.arange(3), divisors, 4).tokens
+    assert (tokens - N_SPECIAL).tolist()[0][:3] == [1, 0, 2]
+    assert tokens[0, 3] == 0
+
+
 HASHES = """
 import hashlib, numba, numpy as np, scipy.sparse as sp
 from numpy._core._multiarray_umath import __cpu_features__
-from stp._ranks import rank_table
-from stp.tokens import rank_genes
+from stp.genes.rank_table import rank_table
+from stp.genes.tokens import rank_genes
 
 def digest(threads):
     numba.config.NUMBA_NUM_THREADS = threads
     rng = np.random.default_rng(0)
     divisors = rng.lognormal(0.5, 1, 900)
-    counts = sp.random(1500, 1000, 0.2, "csr", np.float32, rng, lambda n: rng.geometric(0.3, n).astype(np.float32))
+    draw = lambda n: rng.geometric(0.3, n).astype(np.float32)
+    counts = sp.random(1500, 1000, 0.2, "csr", np.float32, rng, draw)
     index = np.where(rng.random(1000) < 0.1, -1, rng.permutation(1000) % 900)
     ranked = rank_genes(counts, index, rank_table(divisors), context_length=150, n_special=30)
     return hashlib.sha256(b"".join(array.astype("<i8").tobytes() for array in ranked)).hexdigest()

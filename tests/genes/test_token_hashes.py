@@ -1,6 +1,7 @@
-"""Tokens of real sections, as hashes: the same on every machine, today and tomorrow.
+"""Tokens of real sections, as hashes: the same on every machine and in every version.
 
-`python tests/test_token_hashes.py` writes token_hashes.json anew; do so only where tokens are meant to change.
+`python tests/genes/test_token_hashes.py` writes token_hashes.json again. Run it only if a change of
+the tokens is intended.
 """
 
 import hashlib
@@ -23,18 +24,19 @@ SECTIONS = [
     *("other_st/bc_stahl2016_4layers", "other_st/melanoma_thrane_st", "other_st/pdac_a_st"),
     "xenium_lung/NCBI858",
 ]
-pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is absent")
+SOURCES = "her2st: github.com/almaan/her2st; other_st: Ståhl 2016, Thrane 2018, Moncada 2020; 10x"
+pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is absent ({SOURCES})")
 
 
 def read(section):
     return anndata.read_h5ad(DATA / f"{section}.h5ad")
 
 
-def fitted():
+def fit_vocabulary():
     return Vocabulary.default().fit([read(section) for section in FITTED_ON])
 
 
-def hashed(section, vocabulary):
+def hash_tokens(section, vocabulary):
     """Return SHA-256 of the tokens of a section, as little-endian uint16."""
     adata = read(section)
     with warnings.catch_warnings():
@@ -46,12 +48,12 @@ def hashed(section, vocabulary):
 
 
 def write_table():
-    """Compute all digests and hashes, and write them beside this file."""
-    exact = fitted()
+    """Compute all digests and hashes, and write them to token_hashes.json."""
+    exact = fit_vocabulary()
     table = {
         name: {
             "digest": vocabulary.digest,
-            "tokens": {section: hashed(section, vocabulary) for section in SECTIONS},
+            "tokens": {section: hash_tokens(section, vocabulary) for section in SECTIONS},
         }
         for name, vocabulary in {
             "exact": exact,
@@ -64,7 +66,7 @@ def write_table():
 @pytest.fixture(scope="module", params=["exact", "rounded"])
 def case(request):
     """Return a vocabulary, and what is written of it."""
-    vocabulary = replace(fitted(), round_means=request.param == "rounded")
+    vocabulary = replace(fit_vocabulary(), round_means=request.param == "rounded")
     return vocabulary, json.loads(TABLE.read_text())[request.param]
 
 
@@ -76,7 +78,7 @@ def test_the_means_are_those_that_were_written(case):
 @pytest.mark.parametrize("section", SECTIONS)
 def test_the_tokens_are_those_that_were_written(case, section):
     vocabulary, expected = case
-    assert hashed(section, vocabulary) == expected["tokens"][section]
+    assert hash_tokens(section, vocabulary) == expected["tokens"][section]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from stp.genes.rank_kernel import rank_table
+from stp.genes.rank_table import rank_table
 from stp.genes.tokens import rank_genes
 
 N_SPECIAL = 30
@@ -42,15 +42,16 @@ def test_ranks_equal_those_of_a_slow_oracle(seed, context_length, means):
     rng = np.random.default_rng(seed)
     counts = rng.negative_binomial(1, 0.3, (50, 40)) * (rng.random((50, 40)) < rng.random((50, 1)))
     counts[7] = 0
-    divisors = (
-        rng.lognormal(0, 1, 40) if means == "real" else rng.integers(1, 4, 40).astype(float)
-    )  # ties abound
+    if means == "real":
+        divisors = rng.lognormal(0, 1, 40)
+    else:
+        divisors = rng.integers(1, 4, 40).astype(float)  # many ties
     tokens = rank(counts.astype(np.float32), divisors, context_length)
     assert tokens.dtype == np.uint16
     np.testing.assert_array_equal(tokens, oracle(counts, divisors, context_length))
 
 
-def test_by_hand():
+def test_ranks_of_five_genes_are_those_computed_by_hand():
     # keys: 2 / 1, 4 / 4, none, 3 / 3, 9 / 3
     assert rank([[2, 4, 0, 3, 9]], [1, 4, 1, 3, 3], 6).tolist() == [[34, 30, 31, 33, 0, 0]]
     assert rank([[2, 4, 0, 3, 9]], [1, 4, 1, 3, 3], 3).tolist() == [[34, 30, 31]]
@@ -106,13 +107,13 @@ def test_parts_of_a_gene_that_are_small_make_a_sum_that_is_large():
     assert rank(counts * 10**6, [1, 1, 1], 3, index=[0, 1, 2, 2]).tolist() == [[32, 30, 31]]
 
 
-def test_nothing_is_mapped():
+def test_columns_without_a_gene_give_no_tokens():
     ranked = rank_all(np.full((2, 3), 5), np.ones(4), 2, index=[-1, -1, -1])
     assert ranked.tokens.tolist() == [[0, 0]] * 2
     assert ranked.unmapped.tolist() == [10, 10, 10]
 
 
-def test_no_column_and_no_spot():
+def test_tables_without_columns_or_spots_give_no_tokens():
     assert rank(np.zeros((2, 0)), np.ones(4), 2, index=np.zeros(0, int)).tolist() == [[0, 0]] * 2
     ranked = rank_all(np.zeros((0, 3)), np.ones(4), 2, index=[-1, 0, 1])
     assert (ranked.tokens.shape, ranked.unmapped.tolist()) == ((0, 2), [0, 0, 0])
@@ -126,11 +127,9 @@ def test_an_index_for_every_column_is_needed():
 @pytest.mark.parametrize("context_length", [5, 60])
 def test_the_order_of_columns_does_not_matter(context_length):
     rng = np.random.default_rng(0)
-    counts, index, divisors = (
-        rng.poisson(1, (40, 50)),
-        rng.integers(-1, 20, 50),
-        rng.lognormal(0, 1, 20),
-    )
+    counts = rng.poisson(1, (40, 50))
+    index = rng.integers(-1, 20, 50)
+    divisors = rng.lognormal(0, 1, 20)
     order = rng.permutation(50)
     expected = rank_all(counts, divisors, context_length, index)
     shuffled = rank_all(counts[:, order], divisors, context_length, index[order])
@@ -140,7 +139,7 @@ def test_the_order_of_columns_does_not_matter(context_length):
     np.testing.assert_array_equal(expected.tokens, oracle(summed, divisors, context_length))
 
 
-def test_tokens_are_written_where_they_are_wanted():
+def test_tokens_are_written_to_out():
     out = np.zeros((4, 3), np.uint16)
     ranked = rank_genes(
         sparse.csr_matrix([[1, 2], [0, 0]]),

@@ -16,30 +16,20 @@ import stp.genes.vocabulary
 from stp.genes.special_tokens import MASK_ID, N_SPECIAL, PAD, PAD_ID
 from stp.genes.vocabulary import Vocabulary
 
-SHARED = Path(__file__).parents[3] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")
-
 MITOCHONDRIAL = {
-    f"MT-{name}": f"ENSG00000{number}"
-    for name, number in {
-        **{
-            "ND1": 198888,
-            "ND2": 198763,
-            "ND3": 198840,
-            "ND4": 198886,
-            "ND4L": 212907,
-            "ND5": 198786,
-            "ND6": 198695,
-        },
-        **{
-            "CO1": 198804,
-            "CO2": 198712,
-            "CO3": 198938,
-            "ATP6": 198899,
-            "ATP8": 228253,
-            "CYB": 198727,
-        },
-    }.items()
+    "MT-ND1": "ENSG00000198888",
+    "MT-ND2": "ENSG00000198763",
+    "MT-ND3": "ENSG00000198840",
+    "MT-ND4": "ENSG00000198886",
+    "MT-ND4L": "ENSG00000212907",
+    "MT-ND5": "ENSG00000198786",
+    "MT-ND6": "ENSG00000198695",
+    "MT-CO1": "ENSG00000198804",
+    "MT-CO2": "ENSG00000198712",
+    "MT-CO3": "ENSG00000198938",
+    "MT-ATP6": "ENSG00000198899",
+    "MT-ATP8": "ENSG00000228253",
+    "MT-CYB": "ENSG00000198727",
 }
 
 
@@ -64,10 +54,8 @@ def test_default_ids_ascend_and_are_unique(human):
     assert all(len(gene) == 15 and gene.startswith("ENSG") and gene[4:].isdigit() for gene in ids)
     assert 19_000 < len(human) < 21_000
     assert human.means is None
-    assert (
-        Path(stp.genes.vocabulary.__file__).with_name("human_genes.parquet").stat().st_size
-        < 1_000_000
-    )
+    file = Path(stp.genes.vocabulary.__file__).with_name("human_genes.parquet")
+    assert file.stat().st_size < 1_000_000
     assert len(repr(human)) < 120
 
 
@@ -115,37 +103,35 @@ def test_default_encodes(human):
     assert set(human.aliases["SHFM1"]) == {"ENSG00000105880", "ENSG00000127922"}
 
 
-@needs_shared
 @pytest.mark.parametrize("name", ["GRCh38-3.0.0_features_33538", "GRCh38-2020-A_features_36601"])
-def test_default_agrees_with_10x_references(human, name):
-    with gzip.open(SHARED / "data" / "genes" / f"tenx_{name}.tsv.gz", "rt") as file:
+def test_default_agrees_with_10x_references(human, real, name):
+    with gzip.open(real("genes", f"tenx_{name}.tsv.gz"), "rt") as file:
         rows = [row[:2] for row in csv.reader(file, delimiter="\t") if row[0].startswith("ENSG")]
     ids, symbols = zip(*rows, strict=True)
-    by_id, by_symbol = human.encode(ids), human.encode(symbols)
-    known = by_id >= 0
+    by_id = human.encode(ids)
+    by_symbol = human.encode(symbols)
+    has_gene = by_id >= 0
     own = np.isin(ids, human.gene_ids.astype(str))
-    assert known.sum() > 19_250
-    assert own[known].mean() >= 0.98
+    assert has_gene.sum() > 19_250
+    assert own[has_gene].mean() >= 0.98
     assert (human.symbols[by_id[own]] == np.array(symbols, object)[own]).mean() > 0.96
     assert (by_symbol[own] == by_id[own]).mean() > 0.99
-    # Names that moved from one gene to another between Ensembl 93 and NCBI's 2022: HSPA14, LRTOMT, TMSB15B, ...
+    # Names that moved to another gene between Ensembl 93 and NCBI's 2022: HSPA14, LRTOMT, ...
     assert (own & (by_symbol >= 0) & (by_symbol != by_id)).sum() <= 5
 
 
-@needs_shared
-def test_default_knows_the_hallmark_genes(human):
-    lines = (SHARED / "data" / "genesets" / "hallmark_v7.0_46of50sets.gmt").read_text().splitlines()
+def test_default_knows_the_hallmark_genes(human, real):
+    lines = real("genesets", "hallmark_v7.0_46of50sets.gmt").read_text().splitlines()
     names = sorted({name for line in lines for name in line.split("\t")[2:]})
     assert (human.encode(names) >= 0).mean() > 0.99
 
 
-@needs_shared
-def test_default_covers_a_breast_tumor(human):
-    adata = anndata.read_h5ad(SHARED / "data" / "her2st" / "C4.h5ad")
+def test_default_covers_a_breast_tumor(human, real):
+    adata = anndata.read_h5ad(real("her2st", "C4.h5ad"))
     total = np.asarray(adata.X.sum(axis=0)).ravel()
-    known = human.encode(adata.var_names) >= 0
-    assert total[known].sum() / total.sum() > 0.99
-    assert known[np.argsort(-total)[:100]].mean() > 0.98
+    has_gene = human.encode(adata.var_names) >= 0
+    assert total[has_gene].sum() / total.sum() > 0.99
+    assert has_gene[np.argsort(-total)[:100]].mean() > 0.98
 
 
 def test_ids_beat_symbols_and_symbols_beat_aliases(small):
@@ -188,10 +174,10 @@ def test_genes_are_checked():
         Vocabulary(["G1"], ["A"], aliases={"X": ("G9",)})
 
 
-def test_recognize_tells_by_which_rule(small):
-    found = small.recognize(["BOTH", "A", "OLD", "g2", "nothing", "G3.1", "G3"])
-    assert found.index.tolist() == [-1, 0, 1, -1, -1, 2, 2]
-    assert found.rule.tolist() == [
+def test_recognize_returns_the_rule_of_each_name(small):
+    recognized = small.recognize(["BOTH", "A", "OLD", "g2", "nothing", "G3.1", "G3"])
+    assert recognized.index.tolist() == [-1, 0, 1, -1, -1, 2, 2]
+    assert recognized.rule.tolist() == [
         "ambiguous",
         "symbol",
         "alias",
@@ -200,7 +186,7 @@ def test_recognize_tells_by_which_rule(small):
         "duplicate",
         "id",
     ]
-    assert found.note.tolist() == ["A or G3", "", "", "", "", "", ""]
+    assert recognized.note.tolist() == ["A or G3", "", "", "", "", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -214,14 +200,17 @@ def test_recognize_tells_by_which_rule(small):
     ],
     ids=["mouse ids", "mouse symbols", "rat ids", "zebrafish ids", "mixed"],
 )
-def test_recognize_refuses_genes_of_another_species_by_name(human, names, species):
-    message = rf"the genes are those of {species} \({names[0]}.*\), the vocabulary is of human; .*Vocabulary\.from_genes"
+def test_genes_of_another_species_are_an_error(human, names, species):
+    message = (
+        rf"the genes are those of {species} \({names[0]}.*\), the vocabulary is of human; "
+        r".*Vocabulary\.from_genes"
+    )
     with pytest.raises(ValueError, match=message):
         human.recognize(names)
-    assert len(human.encode(names)) == len(names)  # which refuses nothing
+    assert len(human.encode(names)) == len(names)  # which raises no error
 
 
-def test_recognize_refuses_human_genes_in_a_vocabulary_of_mouse():
+def test_human_genes_are_an_error_for_a_vocabulary_of_mouse():
     mouse = Vocabulary.from_genes(["ENSMUSG00000029580", "ENSMUSG00000045394"], ["Actb", "Epcam"])
     with pytest.raises(ValueError, match="those of human .* the vocabulary is of mouse"):
         mouse.recognize(["ENSG00000141736", "ENSG00000119888"])
@@ -237,8 +226,11 @@ def test_symbols_of_the_vocabularys_own_species_are_accepted():
     assert rat.recognize(["Actb", "Krt8"]).index.tolist() == [0, -1]
 
 
-def test_recognize_refuses_names_of_which_none_is_known(small):
-    message = r"no gene of the table is in the vocabulary: the table has x, y, the vocabulary G1, G2, G3; .*gene_ids_key="
+def test_names_of_which_none_is_known_are_an_error(small):
+    message = (
+        "no gene of the table is in the vocabulary: the table has x, y, "
+        "the vocabulary G1, G2, G3; .*gene_ids_key="
+    )
     with pytest.raises(ValueError, match=message):
         small.recognize(["x", "y"])
 
@@ -264,10 +256,8 @@ def test_digest_covers_what_decides_tokens(small):
         replace(fitted, gene_ids=["G2", "G1", "G3"]),
     ]
     assert len({fitted.digest, *(other.digest for other in others)}) == 5
-    assert (
-        fitted.digest
-        == replace(fitted, aliases={}, symbols=[""] * 3, n_detected=[1, 1, 0], corpus=("x",)).digest
-    )
+    irrelevant = {"aliases": {}, "symbols": [""] * 3, "n_detected": [1, 1, 0], "corpus": ("x",)}
+    assert fitted.digest == replace(fitted, **irrelevant).digest
     assert fitted.digest == replace(fitted, means=[1.0, 2.0, -np.nan]).digest
 
 
@@ -290,11 +280,11 @@ def test_arrays_cannot_be_changed(small):
     assert fitted.means[0] == 1
 
 
-def same(one, two):
+def assert_same(result, expected):
     for name in ("gene_ids", "symbols", "means", "n_detected"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+        np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))
     for name in ("aliases", "round_means", "corpus", "digest"):
-        assert getattr(one, name) == getattr(two, name)
+        assert getattr(result, name) == getattr(expected, name)
 
 
 def test_round_trip(small, human, tmp_path):
@@ -304,11 +294,11 @@ def test_round_trip(small, human, tmp_path):
     for vocabulary in (small, fitted, human):
         vocabulary.save(tmp_path / "vocabulary.parquet")
         loaded = Vocabulary.load(tmp_path / "vocabulary.parquet")
-        same(loaded, vocabulary)
+        assert_same(loaded, vocabulary)
         assert loaded.gene_ids.dtype == object
 
 
-def test_load_refuses_other_files_by_name(tmp_path):
+def test_loading_another_file_is_an_error_that_names_it(tmp_path):
     (tmp_path / "text.parquet").write_text("no parquet at all")
     parquet.write_table(pa.table({"gene_ids": ["G1"]}), tmp_path / "other.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1" + bytes(100) + b"\x10\0\0\0PAR1")
@@ -320,7 +310,7 @@ def test_load_refuses_other_files_by_name(tmp_path):
         Vocabulary.load(tmp_path / "absent.parquet")
 
 
-def test_load_refuses_a_changed_file(small, tmp_path):
+def test_loading_a_changed_file_is_an_error(small, tmp_path):
     path = tmp_path / "vocabulary.parquet"
     replace(small, means=[1.0, 2.0, 3.0]).save(path)
     whole = parquet.read_table(path)
@@ -330,7 +320,8 @@ def test_load_refuses_a_changed_file(small, tmp_path):
 
 
 def test_import_needs_numpy_alone():
-    code = "import sys, stp.genes.vocabulary; print({'anndata', 'pandas', 'pyarrow', 'scipy', 'torch'} & set(sys.modules))"
+    libraries = {"anndata", "pandas", "pyarrow", "scipy", "torch"}
+    code = f"import sys, stp.genes.vocabulary; print({libraries} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -64,7 +64,7 @@ def test_fit_reads_stores(small, tmp_path):
     assert from_path.corpus == ("slide.zarr",)
 
 
-def test_fit_refuses_what_is_no_data(small):
+def test_fit_needs_raw_counts_of_genes_of_the_vocabulary(small):
     with pytest.raises(ValueError, match="raw count"):
         small.fit(table([[0.5]], ["G1"]))
     with pytest.raises(ValueError, match="gene_ids_key"):
@@ -86,11 +86,11 @@ def test_divisors_round_half_up_only_if_asked(small):
     ]
 
 
-def same(one, two):
+def assert_same(result, expected):
     for name in ("gene_ids", "symbols", "means", "n_detected"):
-        assert getattr(one, name).tobytes() == getattr(two, name).tobytes()
+        assert getattr(result, name).tobytes() == getattr(expected, name).tobytes()
     for name in ("aliases", "round_means", "corpus", "digest"):
-        assert getattr(one, name) == getattr(two, name)
+        assert getattr(result, name) == getattr(expected, name)
 
 
 @pytest.mark.parametrize("kind", ["dense", "csr"])
@@ -102,11 +102,11 @@ def test_fit_on_dask_equals_fit_in_memory(small, kind):
         lazy if kind == "dense" else lazy.rechunk((13, 4)).map_blocks(sparse.csr_matrix)
     )
     adata.var_names = names
-    same(small.fit(adata), small.fit(table(counts, names)))
+    assert_same(small.fit(adata), small.fit(table(counts, names)))
     assert isinstance(adata.X, dask.array.Array)
 
 
-def test_fit_refuses_a_wrong_count_in_the_last_chunk_of_dask(small):
+def test_a_wrong_count_in_the_last_chunk_of_dask_is_an_error(small):
     counts = np.ones((600, 3), np.float32)
     counts[-1, -1] = 0.5
     adata = anndata.AnnData(dask.array.from_array(counts, chunks=(100, 3)))
@@ -136,23 +136,19 @@ def test_memory_of_fit_does_not_grow_with_the_number_of_tables():
 
 
 @st.composite
-def divided(draw):
-    """Draw counts of three genes, and the part that each spot belongs to; a part may be empty or lack a gene."""
-    seed, n_parts, n = (
-        draw(st.integers(0, 2**32 - 1)),
-        draw(st.integers(1, 4)),
-        draw(st.integers(1, 30)),
-    )
-    rng = np.random.default_rng(seed)
-    counts = rng.poisson(draw(st.sampled_from([0.1, 1, 50])), (n, 3)) * rng.choice(
-        [1, 1, 7, 2**20], (n, 3)
-    )
-    return counts * (rng.random((n, 3)) < 0.6), np.array(
-        draw(st.lists(st.integers(0, n_parts - 1), min_size=n, max_size=n))
-    )
+def divided_tables(draw):
+    """Draw counts of three genes and the part of each spot; a part may be empty or lack a gene."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n_parts = draw(st.integers(1, 4))
+    n = draw(st.integers(1, 30))
+    rate = draw(st.sampled_from([0.1, 1, 50]))
+    counts = rng.poisson(rate, (n, 3)) * rng.choice([1, 1, 7, 2**20], (n, 3))
+    is_detected = rng.random((n, 3)) < 0.6
+    part_of = draw(st.lists(st.integers(0, n_parts - 1), min_size=n, max_size=n))
+    return counts * is_detected, np.array(part_of)
 
 
-@given(divided())
+@given(divided_tables())
 @settings(max_examples=40, deadline=None)
 def test_merged_parts_are_the_whole_to_the_last_bit(divided):
     counts, part_of = divided
@@ -160,8 +156,8 @@ def test_merged_parts_are_the_whole_to_the_last_bit(divided):
     tables = [table(counts[part_of == part]) for part in range(part_of.max() + 1)]
     whole = genes.fit(tables)
     parts = [genes.fit(part) for part in tables]
-    same(Vocabulary.merge(parts), whole)
-    same(Vocabulary.merge([Vocabulary.merge(parts[:1]), *parts[1:]]), whole)
+    assert_same(Vocabulary.merge(parts), whole)
+    assert_same(Vocabulary.merge([Vocabulary.merge(parts[:1]), *parts[1:]]), whole)
     np.testing.assert_array_equal(Vocabulary.merge(reversed(parts)).means, whole.means)
 
 
@@ -171,7 +167,7 @@ def test_merged_sections_are_the_corpus_to_the_last_bit(real):
         anndata.read_h5ad(real("her2st", f"{name}.h5ad")) for name in ("C1", "D1", "E1", "F1")
     ]
     merged = Vocabulary.merge([default.fit(section) for section in sections])
-    same(merged, default.fit(sections))
+    assert_same(merged, default.fit(sections))
     assert merged.corpus == tuple(
         f"{section.n_obs} spots x {section.n_vars} genes" for section in sections
     )
@@ -191,7 +187,7 @@ def test_merge_keeps_names_and_rounding(small):
     assert merged.n_detected.tolist() == [2, 0, 2]
 
 
-def test_merge_refuses_what_does_not_fit_together(small):
+def test_merging_needs_means_of_the_same_genes(small):
     fitted = small.fit(table([[1, 2, 3]]))
     with pytest.raises(ValueError, match="no vocabularies"):
         Vocabulary.merge([])

@@ -9,7 +9,7 @@ import numpy as np
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 from stp.genes.pathways import membership, set_scores
-from stp.genes.rank_kernel import rank_table
+from stp.genes.rank_table import rank_table
 from stp.genes.tokens import rank_genes
 from stp.genes.vocabulary import Vocabulary
 from stp.tables.counts import BLOCK_ROWS

@@ -1,65 +1,23 @@
-"""Order the genes of each spot by count / mean, hardly comparing keys: exact, fast, and the same on every CPU.
+"""Rank the genes of each spot by count / divisor: exact, fast, and the same on every CPU.
 
-Nearly every count is small, so nearly all pairs (gene, count) of a slide are known before it is read. They are sorted
-once. A spot then marks the places of its pairs in a bitmap and reads the marks in order, however many keys tie. Pairs
-that are not known beforehand are compared, and merged in.
+Most counts are small, so nearly all pairs (gene, count) of a slide are known before it is read.
+A `RankTable` has them in order. A spot marks the places of its pairs in a bitmap and reads the
+marks in order, without comparing keys. Its few larger counts are sorted and merged in.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
-MAX_PAIRS = 2**20  # known beforehand: a bitmap of 128 kB
-WORD = 64  # bits
+from stp.genes.rank_table import WORD_BITS
+
+# Numba makes a float of a uint64 and a plain integer, so these are uint64 as well.
 ZERO, ONE, FOUR, SIX, EIGHT = (np.uint64(n) for n in (0, 1, 4, 6, 8))
 
 
-class RankTable(NamedTuple):
-    """The pairs of gene and count that are known beforehand, in the order of count / divisor; ties by gene."""
-
-    divisors: np.ndarray  # (n_genes,) float64
-    last: np.ndarray  # (n_genes,) uint16: the highest count of each gene among them
-    first: (
-        np.ndarray
-    )  # (n_genes,) uint32: pair (gene, count) is entry first + count of `bits`, modulo 2**32
-    bits: np.ndarray  # (n_pairs,) uint32: the place in the order, as byte << 8 | bit in the byte
-    genes: np.ndarray  # (n_pairs + padding,) uint16: by place
-    keys: np.ndarray  # (n_pairs,) float64, descending: by place
-
-
-def rank_table(divisors: np.ndarray) -> RankTable:
-    """Sort the pairs that slides are made of: counts up to about five times the mean of their gene."""
-    divisors = np.asarray(divisors, np.float64)
-    last, most = np.maximum(np.ceil(5 * divisors) - 1, 2), 2**16 - 1
-    while most > 2 and np.minimum(last, most).sum() > MAX_PAIRS:
-        most = most // 2
-    last = np.minimum(last, most).astype(np.uint16)
-    first = (np.cumsum(last, dtype=np.int64) - last - 1).astype(np.uint32)
-    genes = np.repeat(np.arange(len(last), dtype=np.uint16), last)
-    counts = np.arange(len(genes), dtype=np.uint32) - np.repeat(first, last)
-    keys = counts / np.repeat(divisors, last)
-    order = _descending(keys)
-    place = np.arange(len(order), dtype=np.uint32)
-    bits = np.empty(len(order), np.uint32)
-    bits[order] = place >> 3 << 8 | 1 << (place & 7)
-    # The bit after the last of an empty word is read, and not used.
-    return RankTable(divisors, last, first, bits, np.pad(genes[order], (0, 2 * WORD)), keys[order])
-
-
-def _descending(keys: np.ndarray) -> np.ndarray:
-    """Sort stably as `argsort(-keys, kind="stable")` does, in a third of the time: by sorts that need not be stable."""
-    order = np.argsort(-keys)
-    keys = keys[order]
-    n_before = np.zeros(len(keys), np.int64)  # keys that differ
-    np.cumsum(keys[1:] != keys[:-1], out=n_before[1:])
-    return np.sort(n_before << 32 | order) & (2**32 - 1)
-
-
 @intrinsic
-def _trailing_zeros(typing, word):
-    """Return the position of the lowest bit that is set; 64 where none is."""
+def _count_trailing_zeros(typing, word):
+    """Return the position of the lowest bit that is set, or 64 if none is."""
 
     def build(context, builder, signature, arguments):
         return builder.cttz(arguments[0], context.get_constant(types.boolean, False))
@@ -68,8 +26,8 @@ def _trailing_zeros(typing, word):
 
 
 @intrinsic
-def _population(typing, word):
-    """Return how many bits are set."""
+def _count_bits(typing, word):
+    """Return the number of bits that are set."""
 
     def build(context, builder, signature, arguments):
         return builder.ctpop(arguments[0])
@@ -77,52 +35,83 @@ def _population(typing, word):
     return types.uint64(types.uint64), build
 
 
+# A worked example. Genes A, B and C have divisors 1/8, 1/4 and 1/2, and the table has the counts 1
+# and 2 of each. Their keys, count / divisor, are A1 = 8, A2 = 16, B1 = 4, B2 = 8, C1 = 2, C2 = 4:
+#
+#     place   0    1    2    3    4    5
+#     pair    A2   A1   B2   B1   C2   C1
+#     key     16   8    8    4    4    2       (ties by gene: A1 before B2, B1 before C2)
+#
+# A spot counts A = 1, B = 3 and C = 2.
+# `_mark_pairs` marks A1 and C2, so the bitmap is 010010. B3 is not in the table and remains.
+# `_sum_genes` adds up what remains by gene, B = 3; `_mark_sums` computes its key, 3 / (1/4) = 12.
+# `_list_words` finds that the first word of the bitmap is the only one with marks.
+# `_merge` reads the mark at place 1, key 8. As 12 is larger, B comes first, then A. The mark at
+# place 4 is C. `_read_marks` has no word left and clears the bitmap. The ranks are B, A, C.
 @njit(nogil=True, cache=True)
 def rank_rows(indptr, columns, counts, index, table, n_special, tokens, n_tokens, unmapped, mapped):
-    """Write the tokens of the rows of a CSR; returns the position of a value that is no count, or -1.
+    """Write the tokens of the rows of a CSR; return the position of a value that is no count or -1.
 
-    `index` gives the gene of each column, or -1, and `table` is a RankTable as a plain tuple. To be filled: the number
-    of tokens of each row, the UMIs of columns without a gene (`unmapped`, by column) and of all others (`mapped`, by
-    row). Columns of a row may come in any order and more than once; so may those of a gene.
+    Parameters
+    ----------
+    indptr, columns, counts
+        The CSR. Columns of a row may come in any order and more than once.
+    index
+        Gene of each column, -1 if it has none. Several columns may have one gene.
+    table, n_special
+        A `RankTable` as a plain tuple, and the token of gene 0 (uint16).
+    tokens, n_tokens
+        Filled with the tokens of each row (n_rows, context_length), and their number.
+    unmapped, mapped
+        Filled with the UMIs of each column without a gene, and those of each row in genes.
     """
     divisors, last, first, bits, genes, keys = table
-    column_first, column_last = _by_column(index, first, last)
-    words = np.zeros(len(bits) // WORD + 1, np.uint64)
-    marks, marked, wanted = words.view(np.uint8), np.empty(len(words), np.uint32), tokens.shape[1]
-    odd = np.empty(np.max(indptr[1:] - indptr[:-1]), np.int64)
-    odd_keys = np.empty(len(odd) + 1)
-    ranked = np.empty(
-        wanted + 2 * WORD + len(odd), np.uint16
-    )  # what is written too many stays in here
+    limit = tokens.shape[1]  # genes to rank
+    column_first, column_last = _look_up_columns(index, first, last)
+    words = np.zeros(len(bits) // WORD_BITS + 1, np.uint64)
+    marks = words.view(np.uint8)
+    word_list = np.empty(len(words), np.uint32)
+    remaining = np.empty(np.max(indptr[1:] - indptr[:-1]), np.int64)
+    large_keys = np.empty(len(remaining) + 1)
+    ranked = np.empty(limit + 2 * WORD_BITS + len(remaining), np.uint16)  # may exceed the limit
     sums = np.zeros(len(divisors), np.int64)
     for row in range(len(tokens)):
         begin, end = indptr[row], indptr[row + 1]
-        spot_columns, spot_counts = columns[begin:end], counts[begin:end]
-        n_odd, mapped[row] = _mark(
-            spot_columns, spot_counts, column_first, column_last, bits, marks, odd
+        spot_columns = columns[begin:end]
+        spot_counts = counts[begin:end]
+        n_remaining, mapped[row] = _mark_pairs(
+            spot_columns, spot_counts, column_first, column_last, bits, marks, remaining
         )
-        n_odd, umis, wrong = _sum(odd, n_odd, spot_columns, spot_counts, index, sums, unmapped)
-        if wrong >= 0:
-            return begin + wrong
+        n_remaining, umis, bad_position = _sum_genes(
+            remaining, n_remaining, spot_columns, spot_counts, index, sums, unmapped
+        )
+        if bad_position >= 0:
+            return begin + bad_position
         mapped[row] += umis
-        n_odd = _mark_sums(odd, n_odd, odd_keys, sums, divisors, first, last, bits, marks)
-        n_marked = _marked(words, marked)
-        n, done = _merge(words, marked, n_marked, odd, n_odd, odd_keys, genes, keys, wanted, ranked)
-        n = min(_drain(words, marked, done, n_marked, n, genes, wanted, ranked), wanted)
-        for i in range(n):
+        n_large = _mark_sums(
+            remaining, n_remaining, large_keys, sums, divisors, first, last, bits, marks
+        )
+        n_words = _list_words(words, word_list)
+        n_ranked, next_word = _merge(
+            words, word_list, n_words, remaining, n_large, large_keys, genes, keys, limit, ranked
+        )
+        n_ranked = _read_marks(words, word_list, next_word, n_words, n_ranked, genes, limit, ranked)
+        n_ranked = min(n_ranked, limit)
+        for i in range(n_ranked):
             tokens[row, i] = ranked[i] + n_special
-        n_tokens[row] = n
+        n_tokens[row] = n_ranked
     return -1
 
 
 @njit(nogil=True, cache=True)
-def _by_column(index, first, last):
-    """Bring `first` and `last` from genes to columns; 0 is the last count of those that share or lack a gene."""
+def _look_up_columns(index, first, last):
+    """Return `first` and `last` of each column; `last` is 0 if it shares or lacks a gene."""
     n_columns = np.zeros(len(first), np.int64)
     for gene in index:
         if gene >= 0:
             n_columns[gene] += 1
-    column_first, column_last = np.zeros(len(index), first.dtype), np.zeros(len(index), last.dtype)
+    column_first = np.zeros(len(index), first.dtype)
+    column_last = np.zeros(len(index), last.dtype)
     for column, gene in enumerate(index):
         if gene >= 0 and n_columns[gene] == 1:
             column_first[column], column_last[column] = first[gene], last[gene]
@@ -131,86 +120,98 @@ def _by_column(index, first, last):
 
 @njit(nogil=True, cache=True)
 def _is_plain(columns, counts):
-    """Tell whether columns ascend, so that none comes twice, and all values are whole."""
-    wrong = np.uint32(
-        0
-    )  # in 32 bits, and without a branch, so that the compiler takes many at once
+    """Return whether columns ascend, so that none comes twice, and all values are whole."""
+    # In 32 bits and without a branch, so that the compiler takes many values at once.
+    is_wrong = np.uint32(0)
     for k in range(ONE, np.uint64(len(columns))):
-        wrong = np.uint32(wrong | np.uint32(columns[k] <= columns[k - ONE]))
+        is_wrong = np.uint32(is_wrong | np.uint32(columns[k] <= columns[k - ONE]))
     for k in range(np.uint64(len(counts))):
-        wrong = np.uint32(wrong | np.uint32(counts.dtype.type(np.int32(counts[k])) != counts[k]))
-    return wrong == 0
+        is_fraction = np.uint32(counts.dtype.type(np.int32(counts[k])) != counts[k])
+        is_wrong = np.uint32(is_wrong | is_fraction)
+    return is_wrong == 0
 
 
 @njit(nogil=True, cache=True)
-def _mark(columns, counts, first, last, bits, marks, odd):
-    """Mark the known pairs of a spot; returns how many are not, their positions in `odd`, and the UMIs marked."""
-    n_odd, umis = ZERO, ZERO
+def _mark_pairs(columns, counts, first, last, bits, marks, remaining):
+    """Mark the pairs of a spot that are in the table, and write the other positions to `remaining`.
+
+    Return the number of these positions and the UMIs of the marked pairs.
+    """
+    n_remaining = ZERO
+    umis = ZERO
     plain = _is_plain(columns, counts)
     for k in range(np.uint64(len(columns))):
-        column, count = columns[k], np.uint64(np.int64(counts[k]))
-        if plain and count - ONE < last[column]:  # 0 and what is negative wrap around
+        column = columns[k]
+        count = np.uint64(np.int64(counts[k]))
+        # 0 - 1 and negative numbers wrap around to a large number, which no `last` reaches.
+        if plain and count - ONE < last[column]:
             bit = bits[np.uint32(first[column] + count)]
             marks[np.uint64(bit) >> EIGHT] |= np.uint8(bit)
             umis += count
         else:
-            odd[n_odd] = k
-            n_odd += ONE
-    return np.int64(n_odd), np.int64(umis)
+            remaining[n_remaining] = k
+            n_remaining += ONE
+    return np.int64(n_remaining), np.int64(umis)
 
 
 @njit(nogil=True, cache=True)
-def _sum(odd, n_odd, columns, counts, index, sums, unmapped):
-    """Add up the counts at these positions by gene; `odd` then lists the genes.
+def _sum_genes(remaining, n_remaining, columns, counts, index, sums, unmapped):
+    """Add up the counts at the remaining positions by gene; `remaining` then lists these genes.
 
-    Returns the number of genes, their UMIs, and a position that holds no count or -1.
+    Return the number of genes, their UMIs, and the position of a value that is no count, or -1.
     """
-    n, umis = 0, 0
-    for i in range(n_odd):
-        k = odd[i]
+    n_genes = 0
+    umis = 0
+    for i in range(n_remaining):
+        k = remaining[i]
         column, value = columns[k], counts[k]
         count = np.int64(value)
         if count != value or count < 0:
-            return n, umis, k
+            return n_genes, umis, k
         gene = index[column]
         if gene < 0:
             unmapped[column] += count
         elif count > 0:
             if sums[gene] == 0:
-                odd[n] = gene
-                n += 1
+                remaining[n_genes] = gene
+                n_genes += 1
             sums[gene] += count
             umis += count
-    return n, umis, np.int64(-1)
+    return n_genes, umis, np.int64(-1)
 
 
 @njit(nogil=True, cache=True)
-def _mark_sums(rest, n_rest, rest_keys, sums, divisors, first, last, bits, marks):
-    """Mark those sums that are known pairs; returns the number of others, in their order, keys in `rest_keys`."""
-    n = 0
-    for i in range(n_rest):
-        gene = rest[i]
+def _mark_sums(remaining, n_remaining, large_keys, sums, divisors, first, last, bits, marks):
+    """Mark the sums that the table has as pairs, and sort the genes of the larger sums by key.
+
+    `remaining` then lists these genes, and `large_keys` their keys. Return their number.
+    """
+    n_large = 0
+    for i in range(n_remaining):
+        gene = remaining[i]
         if sums[gene] <= last[gene]:
             bit = bits[np.uint32(first[gene] + sums[gene])]
             marks[bit >> EIGHT] |= np.uint8(bit)
         else:
-            rest[n], rest_keys[n] = gene, sums[gene] / divisors[gene]
-            n += 1
+            remaining[n_large] = gene
+            large_keys[n_large] = sums[gene] / divisors[gene]
+            n_large += 1
         sums[gene] = 0
-    _sort(rest, n, rest_keys)
-    rest_keys[n] = -1.0  # after all others
-    return n
+    _sort(remaining, n_large, large_keys)
+    large_keys[n_large] = -1.0  # below all keys, so that `_merge` need not look for the end
+    return n_large
 
 
 @njit(nogil=True, cache=True)
-def _sort(genes, n, keys):
-    """Shell sort in place: descending keys, ties by gene."""
+def _sort(genes, n_genes, keys):
+    """Sort in place by descending key, ties by ascending gene (Shell sort)."""
     gap = 1
-    while gap < n // 3:
+    while gap < n_genes // 3:
         gap = 3 * gap + 1
     while gap:
-        for i in range(gap, n):
-            gene, key, j = genes[i], keys[i], i
+        for i in range(gap, n_genes):
+            gene, key = genes[i], keys[i]
+            j = i
             while j >= gap and (
                 keys[j - gap] < key or (keys[j - gap] == key and genes[j - gap] > gene)
             ):
@@ -221,54 +222,77 @@ def _sort(genes, n, keys):
 
 
 @njit(nogil=True, cache=True)
-def _marked(words, marked):
-    """List the words that hold marks: two thirds of those of rare counts are empty; returns how many."""
-    n = ZERO
+def _list_words(words, word_list):
+    """List the words of the bitmap that have marks, and return their number."""
+    n_words = ZERO
+    # Without a branch: a word that has no marks is overwritten by the next.
     for word in range(np.uint64(len(words))):
-        marked[n] = word
-        n += np.uint64(words[word] != ZERO)
-    return np.int64(n)
+        word_list[n_words] = word
+        n_words += np.uint64(words[word] != ZERO)
+    return np.int64(n_words)
 
 
+# The same example: one word has marks, at places 1 and 4; `large` is [B], `large_keys` [12, -1].
+#
+#     mark at place 1: A, key 8    large_keys[0] = 12 is larger, so B is written; next_large = 1
+#                                  large_keys[1] = -1 is smaller, so A is written
+#     mark at place 4: C, key 4    large_keys[1] = -1 is smaller, so C is written
+#
+# If the key of B were 8, a tie, the lower gene A would come first. If it were 1, below all marks,
+# the last loop would write it: A, C, B. If another word had marks, the first loop would end before
+# it, as no large gene is left, and `_read_marks` would read it without comparing keys.
 @njit(nogil=True, cache=True)
-def _merge(words, marked, n_marked, rest, n_rest, rest_keys, genes, keys, wanted, ranked):
-    """Read words in order, the rest merged in, until that is read; returns the numbers of genes and of words."""
-    n, i, done = 0, 0, ZERO
-    while done < n_marked and i < n_rest and n < wanted:
-        word, done = np.uint64(marked[done]), done + ONE
+def _merge(words, word_list, n_words, large, n_large, large_keys, genes, keys, limit, ranked):
+    """Read words in order and merge large genes in, until all of these are written.
+
+    Return the number of ranked genes and the position in `word_list` of the next word to read.
+    """
+    n_ranked = 0
+    next_large = 0
+    next_word = ZERO
+    while next_word < n_words and next_large < n_large and n_ranked < limit:
+        word = np.uint64(word_list[next_word])
+        next_word += ONE
         bits = words[word]
         while bits:
-            at = word << SIX | _trailing_zeros(bits)
-            bits &= bits - ONE
-            while rest_keys[i] > keys[at] or (rest_keys[i] == keys[at] and rest[i] < genes[at]):
-                ranked[n] = rest[i]
-                n, i = n + 1, i + 1
-            ranked[n] = genes[at]
-            n += 1
-    while done == n_marked and i < n_rest:
-        ranked[n] = rest[i]
-        n, i = n + 1, i + 1
-    return n, done
+            place = word << SIX | _count_trailing_zeros(bits)
+            bits &= bits - ONE  # clears the lowest bit that is set
+            while large_keys[next_large] > keys[place] or (
+                large_keys[next_large] == keys[place] and large[next_large] < genes[place]
+            ):
+                ranked[n_ranked] = large[next_large]
+                n_ranked += 1
+                next_large += 1
+            ranked[n_ranked] = genes[place]
+            n_ranked += 1
+    while next_word == n_words and next_large < n_large:
+        ranked[n_ranked] = large[next_large]
+        n_ranked += 1
+        next_large += 1
+    return n_ranked, next_word
 
 
 @njit(nogil=True, cache=True)
-def _drain(words, marked, done, n_marked, n, genes, wanted, ranked):
-    """Read words in order after n genes, and clear all; returns the number of genes, at most 63 too many."""
-    n, i = np.uint64(n), done
-    while i < n_marked and n < wanted:
-        word = np.uint64(marked[i])
-        bits, base, at = words[word], word << SIX, n
-        n += _population(bits)
+def _read_marks(words, word_list, next_word, n_words, n_ranked, genes, limit, ranked):
+    """Read the other words, clear the bitmap, and return the number of genes, up to 63 too many."""
+    n_read = np.uint64(n_ranked)
+    i = next_word
+    while i < n_words and n_read < limit:
+        word = np.uint64(word_list[i])
+        bits = words[word]
+        base = word << SIX
+        start = n_read
+        n_read += _count_bits(bits)
         i += ONE
-        # Four at once, then eight, wanted or not: a branch for each would cost more than they do.
+        # Four at once, then eight, needed or not: a branch for each would cost more than they do.
         for j in range(FOUR):
-            ranked[at + j] = genes[base + _trailing_zeros(bits)]
+            ranked[start + j] = genes[base + _count_trailing_zeros(bits)]
             bits &= bits - ONE
-        at += FOUR
+        start += FOUR
         while bits:
             for j in range(EIGHT):
-                ranked[at + j] = genes[base + _trailing_zeros(bits)]
+                ranked[start + j] = genes[base + _count_trailing_zeros(bits)]
                 bits &= bits - ONE
-            at += EIGHT
+            start += EIGHT
     words[:] = 0
-    return np.int64(n)
+    return np.int64(n_read)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from stp._threads import in_threads
-from stp.genes.rank_kernel import RankTable, rank_rows
+from stp.genes.rank_kernel import rank_rows
+from stp.genes.rank_table import RankTable
 from stp.tables.counts import not_raw
 
 if TYPE_CHECKING:
@@ -14,13 +15,17 @@ if TYPE_CHECKING:
 ROWS_PER_THREAD = 256  # fewer are not worth a thread
 
 
-class Ranked(NamedTuple):
-    """Tokens of some spots, and what they leave out."""
+class RankedGenes(NamedTuple):
+    """Tokens of some spots, and the UMIs that they stand for or leave out."""
 
-    tokens: np.ndarray  # (n, context_length) uint16, padded with 0
-    n_tokens: np.ndarray  # (n,) int64
-    mapped: np.ndarray  # (n,) int64: UMIs of each spot in genes of the vocabulary
-    unmapped: np.ndarray  # (n_columns,) int64: UMIs of each column without a gene, 0 for others
+    # (n, context_length) uint16, padded with 0.
+    tokens: np.ndarray
+    # (n,) int64: number of tokens of each spot.
+    n_tokens: np.ndarray
+    # (n,) int64: UMIs of each spot in genes of the vocabulary.
+    mapped: np.ndarray
+    # (n_columns,) int64: UMIs of each column that is no gene of the vocabulary, 0 for others.
+    unmapped: np.ndarray
 
 
 def rank_genes(
@@ -31,58 +36,69 @@ def rank_genes(
     context_length: int,
     n_special: int,
     out: np.ndarray | None = None,
-) -> Ranked:
+) -> RankedGenes:
     """Order the detected genes of each spot by count / mean, highest first (paper, Algorithm 1).
 
-    Scaling a spot to 10,000 counts is a positive factor and cannot change the order, so it is left out. Ties are
-    broken by ascending vocabulary index, which makes the tokens the same on every machine. As many threads work as
-    `NUMBA_NUM_THREADS` says, all cores where it says nothing.
+    The paper scales each spot to 10,000 counts first. A positive factor cannot change the order, so
+    this step is left out. Ties are broken by ascending vocabulary index, which makes the tokens
+    the same on every machine. The environment variable `NUMBA_NUM_THREADS` limits the number of
+    threads; by default, all cores work.
 
     Parameters
     ----------
     counts
-        (n, n_columns) CSR of raw counts; its columns may stand in any order, and more than once.
+        Raw counts (n, n_columns) as CSR. Columns may come in any order and more than once.
     index
-        (n_columns,) vocabulary index of each column, -1 where unmapped; counts of one gene are summed.
+        Vocabulary index of each column (n_columns,), -1 if it has none. Columns of the same gene
+        are summed.
     table
-        What counts are divided by, from `rank_table(divisors)`.
+        The means that counts are divided by, made by `rank_table(divisors)`.
     context_length
-        Width of the result: the number of genes kept per spot.
+        Number of genes to keep per spot, and width of the result.
     n_special
         Token of gene 0.
     out
-        Where to write the tokens, (n, context_length) of zeros.
+        Array of zeros (n, context_length) to write the tokens to; by default a new one.
 
     Raises
     ------
     ValueError
-        A value is negative, no whole number, or not finite.
+        If a value is negative, not whole or not finite.
     """
     n, n_columns = counts.shape
     if len(index) != n_columns:
         raise ValueError(f"{len(index)} indices for {n_columns} columns")
     tokens = np.zeros((n, context_length), dtype=np.uint16) if out is None else out
-    n_tokens, mapped = np.zeros((2, n), np.int64)
-    plain = tuple(table)
-    columns = counts.indices.view(f"u{counts.indices.itemsize}")
-    values = counts.data.astype(np.float32) if counts.data.dtype.itemsize == 2 else counts.data
-    values = values.view(np.uint8) if values.dtype == bool else values
+    n_tokens = np.zeros(n, np.int64)
+    mapped = np.zeros(n, np.int64)
     index = np.asarray(index, np.int64)
+    columns = counts.indices.view(f"u{counts.indices.itemsize}")
+    values = _to_numba_type(counts.data)
 
     def rank(rows: slice) -> np.ndarray:
         unmapped = np.zeros(n_columns, np.int64)
-        of_rows = (
+        bad_position = rank_rows(
             counts.indptr[rows.start : rows.stop + 1],
             columns,
             values,
             index,
-            plain,
+            tuple(table),
             np.uint16(n_special),
+            tokens[rows],
+            n_tokens[rows],
+            unmapped,
+            mapped[rows],
         )
-        wrong = rank_rows(*of_rows, tokens[rows], n_tokens[rows], unmapped, mapped[rows])
-        if wrong >= 0:
-            raise ValueError(not_raw(float(values[wrong])))
+        if bad_position >= 0:
+            raise ValueError(not_raw(float(values[bad_position])))
         return unmapped
 
     unmapped = in_threads(rank, n, ROWS_PER_THREAD)
-    return Ranked(tokens, n_tokens, mapped, sum(unmapped, np.zeros(n_columns, np.int64)))
+    return RankedGenes(tokens, n_tokens, mapped, sum(unmapped, np.zeros(n_columns, np.int64)))
+
+
+def _to_numba_type(values: np.ndarray) -> np.ndarray:
+    """Return counts in a type that numba knows: 16 bits as float32, bool as uint8."""
+    if values.dtype.itemsize == 2:
+        return values.astype(np.float32)
+    return values.view(np.uint8) if values.dtype == bool else values

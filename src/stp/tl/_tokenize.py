@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp.genes.rank_kernel import RankTable, rank_table
+from stp.genes.rank_table import RankTable, rank_table
 from stp.genes.tokens import rank_genes
 from stp.genes.vocabulary import Vocabulary
 from stp.models.saved.pretrained import CONFIG
