@@ -10,7 +10,7 @@ from tests.bad_input.case import refused
 import stp
 
 
-@refused(FileNotFoundError, "neither on the hub within reach nor in its cache.*path=")
+@refused(FileNotFoundError, "from the hub or from its cache on this machine; .*path=")
 @mock.patch(
     "huggingface_hub.hf_hub_download", mock.Mock(side_effect=LocalEntryNotFoundError("offline"))
 )
@@ -41,7 +41,7 @@ def a_folder_without_a_model():
     stp.models.Stamp.from_pretrained("runs/stamp")
 
 
-@refused(ValueError, "holds a Stamp; load it with that class, not GeneEncoder")
+@refused(ValueError, "contains a Stamp; load it with that class, not GeneEncoder")
 def a_model_of_another_class(model):
     """The folder holds another kind of model.
 

@@ -5,7 +5,7 @@ from torch import nn
 from stp.models.device import autocast, choose_device, inference
 
 
-def test_device_is_the_one_asked_for_or_a_gpu_if_there_is_one():
+def test_device_is_the_given_one_or_a_gpu_if_there_is_one():
     assert choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
     assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -37,7 +37,7 @@ def test_unknown_precision_is_refused(precision):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_inference_evaluates_without_gradients_and_puts_the_model_back(training):
+def test_inference_evaluates_without_gradients_and_restores_the_model(training):
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).train(training)
     with pytest.raises(KeyboardInterrupt), inference(model, "cpu", "fp32") as device:
         assert device.type == "cpu" and not model.training

@@ -36,7 +36,7 @@ def encoder(request, genes):
     return build(genes, pooling=request.param)
 
 
-def test_shapes(encoder):
+def test_outputs_have_their_shapes(encoder):
     tokens = spots(12, 5, 1)
     assert encoder(tokens).shape == (3, 16)
     assert encoder.width == 16
@@ -65,8 +65,8 @@ def test_padding_does_not_change_features(encoder, length):
     torch.testing.assert_close(encoder(among_longer)[:1], alone, rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_attended_is_only_the_real_tokens(encoder):
-    """Hidden outputs at real positions do not depend on how much padding follows; id 1 is padding, id 0 is the mask."""
+def test_only_real_tokens_are_attended(encoder):
+    """Outputs at real positions do not depend on padding (id 1), but on masked genes (id 0)."""
     ids = spots(7, width=7)
     padded = F.pad(ids, (0, 5), value=1)
     masked = F.pad(ids, (0, 5), value=0)
@@ -95,7 +95,7 @@ def test_a_batch_gives_what_each_spot_gives(encoder):
 
 @pytest.mark.parametrize("step", [1, 4, 5])
 def test_packing_changes_neither_outputs_nor_gradients(genes, monkeypatch, step):
-    """Spots of all lengths in one stream equal the plain form: every layer over the padded batch, with a mask."""
+    """One stream of spots of all lengths equals the plain form: a padded batch with a mask."""
     encoder = build(genes).double().requires_grad_(True)
     ids = to_model_ids(spots(12, 3, 7, 3, 1, 10))
     real = ids != 1
@@ -112,9 +112,9 @@ def test_packing_changes_neither_outputs_nor_gradients(genes, monkeypatch, step)
     packed = encoder.hidden(ids)
     torch.testing.assert_close(packed[real], plain[real], rtol=1e-10, atol=1e-10)
     pairs = zip(gradients(packed), gradients(plain), strict=True)
-    found = [(a, b) for a, b in pairs if a is not None or b is not None]
-    assert len(found) > 10
-    for a, b in found:
+    used = [(a, b) for a, b in pairs if a is not None or b is not None]
+    assert len(used) > 10
+    for a, b in used:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
@@ -176,7 +176,7 @@ def test_heads_start_at_the_log_frequency(genes):
     ],
     ids=["pooling", "heads"],
 )
-def test_config_refuses(config, message):
+def test_impossible_configs_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         GeneEncoderConfig(**SMALL | config)
 

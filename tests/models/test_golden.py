@@ -26,7 +26,7 @@ FEW = 2  # spots: CPUs without bf16 take minutes for all
 
 @pytest.fixture(scope="module")
 def stamp(golden, tmp_path_factory):
-    """Write the golden weights as the authors write theirs, those of stage one besides, and load them."""
+    """Write the golden weights as the authors write theirs, with those of stage one; load them."""
     weight = runpy.run_path(str(golden / "weights.py"))["weight"]
     shapes = json.loads((golden / "state_dict_shapes.json").read_text())
     heads = {
@@ -34,13 +34,13 @@ def stamp(golden, tmp_path_factory):
         for name in shapes
         if HEAD in name
     }
-    made = {
+    weights = {
         name: torch.from_numpy(np.asarray(weight(name, tuple(shape))))
         for name, shape in (shapes | heads).items()
     }
     file = tmp_path_factory.mktemp("release") / "pytorch_model.bin"
-    torch.save({f"module.{name}": tensor for name, tensor in made.items()}, file)
-    del made
+    torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, file)
+    del weights
     model = load_reference(file, golden.parent / "assets").requires_grad_(False)
     file.unlink()
     return model
@@ -60,22 +60,22 @@ def computed(stamp, values):
         pooling: stamp.gene_encoder.hidden(ids, padding=pooling == "reference")
         for pooling in POOLINGS
     }
-    pixels = (torch.from_numpy(values[name]).permute(0, 2, 3, 1) for name in ("patches", "regions"))
-    patches, regions = (
-        one.flip(-1) for one in pixels
-    )  # as slides are: the model turns them to the order fed there
+    # The golden images are BGR. Slides are RGB, and the model reverses the channels again.
+    patches = torch.from_numpy(values["patches"]).permute(0, 2, 3, 1).flip(-1)
+    regions = torch.from_numpy(values["regions"]).permute(0, 2, 3, 1).flip(-1)
     image_features, images_aligned = stamp.encode_images(patches)
     encoder = stamp.image_encoder
-    references = encoder.backbone.patch_embed.proj(torch.from_numpy(values["reference_images"]))
-    prompt = encoder.reference_projection(references.flatten(2).transpose(1, 2))
-    region = encoder.encode_with(encoder._normalized(regions), prompt)
+    small_patches = torch.from_numpy(values["reference_images"])
+    patch_tokens = encoder.backbone.patch_embed.proj(small_patches).flatten(2).transpose(1, 2)
+    prompt = encoder.reference_projection(patch_tokens)
+    region = encoder.encode_with(encoder._normalize(regions), prompt)
     return SimpleNamespace(
         ids=ids,
         hidden=hidden,
         patches=patches,
         image_features=image_features,
         images_aligned=images_aligned,
-        references=references,
+        patch_tokens=patch_tokens,
         region=region,
     )
 
@@ -94,7 +94,7 @@ def test_the_config_says_what_these_weights_need(stamp):
 
 
 def test_from_their_file_to_embeddings(stamp, values, real):
-    """From the release as downloaded, through the verbs, to the features that the authors' code computes."""
+    """The released files and our functions give the features of the authors' code."""
     spots = [name.decode() for name in values["spots"]]
     adata = anndata.read_h5ad(real("her2st", "C4.h5ad"))[spots].copy()
     tl.tokenize(adata, stamp)
@@ -103,10 +103,9 @@ def test_from_their_file_to_embeddings(stamp, values, real):
     np.add.at(keys.T, index[index >= 0], adata.X.toarray().T[index >= 0])
     keys /= stamp.vocabulary.divisors()
     for row, *tokens in zip(keys, adata.obsm["stp_tokens"], values["tokens"], strict=True):
-        ours, theirs = (row[one[one > 0].astype(int) - 30] for one in tokens)
-        np.testing.assert_allclose(
-            ours, theirs, rtol=1e-6
-        )  # the same ranks; genes of one tie in another order
+        ours, theirs = (row[ids[ids > 0].astype(int) - 30] for ids in tokens)
+        # The ranks are the same; genes with equal ranks may stand in another order.
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
     adata.obsm["stp_tokens"] = values["tokens"]
     tl.embed_genes(adata, stamp, progress=False)
     assert_close(adata.obsm["X_stp_genes"], values["gene_features_reference_pooling"])
@@ -125,7 +124,7 @@ def test_gene_features(stamp, computed, values, pooling):
 
 @pytest.fixture
 def pooled(stamp, monkeypatch):
-    """Return the gene encoder as it was in stage one and is here by default: pooling over real tokens."""
+    """Return the gene encoder with the pooling of stage one, our default: over real tokens."""
     encoder = stamp.gene_encoder
     monkeypatch.setattr(encoder, "config", dataclasses.replace(encoder.config, pooling="mean"))
     return encoder
@@ -154,20 +153,19 @@ def test_image_features(computed, values):
     assert_close(computed.images_aligned, values["images_aligned"])
 
 
-def test_region_features_reference_token_and_tokens(stamp, computed, values):
+def test_region_features_patch_token_and_tokens(stamp, computed, values):
     assert_close(computed.region.features, values["region_features"])
     assert_close(
         F.normalize(stamp.region_projection(computed.region.features), dim=-1),
         values["regions_aligned"],
     )
-    assert_close(computed.region.reference, values["reference_token"])
+    assert_close(computed.region.patch_token, values["reference_token"])
     assert_close(computed.region.tokens[0], values["region_tokens_first"])
 
 
 def test_our_shrinking_of_the_patch_is_near_that_of_pillow(stamp, computed, values):
-    shrunk = stamp.image_encoder._shrunk(computed.patches)
-    theirs = computed.references.flatten(2).transpose(1, 2)
-    assert_close(shrunk, theirs, relative=0.01)  # Pillow rounds to 8 bits
+    patch_tokens = stamp.image_encoder._shrink_to_tokens(computed.patches)
+    assert_close(patch_tokens, computed.patch_tokens, relative=0.01)  # Pillow rounds to 8 bits
 
 
 def test_contrastive_losses(stamp, values):
@@ -183,7 +181,7 @@ def test_contrastive_losses(stamp, values):
 def test_localization(stamp, computed, values):
     project = stamp.localization_projection
     cells = project(grid_pool(computed.region.tokens))
-    logits = localization_logits(cells, project(computed.region.reference), stamp.scale)
+    logits = localization_logits(cells, project(computed.region.patch_token), stamp.scale)
     assert_close(logits, values["localization_logits"])
     assert_close(
         F.cross_entropy(logits, torch.from_numpy(values["region_cell"])),
@@ -197,9 +195,9 @@ READINGS = [(context, targets) for context in CONTEXTS for targets in ("all", "m
 
 @pytest.fixture(scope="module", params=["pretrain_C4.npz", "pretrain_C4_padded.npz"])
 def group(golden, stamp, request):
-    """A group of nine spots as the dataset would read it, and the outputs of the stage-one model.
+    """Return a group of nine spots as the dataset reads it, and outputs of the stage-one model.
 
-    Its weights are made from the names under `spot_backbone.`, as are those of the Stamp's gene encoder.
+    Its weights come from the names under `spot_backbone.`, as those of the Stamp's gene encoder.
     """
     values = dict(np.load(golden / request.param))
     arrays = {"inputs": values["inputs"], "targets": values["tokens"], "chosen": values["mask"]}

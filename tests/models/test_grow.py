@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from stp.models import GeneEncoder, Stamp, grow
 
 @pytest.fixture
 def larger(vocabulary):
-    """The vocabulary with two genes more, one of which stands in another order there."""
+    """The vocabulary with two more genes, from another vocabulary with other means."""
     more = Vocabulary(
         ["NEW1", vocabulary.gene_ids[0], "NEW2"],
         ["N1", "X", "N2"],
@@ -31,24 +33,24 @@ def test_a_vocabulary_grows_at_its_end(vocabulary, larger):
 
 
 def test_names_of_two_genes_stay_ambiguous():
-    one = Vocabulary(["G1"], ["A"], aliases={"X": ("G1",)})
-    grown = one.grow(Vocabulary(["G2", "G1"], ["B", "A"], aliases={"X": ("G2",), "Y": ("G1",)}))
+    first = Vocabulary(["G1"], ["A"], aliases={"X": ("G1",)})
+    second = Vocabulary(["G2", "G1"], ["B", "A"], aliases={"X": ("G2",), "Y": ("G1",)})
+    grown = first.grow(second)
     assert dict(grown.aliases) == {"X": ("G1", "G2")}
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("order", ["at the end", "anew"])
+@pytest.mark.parametrize("order", ["at the end", "reversed"])
 def test_known_genes_keep_their_embedding(tiny_config, vocabulary, larger, adata, tied, order):
-    from dataclasses import replace
-
     model = GeneEncoder(replace(tiny_config.gene, tie_heads=tied), vocabulary).eval()
-    if order == "anew":
-        turned = slice(None, None, -1)
-        columns = {
-            name: getattr(larger, name)[turned]
-            for name in ("gene_ids", "symbols", "means", "n_detected")
-        }
-        larger = replace(larger, **columns)
+    if order == "reversed":
+        larger = replace(
+            larger,
+            gene_ids=larger.gene_ids[::-1],
+            symbols=larger.symbols[::-1],
+            means=larger.means[::-1],
+            n_detected=larger.n_detected[::-1],
+        )
     grown = grow(model, larger)
     ids = torch.tensor([[30, 35, 41]])
     place = {gene: number for number, gene in enumerate(larger.gene_ids)}
@@ -57,8 +59,9 @@ def test_known_genes_keep_their_embedding(tiny_config, vocabulary, larger, adata
     )
     with torch.no_grad():
         torch.testing.assert_close(grown(moved), model(ids))
-        scores, before = grown.predict(grown(moved)), model.predict(model(ids))
-    torch.testing.assert_close(scores[0, moved[0]], before[0, ids[0]])
+        scores = grown.predict(grown(moved))
+        scores_before = model.predict(model(ids))
+    torch.testing.assert_close(scores[0, moved[0]], scores_before[0, ids[0]])
     new = grown.embeddings.weight[30 + place["NEW1"]]
     torch.testing.assert_close(new, model.embeddings.weight[30 : 30 + len(vocabulary)].mean(0))
     torch.testing.assert_close(grown.embeddings.weight[-5:], model.embeddings.weight[-5:])
@@ -66,9 +69,7 @@ def test_known_genes_keep_their_embedding(tiny_config, vocabulary, larger, adata
     assert grown.digest != model.digest
 
 
-def test_a_grown_stamp_is_saved_with_its_record_and_refuses_old_tokens(
-    stamp, larger, adata, tmp_path
-):
+def test_a_grown_stamp_records_new_genes_and_refuses_old_tokens(stamp, larger, adata, tmp_path):
     grow(stamp, larger).save_pretrained(tmp_path)
     grown = Stamp.from_pretrained(tmp_path)
     assert grown.card.untrained_genes == ("NEW1", "NEW2")

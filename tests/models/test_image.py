@@ -28,11 +28,12 @@ def pictures(n, size=32, seed=0):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_any_vit_gives_features_reference_and_tokens(name):
-    encoder, (_, _, size, grid) = build(name), BACKBONES[name]
+def test_any_vit_gives_features_patch_token_and_tokens(name):
+    encoder = build(name)
+    _, _, size, grid = BACKBONES[name]
     images = pictures(2, size)
     output = encoder.encode(images)
-    assert output.features.shape == output.reference.shape == (2, 32)
+    assert output.features.shape == output.patch_token.shape == (2, 32)
     assert output.tokens.shape == (2, grid * grid, 32)
     assert encoder.width == 32
     assert torch.equal(encoder(images), output.features)
@@ -59,23 +60,27 @@ def test_prompt_stands_after_cls_and_changes_outputs():
     for name in before._fields:
         assert (getattr(after, name) - getattr(before, name)).abs().max() > 1e-3, name
     encoder = build(backbone_args={**BACKBONES["plain"][1], "depth": 0})
-    reference = encoder.encode(pictures(1)).reference
-    torch.testing.assert_close(reference, encoder.backbone.norm(encoder.prompt)[:, 0])
+    patch_token = encoder.encode(pictures(1)).patch_token
+    torch.testing.assert_close(patch_token, encoder.backbone.norm(encoder.prompt)[:, 0])
 
 
 def test_region_carries_its_patch_instead_of_the_prompt():
-    encoder, region, references = build(), pictures(1), pictures(2, seed=1)
-    first, second = (encoder.encode(region, references=patch[None]) for patch in references)
+    encoder = build()
+    region = pictures(1)
+    patches = pictures(2, seed=1)
+    first = encoder.encode(region, patches=patches[:1])
+    second = encoder.encode(region, patches=patches[1:])
     for name in first._fields:
         assert (getattr(first, name) - getattr(second, name)).abs().max() > 1e-4, name
     encoder.prompt.normal_(generator=torch.Generator().manual_seed(1))
-    assert torch.equal(encoder.encode(region, references=references[:1]).features, first.features)
+    assert torch.equal(encoder.encode(region, patches=patches[:1]).features, first.features)
 
 
-def test_reference_token_is_the_embedded_patch_without_position():
+def test_patch_token_is_the_embedded_patch_without_position():
     """A patch of one color, however large, shrinks to one token of that color."""
     encoder = build()
-    region, color = pictures(1), torch.tensor([200, 30, 90], dtype=torch.uint8)
+    region = pictures(1)
+    color = torch.tensor([200, 30, 90], dtype=torch.uint8)
     patch = color.expand(1, 32, 32, 3)
     pixels = (
         (color / 255 - torch.tensor(encoder.config.mean)) / torch.tensor(encoder.config.std)
@@ -85,7 +90,7 @@ def test_reference_token_is_the_embedded_patch_without_position():
     prompt = encoder.reference_projection(token)
     expected = encoder.encode_with(normalized(region, encoder.config), prompt)
     torch.testing.assert_close(
-        encoder.encode(region, references=patch).reference, expected.reference
+        encoder.encode(region, patches=patch).patch_token, expected.patch_token
     )
 
 
@@ -105,13 +110,15 @@ def test_normalization_is_that_of_the_config():
     assert (encoder(images) - build()(images)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("references", [False, True], ids=["patch", "region"])
-def test_bgr_reverses_channels_and_normalizes_in_stored_order(references):
-    rgb, bgr = build(), build(channel_order="bgr")
-    images, others = pictures(2), pictures(2, seed=1) if references else None
-    reversed_others = None if others is None else others.flip(-1)
+@pytest.mark.parametrize("is_region", [False, True], ids=["patch", "region"])
+def test_bgr_reverses_channels_and_normalizes_in_stored_order(is_region):
+    rgb = build()
+    bgr = build(channel_order="bgr")
+    images = pictures(2)
+    patches = pictures(2, seed=1) if is_region else None
+    reversed_patches = patches.flip(-1) if is_region else None
     torch.testing.assert_close(
-        bgr.encode(images.flip(-1), reversed_others), rgb.encode(images, others)
+        bgr.encode(images.flip(-1), reversed_patches), rgb.encode(images, patches)
     )
     assert (bgr(images) - rgb(images)).abs().max() > 1e-3
 

@@ -12,7 +12,7 @@ def encoder():
     return PathwayEncoder({name: len(genes) for name, genes in SETS.items()})
 
 
-def test_scores_are_standardized_on_what_it_was_fitted_to(encoder):
+def test_scores_are_standardized_with_the_fitted_mean_and_deviation(encoder):
     scores = np.random.default_rng(0).normal([2, -1], [3, 0.5], (50, 2)).astype(np.float32)
     scores[3, 1] = np.nan
     encoder.fit(SETS.values(), [scores[:20], scores[20:]])
@@ -28,7 +28,7 @@ def test_a_set_that_never_varies_stays_finite(encoder):
     assert encoder(torch.ones(1, 2)).tolist() == [[0, 0]]
 
 
-def test_sets_are_kept_with_the_weights(encoder):
+def test_sets_are_part_of_the_weights(encoder):
     encoder.fit(SETS.values(), [np.ones((5, 2), np.float32)])
     other = PathwayEncoder(encoder.sizes)
     other.load_state_dict(encoder.state_dict())

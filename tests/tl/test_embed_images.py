@@ -82,11 +82,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(sdata, native, caplog, monke
     tl.embed_images(sdata, native)
     sizes, encode = [], native.encode
 
-    def limited(images, references=None):
+    def limited(images, patches=None):
         sizes.append(len(images))
         if len(images) > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return encode(images, references)
+        return encode(images, patches)
 
     monkeypatch.setattr(native, "encode", limited)
     monkeypatch.setattr(logging.getLogger("stp"), "propagate", True)

@@ -165,7 +165,7 @@ def test_an_image_too_coarse_for_the_encoder_is_refused(stores, settings, tiny_c
 
 def test_a_stamp_is_no_gene_encoder(stores, settings, stamp, tmp_path):
     stamp.save_pretrained(tmp_path / "stamp")
-    with pytest.raises(ValueError, match="holds a Stamp; load it with that class, not GeneEncoder"):
+    with pytest.raises(ValueError, match="contains a Stamp; load it with that class"):
         align(
             stores[:2], tmp_path / "out", **settings[align] | {"gene_encoder": tmp_path / "stamp"}
         )

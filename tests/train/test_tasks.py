@@ -92,11 +92,11 @@ def test_alignment_has_four_losses(stamp, pairs):
     output = Alignment(stamp)(pairs)
     _, genes = stamp.encode_genes(pairs["genes"])
     _, patches = stamp.encode_images(pairs["patches"])
-    region = stamp.image_encoder.encode(pairs["regions"], references=pairs["patches"])
+    region = stamp.image_encoder.encode(pairs["regions"], patches=pairs["patches"])
     regions = F.normalize(stamp.region_projection(region.features), dim=-1)
     project = stamp.localization_projection
     logits = localization_logits(
-        project(grid_pool(region.tokens)), project(region.reference), stamp.scale
+        project(grid_pool(region.tokens)), project(region.patch_token), stamp.scale
     )
     expected = {
         "patch_gene": symmetric_contrast(patches, genes, stamp.scale),
@@ -150,10 +150,10 @@ def test_micro_batches_keep_less_for_the_backward_pass(stamp, pairs):
 @torch.no_grad()
 @pytest.mark.parametrize("right", [0, 1, 4])
 def test_localized_is_the_share_of_patches_found(stamp, pairs, right):
-    region = stamp.image_encoder.encode(pairs["regions"], references=pairs["patches"])
+    region = stamp.image_encoder.encode(pairs["regions"], patches=pairs["patches"])
     project = stamp.localization_projection
     found = localization_logits(
-        project(grid_pool(region.tokens)), project(region.reference), stamp.scale
+        project(grid_pool(region.tokens)), project(region.patch_token), stamp.scale
     ).argmax(1)
     cells = torch.where(torch.arange(4) < right, found, (found + 1) % 9)
     assert Alignment(stamp)(pairs | {"cells": cells})["localized"].item() == right / 4

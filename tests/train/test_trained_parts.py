@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stp.models import GeneEncoder, ImageEncoder, Stamp
-from stp.models.lora import add_adapters, merged
+from stp.models.lora import add_adapters, merge_adapters
 from stp.train import AlignConfig, align
 from stp.train.tasks import Alignment
 
@@ -90,7 +90,7 @@ def test_merged_weights_equal_the_adapters(stamp):
         if "lora" in name:
             torch.nn.init.normal_(parameter, std=0.3)
     images = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
-    plain = merged(stamp)
+    plain = merge_adapters(stamp)
     torch.testing.assert_close(
         plain.encode_images(images), stamp.encode_images(images), rtol=1e-4, atol=1e-4
     )

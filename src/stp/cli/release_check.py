@@ -134,6 +134,7 @@ def _changed(encoder: Any, **fields: str) -> Iterator[None]:
 
 
 def _tokens(part: "AnnData", vocabulary: Vocabulary, stamp: Stamp) -> np.ndarray:
+    assert stamp.config.gene is not None  # the release has a gene encoder
     length = stamp.config.gene.context_length
     found: Any = tl.tokenize(part, vocabulary, context_length=length, copy=True)
     return found.obsm["stp_tokens"].astype(np.int64)

@@ -1,4 +1,4 @@
-"""The encoders and Stamp, which joins them; each is built from one config."""
+"""Models of genes, images and both; each is built from one config."""
 
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.models.grow import grow

@@ -13,24 +13,31 @@ from stp.genes.vocabulary import Vocabulary
 from stp.models.saved.pretrained import Pretrained
 
 UNUSED_ROWS = 5  # the released embedding has five rows more than there are tokens
-GPU_STEP = 64  # lengths of spots are rounded up to it
+GPU_STEP = 64  # on a GPU, numbers of tokens per spot are rounded up to a multiple of it
 
 
 @dataclass(frozen=True)
 class GeneEncoderConfig:
-    """Size and arithmetic of a GeneEncoder; the defaults are the paper's (table 3).
+    """Size and pooling of a GeneEncoder; the defaults are the paper's (table 3).
 
     Parameters
     ----------
     context_length
-        Genes seen per spot, the highest ranks.
-    width, depth, n_heads, ffn_width
-        Width of tokens and features, number of blocks, attention heads, width inside the feed-forward part.
+        Number of genes that the model reads per spot, those with the highest ranks.
+    width
+        Width of tokens and features.
+    depth
+        Number of transformer blocks.
+    n_heads
+        Number of attention heads.
+    ffn_width
+        Width inside the feed-forward part of a block.
     pooling
-        "mean" over the real tokens, or "reference": positions 4 to the last, padding included, as the released
-        weights need.
+        "mean" averages the real tokens. "reference" averages positions 4 to the last, padding
+        included, as the released weights need.
     tie_heads
-        Predict genes with the token embedding instead of a matrix of their own; off for released weights.
+        Predict genes with the token embedding instead of separate matrices. The released weights
+        have separate matrices.
 
     Examples
     --------
@@ -55,12 +62,12 @@ class GeneEncoderConfig:
 
 
 class GeneEncoder(Pretrained):
-    """Encode ranked genes; parameter names are those of the released weights.
+    """Encode the ranked genes of spots; its weights have the names of the released weights.
 
     Parameters
     ----------
     config
-        Its size.
+        Size and pooling of the encoder.
     vocabulary
         The genes that tokens stand for.
 
@@ -75,10 +82,12 @@ class GeneEncoder(Pretrained):
     """
 
     config_class = GeneEncoderConfig
+    config: GeneEncoderConfig
 
     def __init__(self, config: GeneEncoderConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
-        self.config, self.vocabulary = config, vocabulary
+        self.config = config
+        self.vocabulary = vocabulary
         n_tokens = vocabulary.n_tokens
         self.embeddings = nn.Embedding(n_tokens + UNUSED_ROWS, config.width)
         self.positional_embedding = nn.Embedding(config.context_length, config.width)
@@ -87,7 +96,8 @@ class GeneEncoder(Pretrained):
         )
         self.classifier_head = TokenHead(config.width, n_tokens, config.tie_heads)
         self.spatial_classifier_head = TokenHead(config.width, n_tokens, config.tie_heads)
-        # Small embeddings keep the first predictions near the head's bias, which pretraining starts at log frequencies.
+        # Small embeddings keep the first predictions near the bias of the heads, which pretraining
+        # sets to log frequencies.
         nn.init.normal_(self.embeddings.weight, std=0.02)
         nn.init.normal_(self.positional_embedding.weight, std=0.02)
 
@@ -97,16 +107,17 @@ class GeneEncoder(Pretrained):
         return self.config.width
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Encode tokens as `tl.tokenize` writes them.
+        """Return the features of spots.
 
         Parameters
         ----------
         tokens
-            (n, length) integers, padded with 0; ranks beyond `context_length` are not read.
+            Tokens (n, length) as `tl.tokenize` writes them: integers, padded with 0. Ranks beyond
+            `context_length` are ignored.
 
         Returns
         -------
-        (n, width) features.
+        Features (n, width).
         """
         ids = to_model_ids(tokens[:, : self.config.context_length])
         padding = self.config.pooling == "reference"
@@ -115,82 +126,103 @@ class GeneEncoder(Pretrained):
         return self.pool(self.hidden(ids, padding=padding), ids != PAD_ID)
 
     def hidden(self, ids: torch.Tensor, *, padding: bool = False) -> torch.Tensor:
-        """Encode model ids (n, length), each row padded at its end, to the last block's outputs (n, length, width).
+        """Return the outputs of the last block (n, length, width).
 
-        Padding is not attended. Its outputs are 0, or computed like all others where `padding` is set.
+        Parameters
+        ----------
+        ids
+            Ids of the model (n, length), each row padded at its end. No token attends to padding.
+        padding
+            Compute outputs at padding, too; by default they are 0.
         """
-        (n, length), real = ids.shape, ids != PAD_ID
-        # On a GPU few large products beat many exact ones, so lengths are rounded up.
-        step = length if padding else 1 if ids.device.type == "cpu" else GPU_STEP
-        places, groups = pack(real, step)
-        x = self.embeddings(ids.flatten()[places]) + self.positional_embedding(
-            places % length
-        )  # (total, width)
+        n, length = ids.shape
+        if padding:
+            step = length
+        elif ids.device.type == "cpu":
+            step = 1
+        else:
+            step = GPU_STEP  # few large products are faster there than many small ones
+        places, groups = pack(ids != PAD_ID, step)
+        tokens = self.embeddings(ids.flatten()[places])
+        x = tokens + self.positional_embedding(places % length)  # (total, width)
         for block in self.encoder["layers"].children():
             x = block(x, groups)
-        return (
-            x.new_zeros(n * length, self.width).index_copy(0, places, x).view(n, length, self.width)
-        )
+        outputs = x.new_zeros(n * length, self.width).index_copy(0, places, x)
+        return outputs.view(n, length, self.width)
 
     def pool(self, hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Average outputs (n, length, width) as the config says; `real` (n, length) is False at padding."""
+        """Return the features (n, width) of spots: averages of outputs as `config.pooling` says.
+
+        Parameters
+        ----------
+        hidden
+            Outputs of the last block (n, length, width).
+        real
+            (n, length) bool, False at padding.
+        """
         if self.config.pooling == "reference":
             return hidden[:, 3:].mean(1)
         weight = real[..., None].to(hidden.dtype)
         return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
 
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Score every token for the outputs (m, width) of masked positions: logits (m, n_tokens)."""
+        """Return logits of all tokens (m, n_tokens) for outputs (m, width) of masked positions."""
         return self.classifier_head(outputs, self.embeddings.weight)
 
     def predict_from_context(self, context: torch.Tensor) -> torch.Tensor:
-        """Score every token from the context (m, width) of a spot's neighbors: logits (m, n_tokens)."""
+        """Return logits of all tokens (m, n_tokens) for contexts (m, width) of neighbors."""
         return self.spatial_classifier_head(context, self.embeddings.weight)
 
     @torch.no_grad()
     def start_heads(self, log_frequency: torch.Tensor) -> None:
-        """Start the bias of both heads at the log frequency (n_tokens,) of tokens, for training from scratch."""
+        """Set the bias of both heads to the log frequency (n_tokens,) of the tokens.
+
+        Training from scratch needs this start; loaded weights already have a bias.
+        """
         for head in (self.classifier_head, self.spatial_classifier_head):
             head.bias.copy_(log_frequency)
 
 
 def to_model_ids(tokens: torch.Tensor) -> torch.Tensor:
-    """Turn tokens as stored, padded with 0, into the model's ids, padded with 1."""
+    """Return the model's ids, padded with 1, for stored tokens, padded with 0."""
     ids = tokens.long()
     return torch.where(ids == PAD, PAD_ID, ids)
 
 
 class Group(NamedTuple):
-    """Spots of one length that stand together in the stream of tokens."""
+    """Spots of one length, whose tokens follow each other in the stream."""
 
     n: int
     length: int
-    mask: torch.Tensor | None  # (n, 1, 1, length) True at real tokens; None where all are
+    mask: torch.Tensor | None  # (n, 1, 1, length), True at real tokens; None if all are real
 
 
 def pack(real: torch.Tensor, step: int) -> tuple[torch.Tensor, list[Group]]:
-    """Lay the tokens of all spots in one stream, spots of one length together, so that padding is not computed.
+    """Arrange the tokens of all spots in one stream without padding, grouped by length.
+
+    Spots with 2, 3 and 2 real tokens, padded to 3, become the places 0 1, 6 7 (two spots of
+    length 2) and 3 4 5 (one spot of length 3) of their 3 x 3 tokens.
 
     Parameters
     ----------
     real
         (n, length) bool, False at padding, which ends each row.
     step
-        Lengths are rounded up to a multiple of it, and to no more than the whole.
+        Lengths are rounded up to a multiple of it, but not beyond the padded length.
 
     Returns
     -------
-    Places of the stream's tokens (total,) in the flattened (n, length), and the groups in it.
+    The place of each token of the stream (total,) in the flattened (n, length), and the groups.
     """
     n, width = real.shape
     lengths = (-(-real.sum(1).clamp_min(1) // step) * step).clamp_max(width)
     lengths, order = lengths.sort(stable=True)
     position = torch.arange(width, device=real.device)
     places = (order[:, None] * width + position)[position < lengths[:, None]]
-    groups, start = [], 0
-    for length, count in zip(
-        *(part.tolist() for part in lengths.unique_consecutive(return_counts=True)), strict=True
-    ):
+    different_lengths, counts = lengths.unique_consecutive(return_counts=True)
+    groups = []
+    start = 0
+    for length, count in zip(different_lengths.tolist(), counts.tolist(), strict=True):
         mask = real[order[start : start + count], None, None, :length]
         groups.append(Group(count, length, None if bool(mask.all()) else mask))
         start += count
@@ -198,7 +230,7 @@ def pack(real: torch.Tensor, step: int) -> tuple[torch.Tensor, list[Group]]:
 
 
 class Block(nn.Module):
-    """Post-norm transformer block with the parameter names of `nn.TransformerEncoderLayer`."""
+    """Post-norm transformer block; its weights are named as in `nn.TransformerEncoderLayer`."""
 
     def __init__(self, config: GeneEncoderConfig) -> None:
         super().__init__()
@@ -215,7 +247,7 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention without a materialized attention matrix."""
+    """Multi-head attention that never stores the attention matrix."""
 
     def __init__(self, width: int, n_heads: int) -> None:
         super().__init__()
@@ -226,14 +258,11 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, x: torch.Tensor, groups: list[Group]) -> torch.Tensor:
-        """Map a stream of tokens (total, width) to the same shape; each attends to its own spot."""
+        """Map a stream of tokens (total, width) to the same shape; each attends within its spot."""
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         parts = qkv.split([group.n * group.length for group in groups])
-        return self.out_proj(
-            torch.cat(
-                [self._attend(part, group) for part, group in zip(parts, groups, strict=True)]
-            )
-        )
+        attended = [self._attend(part, group) for part, group in zip(parts, groups, strict=True)]
+        return self.out_proj(torch.cat(attended))
 
     def _attend(self, qkv: torch.Tensor, group: Group) -> torch.Tensor:
         """Map (n * length, 3 * width) of spots of one length to (n * length, width)."""
@@ -244,19 +273,17 @@ class SelfAttention(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """Score tokens with a matrix of its own, or with the embedding where tied."""
+    """Score tokens with the matrix of the embedding (tied), or with a separate matrix."""
 
-    def __init__(self, width: int, n_tokens: int, tied: bool) -> None:
+    def __init__(self, width: int, n_tokens: int, is_tied: bool) -> None:
         super().__init__()
-        self.weight = (
-            None
-            if tied
-            else nn.Parameter(torch.empty(n_tokens, width).uniform_(-(width**-0.5), width**-0.5))
-        )
+        self.weight = None
+        if not is_tied:
+            bound = width**-0.5
+            self.weight = nn.Parameter(torch.empty(n_tokens, width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(n_tokens))
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Return logits (m, n_tokens) for (m, width)."""
-        return F.linear(
-            x, embedding[: len(self.bias)] if self.weight is None else self.weight, self.bias
-        )
+        weight = embedding[: len(self.bias)] if self.weight is None else self.weight
+        return F.linear(x, weight, self.bias)

@@ -10,16 +10,18 @@ from stp.models.saved.pretrained import Pretrained
 
 @dataclass(frozen=True)
 class ExpressionHeadConfig:
-    """What a head reads and what it predicts.
+    """Input and output of an ExpressionHead.
 
     Parameters
     ----------
     width
-        Of the features.
-    genes, units
-        Names of what it predicts, and in which units.
+        Width of the features.
+    genes
+        Names of the predicted genes.
+    units
+        Units of the predictions, in words.
     features_of
-        Digest of the model that made the features, where it is known.
+        Digest of the model that made the features, if it is known.
 
     Examples
     --------
@@ -34,7 +36,14 @@ class ExpressionHeadConfig:
 
 
 class ExpressionHead(Pretrained):
-    """Three linear layers with ReLU between them: width, twice the width, width, genes.
+    """Predict expression from features by three linear layers with ReLU between them.
+
+    The first layer doubles the width, the second restores it, and the third has an output per gene.
+
+    Parameters
+    ----------
+    config
+        Width of the features, and the predicted genes.
 
     Examples
     --------
@@ -45,10 +54,12 @@ class ExpressionHead(Pretrained):
 
     config_class = ExpressionHeadConfig
     reads_genes = False
+    config: ExpressionHeadConfig
 
     def __init__(self, config: ExpressionHeadConfig) -> None:
         super().__init__()
-        self.config, width = config, config.width
+        self.config = config
+        width = config.width
         self.layers = nn.Sequential(
             nn.Linear(width, 2 * width),
             nn.ReLU(),
@@ -58,5 +69,5 @@ class ExpressionHead(Pretrained):
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Predict from features (n, width): (n, n_genes)."""
+        """Return the predictions (n, n_genes) for features (n, width)."""
         return self.layers(features)

@@ -1,4 +1,4 @@
-"""Low-rank adapters on a vision transformer (LoRA), through peft, and how they become plain weights again."""
+"""Low-rank adapters (LoRA) on a vision transformer: adding them, and merging them into weights."""
 
 from copy import deepcopy
 from typing import TypeVar
@@ -9,20 +9,31 @@ from stp._extras import import_extra
 from stp.models.image import ImageEncoder
 
 Model = TypeVar("Model", bound=nn.Module)
-LAYERS = r"blocks\.\d+\.attn\.(qkv|proj)"  # as in LoRA's paper; on the wider layers adapters cost what they save
+# The layers that the LoRA paper adapts. On the wider MLP layers, adapters would cost as much time
+# as they save.
+ATTENTION_LAYERS = r"blocks\.\d+\.attn\.(qkv|proj)"
 
 
 def add_adapters(encoder: ImageEncoder, rank: int) -> None:
-    """Freeze the backbone, and add adapters of this rank, which start at nothing, to the layers of its attention."""
+    """Freeze the backbone and add trainable adapters to its attention layers.
+
+    The outputs of the encoder stay the same until the adapters are trained.
+
+    Parameters
+    ----------
+    encoder
+        The encoder that is changed.
+    rank
+        Rank of the two matrices of an adapter.
+    """
     peft = import_extra("peft")
     encoder.backbone.requires_grad_(False)
-    peft.inject_adapter_in_model(
-        peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=LAYERS), encoder.backbone
-    )
+    adapters = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=ATTENTION_LAYERS)
+    peft.inject_adapter_in_model(adapters, encoder.backbone)
 
 
-def merged(model: Model) -> Model:
-    """Return a copy whose adapters are added to the weights: a plain model with the same outputs."""
+def merge_adapters(model: Model) -> Model:
+    """Return a copy with the adapters added to the weights: a plain model with the same outputs."""
     plain = deepcopy(model)
     layer_class = import_extra("peft").tuners.lora.LoraLayer
     for parent in list(plain.modules()):

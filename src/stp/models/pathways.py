@@ -1,4 +1,4 @@
-"""PathwayEncoder: scores of gene sets, standardized on the spots that a model was trained on."""
+"""PathwayEncoder: scores of gene sets, standardized with the spots that a model was trained on."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,19 +8,21 @@ from torch import nn
 
 
 class PathwayEncoder(nn.Module):
-    """Gene sets, with the mean and deviation of their scores; nothing in it is learned.
+    """Standardize the scores of gene sets; it has no trained weights.
 
     Parameters
     ----------
     sizes
-        Name of each set, and how many genes it has.
+        Number of genes of each set, by the name of the set.
 
     Attributes
     ----------
     genes : (sum of sizes,) int64
-        Vocabulary indices, set by set.
-    mean, deviation : (n_sets,) float32
-        Of the scores of the training spots.
+        Vocabulary indices of the genes, set by set.
+    mean : (n_sets,) float32
+        Mean score of each set over the training spots.
+    deviation : (n_sets,) float32
+        Standard deviation of each score over the training spots.
     """
 
     genes: torch.Tensor
@@ -46,14 +48,26 @@ class PathwayEncoder(nn.Module):
         return len(self.sizes)
 
     def fit(self, genes: Iterable[np.ndarray], scores: Iterable[np.ndarray]) -> None:
-        """Take the genes of each set, and mean and deviation of blocks of scores (n, n_sets), NaN left out."""
-        sums = np.zeros((3, self.width))
+        """Store the genes of each set, and the mean and standard deviation of its scores.
+
+        Parameters
+        ----------
+        genes
+            Vocabulary indices of the genes of each set.
+        scores
+            Blocks of scores (n, n_sets). NaN is ignored.
+        """
+        n_finite = np.zeros(self.width)
+        total = np.zeros(self.width)
+        total_of_squares = np.zeros(self.width)
         for block in scores:
-            known, values = np.isfinite(block), np.nan_to_num(block.astype(np.float64))
-            sums += known.sum(0), values.sum(0), (values**2).sum(0)
-        n = sums[0].clip(1)
-        mean = sums[1] / n
-        deviation = np.sqrt((sums[2] / n - mean**2).clip(0))
+            values = np.nan_to_num(block.astype(np.float64))
+            n_finite += np.isfinite(block).sum(0)
+            total += values.sum(0)
+            total_of_squares += (values**2).sum(0)
+        n = n_finite.clip(1)
+        mean = total / n
+        deviation = np.sqrt((total_of_squares / n - mean**2).clip(0))
         self.genes.copy_(torch.from_numpy(np.concatenate(list(genes))))
         self.mean.copy_(torch.from_numpy(mean))
         self.deviation.copy_(torch.from_numpy(np.where(deviation > 0, deviation, 1)))

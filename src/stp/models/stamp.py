@@ -1,4 +1,4 @@
-"""Stamp: encoders of genes or pathways, and of images, joined by projections (paper, section 3.3)."""
+"""Stamp: encoders of genes or pathways and of images, with projections (paper, section 3.3)."""
 
 import math
 from collections.abc import Mapping
@@ -23,14 +23,17 @@ class StampConfig:
 
     Parameters
     ----------
-    gene, image
-        The encoders; no gene encoder where images were aligned with pathways alone.
+    gene
+        Config of the gene encoder; None if images were aligned with pathways only.
+    image
+        Config of the image encoder.
     projection_width
-        Width of the space in which they meet.
+        Width of the aligned vectors.
     pathways
-        Name of each gene set, and how many genes it has; none where images were aligned with genes alone.
+        Number of genes of each gene set, by its name; None if images were aligned with genes only.
     adapter_reduction
-        Features over the width of the adapters that :func:`stp.train.adapt` adds; none without them.
+        Width of the features divided by the width of the adapters that :func:`stp.train.adapt`
+        adds; None without adapters.
 
     Examples
     --------
@@ -46,9 +49,10 @@ class StampConfig:
 
 
 class Adapter(nn.Module):
-    """Adjust frozen features through a narrow layer (paper, A.3.3, after CLIP-Adapter); at first it changes nothing.
+    """Adjust frozen features through a narrow layer (paper, A.3.3, after CLIP-Adapter).
 
-    Two linear layers without bias, a ReLU between them, added to the features.
+    The outputs of two linear layers without bias, with a ReLU between them, are added to the
+    features. The second layer starts at zero, so an untrained adapter changes nothing.
     """
 
     def __init__(self, width: int, reduction: int) -> None:
@@ -58,17 +62,17 @@ class Adapter(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Adjust features (n, width)."""
+        """Return the adjusted features (n, width)."""
         return features + self.up(F.relu(self.down(features)))
 
 
 class Stamp(Pretrained):
-    """Genes or pathways, and images, of a spot in one space.
+    """Encode genes or pathways, and images, of spots as vectors that can be compared.
 
     Parameters
     ----------
     config
-        Its size.
+        Sizes of the encoders and projections.
     vocabulary
         The genes that tokens and gene sets stand for.
 
@@ -80,61 +84,75 @@ class Stamp(Pretrained):
     """
 
     config_class = StampConfig
+    config: StampConfig
 
     def __init__(self, config: StampConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.vocabulary = vocabulary
-        self.gene_encoder = genes = (
-            None if config.gene is None else GeneEncoder(config.gene, vocabulary)
-        )
-        self.image_encoder = ImageEncoder(config.image)
-        self.config = replace(config, image=self.image_encoder.config)
-        width, images = config.projection_width, self.image_encoder.width
-        self.gene_projection = None if genes is None else nn.Linear(genes.width, width)
-        self.patch_projection = nn.Linear(images, width)
-        self.region_projection = nn.Linear(images, width)
-        self.localization_projection = nn.Linear(images, width)
+        gene_encoder = None if config.gene is None else GeneEncoder(config.gene, vocabulary)
+        image_encoder = ImageEncoder(config.image)
+        width = config.projection_width
         reduction = config.adapter_reduction
+        self.config = replace(config, image=image_encoder.config)
+        # The order decides which random numbers each layer starts with: it must stay.
+        self.gene_encoder = gene_encoder
+        self.image_encoder = image_encoder
+        self.gene_projection = nn.Linear(gene_encoder.width, width) if gene_encoder else None
+        self.patch_projection = nn.Linear(image_encoder.width, width)
+        self.region_projection = nn.Linear(image_encoder.width, width)
+        self.localization_projection = nn.Linear(image_encoder.width, width)
         self.gene_adapter = (
-            Adapter(genes.width, reduction) if genes and reduction else nn.Identity()
+            _adapter(gene_encoder.width, reduction) if gene_encoder else nn.Identity()
         )
-        self.patch_adapter = Adapter(images, reduction) if reduction else nn.Identity()
+        self.patch_adapter = _adapter(image_encoder.width, reduction)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.pathway_encoder = PathwayEncoder(config.pathways) if config.pathways else None
-        self.pathway_projection = (
-            nn.Linear(len(config.pathways), width) if config.pathways else None
-        )
+        self.pathway_encoder = None
+        self.pathway_projection = None
+        if config.pathways:
+            self.pathway_encoder = PathwayEncoder(config.pathways)
+            self.pathway_projection = nn.Linear(len(config.pathways), width)
 
     @property
     def scale(self) -> torch.Tensor:
-        """The learned factor of all cosines, at most 100."""
+        """The learned factor by which the losses multiply cosines, at most 100."""
         return self.logit_scale.exp().clamp(max=MAX_SCALE)
 
     def encode_genes(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode tokens (n, length): features (n, width) and aligned unit vectors (n, projection_width).
+        """Return features (n, width) and aligned unit vectors (n, projection_width) of spots.
 
-        Features (n, width) in place of tokens are only aligned.
+        Parameters
+        ----------
+        tokens
+            Tokens (n, length), or features (n, width), which are only aligned.
         """
         if self.gene_encoder is None or self.gene_projection is None:
             raise ValueError(
-                "this Stamp was aligned with pathways alone and reads no tokens; use its pathways"
+                "this Stamp was aligned with pathways only and reads no tokens; use its pathways"
             )
         features = tokens if tokens.is_floating_point() else self.gene_encoder(tokens)
         return features, F.normalize(self.gene_projection(self.gene_adapter(features)), dim=-1)
 
     def encode_pathways(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode scores of gene sets (n, n_sets): standardized scores and aligned unit vectors."""
+        """Return standardized scores and aligned unit vectors for gene set scores (n, n_sets)."""
         if self.pathway_encoder is None or self.pathway_projection is None:
             raise ValueError(
-                "this Stamp knows no pathways; align one with AlignConfig(targets='pathways' or 'both', gene_sets=...)"
+                "this Stamp has no pathways; align one with "
+                "AlignConfig(targets='pathways' or 'both', gene_sets=...)"
             )
         features = self.pathway_encoder(scores)
         return features, F.normalize(self.pathway_projection(features), dim=-1)
 
     def encode_images(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode patches (n, size, size, 3) uint8: features (n, width) and aligned unit vectors.
+        """Return features (n, width) and aligned unit vectors (n, projection_width) of patches.
 
-        Features (n, width) in place of patches are only aligned.
+        Parameters
+        ----------
+        images
+            Patches (n, size, size, 3) uint8, or features (n, width), which are only aligned.
         """
         features = images if images.ndim == 2 else self.image_encoder(images)
         return features, F.normalize(self.patch_projection(self.patch_adapter(features)), dim=-1)
+
+
+def _adapter(width: int, reduction: int | None) -> nn.Module:
+    return Adapter(width, reduction) if reduction else nn.Identity()

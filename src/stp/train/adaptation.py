@@ -116,7 +116,8 @@ def adapted_from(model: Stamp, config: AdaptConfig) -> Stamp:
         adapted.gene_adapter,
         adapted.gene_projection,
     ):
-        part.requires_grad_(True)
+        if part is not None:
+            part.requires_grad_(True)
     return adapted
 
 

@@ -18,7 +18,7 @@ from stp.genes.vocabulary import Vocabulary
 from stp.models.device import build_with_seed
 from stp.models.gene import GeneEncoder
 from stp.models.image import ImageEncoderConfig
-from stp.models.lora import add_adapters, merged
+from stp.models.lora import add_adapters, merge_adapters
 from stp.models.saved.card import ModelCard
 from stp.models.saved.pretrained import save_with_scores
 from stp.models.stamp import Stamp, StampConfig
@@ -170,7 +170,7 @@ def _stamp(
     """Build what training starts from, with what is trained of it."""
     stamp = build_with_seed(config.seed, lambda: Stamp(model, vocabulary))
     stamp.card = ModelCard(trained_on=genes.card.trained_on if genes else ())
-    if genes:
+    if genes and stamp.gene_encoder:
         stamp.gene_encoder.load_state_dict(genes.state_dict())
     grid = stamp.image_encoder.backbone.patch_embed.grid_size
     if "localization" in config.losses and min(grid) < CELLS:
@@ -256,4 +256,4 @@ def freeze(stamp: Stamp, config: AlignConfig) -> None:
 
 
 def _keep(stamp: Stamp, config: AlignConfig, path: Path, scores: dict[str, float]) -> None:
-    save_with_scores(merged(stamp) if config.trained == "lora" else stamp, path, scores)
+    save_with_scores(merge_adapters(stamp) if config.trained == "lora" else stamp, path, scores)

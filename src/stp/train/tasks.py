@@ -194,11 +194,11 @@ class Alignment(nn.Module):
         encoded["patches"] = model.encode_images(patches)[1]
         if set(self.losses) == {"patch_target"}:
             return encoded
-        region = model.image_encoder.encode(regions, references=patches)
+        region = model.image_encoder.encode(regions, patches=patches)
         encoded["regions"] = F.normalize(model.region_projection(region.features), dim=-1)
         if "localization" in self.losses:
             cells, reference = map(
-                model.localization_projection, (grid_pool(region.tokens), region.reference)
+                model.localization_projection, (grid_pool(region.tokens), region.patch_token)
             )
             encoded["logits"] = localization_logits(cells, reference, model.scale)
         return encoded

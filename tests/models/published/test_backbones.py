@@ -28,25 +28,33 @@ SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2, "init_values": 1e-5}
 @pytest.fixture
 def small(monkeypatch):
     """Make every known backbone small enough for a test."""
-    for name, one in module.BACKBONES.items():
-        arguments = {**one.arguments, **SMALL}
-        changed = dataclasses.replace(
-            one, architecture="vit_tiny_patch16_224", arguments=arguments, image_size=64
+    for name, backbone in module.BACKBONES.items():
+        small_backbone = dataclasses.replace(
+            backbone,
+            architecture="vit_tiny_patch16_224",
+            arguments={**backbone.arguments, **SMALL},
+            image_size=64,
         )
-        monkeypatch.setitem(module.BACKBONES, name, changed)
+        monkeypatch.setitem(module.BACKBONES, name, small_backbone)
+
+
+def config_of(name):
+    backbone = module.BACKBONES[name]
+    return module.ImageEncoderConfig(
+        backbone.architecture, backbone.arguments, image_size=backbone.image_size
+    )
 
 
 def weights_of(name):
-    """Draw weights of a small backbone: an encoder, and the state of its backbone."""
-    one = module.BACKBONES[name]
-    config = module.ImageEncoderConfig(one.architecture, one.arguments, image_size=one.image_size)
+    """Draw weights of a small backbone."""
+    config = config_of(name)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoder = ImageEncoder(config)
     return {key: tensor.clone() for key, tensor in encoder.backbone.state_dict().items()}
 
 
-def test_the_list():
+def test_the_list_has_every_backbone_and_its_facts():
     table = backbones()
     assert list(table.index) == list(PARAMETERS)
     assert table.loc["H-optimus-0", "mean"] == (0.707223, 0.578729, 0.703617)
@@ -73,21 +81,20 @@ def test_the_list():
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_architectures_have_the_stated_width_and_size(name):
-    one = module.BACKBONES[name]
     with torch.device("meta"):
-        encoder = ImageEncoder(
-            module.ImageEncoderConfig(one.architecture, one.arguments, image_size=one.image_size)
-        )
-    assert encoder.width == one.width
+        encoder = ImageEncoder(config_of(name))
+    assert encoder.width == module.BACKBONES[name].width
     size = sum(parameter.numel() for parameter in encoder.backbone.parameters()) / 1e6
     assert size == pytest.approx(PARAMETERS[name], abs=1.5)
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "bin"])
 @pytest.mark.parametrize("name", ["UNI", "UNI2-h", "Virchow2", "GigaPath"])
-def test_weights_from_a_local_file(name, ending, small, tmp_path):
-    weights, path = weights_of(name), tmp_path / f"w.{ending}"
-    save_file(weights, path) if ending == "safetensors" else torch.save(weights, path)
+def test_weights_are_read_from_a_local_file(name, ending, small, tmp_path):
+    weights = weights_of(name)
+    path = tmp_path / f"w.{ending}"
+    save = save_file if ending == "safetensors" else torch.save
+    save(weights, path)
     encoder = load_backbone(name, path=path)
     for key, tensor in encoder.backbone.state_dict().items():
         assert torch.equal(tensor, weights[key])
@@ -100,11 +107,12 @@ def test_weights_from_a_local_file(name, ending, small, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["Phikon-v2", "Midnight-12k"])
-def test_weights_with_the_names_of_transformers(name, small, tmp_path):
-    weights, theirs = weights_of(name), {}
+def test_weights_with_the_names_of_transformers_are_read(name, small, tmp_path):
+    weights = weights_of(name)
+    theirs = {}
     back = {
         new: old
-        for old, new in module.PARTS.items()
+        for old, new in module.TIMM_NAMES.items()
         if "weights" not in old or name == "Midnight-12k"
     }
     for key, tensor in weights.items():
@@ -133,7 +141,7 @@ def test_weights_with_the_names_of_transformers(name, small, tmp_path):
         assert torch.equal(tensor, weights[key]), key
 
 
-def test_what_does_not_fit_is_refused(small, tmp_path):
+def test_unknown_names_and_weights_that_do_not_fit_are_refused(small, tmp_path):
     with pytest.raises(ValueError, match="no backbone 'resnet'; choose from .*'UNI', 'UNI2-h'"):
         load_backbone("resnet")
     with pytest.raises(FileNotFoundError, match="no weights at nothing"):
@@ -165,9 +173,9 @@ def refusal(kind):
         (
             errors.LocalEntryNotFoundError,
             FileNotFoundError,
-            "neither on the hub within reach nor in its cache.*path=",
+            "from the hub or from its cache on this machine; download .*path=",
         ),
-        (OSError, FileNotFoundError, "neither on the hub within reach nor in its cache"),
+        (OSError, FileNotFoundError, "from the hub or from its cache on this machine"),
     ],
 )
 def test_a_refused_download_is_explained(kind, expected, message, monkeypatch):
@@ -181,17 +189,17 @@ def test_a_refused_download_is_explained(kind, expected, message, monkeypatch):
 
 def test_a_download_tries_both_kinds_of_weights(small, tmp_path, monkeypatch):
     torch.save(weights_of("UNI"), tmp_path / "pytorch_model.bin")
-    asked = []
+    requests = []
 
     def download(hub_id, file, revision=None):
-        asked.append((hub_id, file))
+        requests.append((hub_id, file))
         if file.endswith("safetensors"):
             raise errors.EntryNotFoundError("no such file")
         return str(tmp_path / file)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     load_backbone("UNI")
-    assert asked == [
+    assert requests == [
         ("MahmoodLab/UNI", "model.safetensors"),
         ("MahmoodLab/UNI", "pytorch_model.bin"),
     ]

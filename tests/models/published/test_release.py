@@ -1,18 +1,21 @@
-"""What is refused in place of the released weights; tests of their values are in test_golden.py."""
+"""Files that are refused as released weights; tests of their values are in test_golden.py."""
 
 import json
 
 import pytest
 import torch
 
-import stp.models.published.release
+import stp.models.published.release as module
 from stp.models import load_reference
 from stp.models.published.release import released_name
 
 
 @pytest.fixture
 def release(golden, tmp_path):
-    """A checkpoint with the names and shapes of the release, of zeros that take no memory or disk."""
+    """Save and load a checkpoint with the names and shapes of the release.
+
+    Its zeros take no memory or disk.
+    """
     shapes = json.loads((golden / "state_dict_shapes.json").read_text())
     state = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
     assets = golden.parent / "assets"
@@ -26,7 +29,7 @@ def release(golden, tmp_path):
 
 
 class Fits(Exception):
-    """Raised where the weights have been found to fit."""
+    """Raised when the weights fit."""
 
 
 @pytest.mark.parametrize(
@@ -39,14 +42,14 @@ class Fits(Exception):
     ids=["plain", "module.", "Lightning"],
 )
 def test_every_wrapping_of_the_release_fits(release, wrap, monkeypatch):
-    build = release.Stamp
+    build = module.Stamp
 
     def stop(config, vocabulary):
         if torch.empty(0).is_meta:
             return build(config, vocabulary)
         raise Fits
 
-    monkeypatch.setattr(stp.models.published.release, "Stamp", stop)
+    monkeypatch.setattr(module, "Stamp", stop)
     with pytest.raises(Fits):
         release(wrap=wrap)
 
@@ -57,15 +60,16 @@ def test_other_weights_are_refused_by_name(release):
         state["tuned"] = torch.zeros(3)
         state["patch_projection.bias"] = torch.zeros(513)
 
-    said = (
-        r"pytorch_model\.bin does not fit the released architecture: missing: spot_projection\.bias; unknown: tuned; "
+    message = (
+        r"pytorch_model\.bin does not fit the released architecture: "
+        r"missing: spot_projection\.bias; unknown: tuned; "
         r"of another shape: patch_projection\.bias is \[513\], not \[512\]"
     )
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         release(change)
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_missing_files_are_named(tmp_path):
     with pytest.raises(
         FileNotFoundError, match="no weights at .*; give the pytorch_model.bin of the release"
     ):
@@ -77,7 +81,7 @@ def test_what_is_missing_is_named(tmp_path):
         load_reference(tmp_path / "w.bin", tmp_path)
 
 
-def test_names_of_the_release():
+def test_tensors_have_other_names_in_the_release():
     ours = [
         "gene_encoder.encoder.layers.0.norm1.bias",
         "localization_projection.bias",

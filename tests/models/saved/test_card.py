@@ -27,7 +27,7 @@ def test_a_card_is_written_read_and_shown(stamp, tmp_path):
         assert line in page
 
 
-def test_what_is_not_stated_is_said_to_be_so(stamp, tmp_path):
+def test_empty_fields_are_shown_as_not_stated(stamp, tmp_path):
     stamp.save_pretrained(tmp_path)
     page = (tmp_path / "README.md").read_text()
     assert page.count("Not stated.") == 2 and "not stated" in page and "Not for diagnosis" in page

@@ -1,4 +1,4 @@
-"""Pathology encoders that others trained: where their weights are, what they were made for, how to start from them."""
+"""Pathology encoders that others trained: where their weights are, and how to load them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,23 +9,24 @@ import torch
 
 from stp.models.image import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, ImageEncoderConfig
 from stp.models.saved.hub import HUB, fetch
-from stp.models.saved.weights import check_shapes, read
+from stp.models.saved.weights import check_shapes, read_tensors
 
 if TYPE_CHECKING:
     import pandas as pd
 
-HOPTIMUS: dict[str, Any] = {
-    "mean": (0.707223, 0.578729, 0.703617),
-    "std": (0.211883, 0.230117, 0.177517),
-}
-HALF: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-SWIGLU = {"mlp_layer": "SwiGLUPacked", "act_layer": "silu"}
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+HOPTIMUS_MEAN = (0.707223, 0.578729, 0.703617)
+HOPTIMUS_STD = (0.211883, 0.230117, 0.177517)
+HALF = (0.5, 0.5, 0.5)
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+PATCH_MEAN_NOTE = (
+    "trained at 0.25 to 2 µm per pixel; its authors append the mean of the patch tokens "
+    "to these features"
+)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A pathology encoder on the hub of Hugging Face, and the architecture of timm that its weights fit."""
+    """A pathology encoder on the hub of Hugging Face, and how timm builds it."""
 
     hub_id: str
     width: int
@@ -37,96 +38,130 @@ class Backbone:
     std: tuple[float, ...] = IMAGENET_STD
     image_size: int = 224
     um_per_px: float = 0.5
-    scale: str = "stated"  # by its makers, or "20x" for 0.5 um by custom, or "assumed" where they state nothing
+    # "stated" by its authors; "20x" if they state this magnification, which is 0.5 µm by custom;
+    # "assumed" if they state nothing.
+    scale: str = "stated"
     note: str = ""
 
 
-UNI2_H = {
-    "patch_size": 14,
-    "embed_dim": 1536,
-    "depth": 24,
-    "num_heads": 24,
-    "mlp_ratio": 16 / 3,
-    "reg_tokens": 8,
-}
-VIRCHOW2 = {"init_values": 1e-5, "mlp_ratio": 5.3375, "reg_tokens": 4, **SWIGLU}
-GIGAPATH = {"patch_size": 16, "init_values": 1e-5}
 BACKBONES = {
     "UNI": Backbone(
-        "MahmoodLab/UNI", 1024, "CC-BY-NC-ND-4.0", True, "vit_large_patch16_224", scale="20x"
+        hub_id="MahmoodLab/UNI",
+        width=1024,
+        license="CC-BY-NC-ND-4.0",
+        gated=True,
+        architecture="vit_large_patch16_224",
+        scale="20x",
     ),
     "UNI2-h": Backbone(
-        "MahmoodLab/UNI2-h",
-        1536,
-        "CC-BY-NC-ND-4.0",
-        True,
-        "vit_giant_patch14_224",
-        {**UNI2_H, "init_values": 1e-5, "no_embed_class": True, **SWIGLU},
+        hub_id="MahmoodLab/UNI2-h",
+        width=1536,
+        license="CC-BY-NC-ND-4.0",
+        gated=True,
+        architecture="vit_giant_patch14_224",
+        arguments={
+            "patch_size": 14,
+            "embed_dim": 1536,
+            "depth": 24,
+            "num_heads": 24,
+            "mlp_ratio": 16 / 3,
+            "reg_tokens": 8,
+            "init_values": 1e-5,
+            "no_embed_class": True,
+            "mlp_layer": "SwiGLUPacked",
+            "act_layer": "silu",
+        },
         scale="assumed",
     ),
     "Virchow2": Backbone(
-        "paige-ai/Virchow2",
-        1280,
-        "CC-BY-NC-ND-4.0",
-        True,
-        "vit_huge_patch14_224",
-        VIRCHOW2,
-        note="trained at 0.25 to 2 um per pixel; its makers add the mean of the patch tokens to these features",
+        hub_id="paige-ai/Virchow2",
+        width=1280,
+        license="CC-BY-NC-ND-4.0",
+        gated=True,
+        architecture="vit_huge_patch14_224",
+        arguments={
+            "init_values": 1e-5,
+            "mlp_ratio": 5.3375,
+            "reg_tokens": 4,
+            "mlp_layer": "SwiGLUPacked",
+            "act_layer": "silu",
+        },
+        note=PATCH_MEAN_NOTE,
     ),
     "H-optimus-0": Backbone(
-        "bioptimus/H-optimus-0",
-        1536,
-        "Apache-2.0",
-        True,
-        "vit_giant_patch14_reg4_dinov2",
-        **HOPTIMUS,
+        hub_id="bioptimus/H-optimus-0",
+        width=1536,
+        license="Apache-2.0",
+        gated=True,
+        architecture="vit_giant_patch14_reg4_dinov2",
+        mean=HOPTIMUS_MEAN,
+        std=HOPTIMUS_STD,
     ),
     "H-optimus-1": Backbone(
-        "bioptimus/H-optimus-1",
-        1536,
-        "CC-BY-NC-ND-4.0",
-        True,
-        "vit_giant_patch14_reg4_dinov2",
-        **HOPTIMUS,
+        hub_id="bioptimus/H-optimus-1",
+        width=1536,
+        license="CC-BY-NC-ND-4.0",
+        gated=True,
+        architecture="vit_giant_patch14_reg4_dinov2",
+        mean=HOPTIMUS_MEAN,
+        std=HOPTIMUS_STD,
     ),
     "GigaPath": Backbone(
-        "prov-gigapath/prov-gigapath",
-        1536,
-        "Apache-2.0",
-        True,
-        "vit_giant_patch14_dinov2",
-        GIGAPATH,
-        note="its card allows research only, no deployment; 256 px at 0.5 um are cut to the middle 224",
+        hub_id="prov-gigapath/prov-gigapath",
+        width=1536,
+        license="Apache-2.0",
+        gated=True,
+        architecture="vit_giant_patch14_dinov2",
+        arguments={"patch_size": 16, "init_values": 1e-5},
+        note="its card allows research only, no deployment; its authors crop patches of 256 px "
+        "at 0.5 µm to the middle 224 px",
     ),
     "Phikon-v2": Backbone(
-        "owkin/phikon-v2",
-        1024,
-        "Owkin non-commercial",
-        False,
-        "vit_large_patch16_224",
-        note="a licence of its own, LICENSE.pdf on the hub",
+        hub_id="owkin/phikon-v2",
+        width=1024,
+        license="Owkin non-commercial",
+        gated=False,
+        architecture="vit_large_patch16_224",
+        note="its license is LICENSE.pdf on the hub",
     ),
     "Midnight-12k": Backbone(
-        "kaiko-ai/midnight",
-        1536,
-        "MIT",
-        False,
-        "vit_giant_patch14_dinov2",
-        **HALF,
-        note="trained at 0.25 to 2 um per pixel; its makers add the mean of the patch tokens to these features",
+        hub_id="kaiko-ai/midnight",
+        width=1536,
+        license="MIT",
+        gated=False,
+        architecture="vit_giant_patch14_dinov2",
+        mean=HALF,
+        std=HALF,
+        note=PATCH_MEAN_NOTE,
     ),
 }
+COLUMNS = (
+    "hub_id",
+    "width",
+    "image_size",
+    "um_per_px",
+    "scale",
+    "mean",
+    "std",
+    "license",
+    "gated",
+    "note",
+)
 
 
 def backbones() -> "pd.DataFrame":
-    """List pathology encoders that :func:`stp.models.load_backbone` knows.
+    """List the pathology encoders that :func:`stp.models.load_backbone` knows.
+
+    Licenses and terms change; read them on the hub before you use an encoder.
 
     Returns
     -------
-    A row per encoder: hub id, width of its features (the class token), pixels and um per pixel of its input, where
-    this scale is from ("stated" by its makers, "20x" where they state a magnification, "assumed" where they state
-    nothing), mean and standard deviation of its normalization, licence, whether the hub asks to accept terms before
-    it gives the weights, and a note. Licences and terms change; read them on the hub before use.
+    A table with one row per encoder. `hub_id` is its id on the hub of Hugging Face, and `width`
+    the width of its features (the class token). Its input has `image_size` pixels per side and
+    `um_per_px` µm per pixel. `scale` is "stated" if its authors state this scale, "20x" if they
+    state only a magnification, and "assumed" if they state nothing. `mean` and `std` normalize
+    the channels. If `gated` is true, users accept terms on the hub before they can download the
+    weights. `license` and `note` are text.
 
     Examples
     --------
@@ -135,45 +170,37 @@ def backbones() -> "pd.DataFrame":
     """
     import pandas as pd
 
-    shown = (
-        "hub_id",
-        "width",
-        "image_size",
-        "um_per_px",
-        "scale",
-        "mean",
-        "std",
-        "license",
-        "gated",
-        "note",
-    )
-    rows = {name: {key: getattr(one, key) for key in shown} for name, one in BACKBONES.items()}
+    rows = {
+        name: {column: getattr(backbone, column) for column in COLUMNS}
+        for name, backbone in BACKBONES.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def load_backbone(name: str, *, path: str | Path | None = None) -> ImageEncoder:
-    """Load a pathology encoder as an ImageEncoder with its own normalization and input scale.
+    """Load a pathology encoder as an ImageEncoder with its normalization and input scale.
 
     Parameters
     ----------
     name
-        One of :func:`stp.models.backbones`.
+        Name of an encoder in :func:`stp.models.backbones`.
     path
-        A local file of its weights, safetensors or PyTorch. Left out, they come from the hub, or from its cache on
-        this machine, which is enough without a network.
+        Local file of the weights, safetensors or PyTorch. By default they come from the hub, or
+        from its cache on this machine, which needs no network.
 
     Returns
     -------
-    The encoder on the CPU; its prompt token and reference projection are not trained yet.
+    The encoder on the CPU. Its prompt token and its projection of patch tokens are not trained
+    yet.
 
     Raises
     ------
     ValueError
-        The name is not known, or the file does not hold these weights.
+        If the name is unknown, or the file does not contain these weights.
     FileNotFoundError
-        There is no such file; or neither the hub nor its cache gives the weights.
+        If the file does not exist, or neither the hub nor its cache has the weights.
     PermissionError
-        The hub refuses the weights: its terms are to be accepted first.
+        If the user has to accept the terms of the weights on the hub first.
 
     Examples
     --------
@@ -183,32 +210,42 @@ def load_backbone(name: str, *, path: str | Path | None = None) -> ImageEncoder:
     """
     if name not in BACKBONES:
         raise ValueError(
-            f"no backbone {name!r}; choose from {list(BACKBONES)}, or give ImageEncoderConfig any of timm's"
+            f"no backbone {name!r}; choose from {list(BACKBONES)}, "
+            "or give the name of a model of timm to ImageEncoderConfig"
         )
-    if path is not None and not Path(path).is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    one = BACKBONES[name]
-    instead = f"download {' or '.join(WEIGHTS)} of {HUB}/{one.hub_id} ({one.license}) and give it as path="
-    file = Path(path) if path is not None else fetch(one.hub_id, WEIGHTS, instead=instead)
-    scale: dict[str, Any] = {
-        "image_size": one.image_size,
-        "um_per_px": one.um_per_px,
-        "mean": one.mean,
-        "std": one.std,
-    }
-    weights = _renamed(read(file))
-    encoder = ImageEncoder(ImageEncoderConfig(one.architecture, one.arguments, **scale))
-    ours, theirs = (
-        {key: tuple(x.shape) for key, x in of.items()}
-        for of in (encoder.backbone.state_dict(), weights)
+    backbone = BACKBONES[name]
+    file = _find_weights(backbone, path)
+    weights = _to_timm_names(read_tensors(file))
+    config = ImageEncoderConfig(
+        backbone.architecture,
+        backbone.arguments,
+        image_size=backbone.image_size,
+        um_per_px=backbone.um_per_px,
+        mean=backbone.mean,
+        std=backbone.std,
     )
-    check_shapes(theirs, ours, file, name)
+    encoder = ImageEncoder(config)
+    expected = {key: tuple(x.shape) for key, x in encoder.backbone.state_dict().items()}
+    actual = {key: tuple(x.shape) for key, x in weights.items()}
+    check_shapes(actual, expected, file, name)
     encoder.backbone.load_state_dict(weights)
     encoder.name = name
     return encoder.eval()
 
 
-PARTS = {
+def _find_weights(backbone: Backbone, path: str | Path | None) -> Path:
+    """Return the given file of weights, or the one of the hub."""
+    if path is None:
+        page = f"{HUB}/{backbone.hub_id} ({backbone.license})"
+        remedy = f"download {' or '.join(WEIGHT_FILES)} from {page} and give it as path="
+        return fetch(backbone.hub_id, WEIGHT_FILES, remedy=remedy)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    return Path(path)
+
+
+# Parts of the names in transformers' Dinov2, and in timm.
+TIMM_NAMES = {
     "embeddings.cls_token": "cls_token",
     "embeddings.position_embeddings": "pos_embed",
     "embeddings.patch_embeddings.projection": "patch_embed.proj",
@@ -222,19 +259,20 @@ PARTS = {
 }
 
 
-def _renamed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Give weights of transformers' Dinov2 the names of timm; those of timm stay as they are."""
+def _to_timm_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename weights of transformers' Dinov2 as in timm; weights of timm stay as they are."""
     if "embeddings.cls_token" not in weights:
         return weights
     renamed = {}
     for name, tensor in weights.items():
-        for old, new in PARTS.items():
+        for old, new in TIMM_NAMES.items():
             name = name.replace(old, new)
         renamed[name] = tensor
     renamed.pop("embeddings.mask_token", None)
-    for name in [name for name in renamed if ".attention.attention.query." in name]:
-        parts = [
-            renamed.pop(name.replace(".query.", f".{part}.")) for part in ("query", "key", "value")
-        ]
-        renamed[name.replace("attention.attention.query", "attn.qkv")] = torch.cat(parts)
+    queries = [name for name in renamed if ".attention.attention.query." in name]
+    for query in queries:
+        # timm has one matrix for queries, keys and values.
+        parts = [query.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
+        merged = torch.cat([renamed.pop(part) for part in parts])
+        renamed[query.replace("attention.attention.query", "attn.qkv")] = merged
     return renamed

@@ -1,105 +1,136 @@
-"""The vocabulary, means and symbols of the authors' release, from the folder that a user downloaded."""
+"""The vocabulary, means and symbols of the authors' release, from the folder of a user."""
 
-import pickle  # noqa: TID251 - their symbols come so; the unpickler below finds no class and admits str and dict alone
-import pickletools
+import io
+import pickle  # noqa: TID251 - the authors' symbols are a pickle; the unpickler below runs no code
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from stp.genes.vocabulary import Vocabulary
 
-GENES, MEANS, SYMBOLS = "model.h5ad", "Visium_mean.npy", "gene_name_id_dict.pkl"
-MOST = 2**26  # bytes; the files have 1 million
-PLAIN = set(
-    "PROTO FRAME MARK STOP EMPTY_DICT DICT SETITEM SETITEMS MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET "
-    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8".split()
+GENES = "model.h5ad"
+MEANS = "Visium_mean.npy"
+SYMBOLS = "gene_name_id_dict.pkl"
+MAX_BYTES = 2**24  # the file of symbols has 500,000
+# All that a pickle needs to build a dict of strings, in any protocol.
+INSTRUCTIONS = (
+    pickle.PROTO,
+    pickle.FRAME,
+    pickle.MARK,
+    pickle.STOP,
+    pickle.EMPTY_DICT,
+    pickle.DICT,
+    pickle.SETITEM,
+    pickle.SETITEMS,
+    pickle.UNICODE,
+    pickle.BINUNICODE,
+    pickle.SHORT_BINUNICODE,
+    pickle.BINUNICODE8,
+    pickle.MEMOIZE,
+    pickle.PUT,
+    pickle.BINPUT,
+    pickle.LONG_BINPUT,
+    pickle.GET,
+    pickle.BINGET,
+    pickle.LONG_BINGET,
 )
 
 
 def read_assets(folder: str | Path) -> Vocabulary:
-    """Make the vocabulary that the released weights need: their genes in order, their means rounded, their symbols.
+    """Return the vocabulary that the released weights need.
+
+    It has the authors' genes in their order, their symbols, and their means, which it rounds.
 
     Raises
     ------
     FileNotFoundError
-        The folder lacks one of the three files.
+        If the folder lacks one of the three files.
     ValueError
-        A file is not what it should be.
+        If a file does not contain what it should.
     """
     folder = Path(folder)
-    if missing := [name for name in (GENES, MEANS, SYMBOLS) if not (folder / name).is_file()]:
+    missing = [name for name in (GENES, MEANS, SYMBOLS) if not (folder / name).is_file()]
+    if missing:
         raise FileNotFoundError(
-            f"{folder} has no {', '.join(missing)}; download them beside the released weights"
+            f"{folder} has no {', '.join(missing)}; download them with the released weights"
         )
-    genes, means = _genes(folder / GENES), _means(folder / MEANS)
+    genes = _read_genes(folder / GENES)
+    means = _read_means(folder / MEANS)
     if means.shape != (len(genes),):
         raise ValueError(
-            f"{folder / MEANS} has means of shape {means.shape} for the {len(genes)} genes of {GENES}"
+            f"{folder / MEANS} has means of shape {means.shape} for the {len(genes)} genes of "
+            f"{GENES}"
         )
-    known, symbols, aliases = set(genes), dict.fromkeys(genes, ""), {}
+    symbol_of = dict.fromkeys(genes, "")
+    aliases: dict[str, tuple[str, ...]] = {}
     for symbol, gene in read_symbols(folder / SYMBOLS).items():
-        if gene in known and not symbols[gene]:
-            symbols[gene] = symbol
-        elif gene in known:
+        if gene not in symbol_of:
+            continue
+        if symbol_of[gene]:
             aliases[symbol] = (gene,)
-    names = np.array(list(symbols.values()), object)
-    corpus = ("the authors' release",)
+        else:
+            symbol_of[gene] = symbol
     return Vocabulary(
         np.array(genes, object),
-        names,
+        np.array(list(symbol_of.values()), object),
         means=means,
         aliases=aliases,
         round_means=True,
-        corpus=corpus,
+        corpus=("the authors' release",),
     )
 
 
 def read_symbols(path: Path) -> dict[str, str]:
-    """Read symbol -> Ensembl id from a pickle that holds one dict of strings and nothing else; no code in it is run.
+    """Return the Ensembl id of each symbol, from a pickle of one dict; no code in it is run.
 
     Raises
     ------
     ValueError
-        The pickle holds anything else.
+        If the pickle contains anything but a dict of strings, or the dict is empty.
     """
-    if path.stat().st_size > MOST:
-        raise ValueError(f"{path} has more than {MOST} bytes, which no list of gene symbols has")
-    content = path.read_bytes()
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} has more than {MAX_BYTES} bytes; no list of symbols is so long")
     try:
-        for opcode, argument, _ in pickletools.genops(content):
-            numbered = opcode.name in ("PUT", "BINPUT", "LONG_BINPUT")
-            if opcode.name not in PLAIN or (numbered and int(argument or 0) > len(content)):
-                raise ValueError(f"it asks for {opcode.name} {argument!r}")
-        with path.open("rb") as file:
-            symbols = _OnlyPlain(file).load()
+        symbols = _StringsUnpickler(io.BytesIO(path.read_bytes())).load()
     except Exception as error:
         raise ValueError(
-            f"{path} holds more than a dict of str; nothing in it was run ({error})"
+            f"{path} contains more than a dict of str; nothing in it was run ({error!r})"
         ) from error
-    if not isinstance(symbols, dict) or not all(
-        isinstance(text, str) for pair in symbols.items() for text in pair
-    ):
-        raise ValueError(f"{path} holds no dict of str, symbol to Ensembl id")
+    if not isinstance(symbols, dict) or not symbols:
+        raise ValueError(f"{path} contains no dict of str, symbol to Ensembl id")
+    for symbol, gene in symbols.items():
+        if not isinstance(symbol, str) or not isinstance(gene, str):
+            raise ValueError(f"{path} contains no dict of str, symbol to Ensembl id")
     return symbols
 
 
-class _OnlyPlain(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+class _StringsUnpickler(pickle._Unpickler):
+    """Unpickler that can build dicts and strings only: it has no instruction to import or call.
+
+    It extends the unpickler that is written in Python. The one written in C allocates gigabytes
+    if a pickle of ten bytes asks it to store a value under a large number.
+    """
+
+    dispatch = {code[0]: pickle._Unpickler.dispatch[code[0]] for code in INSTRUCTIONS}
+
+    def find_class(self, module: str, name: str) -> type:
+        """Raise an error: a dict of strings needs no class."""
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
-def _genes(path: Path) -> list[str]:
+def _read_genes(path: Path) -> list[str]:
     import anndata
 
     try:
         return [str(name) for name in anndata.read_h5ad(path, backed="r").var_names]
     except Exception as error:
-        raise ValueError(f"{path} is no AnnData whose var_names are the genes ({error})") from error
+        raise ValueError(
+            f"{path} is not an AnnData whose var_names are the genes ({error})"
+        ) from error
 
 
-def _means(path: Path) -> np.ndarray:
+def _read_means(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False).astype(np.float64)
     except (ValueError, OSError, EOFError, TypeError) as error:
-        raise ValueError(f"{path} is no array of means ({error})") from error
+        raise ValueError(f"{path} is not an array of means ({error})") from error

@@ -1,9 +1,10 @@
-"""The model card: what a model was trained on, how well it does, and what it may be used for."""
+"""The model card: training data, scores, license and intended use of a model."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from stp._log import preview
 from stp._version import __version__
 
 PAGE = """---
@@ -14,7 +15,8 @@ tags: ["spatial-transcriptomics", "pathology", "stp"]
 
 # {title}
 
-A {kind} of stp {version}, digest `{digest}`. Load it with `stp.models.{kind}.from_pretrained(path)`.
+A {kind} of stp {version}, digest `{digest}`.
+Load it with `stp.models.{kind}.from_pretrained(path)`.
 
 ## Intended use
 
@@ -36,22 +38,22 @@ A {kind} of stp {version}, digest `{digest}`. Load it with `stp.models.{kind}.fr
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is said of a model beside its weights; `save_pretrained` writes it as README.md and into config.json.
+    """Facts about a model for its users, which `save_pretrained` writes to its folder.
 
     Parameters
     ----------
     trained_on
-        A line per stage of training; written by `stp.train`.
+        The training data, a line per stage of training; `stp.train` fills them in.
     metrics
-        Scores by name; those of validation, written by `stp.train`.
+        Scores by name; `stp.train` fills in those of the validation.
     license
-        Of the weights; an identifier of SPDX, or words.
+        License of the weights: an SPDX identifier or free text.
     intended_use
-        What it is for, and what not.
+        Uses that the model is meant for, and uses that it is not meant for.
     version
-        The stp that trained it.
+        Version of stp that trained the model.
     untrained_genes
-        Ids of genes that the vocabulary grew by and no training has seen; see :func:`stp.models.grow`.
+        Ids of genes that :func:`stp.models.grow` added and that no training run has included yet.
 
     Examples
     --------
@@ -67,16 +69,24 @@ class ModelCard:
     untrained_genes: tuple[str, ...] = ()
 
     def page(self, kind: str, title: str, digest: str) -> str:
-        """Return the card as the page that hubs show."""
-        trained_on = [*self.trained_on] or ["Not stated."]
+        """Return the card as a Markdown page, which a hub shows.
+
+        Parameters
+        ----------
+        kind
+            Class of the model.
+        title
+            Title of the page.
+        digest
+            Digest of the model.
+        """
+        trained_on = list(self.trained_on) or ["Not stated."]
         if self.untrained_genes:
-            genes = ", ".join(self.untrained_genes[:10]) + (
-                ", ..." if len(self.untrained_genes) > 10 else ""
-            )
-            trained_on.append(
-                f"{len(self.untrained_genes)} genes were added and not trained: {genes}"
-            )
-        scores = [f"{name}: {value:.4g}" for name, value in self.metrics.items()] or ["Not stated."]
+            genes = preview(self.untrained_genes, 10)
+            n_genes = len(self.untrained_genes)
+            trained_on.append(f"{n_genes} genes were added and not trained: {genes}")
+        scores = [f"{name}: {value:.4g}" for name, value in self.metrics.items()]
+        scores = scores or ["Not stated."]
         return PAGE.format(
             license=json.dumps(self.license),
             title=title,

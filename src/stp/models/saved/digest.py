@@ -1,57 +1,66 @@
-"""One number for all that decides what a model computes: weights, config and vocabulary."""
+"""A digest of the weights, config and vocabulary of a model, which decide its outputs."""
 
 import dataclasses
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 
 
-def digest(kind: str, config: Any, vocabulary: str | None, weights: dict[str, torch.Tensor]) -> str:
+class Config(Protocol):
+    """The config of a model: an instance of a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+def digest(
+    kind: str, config: Config, vocabulary: str | None, weights: dict[str, torch.Tensor]
+) -> str:
     """Return the SHA-256 (hexadecimal) of a model.
 
     Parameters
     ----------
     kind
-        Name of its class.
+        Name of the model's class.
     config
-        Its config dataclass. Fields at their defaults are left out, so that a new one leaves old models their digest.
+        Config of the model. Fields with their default values do not count, so old models keep
+        their digest when a config gets a new field.
     vocabulary
-        Digest of its vocabulary, if it has one.
+        Digest of the model's vocabulary, or None without a vocabulary.
     weights
-        Its state; tensors count by their values in float32, whatever they are stored in.
+        State of the model. Tensors count by their values in float32, whatever type stores them.
     """
-    about = {"class": kind, "config": stated(config), "vocabulary": vocabulary}
-    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    about = {"class": kind, "config": non_default_values(config), "vocabulary": vocabulary}
+    sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     with ThreadPoolExecutor() as threads:
-        for name, part in sorted(
-            zip(weights, threads.map(_digest_of, weights.values()), strict=True)
-        ):
-            found.update(f"\n{name} {part}".encode())
-    return found.hexdigest()
+        digests = dict(zip(weights, threads.map(_digest_tensor, weights.values()), strict=True))
+    for name in sorted(digests):
+        sha.update(f"\n{name} {digests[name]}".encode())
+    return sha.hexdigest()
 
 
-def stated(config: Any) -> dict[str, Any]:
-    """Return the fields of a config that are not at their defaults, in plain types."""
-    plain = {}
+def non_default_values(config: Config) -> dict[str, Any]:
+    """Return the fields of a config that differ from their defaults, in plain types."""
+    values = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        default = (
-            field.default
-            if field.default_factory is dataclasses.MISSING
-            else field.default_factory()
-        )
+        if field.default_factory is dataclasses.MISSING:
+            default = field.default
+        else:
+            default = field.default_factory()
         if value != default:
-            plain[field.name] = stated(value) if dataclasses.is_dataclass(value) else value
-    return plain
+            is_config = dataclasses.is_dataclass(value)
+            values[field.name] = non_default_values(value) if is_config else value
+    return values
 
 
-def _digest_of(tensor: torch.Tensor) -> str:
+def _digest_tensor(tensor: torch.Tensor) -> str:
     values = tensor.detach().cpu().float().contiguous()
-    found = hashlib.sha256(json.dumps(list(values.shape)).encode())
-    found.update(
-        values.view(-1).view(torch.uint8).numpy().data if values.ndim else values.numpy().tobytes()
-    )
-    return found.hexdigest()
+    sha = hashlib.sha256(json.dumps(list(values.shape)).encode())
+    if values.ndim:
+        sha.update(values.view(-1).view(torch.uint8).numpy().data)
+    else:
+        sha.update(values.numpy().tobytes())  # a single number has no view as bytes
+    return sha.hexdigest()

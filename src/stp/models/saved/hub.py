@@ -7,58 +7,60 @@ from pathlib import Path
 HUB = "https://huggingface.co"
 
 
-def fetch(hub_id: str, names: Sequence[str], *, revision: str | None = None, instead: str) -> Path:
-    """Return the first of some files that a repository of the hub has; a file in the cache needs no network.
+def fetch(hub_id: str, names: Sequence[str], *, revision: str | None = None, remedy: str) -> Path:
+    """Return the local path of the first file that the repository has.
+
+    A file that is in the cache needs no network.
 
     Parameters
     ----------
     hub_id
-        Owner and name, `owner/name`.
+        Id of the repository on the hub, `owner/name`.
     names
-        Names of files, the wanted first.
+        Names of files, the preferred one first.
     revision
-        A commit; the latest by default.
-    instead
-        What to do where neither the hub nor its cache gives the file.
+        Commit of the repository; by default the latest.
+    remedy
+        Advice for the error if neither the hub nor its cache has the file.
 
     Raises
     ------
     FileNotFoundError
-        Neither the hub nor its cache gives the file.
+        If neither the hub nor its cache has the file.
     PermissionError
-        The terms of the repository are to be accepted first.
+        If the user has to accept the terms of the repository first.
     ValueError
-        It is no id of the hub.
+        If `hub_id` is not an id of the hub.
     """
     from huggingface_hub import errors, hf_hub_download
 
-    lost = FileNotFoundError(
-        f"{hub_id} is neither on the hub within reach nor in its cache on this machine, or has no "
-        f"{' or '.join(names)}: {instead}"
+    not_found = FileNotFoundError(
+        f"cannot get {' or '.join(names)} of {hub_id} from the hub or from its cache on this "
+        f"machine; {remedy}"
     )
     for name in names:
         try:
             return Path(hf_hub_download(hub_id, name, revision=revision))
         except errors.HFValidationError as error:
-            raise ValueError(f"{hub_id!r} is no id of the hub, owner/name ({error})") from error
+            raise ValueError(f"{hub_id!r} is not an id of the hub, owner/name ({error})") from error
         except errors.GatedRepoError as error:
             raise PermissionError(
-                f"the weights of {hub_id} are gated: accept the terms at {HUB}/{hub_id}, log in with `hf auth login`, "
-                f"and try again; or {instead}"
+                f"the weights of {hub_id} are gated: accept the terms at {HUB}/{hub_id}, log in "
+                f"with `hf auth login`, and try again; or {remedy}"
             ) from error
         except errors.LocalEntryNotFoundError as error:
-            raise lost from error
+            raise not_found from error
         except errors.EntryNotFoundError:
             continue
         except (errors.HfHubHTTPError, OSError) as error:
-            raise lost from error
-    raise lost
+            raise not_found from error
+    raise not_found
 
 
 def check_commit(revision: str) -> None:
-    """Refuse a revision that may move: a branch or a tag."""
+    """Raise ValueError if a revision is not a commit: a branch or a tag may move."""
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise ValueError(
-            f"revision {revision!r} is no commit: branches and tags move; pass the 40 hexadecimal digits that the "
-            "hub shows under Files, History"
+            f"revision {revision!r} is not a commit: branches and tags move; pass the 40 "
+            "hexadecimal digits that the hub shows under Files, History"
         )

@@ -1,4 +1,4 @@
-"""Models on disk: a folder of model.safetensors, config.json, README.md, vocabulary.parquet where genes are read."""
+"""Models on disk: a folder with weights, config, card and, if the model reads genes, vocabulary."""
 
 import dataclasses
 import json
@@ -13,200 +13,201 @@ from stp._atomic import write_atomically
 from stp._config import check_sizes, from_dict
 from stp.genes.vocabulary import Vocabulary
 from stp.models.saved.card import ModelCard
-from stp.models.saved.digest import digest
+from stp.models.saved.digest import Config, digest
 from stp.models.saved.hub import HUB, check_commit, fetch
-from stp.models.saved.weights import check_shapes, metadata, read, shapes
+from stp.models.saved.weights import check_shapes, read_metadata, read_shapes, read_tensors
 
-WEIGHTS, CONFIG, VOCABULARY, CARD = (
-    "model.safetensors",
-    "config.json",
-    "vocabulary.parquet",
-    "README.md",
-)
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+VOCABULARY = "vocabulary.parquet"
+CARD = "README.md"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-MOST_CONFIG = 2**22  # bytes
+MAX_CONFIG_BYTES = 2**22
 
 
 class Pretrained(nn.Module):
-    """Gives a module that is built from one config `save_pretrained` and `from_pretrained`.
+    """A module that is built from one config, with `save_pretrained` and `from_pretrained`.
 
     Attributes
     ----------
     name
-        What the records of its embeddings call it: the folder or hub id that it was loaded from.
+        Name of the model, which is stored with its embeddings: the folder or the hub id that it
+        was loaded from.
     card
-        What it was trained on, metrics, license and intended use.
+        Training data, metrics, license and intended use of the model.
     """
 
-    config_class: ClassVar[type]
-    reads_genes: ClassVar[bool] = True  # then a vocabulary belongs to it
-    config: Any  # of config_class
+    config_class: ClassVar[type[Config]]
+    reads_genes: ClassVar[bool] = True  # models that read genes have a vocabulary
+    config: Config  # an instance of config_class
     vocabulary: Vocabulary
     name: str = ""
     card: ModelCard = ModelCard()
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hexadecimal) of all that decides what the model computes: weights, config and vocabulary."""
+        """SHA-256 (hexadecimal) of weights, config and vocabulary, which decide the outputs."""
         return self._digest_with(self.state_dict())
 
     def _digest_with(self, weights: dict[str, torch.Tensor]) -> str:
-        return digest(
-            type(self).__name__,
-            self.config,
-            self.vocabulary.digest if self.reads_genes else None,
-            weights,
-        )
+        vocabulary = self.vocabulary.digest if self.reads_genes else None
+        return digest(type(self).__name__, self.config, vocabulary, weights)
 
     def save_pretrained(self, path: str | Path, *, precision: str = "fp32") -> None:
-        """Write weights, config, card and, for models that read genes, the vocabulary into the folder `path`.
+        """Write weights, config, card and, if the model reads genes, the vocabulary to a folder.
 
-        Files are written beside and renamed, so that a reader never sees half of one.
+        Each file is written under another name and then renamed, so that readers never see an
+        incomplete file.
 
         Parameters
         ----------
         path
-            The folder, made where it is missing.
+            Folder of the model; it is created if it is missing.
         precision
-            Of the weights in the file: "fp32", or "bf16" or "fp16", half the size, whose rounding makes it another
-            model with a digest of its own. What is loaded computes in fp32 or bf16 as its verbs are told.
+            Type of the weights in the file: "fp32", or "bf16" or "fp16" for half the size.
+            Rounding makes another model with another digest. The precision of computations is an
+            argument of the functions that use the model.
 
         Raises
         ------
         ValueError
-            The precision is unknown, or a weight does not fit into it.
+            If the precision is unknown, or a weight is too large for it.
         """
-        tensors = self._rounded(precision)
+        tensors = self._round_weights(precision)
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
-        kind, found = type(self).__name__, self._digest_with(tensors)
+        kind = type(self).__name__
+        digest_of_file = self._digest_with(tensors)
+        page = self.card.page(kind, self.name or path.name, digest_of_file)
+        metadata = {"format": "pt", "digest": digest_of_file}
         description = {
             "class": kind,
             "config": dataclasses.asdict(self.config),
             "card": dataclasses.asdict(self.card),
         }
-        write_atomically(
-            path / CONFIG, lambda file: file.write_text(json.dumps(description, indent=2))
-        )
-        write_atomically(
-            path / CARD,
-            lambda file: file.write_text(self.card.page(kind, self.name or path.name, found)),
-        )
+        config = json.dumps(description, indent=2)
+        write_atomically(path / CONFIG, lambda file: file.write_text(config))
+        write_atomically(path / CARD, lambda file: file.write_text(page))
         if self.reads_genes:
             write_atomically(path / VOCABULARY, self.vocabulary.save)
-        write_atomically(
-            path / WEIGHTS, lambda file: save_file(tensors, file, {"format": "pt", "digest": found})
-        )
+        write_atomically(path / WEIGHTS, lambda file: save_file(tensors, file, metadata))
 
-    def _rounded(self, precision: str) -> dict[str, torch.Tensor]:
+    def _round_weights(self, precision: str) -> dict[str, torch.Tensor]:
+        """Return all tensors on the CPU, those of floats in this precision."""
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {list(PRECISIONS)}, not {precision!r}")
-        tensors = {name: x.detach().cpu().contiguous() for name, x in self.state_dict().items()}
-        kind = PRECISIONS[precision]
-        rounded = {name: x.to(kind) if x.is_floating_point() else x for name, x in tensors.items()}
-        if over := [
-            name
-            for name, x in tensors.items()
-            if x.isfinite().all() and not rounded[name].isfinite().all()
-        ]:
-            raise ValueError(f"{over} hold weights beyond {precision}; save in 'bf16' or 'fp32'")
+        dtype = PRECISIONS[precision]
+        rounded = {}
+        too_large = []
+        for name, weight in self.state_dict().items():
+            tensor = weight.detach().cpu().contiguous()
+            rounded[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+            if tensor.isfinite().all() and not rounded[name].isfinite().all():
+                too_large.append(name)
+        if too_large:
+            raise ValueError(
+                f"{too_large} have weights too large for {precision}; save in 'bf16' or 'fp32'"
+            )
         return rounded
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, revision: str | None = None) -> Self:
-        """Load a folder written by `save_pretrained` or by a training run, onto the CPU, in fp32.
+        """Load a model that `save_pretrained` or a training run wrote, onto the CPU, in fp32.
 
         Parameters
         ----------
         path
-            The folder; or, with `revision`, a model's id on the hub of Hugging Face, `owner/name`.
+            Folder of the model; or, with `revision`, its id on the hub of Hugging Face,
+            `owner/name`.
         revision
-            Commit of the model on the hub, 40 hexadecimal digits. What is in the hub's cache on this machine
-            needs no network.
+            Commit of the model on the hub, 40 hexadecimal digits. A commit in the cache of the hub
+            on this machine needs no network.
 
         Raises
         ------
         FileNotFoundError
-            The folder lacks one of its files; or neither the hub nor its cache has them.
+            If the folder lacks a file, or neither the hub nor its cache has it.
         ValueError
-            The folder holds another kind of model, a config that describes none, weights that are truncated, not
-            those of the config (named), or changed since they were saved; or the revision is no commit.
+            If the folder contains another kind of model or a config that describes none. If the
+            weights are truncated, do not fit the config, or changed after they were saved. If the
+            revision is not a commit.
         """
-        path, name = cls._find(path, revision)
-        module = cls._built(path)
-        module.load_state_dict(read(path / WEIGHTS))
+        folder, name = cls._find_folder(path, revision)
+        module = cls._build_from(folder)
+        module.load_state_dict(read_tensors(folder / WEIGHTS))
         module.name = name
-        found = module.digest
-        if metadata(path / WEIGHTS).get("digest", found) != found:
+        digest_now = module.digest
+        digest_when_saved = read_metadata(folder / WEIGHTS).get("digest", digest_now)
+        if digest_now != digest_when_saved:
             raise ValueError(
-                f"{path} is not what was saved: the digest of its weights, config and vocabulary is another; "
-                "copy it again from its source"
+                f"{folder} changed after it was saved: the digest of its weights, config and "
+                "vocabulary differs; copy it again from its source"
             )
         return module.eval()
 
     @classmethod
     def _files(cls) -> list[str]:
-        return [CONFIG, WEIGHTS, *([VOCABULARY] if cls.reads_genes else [])]
+        return [CONFIG, WEIGHTS, VOCABULARY] if cls.reads_genes else [CONFIG, WEIGHTS]
 
     @classmethod
-    def _find(cls, path: str | Path, revision: str | None) -> tuple[Path, str]:
-        """Return the folder of a model, and what to call it."""
+    def _find_folder(cls, path: str | Path, revision: str | None) -> tuple[Path, str]:
+        """Return the local folder of a model, and the name of the model."""
+        names = cls._files()
         if revision is not None:
             check_commit(revision)
-            instead = f"download {', '.join(cls._files())} of {HUB}/{path} and give their folder"
-            files = [
-                fetch(str(path), [name], revision=revision, instead=instead)
-                for name in cls._files()
-            ]
-            return files[0].parent, f"{path}@{revision[:12]}"
-        path = Path(path)
-        for name in cls._files():
-            if not (path / name).is_file():
+            hub_id = str(path)
+            remedy = f"download {', '.join(names)} from {HUB}/{hub_id} and give their folder"
+            files = [fetch(hub_id, [name], revision=revision, remedy=remedy) for name in names]
+            return files[0].parent, f"{hub_id}@{revision[:12]}"
+        folder = Path(path)
+        for name in names:
+            if not (folder / name).is_file():
                 raise FileNotFoundError(
-                    f"{path} has no {name}; give a folder written by save_pretrained or stp.train, "
-                    "or revision=, a commit, with the id of a model on the hub"
+                    f"{folder} has no {name}; give a folder written by save_pretrained or "
+                    "stp.train, or revision=, a commit, with the id of a model on the hub"
                 )
-        return path, path.resolve().name
+        return folder, folder.resolve().name
 
     @classmethod
-    def _built(cls, path: Path) -> Self:
-        """Build the module that the config describes, once it is seen to fit the weights."""
-        description = _read_description(path / CONFIG)
-        if description["class"] != cls.__name__:
+    def _build_from(cls, folder: Path) -> Self:
+        """Build the module that the config describes, after a check that the weights fit it."""
+        description = _read_description(folder / CONFIG)
+        kind = description["class"]
+        if kind != cls.__name__:
             raise ValueError(
-                f"{path} holds a {description['class']}; load it with that class, not {cls.__name__}"
+                f"{folder} contains a {kind}; load it with that class, not {cls.__name__}"
             )
-        vocabulary = [Vocabulary.load(path / VOCABULARY)] if cls.reads_genes else []
+        vocabulary = [Vocabulary.load(folder / VOCABULARY)] if cls.reads_genes else []
         try:
             check_sizes(description["config"])
             config = from_dict(cls.config_class, description["config"])
             card = from_dict(ModelCard, description.get("card", {}))
-            with torch.device("meta"):  # no memory yet
-                expected = {
-                    name: tuple(x.shape)
-                    for name, x in cls(config, *vocabulary).state_dict().items()
-                }
+            with torch.device("meta"):  # shapes without memory
+                state = cls(config, *vocabulary).state_dict()
         except Exception as error:
-            raise ValueError(f"{path / CONFIG} describes no {cls.__name__}: {error}") from error
-        check_shapes(shapes(path / WEIGHTS), expected, path / WEIGHTS, "the config.json beside it")
+            raise ValueError(f"{folder / CONFIG} describes no {cls.__name__}: {error}") from error
+        expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        actual = read_shapes(folder / WEIGHTS)
+        check_shapes(actual, expected, folder / WEIGHTS, "the config.json in its folder")
         module = cls(config, *vocabulary)
         module.card = card
         return module
 
 
 def _read_description(file: Path) -> dict[str, Any]:
+    """Return the class, config and card of a model from its config.json."""
     try:
-        if file.stat().st_size > MOST_CONFIG:
-            raise ValueError(f"it has more than {MOST_CONFIG} bytes")
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes")
         description = json.loads(file.read_text())
         return {"class": description["class"], **description, "config": description["config"]}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{file} describes no model ({error!r}); save_pretrained writes one that does"
+            f"{file} describes no model ({error!r}); save_pretrained writes a valid one"
         ) from error
 
 
 def save_with_scores(model: Pretrained, path: Path, scores: dict[str, float]) -> None:
-    """Save a model whose card has the scores of its validation."""
+    """Save a model with the scores of its validation on its card."""
     model.card = dataclasses.replace(model.card, metrics=scores)
     model.save_pretrained(path)

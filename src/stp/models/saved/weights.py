@@ -1,4 +1,7 @@
-"""Tensors from files that anyone may have written: nothing in them is run, and names and shapes are checked first."""
+"""Tensors from files that anyone may have written.
+
+Reading never runs code, and names and shapes are checked before the tensors are used.
+"""
 
 import zipfile
 from collections.abc import Mapping
@@ -8,125 +11,138 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from stp._log import preview
+
 Shapes = Mapping[str, tuple[int, ...]]
-MOST_HEADER = 2**24  # bytes; the header of a thousand tensors has a hundredth of it
-KINDS = ("F32", "F16", "BF16", "I64")  # integers: the genes of pathways
-AGAIN = "copy it again from its source"
+MAX_HEADER_BYTES = 2**24  # the header of a thousand tensors has a hundredth of it
+DTYPES = ("F32", "F16", "BF16", "I64")  # integers are the genes of pathways
+COPY_AGAIN = "copy it again from its source"
 
 
-def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor of a safetensors file, read from its header alone.
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor in a safetensors file; only its header is read.
 
     Raises
     ------
     ValueError
-        The file is truncated or damaged, its header is huge, or it holds other types than weights have.
+        If the file is truncated or damaged, its header is huge, or a tensor has a type that
+        weights never have.
     """
     with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-    if size > min(MOST_HEADER, path.stat().st_size):
+        n_header_bytes = int.from_bytes(file.read(8), "little")
+    if n_header_bytes > min(MAX_HEADER_BYTES, path.stat().st_size):
         raise ValueError(
-            f"{path} is truncated or damaged (its header claims {size} bytes); {AGAIN}"
+            f"{path} is truncated or damaged (its header claims {n_header_bytes} bytes); "
+            f"{COPY_AGAIN}"
         )
     try:
         with safe_open(path, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}
-            kinds = {name: part.get_dtype() for name, part in slices.items()}
-            found = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            dtypes = {name: part.get_dtype() for name, part in slices.items()}
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is truncated or damaged ({error}); {AGAIN}") from error
-    if strange := [f"{name} is {kind}" for name, kind in kinds.items() if kind not in KINDS]:
+        raise ValueError(f"{path} is truncated or damaged ({error}); {COPY_AGAIN}") from error
+    others = [f"{name} is {dtype}" for name, dtype in dtypes.items() if dtype not in DTYPES]
+    if others:
         raise ValueError(
-            f"{path} holds no weights: {listed(strange)}; weights are {', '.join(KINDS)}"
+            f"{path} has tensors that are not weights: {preview(others)}; "
+            f"weights are {', '.join(DTYPES)}"
         )
-    return found
+    return shapes
 
 
-def metadata(path: Path) -> dict[str, str]:
-    """Return what stands beside the tensors of a safetensors file."""
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file."""
     with safe_open(path, "pt") as file:
         return file.metadata() or {}
 
 
-def read(path: Path) -> dict[str, torch.Tensor]:
-    """Read tensors of a safetensors file, or of one that `torch.save` wrote, by weights_only.
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a safetensors file, or of a file of `torch.save` (weights_only).
 
     Raises
     ------
     ValueError
-        The file is damaged, or holds anything but tensors.
+        If the file is damaged or contains more than tensors.
     """
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        shapes(path)
+        read_shapes(path)
         return load_file(path)
-    return tensors_of(_unpickled(path), path)
+    return _unwrap_state_dict(_load_torch_file(path), path)
 
 
-def _unpickled(path: Path) -> Any:
-    """Load what `torch.save` wrote, where it is made of tensors and plain containers alone."""
+def _load_torch_file(path: Path) -> Any:
+    """Load a file of `torch.save` if it contains only tensors and plain containers."""
     if not zipfile.is_zipfile(path):
         raise ValueError(
-            f"{path} is no file of torch.save (since PyTorch 1.6, a zip); nothing in it was run"
+            f"{path} is not a file of torch.save (since PyTorch 1.6, a zip); nothing in it was run"
         )
     with zipfile.ZipFile(path) as archive:
-        if packed := [
-            entry.filename
-            for entry in archive.infolist()
-            if entry.compress_type != zipfile.ZIP_STORED
-        ]:
-            raise ValueError(
-                f"{path} has compressed parts, {listed(packed)}, which torch.save never writes"
-            )
+        entries = archive.infolist()
+    compressed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    if compressed:
+        raise ValueError(
+            f"{path} has compressed parts, {preview(compressed)}, which torch.save never writes"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        # torch's message is a page that ends by telling how to run the file all the same.
-        said = (
-            str(error).split("WeightsUnpickler error: ")[-1].split(" was not")[0].partition("\n")[0]
-        )
         raise ValueError(
-            f"{path} is damaged or holds more than tensors; nothing in it was run ({said})"
+            f"{path} is damaged or contains more than tensors; nothing in it was run "
+            f"({_short_reason(error)})"
         ) from error
 
 
-def tensors_of(state: Any, path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a state dict: plain, inside a Lightning checkpoint, or with names that begin `module.`."""
+def _short_reason(error: Exception) -> str:
+    """Return the cause in torch's message, without its advice on how to run the file anyway."""
+    cause = str(error).split("WeightsUnpickler error: ")[-1]
+    return cause.split(" was not")[0].partition("\n")[0]
+
+
+def _unwrap_state_dict(state: Any, path: Path) -> dict[str, torch.Tensor]:
+    """Return the named tensors of a state dict.
+
+    The dict may be plain, inside a Lightning checkpoint, or have names that begin with `module.`.
+    """
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not state:
-        raise ValueError(f"{path} holds {type(state).__name__}, not named tensors")
-    if strange := [
-        repr(name) for name, value in state.items() if not isinstance(value, torch.Tensor)
-    ]:
-        raise ValueError(f"{path} holds more than tensors: {listed(strange)}")
+        raise ValueError(f"{path} contains {type(state).__name__}, not named tensors")
+    others = [repr(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise ValueError(f"{path} contains more than tensors: {preview(others)}")
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def check_shapes(found: Shapes, expected: Shapes, path: Path, what: str) -> None:
-    """Refuse weights that are not those expected, by name.
+def check_shapes(actual: Shapes, expected: Shapes, path: Path, target: str) -> None:
+    """Raise ValueError if weights are not the expected ones, and name the tensors.
+
+    Parameters
+    ----------
+    actual
+        Shapes of the tensors in the file.
+    expected
+        Shapes of the tensors that the model needs.
+    path
+        The file, for the error.
+    target
+        The thing that the weights have to fit, for the error.
 
     Raises
     ------
     ValueError
-        Tensors are missing, unknown or of another shape.
+        If tensors are missing, unknown or of another shape.
     """
-    differ = [
-        f"{name} is {list(found[name])}, not {list(shape)}"
+    missing = [name for name in expected if name not in actual]
+    unknown = [name for name in actual if name not in expected]
+    different = [
+        f"{name} is {list(actual[name])}, not {list(shape)}"
         for name, shape in expected.items()
-        if name in found and tuple(found[name]) != tuple(shape)
+        if name in actual and tuple(actual[name]) != tuple(shape)
     ]
-    faults = {
-        "missing": [name for name in expected if name not in found],
-        "unknown": [name for name in found if name not in expected],
-        "of another shape": differ,
-    }
-    if said := "; ".join(f"{fault}: {listed(names)}" for fault, names in faults.items() if names):
-        raise ValueError(f"{path} does not fit {what}: {said}")
-
-
-def listed(names: list[str]) -> str:
-    """Name the first few."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    faults = {"missing": missing, "unknown": unknown, "of another shape": different}
+    messages = [f"{fault}: {preview(names)}" for fault, names in faults.items() if names]
+    if messages:
+        raise ValueError(f"{path} does not fit {target}: {'; '.join(messages)}")
