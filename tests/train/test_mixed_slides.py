@@ -15,11 +15,9 @@ from stp.train import AlignConfig, align
 
 @pytest.fixture
 def mixed(slide_of, tmp_path):
-    """Three stores: symbols on a hexagonal lattice; Ensembl ids, fewer spots, a finer scan; a panel of few genes."""
-    default, paths = (
-        Vocabulary.default(),
-        [tmp_path / f"{name}.zarr" for name in ("visium", "small", "panel")],
-    )
+    """Three stores: one with symbols, a smaller and finer one with Ensembl ids, a small panel."""
+    default = Vocabulary.default()
+    paths = [tmp_path / f"{name}.zarr" for name in ("visium", "small", "panel")]
     for seed, path in enumerate(paths):
         adata, image = slide_of(seed, n_rows=10 - 3 * seed)
         um_per_px = (1.0, 0.7, 1.3)[seed]

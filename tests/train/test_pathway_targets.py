@@ -1,6 +1,7 @@
 """Images aligned with gene sets, in place of genes or beside them."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from stp import tl
 from stp.cli.recipe import read_recipe
 from stp.models import GeneEncoder, Stamp
 from stp.train import AlignConfig, align
+from stp.train.validation import recall
 
 GMT = (
     "EPITHELIUM\tabout\tEPCAM\tKRT8\tKRT18\tERBB2\tRPL3\n"
@@ -82,7 +84,7 @@ def test_stopped_and_resumed_it_ends_the_same(aligned, stores, tiny_config, conf
     stopping = dataclasses.replace(config, checkpoint_every=7)
     how = {"image_encoder": tiny_config.image, "config": stopping, "validation": stores[2:]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stp.train.engine.loop._validate", stop_after(2))
+        patch.setattr("stp.train.alignment.recall", stop_after(2))
         with pytest.raises(KeyboardInterrupt):
             align(stores[:2], tmp_path, **how)
     again, whole = align(stores[:2], tmp_path, **how).state_dict(), aligned[0].state_dict()
@@ -91,17 +93,15 @@ def test_stopped_and_resumed_it_ends_the_same(aligned, stores, tiny_config, conf
 
 
 def stop_after(n_epochs):
-    from stp.train.engine import loop
+    """Return `recall` that interrupts the validation of a later epoch."""
+    calls = itertools.count()
 
-    validate, ended = loop._validate, []
-
-    def counted(*arguments):
-        ended.append(validate(*arguments))
-        if len(ended) > n_epochs:
+    def interrupted_recall(*arguments):
+        if next(calls) == n_epochs:
             raise KeyboardInterrupt
-        return ended[-1]
+        return recall(*arguments)
 
-    return counted
+    return interrupted_recall
 
 
 def test_genes_and_pathways_together(stores, genes, tiny_config, config, tmp_path):
@@ -157,11 +157,12 @@ def test_a_recipe_needs_no_gene_encoder(stores, gmt, vocabulary):
     (folder / "slide.zarr").symlink_to(stores[0])
     path = folder / "align.toml"
     path.write_text(
-        'stores = ["slide.zarr"]\noutput_dir = "out"\ntargets = "pathways"\ngene_sets = "sets.gmt"\n'
+        'stores = ["slide.zarr"]\noutput_dir = "out"\n'
+        'targets = "pathways"\ngene_sets = "sets.gmt"\n'
         'losses = ["patch_target", "localization"]\nvocabulary = "vocabulary.parquet"\n'
     )
-    _, arguments = read_recipe(path, "align")
+    arguments = read_recipe(path, "align").keywords
     assert arguments["config"].gene_sets == str(gmt)
     assert arguments["config"].losses == ("patch_target", "localization")
     assert arguments["vocabulary"].digest == vocabulary.digest
-    assert "gene_encoder" not in arguments
+    assert arguments["gene_encoder"] is None

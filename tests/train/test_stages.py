@@ -117,7 +117,7 @@ def test_the_run_directory_is_a_model(request, stage, kind, vocabulary):
 
 
 def test_the_aligned_model_is_the_best_by_validation(stores, aligned):
-    """Its recall on the validation slide, computed as a user would, is the highest that was logged."""
+    """Its recall on the validation slide, computed by public calls, is the highest of the log."""
     stamp, folder = aligned
     sdata = spatialdata.read_zarr(stores[2])
     tl.tokenize(sdata, stamp, context_length=32)

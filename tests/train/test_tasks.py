@@ -201,7 +201,7 @@ def test_losses_that_are_left_out_change_no_other(losses, stamp, pairs):
 
 @torch.no_grad()
 def test_images_are_turned_with_their_cells(stamp, pairs):
-    """Turned on the device or by hand before, a batch has the same losses, and its cells are counted after the turn."""
+    """A batch has the same losses if its images and cells are rotated by hand before."""
     turns = torch.arange(4) * 2 + 1
     by_hand = pairs | {name: rotate(pairs[name], turns) for name in ("patches", "regions")}
     by_hand["cells"] = rotate_cells(pairs["cells"], turns)

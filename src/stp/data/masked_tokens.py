@@ -30,6 +30,11 @@ class TokenDataset(Dataset):
         self.stores, self.vocabulary, self.tokens = stores, vocabulary, tokens
         self.fraction, self.seed = fraction, seed
 
+    @property
+    def names(self) -> list[str]:
+        """Paths of the stores."""
+        return [str(store.path) for store in self.stores]
+
     def __getitem__(self, picks: SpotIndex) -> dict[str, torch.Tensor]:
         """Return ids to read, ids to predict and which to predict, each (m, longest); padded with the model's 1."""
         rows = [self._masked(store, row, picks.epoch) for store, row in picks.spots]

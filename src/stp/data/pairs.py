@@ -49,6 +49,11 @@ class PairDataset(Dataset):
         self.image_size, self.um_per_px, self.seed = image_size, um_per_px, seed
         self.rotate, self.stain_jitter = rotate, stain_jitter
 
+    @property
+    def names(self) -> list[str]:
+        """Paths of the stores."""
+        return [str(store.path) for store in self.stores]
+
     def __getitem__(self, picks: SpotIndex) -> dict[str, torch.Tensor]:
         """Return targets (m, width) by name, patches and regions (m, size, size, 3), and how to augment them.
 
