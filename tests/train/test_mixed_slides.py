@@ -48,8 +48,8 @@ def test_slides_of_different_kinds_train_together(mixed, stamp, tiny_config, tmp
         rotate=True,
         stain_jitter=0.1,
     )
-    how = {"gene_encoder": stamp.gene_encoder, "image_encoder": tiny_config.image}
-    assert isinstance(align(mixed, tmp_path / "out", config=config, **how), Stamp)
+    encoders = {"gene_encoder": stamp.gene_encoder, "image_encoder": tiny_config.image}
+    assert isinstance(align(mixed, tmp_path / "out", config=config, **encoders), Stamp)
     lines = (tmp_path / "out" / "metrics.jsonl").read_text()
     assert '"loss"' in lines
     with pytest.raises(ValueError, match="spots_per_slide 20 does not fit batch_size 12"):

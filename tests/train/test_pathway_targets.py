@@ -32,8 +32,16 @@ def gmt(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(gmt):
-    how = {"epochs": 8, "batch_size": 20, "accumulate": 1, "learning_rate": 2e-3, "min_genes": 5}
-    return AlignConfig(targets="pathways", gene_sets=str(gmt), projection_width=32, **how)
+    return AlignConfig(
+        targets="pathways",
+        gene_sets=str(gmt),
+        epochs=8,
+        batch_size=20,
+        accumulate=1,
+        learning_rate=2e-3,
+        min_genes=5,
+        projection_width=32,
+    )
 
 
 @pytest.fixture
@@ -69,9 +77,9 @@ def test_set_names_are_in_the_config_and_scores_are_standardized_on_training_spo
     aligned, stores, slide_of
 ):
     stamp, folder = aligned
-    said = json.loads((folder / "config.json").read_text())["config"]
-    assert said["pathways"] == dict.fromkeys(NAMES, 5)
-    assert said["gene"] is None
+    saved_config = json.loads((folder / "config.json").read_text())["config"]
+    assert saved_config["pathways"] == dict.fromkeys(NAMES, 5)
+    assert saved_config["gene"] is None
     activity = [
         tl.embed_pathways(slide_of(seed)[0], stamp, copy=True).obsm["X_stp_pathways"]
         for seed in (0, 1)
@@ -82,12 +90,12 @@ def test_set_names_are_in_the_config_and_scores_are_standardized_on_training_spo
 
 def test_stopped_and_resumed_it_ends_the_same(aligned, stores, tiny_config, config, tmp_path):
     stopping = dataclasses.replace(config, checkpoint_every=7)
-    how = {"image_encoder": tiny_config.image, "config": stopping, "validation": stores[2:]}
+    arguments = {"image_encoder": tiny_config.image, "config": stopping, "validation": stores[2:]}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stp.train.alignment.recall", stop_after(2))
         with pytest.raises(KeyboardInterrupt):
-            align(stores[:2], tmp_path, **how)
-    again, whole = align(stores[:2], tmp_path, **how).state_dict(), aligned[0].state_dict()
+            align(stores[:2], tmp_path, **arguments)
+    again, whole = align(stores[:2], tmp_path, **arguments).state_dict(), aligned[0].state_dict()
     assert again.keys() == whole.keys()
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
@@ -106,8 +114,8 @@ def stop_after(n_epochs):
 
 def test_genes_and_pathways_together(stores, genes, tiny_config, config, tmp_path):
     both = dataclasses.replace(config, targets="both", epochs=1, micro_batch=8)
-    how = {"gene_encoder": genes, "image_encoder": tiny_config.image, "config": both}
-    stamp = align(stores[:2], tmp_path, validation=stores[2:], **how)
+    arguments = {"gene_encoder": genes, "image_encoder": tiny_config.image, "config": both}
+    stamp = align(stores[:2], tmp_path, validation=stores[2:], **arguments)
     lines = metrics(tmp_path)
     assert {"patch_gene", "region_gene", "patch_pathway", "region_pathway"} < lines[0].keys()
     assert {"recall@5", "pathways_recall@5"} < lines[-1].keys()
@@ -121,12 +129,12 @@ def test_other_sets_under_the_same_name_are_another_run(
 ):
     other = tmp_path / "sets.gmt"
     other.write_text(GMT.replace("RPL3", "RPL6"))
-    how = {
+    arguments = {
         "image_encoder": tiny_config.image,
         "config": dataclasses.replace(config, gene_sets=str(other)),
     }
     with pytest.raises(ValueError, match=r"other settings \(gene_sets\)"):
-        align(stores[:2], aligned[1], validation=stores[2:], **how)
+        align(stores[:2], aligned[1], validation=stores[2:], **arguments)
 
 
 def test_what_does_not_fit_together_is_refused(

@@ -273,8 +273,8 @@ def test_validation_slides_without_a_usable_spot_do_not_count(adata, stores, set
     adata.X[:] = 0
     adata.X.eliminate_zeros()
     write_store(adata, tmp_path / "empty.zarr")
-    held_out = [tmp_path / "empty.zarr", stores[2]]
-    pretrain(stores[:2], tmp_path / "out", validation=held_out, **settings[pretrain])
+    validation_stores = [tmp_path / "empty.zarr", stores[2]]
+    pretrain(stores[:2], tmp_path / "out", validation=validation_stores, **settings[pretrain])
     assert np.isfinite(metrics(tmp_path / "out", "validation")[0]["masked"])
 
 

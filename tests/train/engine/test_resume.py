@@ -41,15 +41,15 @@ def encoder(vocabulary, tiny_config):
 def arguments(stores, vocabulary, tiny_config, encoder):
     """Arguments of a short run by stage: 30 steps in two phases, 20 that drop paths at random."""
     image = dataclasses.replace(tiny_config.image, backbone_args=DROPPING)
-    held_out = {"validation": stores[2:]}
+    validation = {"validation": stores[2:]}
     return {
         pretrain: {
             "vocabulary": vocabulary,
             "model": tiny_config.gene,
             "config": PRETRAIN,
-            **held_out,
+            **validation,
         },
-        align: {"gene_encoder": encoder, "image_encoder": image, "config": ALIGN, **held_out},
+        align: {"gene_encoder": encoder, "image_encoder": image, "config": ALIGN, **validation},
     }
 
 
