@@ -125,8 +125,9 @@ class AlignConfig(LoopConfig):
         pathways, "patch_region" contrasts patches with regions, and "localization" finds the patch
         in its region. The paper sums all four; its table 6 leaves some out.
     trained
-        Parts that are trained: "all" (the paper), "images" (all but the gene encoder), "lora" (the
-        same with low-rank adapters in place of the backbone) or "projections".
+        Parts that are trained: "all" (the paper), "images" (all but the gene encoder), "lora"
+        (like "images", but with low-rank adapters in place of the backbone's own weights) or
+        "projections" alone. The features of a frozen gene encoder are computed only once.
     lora_rank
         Rank of the low-rank adapters. They are merged into the weights that are saved.
     spots_per_slide
