@@ -24,7 +24,7 @@ from stp.models import GeneEncoderConfig, ImageEncoderConfig, Stamp, StampConfig
 from stp.models.device import autocast, choose_device
 from stp.train import AlignConfig
 from stp.train.alignment import freeze
-from stp.train.engine.loop import make_optimizer
+from stp.train.engine.steps import make_optimizer
 from stp.train.tasks import Alignment
 
 FORMS = {

@@ -29,9 +29,11 @@ from stp.genes.vocabulary import Vocabulary
 from stp.models.device import choose_device
 from stp.train.config import AlignConfig
 from stp.train.corpus import Corpus
-from stp.train.engine.loop import Batch, make_optimizer, read_batches, training_step
 from stp.train.engine.processes import Processes
+from stp.train.engine.protocols import Batch
+from stp.train.engine.reading import read_batches
 from stp.train.engine.run_dir import RunDir
+from stp.train.engine.steps import make_optimizer, training_step
 from stp.train.tasks import Alignment
 
 
@@ -41,24 +43,33 @@ def reader(
     """Rank spots and decode images as training does when it starts; return what reads batches, as many as are asked."""
     vocabulary = Vocabulary.default().fit(options.stores)
     stores = [SpotStore(path) for path in options.stores * copies]
-    corpus = Corpus.open_tokenized(run, vocabulary, options.length, 1, "train", stores)
+    corpus = Corpus.open_tokenized(
+        "train", stores, 1, vocabulary=vocabulary, context_length=options.length, run=run
+    )
     corpus.map_images(run)
     window = {"image_size": options.image_size, "um_per_px": options.um_per_px, "seed": 0}
     dataset = PairDataset(corpus.stores, {"genes": corpus.tokens}, rotate=True, **window)
     sampler = SpotSampler(corpus.rows, options.batch, seed=0)
-    steps_in = [len(sampler.batches(0))] * 1000  # more epochs than are read
+    steps_per_epoch = [len(sampler.batches(0))] * 1000  # more epochs than are read
 
     def read(config: AlignConfig) -> Iterator[list[Batch]]:
-        return (
-            batches for _, batches in read_batches(dataset, sampler, steps_in, 0, 1, config, run)
+        steps = read_batches(
+            dataset,
+            sampler,
+            run,
+            steps_per_epoch=steps_per_epoch,
+            n_taken=0,
+            accumulate=1,
+            n_workers=config.n_workers,
         )
+        return (batches for _, batches in steps)
 
     return read
 
 
 def compare(run: RunDir, options: argparse.Namespace) -> dict[str, float]:
     """Return the pairs per second of each way to feed the same steps, and its share of those in memory."""
-    device, read = run.world.device, reader(run, options)
+    device, read = run.processes.device, reader(run, options)
     stamp, config = build({}, options)
     task = Alignment(stamp.to(device))
     optimizer = make_optimizer(task, config)
@@ -73,7 +84,7 @@ def compare(run: RunDir, options: argparse.Namespace) -> dict[str, float]:
 
     def train(feed: Iterator[list[Batch]], n_steps: int = options.steps) -> None:
         for batches in islice(feed, n_steps):
-            training_step(task, optimizer, batches, config, run.world)
+            training_step(task, optimizer, batches, config, run.processes)
 
     for feed in feeds.values():
         train(feed, 1)
@@ -99,10 +110,10 @@ def memory(options: argparse.Namespace, copies: int) -> int:
 @contextmanager
 def new_run() -> Iterator[RunDir]:
     """Open a run in a folder that goes with it."""
-    world = Processes(0, 1, choose_device(None))
+    alone = Processes(0, 1, choose_device(None))
     with (
         tempfile.TemporaryDirectory() as folder,
-        RunDir(folder, {}, resume=False, world=world) as run,
+        RunDir(folder, {}, resume=False, processes=alone) as run,
     ):
         yield run
 

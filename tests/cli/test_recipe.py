@@ -15,7 +15,7 @@ def folder(stores, vocabulary, tmp_path):
     return tmp_path
 
 
-def written(folder, text):
+def write_recipe(folder, text):
     (folder / "recipe.toml").write_text(text)
     return folder / "recipe.toml"
 
@@ -35,8 +35,10 @@ def test_pretrain(folder, vocabulary):
     [[phase]]
     objective = "neighborhood"
     """
-    stage, arguments = read_recipe(written(folder, text), "pretrain")
-    assert stage is pretrain
+    call = read_recipe(write_recipe(folder, text), "pretrain")
+    assert call.func is pretrain
+    assert not call.args
+    arguments = dict(call.keywords)
     assert arguments.pop("vocabulary").digest == vocabulary.digest
     assert arguments == {
         "stores": [folder / "slide0.zarr", folder / "slide1.zarr"],
@@ -53,7 +55,7 @@ def test_pretrain(folder, vocabulary):
 
 def test_without_a_vocabulary_the_human_one_is_fitted(folder, stores):
     text = f'stores = ["{folder}/slide*.zarr"]\noutput_dir = "out"'
-    _, arguments = read_recipe(written(folder, text), "pretrain")
+    arguments = read_recipe(write_recipe(folder, text), "pretrain").keywords
     assert len(arguments["stores"]) == len(stores)
     assert arguments["vocabulary"].digest == Vocabulary.default().fit(stores).digest
     assert arguments["config"] == PretrainConfig()
@@ -68,8 +70,9 @@ def test_align(folder):
     [image_encoder]
     backbone = "vit_tiny_patch16_224"
     """
-    stage, arguments = read_recipe(written(folder, text), "align")
-    assert stage is align
+    call = read_recipe(write_recipe(folder, text), "align")
+    assert call.func is align
+    arguments = call.keywords
     assert arguments["gene_encoder"] == folder / "runs/genes"
     assert arguments["config"] == AlignConfig(epochs=3)
     assert arguments["image_encoder"] == ImageEncoderConfig("vit_tiny_patch16_224")
@@ -80,16 +83,16 @@ def test_a_folder_may_have_brackets_in_its_name(stores, tmp_path):
     folder.mkdir()
     for number in (0, 1):
         (folder / f"[{number}].zarr").symlink_to(stores[number])
-    path = written(
+    path = write_recipe(
         folder, 'stores = ["[[][01]].zarr"]\nvalidation = ["[1].zarr"]\noutput_dir = "out"'
     )
-    _, arguments = read_recipe(path, "pretrain")
+    arguments = read_recipe(path, "pretrain").keywords
     assert arguments["stores"] == [folder / "[0].zarr", folder / "[1].zarr"]
     assert arguments["validation"] == [folder / "[1].zarr"]
 
 
 def test_the_vocabulary_is_fitted_to_the_table_that_is_trained_on(folder):
-    path = written(folder, 'stores = ["slide0.zarr"]\noutput_dir = "out"\ntable_key = "bins"')
+    path = write_recipe(folder, 'stores = ["slide0.zarr"]\noutput_dir = "out"\ntable_key = "bins"')
     with pytest.raises(ValueError, match="table 'bins'"):
         read_recipe(path, "pretrain")
 
@@ -134,7 +137,7 @@ def test_the_vocabulary_is_fitted_to_the_table_that_is_trained_on(folder):
     ],
 )
 def test_what_is_wrong_is_named_before_any_work(folder, text, message, capsys):
-    path = written(folder, text)
+    path = write_recipe(folder, text)
     with pytest.raises(ValueError, match=message):
         read_recipe(path, "pretrain")
     with pytest.raises(SystemExit, match="2"):
@@ -150,10 +153,12 @@ def test_a_recipe_that_is_not_there_is_named(tmp_path, capsys):
 
 
 def test_what_training_refuses_is_a_line_and_no_traceback(folder, capsys):
-    path = written(folder, 'stores = ["slide0.zarr"]\noutput_dir = "out"\ngene_encoder = "nowhere"')
+    path = write_recipe(
+        folder, 'stores = ["slide0.zarr"]\noutput_dir = "out"\ngene_encoder = "nowhere"'
+    )
     with pytest.raises(SystemExit, match="2"):
         main(["align", str(path)])
-    said = capsys.readouterr().err
-    assert said.splitlines()[-1].startswith("stp: error:")
-    assert "nowhere" in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert message.splitlines()[-1].startswith("stp: error:")
+    assert "nowhere" in message
+    assert "Traceback" not in message

@@ -1,5 +1,4 @@
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +6,7 @@ import torch
 
 from stp.models import GeneEncoderConfig, ImageEncoderConfig
 from stp.train import AdaptConfig, AlignConfig, Phase, PretrainConfig, RegressionConfig
-from stp.train.engine.batch_plan import fit_plan, fitted
+from stp.train.engine.batch_plan import BatchPlan
 from stp.train.engine.processes import Processes
 
 
@@ -31,7 +30,7 @@ from stp.train.engine.processes import Processes
     ],
 )
 def test_plan_shrinks_to_ten_steps(n_spots, batch_size, accumulate, multiple, expected):
-    plan = fit_plan(
+    plan = BatchPlan.for_spots(
         n_spots, epochs=3, batch_size=batch_size, accumulate=accumulate, multiple=multiple
     )
     assert (plan.batch_size, plan.accumulate) == expected
@@ -41,24 +40,20 @@ def test_plan_shrinks_to_ten_steps(n_spots, batch_size, accumulate, multiple, ex
 
 
 def test_plan_says_what_it_shrank():
-    (note,) = fit_plan(1_000, epochs=1, batch_size=256, accumulate=4).notes
-    assert note == (
-        "1000 spots are few: batches of 100 instead of 256, 1 instead of 4 per step, for 10 steps an epoch"
+    sizes = {"epochs": 1, "batch_size": 256, "accumulate": 4}
+    assert BatchPlan.for_spots(1_000, **sizes).note == (
+        "1000 spots are few: batches of 100 instead of 256, 1 instead of 4 per step, "
+        "for 10 steps an epoch"
     )
-    assert fit_plan(100_000, epochs=1, batch_size=256, accumulate=4).notes == []
-    assert fit_plan(100_000, epochs=1, batch_size=256, accumulate=4, multiple=9).notes == []
+    assert BatchPlan.for_spots(100_000, **sizes).note is None
+    assert BatchPlan.for_spots(100_000, **sizes, multiple=9).note is None
 
 
 def test_ten_steps_are_of_spots_that_fill_groups():
     rows = [np.arange(26)] * 20  # two groups of nine each, and eight spots that sit out
     with pytest.warns(UserWarning, match="360 spots are few"):
-        plan = fitted(
-            SimpleNamespace(rows=rows),
-            Phase(batch_size=216),
-            Processes(0, 1, torch.device("cpu")),
-            multiple=9,
-            stacklevel=1,
-        )
+        alone = Processes(0, 1, torch.device("cpu"))
+        plan = BatchPlan.for_corpus(rows, Phase(batch_size=216), alone, multiple=9)
     assert plan.batch_size == 36  # 40 groups in ten batches; 520 spots would make eight of 45
 
 
@@ -79,12 +74,8 @@ def test_defaults_are_those_of_the_paper():
         2,
     )
     assert (PretrainConfig().min_genes, PretrainConfig().mask_fraction) == (100, 0.15)
-    downstream = (
-        *schedule,
-        "epochs",
-        "patience",
-        "clip_norm",
-    )  # which are fitted at one rate, without clipping
+    # Adapters and heads are trained at one rate, without clipping.
+    downstream = (*schedule, "epochs", "patience", "clip_norm")
     assert [getattr(AdaptConfig(), name) for name in downstream] == [
         1e-3,
         None,
@@ -103,6 +94,15 @@ def test_defaults_are_those_of_the_paper():
         3,
         float("inf"),
     ]
+
+
+@pytest.mark.parametrize("kind", [AdaptConfig, RegressionConfig])
+def test_only_stages_that_read_stores_choose_spots_by_genes(kind):
+    for stage in (PretrainConfig, AlignConfig):
+        with pytest.raises(ValueError, match="min_genes must not be negative"):
+            stage(min_genes=-1)
+    with pytest.raises(TypeError, match="min_genes"):
+        kind(min_genes=5)
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,9 @@ from stp.train import AlignConfig, align
 
 @pytest.fixture
 def mixed(slide_of, tmp_path):
-    """Three stores: symbols on a hexagonal lattice; Ensembl ids, fewer spots, a finer scan; a panel of few genes."""
-    default, paths = (
-        Vocabulary.default(),
-        [tmp_path / f"{name}.zarr" for name in ("visium", "small", "panel")],
-    )
+    """Three stores: one with symbols, a smaller and finer one with Ensembl ids, a small panel."""
+    default = Vocabulary.default()
+    paths = [tmp_path / f"{name}.zarr" for name in ("visium", "small", "panel")]
     for seed, path in enumerate(paths):
         adata, image = slide_of(seed, n_rows=10 - 3 * seed)
         um_per_px = (1.0, 0.7, 1.3)[seed]
@@ -50,8 +48,8 @@ def test_slides_of_different_kinds_train_together(mixed, stamp, tiny_config, tmp
         rotate=True,
         stain_jitter=0.1,
     )
-    how = {"gene_encoder": stamp.gene_encoder, "image_encoder": tiny_config.image}
-    assert isinstance(align(mixed, tmp_path / "out", config=config, **how), Stamp)
+    encoders = {"gene_encoder": stamp.gene_encoder, "image_encoder": tiny_config.image}
+    assert isinstance(align(mixed, tmp_path / "out", config=config, **encoders), Stamp)
     lines = (tmp_path / "out" / "metrics.jsonl").read_text()
     assert '"loss"' in lines
     with pytest.raises(ValueError, match="spots_per_slide 20 does not fit batch_size 12"):

@@ -1,6 +1,7 @@
 """Images aligned with gene sets, in place of genes or beside them."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from stp import tl
 from stp.cli.recipe import read_recipe
 from stp.models import GeneEncoder, Stamp
 from stp.train import AlignConfig, align
+from stp.train.validation import recall
 
 GMT = (
     "EPITHELIUM\tabout\tEPCAM\tKRT8\tKRT18\tERBB2\tRPL3\n"
@@ -30,8 +32,16 @@ def gmt(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(gmt):
-    how = {"epochs": 8, "batch_size": 20, "accumulate": 1, "learning_rate": 2e-3, "min_genes": 5}
-    return AlignConfig(targets="pathways", gene_sets=str(gmt), projection_width=32, **how)
+    return AlignConfig(
+        targets="pathways",
+        gene_sets=str(gmt),
+        epochs=8,
+        batch_size=20,
+        accumulate=1,
+        learning_rate=2e-3,
+        min_genes=5,
+        projection_width=32,
+    )
 
 
 @pytest.fixture
@@ -67,9 +77,9 @@ def test_set_names_are_in_the_config_and_scores_are_standardized_on_training_spo
     aligned, stores, slide_of
 ):
     stamp, folder = aligned
-    said = json.loads((folder / "config.json").read_text())["config"]
-    assert said["pathways"] == dict.fromkeys(NAMES, 5)
-    assert said["gene"] is None
+    saved_config = json.loads((folder / "config.json").read_text())["config"]
+    assert saved_config["pathways"] == dict.fromkeys(NAMES, 5)
+    assert saved_config["gene"] is None
     activity = [
         tl.embed_pathways(slide_of(seed)[0], stamp, copy=True).obsm["X_stp_pathways"]
         for seed in (0, 1)
@@ -80,34 +90,32 @@ def test_set_names_are_in_the_config_and_scores_are_standardized_on_training_spo
 
 def test_stopped_and_resumed_it_ends_the_same(aligned, stores, tiny_config, config, tmp_path):
     stopping = dataclasses.replace(config, checkpoint_every=7)
-    how = {"image_encoder": tiny_config.image, "config": stopping, "validation": stores[2:]}
+    arguments = {"image_encoder": tiny_config.image, "config": stopping, "validation": stores[2:]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stp.train.engine.loop._validate", stop_after(2))
+        patch.setattr("stp.train.alignment.recall", stop_after(2))
         with pytest.raises(KeyboardInterrupt):
-            align(stores[:2], tmp_path, **how)
-    again, whole = align(stores[:2], tmp_path, **how).state_dict(), aligned[0].state_dict()
+            align(stores[:2], tmp_path, **arguments)
+    again, whole = align(stores[:2], tmp_path, **arguments).state_dict(), aligned[0].state_dict()
     assert again.keys() == whole.keys()
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
 def stop_after(n_epochs):
-    from stp.train.engine import loop
+    """Return `recall` that interrupts the validation of a later epoch."""
+    calls = itertools.count()
 
-    validate, ended = loop._validate, []
-
-    def counted(*arguments):
-        ended.append(validate(*arguments))
-        if len(ended) > n_epochs:
+    def interrupted_recall(*arguments):
+        if next(calls) == n_epochs:
             raise KeyboardInterrupt
-        return ended[-1]
+        return recall(*arguments)
 
-    return counted
+    return interrupted_recall
 
 
 def test_genes_and_pathways_together(stores, genes, tiny_config, config, tmp_path):
     both = dataclasses.replace(config, targets="both", epochs=1, micro_batch=8)
-    how = {"gene_encoder": genes, "image_encoder": tiny_config.image, "config": both}
-    stamp = align(stores[:2], tmp_path, validation=stores[2:], **how)
+    arguments = {"gene_encoder": genes, "image_encoder": tiny_config.image, "config": both}
+    stamp = align(stores[:2], tmp_path, validation=stores[2:], **arguments)
     lines = metrics(tmp_path)
     assert {"patch_gene", "region_gene", "patch_pathway", "region_pathway"} < lines[0].keys()
     assert {"recall@5", "pathways_recall@5"} < lines[-1].keys()
@@ -121,12 +129,12 @@ def test_other_sets_under_the_same_name_are_another_run(
 ):
     other = tmp_path / "sets.gmt"
     other.write_text(GMT.replace("RPL3", "RPL6"))
-    how = {
+    arguments = {
         "image_encoder": tiny_config.image,
         "config": dataclasses.replace(config, gene_sets=str(other)),
     }
     with pytest.raises(ValueError, match=r"other settings \(gene_sets\)"):
-        align(stores[:2], aligned[1], validation=stores[2:], **how)
+        align(stores[:2], aligned[1], validation=stores[2:], **arguments)
 
 
 def test_what_does_not_fit_together_is_refused(
@@ -157,11 +165,12 @@ def test_a_recipe_needs_no_gene_encoder(stores, gmt, vocabulary):
     (folder / "slide.zarr").symlink_to(stores[0])
     path = folder / "align.toml"
     path.write_text(
-        'stores = ["slide.zarr"]\noutput_dir = "out"\ntargets = "pathways"\ngene_sets = "sets.gmt"\n'
+        'stores = ["slide.zarr"]\noutput_dir = "out"\n'
+        'targets = "pathways"\ngene_sets = "sets.gmt"\n'
         'losses = ["patch_target", "localization"]\nvocabulary = "vocabulary.parquet"\n'
     )
-    _, arguments = read_recipe(path, "align")
+    arguments = read_recipe(path, "align").keywords
     assert arguments["config"].gene_sets == str(gmt)
     assert arguments["config"].losses == ("patch_target", "localization")
     assert arguments["vocabulary"].digest == vocabulary.digest
-    assert "gene_encoder" not in arguments
+    assert arguments["gene_encoder"] is None

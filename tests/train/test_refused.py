@@ -1,4 +1,4 @@
-"""What both stages refuse before any work, each with one clear error, and data that are nearly too small."""
+"""Both stages refuse bad input before any work, with a clear error; and nearly too few data."""
 
 import dataclasses
 import json
@@ -51,7 +51,7 @@ both = pytest.mark.parametrize("stage", [pretrain, align], ids=lambda stage: sta
 
 
 def test_alignment_refuses_stores_without_an_image_by_name(stores, lacking, settings, tmp_path):
-    message = "alignment needs an image, which these stores lack: .*no_image.zarr; write them again with it"
+    message = "alignment needs an image, which these stores lack: .*no_image.zarr; write them again"
     with pytest.raises(ValueError, match=message):
         align([stores[0], lacking[0]], tmp_path / "out", **settings[align])
     with pytest.raises(ValueError, match=message):
@@ -150,7 +150,10 @@ def test_no_spot_with_enough_genes_is_refused_and_can_be_mended(stage, stores, s
 def test_a_vocabulary_of_another_species_is_refused(stores, settings, tmp_path):
     mouse = Vocabulary.from_genes(["ENSMUSG00000045394", "ENSMUSG00000023043"])
     mouse = dataclasses.replace(mouse, means=np.ones(2))
-    with pytest.raises(ValueError, match="no gene of the stores is in the vocabulary"):
+    with pytest.raises(
+        ValueError,
+        match="no gene of the stores is in the vocabulary; fit a vocabulary of the right species",
+    ):
         pretrain(stores[:1], tmp_path / "out", **settings[pretrain] | {"vocabulary": mouse})
 
 
@@ -175,7 +178,7 @@ def test_a_stamp_is_no_gene_encoder(stores, settings, stamp, tmp_path):
 def test_one_store_twice_is_refused_by_name(stage, stores, settings, tmp_path):
     (tmp_path / "link.zarr").symlink_to(stores[0])
     with pytest.raises(
-        ValueError, match="slide0.zarr is given more than once; a store is trained on or validated"
+        ValueError, match="slide0.zarr is given more than once; list every store once"
     ):
         stage([*stores[:2], tmp_path / "link.zarr"], tmp_path / "out", **settings[stage])
     with pytest.raises(ValueError, match="slide1.zarr is given more than once"):
@@ -270,8 +273,8 @@ def test_validation_slides_without_a_usable_spot_do_not_count(adata, stores, set
     adata.X[:] = 0
     adata.X.eliminate_zeros()
     write_store(adata, tmp_path / "empty.zarr")
-    held_out = [tmp_path / "empty.zarr", stores[2]]
-    pretrain(stores[:2], tmp_path / "out", validation=held_out, **settings[pretrain])
+    validation_stores = [tmp_path / "empty.zarr", stores[2]]
+    pretrain(stores[:2], tmp_path / "out", validation=validation_stores, **settings[pretrain])
     assert np.isfinite(metrics(tmp_path / "out", "validation")[0]["masked"])
 
 

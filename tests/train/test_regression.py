@@ -33,17 +33,17 @@ def test_parameters_at_paper_size():
 
 
 def test_it_learns_and_is_applied(slide, tmp_path):
-    train_on, held_out = slide[:70].copy(), slide[70:].copy()
-    head = train.fit_expression_head(train_on, tmp_path, genes=GENES, config=CONFIG)
-    assert tl.apply_expression_head(held_out, head) is None
-    predicted = get.expression(held_out)
+    training_slide, validation_slide = slide[:70].copy(), slide[70:].copy()
+    head = train.fit_expression_head(training_slide, tmp_path, genes=GENES, config=CONFIG)
+    assert tl.apply_expression_head(validation_slide, head) is None
+    predicted = get.expression(validation_slide)
     assert (
         list(predicted.var_names) == GENES
         and predicted.uns["units"] == "log1p of counts per 10,000"
     )
-    measured = sc.pp.log1p(sc.pp.normalize_total(held_out, target_sum=1e4, copy=True), copy=True)[
-        :, GENES
-    ].X.toarray()
+    measured = sc.pp.log1p(
+        sc.pp.normalize_total(validation_slide, target_sum=1e4, copy=True), copy=True
+    )[:, GENES].X.toarray()
     assert gene_pearson(measured, predicted.X).mean() > 0.5
     again = ExpressionHead.from_pretrained(tmp_path)
     assert again.digest == head.digest and again.config.genes == tuple(GENES)
@@ -54,9 +54,9 @@ def test_it_learns_and_is_applied(slide, tmp_path):
 
 def test_training_stops_when_the_error_no_longer_falls_and_keeps_the_best(slide, tmp_path):
     config = train.RegressionConfig(epochs=60, batch_size=16, patience=2, learning_rate=0.05)
-    train_on, held_out = slide[:70].copy(), slide[70:].copy()
+    training_slide, validation_slide = slide[:70].copy(), slide[70:].copy()
     head = train.fit_expression_head(
-        train_on, tmp_path, genes=GENES, config=config, validation=[held_out]
+        training_slide, tmp_path, genes=GENES, config=config, validation=[validation_slide]
     )
     lines = [
         line
@@ -65,20 +65,22 @@ def test_training_stops_when_the_error_no_longer_falls_and_keeps_the_best(slide,
     ]
     errors = [float(line.split('"mse": ')[1].split(",")[0]) for line in lines]
     assert len(errors) < 60 and np.argmin(errors) == len(errors) - 3
-    measured = sc.pp.log1p(sc.pp.normalize_total(held_out, target_sum=1e4, copy=True), copy=True)[
-        :, GENES
-    ].X.toarray()
+    measured = sc.pp.log1p(
+        sc.pp.normalize_total(validation_slide, target_sum=1e4, copy=True), copy=True
+    )[:, GENES].X.toarray()
     with torch.no_grad():
-        predicted = head(torch.from_numpy(held_out.obsm["X_stp_images"])).numpy()
+        predicted = head(torch.from_numpy(validation_slide.obsm["X_stp_images"])).numpy()
     assert ((predicted - measured) ** 2).mean() == pytest.approx(min(errors), rel=1e-4)
 
 
 def test_a_run_resumes_after_early_stopping(slide, tmp_path):
-    how = {"genes": GENES, "config": CONFIG, "validation": [slide[70:].copy()]}
-    first = train.fit_expression_head(slide[:70].copy(), tmp_path, **how)
-    assert train.fit_expression_head(slide[:70].copy(), tmp_path, **how).digest == first.digest
+    arguments = {"genes": GENES, "config": CONFIG, "validation": [slide[70:].copy()]}
+    first = train.fit_expression_head(slide[:70].copy(), tmp_path, **arguments)
+    assert (
+        train.fit_expression_head(slide[:70].copy(), tmp_path, **arguments).digest == first.digest
+    )
     with pytest.raises(ValueError, match=r"other settings \(data\)"):
-        train.fit_expression_head(slide[:60].copy(), tmp_path, **how)
+        train.fit_expression_head(slide[:60].copy(), tmp_path, **arguments)
 
 
 def test_bad_input(slide, tmp_path, made_by):

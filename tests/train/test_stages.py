@@ -117,15 +117,15 @@ def test_the_run_directory_is_a_model(request, stage, kind, vocabulary):
 
 
 def test_the_aligned_model_is_the_best_by_validation(stores, aligned):
-    """Its recall on the validation slide, computed as a user would, is the highest that was logged."""
+    """Its recall on the validation slide, computed by public calls, is the highest of the log."""
     stamp, folder = aligned
     sdata = spatialdata.read_zarr(stores[2])
     tl.tokenize(sdata, stamp, context_length=32)
     tl.embed_genes(sdata, stamp)
     tl.embed_images(sdata, stamp)
     obsm = sdata["table"].obsm
-    found = recall_at_k(obsm["X_stp_images_aligned"], obsm["X_stp_genes_aligned"])[5]
-    assert found == pytest.approx(max(line["recall@5"] for line in metrics(folder)), abs=0.011)
+    score = recall_at_k(obsm["X_stp_images_aligned"], obsm["X_stp_genes_aligned"])[5]
+    assert score == pytest.approx(max(line["recall@5"] for line in metrics(folder)), abs=0.011)
 
 
 def test_the_pretrained_model_is_the_best_of_the_last_phase(stores, vocabulary, ranked, pretrained):
@@ -134,11 +134,11 @@ def test_the_pretrained_model_is_the_best_of_the_last_phase(stores, vocabulary, 
     dataset = TokenDataset(
         opened, vocabulary, ranked(opened, 32), fraction=0.15, seed=PRETRAIN.seed
     )
-    found = masked_loss(encoder, dataset, [np.arange(100)], PRETRAIN)["masked"]
-    assert found == pytest.approx(
+    score = masked_loss(encoder, dataset, [np.arange(100)], PRETRAIN)["masked"]
+    assert score == pytest.approx(
         min(line["masked"] for line in metrics(folder, phase=1)), rel=1e-5
     )
-    assert found != pytest.approx(
+    assert score != pytest.approx(
         min(line["masked"] for line in metrics(folder, phase=0)), rel=1e-3
     )
 

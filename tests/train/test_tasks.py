@@ -83,8 +83,12 @@ def pairs():
     tokens = torch.stack([torch.randperm(32, generator=generator) + FIRST for _ in range(4)])
     tokens[1, 20:] = 0
     cells = torch.tensor([0, 3, 8, 4])
-    drawn = {"cells": cells, "rotations": torch.zeros(4, dtype=int), "stains": torch.ones(4, 3)}
-    return {"genes": tokens, "patches": patches, "regions": regions, **drawn}
+    augmentation = {
+        "cells": cells,
+        "rotations": torch.zeros(4, dtype=int),
+        "stains": torch.ones(4, 3),
+    }
+    return {"genes": tokens, "patches": patches, "regions": regions, **augmentation}
 
 
 @torch.no_grad()
@@ -152,10 +156,10 @@ def test_micro_batches_keep_less_for_the_backward_pass(stamp, pairs):
 def test_localized_is_the_share_of_patches_found(stamp, pairs, right):
     region = stamp.image_encoder.encode(pairs["regions"], patches=pairs["patches"])
     project = stamp.localization_projection
-    found = localization_logits(
+    nearest_cells = localization_logits(
         project(grid_pool(region.tokens)), project(region.patch_token), stamp.scale
     ).argmax(1)
-    cells = torch.where(torch.arange(4) < right, found, (found + 1) % 9)
+    cells = torch.where(torch.arange(4) < right, nearest_cells, (nearest_cells + 1) % 9)
     assert Alignment(stamp)(pairs | {"cells": cells})["localized"].item() == right / 4
 
 
@@ -201,7 +205,7 @@ def test_losses_that_are_left_out_change_no_other(losses, stamp, pairs):
 
 @torch.no_grad()
 def test_images_are_turned_with_their_cells(stamp, pairs):
-    """Turned on the device or by hand before, a batch has the same losses, and its cells are counted after the turn."""
+    """A batch has the same losses if its images and cells are rotated by hand before."""
     turns = torch.arange(4) * 2 + 1
     by_hand = pairs | {name: rotate(pairs[name], turns) for name in ("patches", "regions")}
     by_hand["cells"] = rotate_cells(pairs["cells"], turns)

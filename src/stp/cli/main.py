@@ -124,8 +124,8 @@ def _train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     from stp.cli.recipe import read_recipe
 
     try:
-        run, arguments = read_recipe(options.recipe, options.command)
-        run(**arguments)
+        train = read_recipe(options.recipe, options.command)
+        train()
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         logger.debug("where it came from:", exc_info=True)
         parser.error(str(error))

@@ -1,119 +1,211 @@
-"""A TOML file that says what to train: the arguments of `pretrain` or `align`, for the command line."""
+"""Recipes: TOML files with the arguments of `pretrain` or `align`, for the command line."""
 
 import dataclasses
 import tomllib
-from collections.abc import Callable
+import typing
 from dataclasses import dataclass
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 from stp._config import from_dict
 from stp.genes.vocabulary import Vocabulary
-from stp.models.gene import GeneEncoderConfig
+from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.models.image import ImageEncoderConfig
+from stp.models.stamp import Stamp
 from stp.train.alignment import align
 from stp.train.config import AlignConfig, PretrainConfig
 from stp.train.pretraining import pretrain
 
-STAGES: dict[str, tuple[Callable[..., Any], type]] = {
-    "pretrain": (pretrain, PretrainConfig),
-    "align": (align, AlignConfig),
-}
-# Tables of the file: argument and its class.
-TABLES: dict[str, dict[str, tuple[str, type]]] = {
-    "pretrain": {"model": ("model", GeneEncoderConfig)},
-    "align": {"image_encoder": ("image_encoder", ImageEncoderConfig)},
-}
-
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeKeys:
-    """The keys of the file that are in no config."""
+class PretrainRecipe:
+    """The content of a recipe for `pretrain`, with paths as they are written in the file.
+
+    Parameters
+    ----------
+    stores, validation
+        Paths or glob patterns of stores.
+    output_dir
+        Path of the run directory.
+    vocabulary
+        Path of the vocabulary; by default the human one, fitted to the stores.
+    table_key
+        Name of the table in a SpatialData.
+    resume
+        Continue a run that was stopped; the result is that of a run without a stop.
+    model
+        Size of the gene encoder: the table `[model]`.
+    config
+        Settings of the training: all other keys.
+    """
 
     stores: tuple[str, ...]
     output_dir: str
     validation: tuple[str, ...] = ()
     vocabulary: str | None = None
-    gene_encoder: str | None = None  # of align alone
     table_key: str = "table"
     resume: bool = True
+    model: GeneEncoderConfig = GeneEncoderConfig()
+    config: PretrainConfig = PretrainConfig()
+
+    def bind(self, folder: Path) -> partial[GeneEncoder]:
+        """Return the call of `pretrain`, with paths relative to the folder of the file."""
+        stores = _find_stores(folder, self.stores)
+        if self.vocabulary is None:
+            vocabulary = Vocabulary.default()
+        else:
+            vocabulary = Vocabulary.load(folder / self.vocabulary)
+        if vocabulary.means is None:
+            vocabulary = vocabulary.fit(stores, table_key=self.table_key)
+        return partial(
+            pretrain,
+            stores=stores,
+            output_dir=folder / self.output_dir,
+            vocabulary=vocabulary,
+            model=self.model,
+            config=self.config,
+            validation=_find_stores(folder, self.validation),
+            table_key=self.table_key,
+            resume=self.resume,
+        )
 
 
-def read_recipe(path: str | Path, stage: str) -> tuple[Callable, dict[str, Any]]:
-    """Read a TOML file into a stage and its arguments.
+@dataclass(frozen=True, kw_only=True)
+class AlignRecipe:
+    """The content of a recipe for `align`, with paths as they are written in the file.
 
-    Its keys are the arguments of the stage and the fields of its config; sizes of the model stand in a table of their
-    own, `[model]` or `[image_encoder]`, phases in `[[phase]]`. Paths are relative to the file; `stores` and
-    `validation` may be glob patterns. `pretrain` without `vocabulary` takes the human one, fitted to the stores.
+    Parameters
+    ----------
+    stores, validation
+        Paths or glob patterns of stores.
+    output_dir
+        Path of the run directory.
+    gene_encoder
+        Path of the gene encoder; targets "pathways" take none.
+    vocabulary
+        Path of the vocabulary, for targets "pathways" alone; by default the human one.
+    table_key
+        Name of the table in a SpatialData.
+    resume
+        Continue a run that was stopped; the result is that of a run without a stop.
+    image_encoder
+        Backbone and input of the image encoder: the table `[image_encoder]`.
+    config
+        Settings of the training: all other keys.
+    """
+
+    stores: tuple[str, ...]
+    output_dir: str
+    validation: tuple[str, ...] = ()
+    gene_encoder: str | None = None
+    vocabulary: str | None = None
+    table_key: str = "table"
+    resume: bool = True
+    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
+    config: AlignConfig = AlignConfig()
+
+    def bind(self, folder: Path) -> partial[Stamp]:
+        """Return the call of `align`, with paths relative to the folder of the file."""
+        config = self.config
+        if config.gene_sets is not None:
+            config = dataclasses.replace(config, gene_sets=str(folder / config.gene_sets))
+        vocabulary = None
+        if self.vocabulary is not None:
+            vocabulary = Vocabulary.load(folder / self.vocabulary)
+        return partial(
+            align,
+            stores=_find_stores(folder, self.stores),
+            output_dir=folder / self.output_dir,
+            gene_encoder=None if self.gene_encoder is None else folder / self.gene_encoder,
+            image_encoder=self.image_encoder,
+            config=config,
+            validation=_find_stores(folder, self.validation),
+            vocabulary=vocabulary,
+            table_key=self.table_key,
+            resume=self.resume,
+        )
+
+
+Recipe = PretrainRecipe | AlignRecipe
+RECIPES: dict[str, type[Recipe]] = {"pretrain": PretrainRecipe, "align": AlignRecipe}
+
+
+def read_recipe(path: str | Path, stage: str) -> partial[GeneEncoder] | partial[Stamp]:
+    """Read a TOML file into a call that trains.
+
+    The keys of the file are the arguments of the stage and the fields of its config. The size of
+    the model stands in a table, `[model]` or `[image_encoder]`, and phases stand in `[[phase]]`.
+    Paths are relative to the file. `stores` and `validation` may be glob patterns.
+
+    Parameters
+    ----------
+    path
+        The file.
+    stage
+        "pretrain" or "align".
+
+    Returns
+    -------
+    Call of `pretrain` or `align` without arguments. `pretrain` without a vocabulary uses the human
+    one, fitted to the stores.
 
     Raises
     ------
     ValueError
-        A key is unknown or missing, or a pattern matches nothing.
+        If a key is unknown or missing, if a value has the wrong type, or if a pattern matches no
+        store.
     """
     path = Path(path)
     try:
         values = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is no TOML: {error}") from error
-    run, config_class = STAGES[stage]
-    if "phase" in values:
-        values["phases"] = values.pop("phase")
-    own = _names(RecipeKeys) - ({"gene_encoder"} if stage == "pretrain" else set())
-    known = own | _names(config_class) | set(TABLES[stage])
-    if unknown := sorted(set(values) - known):
-        raise ValueError(
-            f"{path} has unknown keys {unknown}; {stage} knows {sorted(known - {'phases'} | {'phase'})}"
-        )
-    reads_genes = stage == "align" and values.get("targets") != "pathways"
-    needed = {"stores", "output_dir"} | ({"gene_encoder"} if reads_genes else set())
-    if missing := sorted(needed - set(values)):
+    recipe_class = RECIPES[stage]
+    # 1. Check the keys: those of the recipe, and those of its config.
+    arguments = _field_names(recipe_class) - {"config"}
+    settings = _config_keys(recipe_class)
+    unknown = sorted(values.keys() - arguments - settings.keys())
+    if unknown:
+        all_keys = sorted(arguments | settings.keys())
+        raise ValueError(f"{path} has unknown keys {unknown}; {stage} knows {all_keys}")
+    missing = sorted(_required_keys(stage, values) - values.keys())
+    if missing:
         raise ValueError(f"{path} lacks {missing}")
-    asked = from_dict(RecipeKeys, {name: values[name] for name in own if name in values})
-    if "gene_sets" in values:
-        values["gene_sets"] = str(path.parent / values["gene_sets"])
-    config = from_dict(
-        config_class, {name: values[name] for name in _names(config_class) if name in values}
-    )
-    tables = {
-        name: from_dict(kind, values[table])
-        for table, (name, kind) in TABLES[stage].items()
-        if table in values
-    }
-    return run, {"config": config, **tables, **_arguments(path.parent.absolute(), stage, asked)}
+    # 2. Check the values: their types and ranges.
+    config = {settings[key]: value for key, value in values.items() if key in settings}
+    recipe_values = {key: value for key, value in values.items() if key in arguments}
+    recipe = from_dict(recipe_class, {**recipe_values, "config": config})
+    # 3. Find the files.
+    return recipe.bind(path.parent.absolute())
 
 
-def _names(kind: type) -> set[str]:
-    return {field.name for field in dataclasses.fields(kind)}
+def _field_names(config_class: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(config_class)}
 
 
-def _arguments(folder: Path, stage: str, asked: RecipeKeys) -> dict[str, Any]:
-    """Find what the file names, and load or fit the vocabulary."""
-    arguments: dict[str, Any] = {"table_key": asked.table_key, "resume": asked.resume}
-    arguments["output_dir"] = folder / asked.output_dir
-    for name in ("stores", "validation"):
-        arguments[name] = [
-            store for pattern in getattr(asked, name) for store in _matches(folder, pattern)
-        ]
-    if asked.gene_encoder is not None:
-        arguments["gene_encoder"] = folder / asked.gene_encoder
-    vocabulary = (
-        Vocabulary.load(folder / asked.vocabulary) if asked.vocabulary is not None else None
-    )
-    if stage == "pretrain":
-        vocabulary = vocabulary or Vocabulary.default()
-        if vocabulary.means is None:
-            vocabulary = vocabulary.fit(arguments["stores"], table_key=asked.table_key)
-    return {**arguments, "vocabulary": vocabulary}
+def _config_keys(recipe_class: type[Recipe]) -> dict[str, str]:
+    """Return the keys of a file that belong to the config, with their fields."""
+    config_class = typing.get_type_hints(recipe_class)["config"]
+    return {"phase" if name == "phases" else name: name for name in _field_names(config_class)}
 
 
-def _matches(folder: Path, pattern: str) -> list[Path]:
-    """List the stores that a path or pattern names, in order."""
+def _required_keys(stage: str, values: dict[str, Any]) -> set[str]:
+    reads_genes = stage == "align" and values.get("targets") != "pathways"
+    return {"stores", "output_dir", "gene_encoder"} if reads_genes else {"stores", "output_dir"}
+
+
+def _find_stores(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    """List the stores that paths or glob patterns name, in order."""
+    return [store for pattern in patterns for store in _match(folder, pattern)]
+
+
+def _match(folder: Path, pattern: str) -> list[Path]:
     if (folder / pattern).exists():
         return [folder / pattern]
     base = Path(escape(str(folder))) / pattern
-    found = sorted(Path(base.anchor).glob(str(base.relative_to(base.anchor))))
-    if not found:
+    stores = sorted(Path(base.anchor).glob(str(base.relative_to(base.anchor))))
+    if not stores:
         raise ValueError(f"no store matches {pattern!r} in {folder}")
-    return found
+    return stores

@@ -47,6 +47,11 @@ class TokenDataset(Dataset):
         self.fraction = fraction
         self.seed = seed
 
+    @property
+    def names(self) -> list[str]:
+        """Paths of the stores."""
+        return [str(store.path) for store in self.stores]
+
     def __getitem__(self, index: SpotIndex) -> dict[str, torch.Tensor]:
         """Return tokens to read, tokens to predict, and the positions to predict.
 

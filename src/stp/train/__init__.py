@@ -1,4 +1,4 @@
-"""Train STAMP on a list of stores, and what stands on its frozen encoders on the spots that they embedded."""
+"""Train STAMP on a list of stores, and small parts on the features of its frozen encoders."""
 
 from stp.train.adaptation import adapt
 from stp.train.alignment import align

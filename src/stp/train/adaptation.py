@@ -1,8 +1,8 @@
-"""Adapt a Stamp to new slides: small adapters on its frozen encoders (paper, section A.3.3)."""
+"""Adapt a Stamp to new slides by adapters on its frozen encoders (paper, section A.3.3)."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from stp.train.frozen import SpotArrays, train_on
 from stp.train.tasks import Adaptation
 from stp.train.validation import RECALL_AT
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 
 def adapt(
     reference: Any,
@@ -31,31 +34,35 @@ def adapt(
     table_key: str = "table",
     resume: bool = True,
 ) -> Stamp:
-    """Adapt a Stamp to slides of a new kind: adapters and projections learn, both encoders stay (paper, A.3.3).
+    """Adapt a Stamp to slides of a new kind (paper, A.3.3).
 
-    The patch-gene loss pulls image and genes of each spot together. What comes back is a Stamp whose features are
-    those of `model` and whose aligned vectors are new: embed queries and references again with it, or pass features
-    to its `encode_images` and `encode_genes`.
+    Adapters and projections are trained, and both encoders stay as they are. The patch-gene loss
+    pulls image and genes of each spot together. The adapted Stamp has the features of `model`, but
+    other aligned vectors: embed queries and references again with it, or pass features to its
+    `encode_images` and `encode_genes`.
 
     Parameters
     ----------
     reference
-        Spots embedded by `model`, images and genes: a table, a SpatialData, the path of one on disk, or several.
+        Spots whose images and genes were embedded by `model`: a table, a SpatialData, the path of
+        one on disk, or several of these.
     output_dir
-        Run directory, as :func:`stp.train.align` makes it.
+        Run directory, which has the files that :func:`stp.train.align` writes.
     model
-        The Stamp, or its folder.
+        The Stamp to adapt, or its folder.
     config
-        Size of the adapters, schedule, seed.
+        Settings of the training.
     validation
-        Spots of other slides, embedded likewise: the epoch of the highest recall@5 is kept, and training stops when
-        it no longer rises. Without them the last epoch is kept.
-    images_rep, genes_rep
-        Features in `obsm`.
+        Embedded spots of other slides. The epoch with the highest recall@5 is kept, and training
+        stops when it no longer rises. Without them the last epoch is kept.
+    images_rep
+        Name of the image features in `obsm`.
+    genes_rep
+        Name of the gene features in `obsm`.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     resume
-        Go on where a stopped run left off.
+        Continue a run that was stopped; the result is that of a run without a stop.
 
     Returns
     -------
@@ -64,9 +71,10 @@ def adapt(
     Raises
     ------
     KeyError
-        A table has no features.
+        If a table has no features.
     ValueError
-        Features are of another model, the model is adapted already, or `output_dir` holds a run with other settings.
+        If features come from another model, if the model is adapted already, or if `output_dir` has
+        a run with other settings.
 
     Examples
     --------
@@ -78,62 +86,61 @@ def adapt(
     >>> adapted.config.projection_width
     64
     """
-    model = model if isinstance(model, Stamp) else Stamp.from_pretrained(model)
+    if not isinstance(model, Stamp):
+        model = Stamp.from_pretrained(model)
     if model.config.adapter_reduction is not None:
         raise ValueError("the model has adapters already; adapt the one that it was made from")
     if model.gene_encoder is None:
         raise ValueError(
             "the model was aligned with pathways alone; adapters need one that reads genes"
         )
-    reps, of_model = {"patches": images_rep, "genes": genes_rep}, model.digest
-    dataset = _features(open_references(reference, table_key), reps, of_model)
-    held_out = open_references(validation, table_key, allow_none=True)
+    digest = model.digest
+    reps = {"patches": images_rep, "genes": genes_rep}
+    training_tables = open_references(reference, table_key)
+    dataset = _read_features(training_tables, reps, digest)
+    validation_tables = open_references(validation, table_key, allow_none=True)
     adapted = adapted_from(model, config)
     train_on(
         dataset,
-        _features(held_out, reps, of_model) if held_out else None,
+        _read_features(validation_tables, reps, digest) if validation_tables else None,
         output_dir,
-        make_task=lambda world: Adaptation(adapted, gather=world.gather),
+        make_task=lambda processes: Adaptation(adapted, gather=processes.gather),
         score=_recall,
         model=adapted,
         config=config,
-        about={"stage": "adapt", "model": of_model},
+        inputs={"stage": "adapt", "model": digest},
         resume=resume,
     )
     return Stamp.from_pretrained(output_dir)
 
 
 def adapted_from(model: Stamp, config: AdaptConfig) -> Stamp:
-    """Return a Stamp with adapters and the weights of `model`, of which only adapters and projections are trained."""
-    grown = replace(model.config, adapter_reduction=config.reduction)
-    adapted = build_with_seed(config.seed, lambda: Stamp(grown, model.vocabulary))
+    """Return a Stamp with new adapters and the weights of `model`.
+
+    Only its adapters and the projections of patches and genes can be trained.
+    """
+    adapted_config = replace(model.config, adapter_reduction=config.reduction)
+    adapted = build_with_seed(config.seed, lambda: Stamp(adapted_config, model.vocabulary))
     adapted.load_state_dict({**adapted.state_dict(), **model.state_dict()})
     adapted.card = model.card
     adapted.requires_grad_(False)
-    for part in (
+    trained_parts = (
         adapted.patch_adapter,
         adapted.patch_projection,
         adapted.gene_adapter,
         adapted.gene_projection,
-    ):
+    )
+    for part in trained_parts:
         if part is not None:
             part.requires_grad_(True)
     return adapted
 
 
-def _features(tables: dict[str, Any], reps: dict[str, str], of_model: str) -> SpotArrays:
+def _read_features(tables: dict[str, "AnnData"], reps: dict[str, str], digest: str) -> SpotArrays:
+    """Read the features of tables, and check that the model with this digest made them."""
     for label, table in tables.items():
         for rep in reps.values():
-            if rep not in table.obsm:
-                raise KeyError(
-                    f"obsm[{rep!r}] of {label} is missing; run {keys.maker_call(rep)} first"
-                )
-            made_by = model_of(table, rep)
-            if made_by is not None and made_by["digest"] != of_model:
-                raise ValueError(
-                    f"obsm[{rep!r}] of {label} was made by {made_by['name']} ({made_by['digest'][:12]}), not by the "
-                    "model to adapt; embed the spots with it"
-                )
+            _check_features(table, label, rep, digest)
     arrays = {
         name: [np.concatenate(list(blocks([table.obsm[rep]]))) for table in tables.values()]
         for name, rep in reps.items()
@@ -141,18 +148,38 @@ def _features(tables: dict[str, Any], reps: dict[str, str], of_model: str) -> Sp
     return SpotArrays(list(tables), arrays)
 
 
+def _check_features(table: "AnnData", label: str, rep: str, digest: str) -> None:
+    if rep not in table.obsm:
+        raise KeyError(f"obsm[{rep!r}] of {label} is missing; run {keys.maker_call(rep)} first")
+    record = model_of(table, rep)
+    if record is not None and record["digest"] != digest:
+        raise ValueError(
+            f"obsm[{rep!r}] of {label} was made by {record['name']} ({record['digest'][:12]}), not "
+            "by the model to adapt; embed the spots with it"
+        )
+
+
+@torch.inference_mode()
 def _recall(task: Adaptation, dataset: SpotArrays) -> dict[str, float]:
-    """Return recall@1, 5 and 10 from patch to genes within each table, averaged over tables; score: @5."""
-    device, found = next(task.parameters()).device, []
-    for table in range(len(dataset.stores)):
-        parts = [
-            task.aligned({name: values.to(device) for name, values in batch.items()})
-            for batch in dataset.of(table)
-        ]
-        if parts:
-            patches, genes = (
-                torch.cat(one).float().cpu().numpy() for one in zip(*parts, strict=True)
-            )
-            found.append(recall_at_k(patches, genes, RECALL_AT))
-    scores = {f"recall@{k}": float(np.mean([one[k] for one in found])) for k in RECALL_AT}
+    """Return recall@1, 5 and 10 from patch to genes within each table, averaged over tables.
+
+    The score is recall@5.
+    """
+    device = next(task.parameters()).device
+    recalls = []
+    for table in range(len(dataset.names)):
+        patches = []
+        genes = []
+        for batch in dataset.batches_of(table):
+            on_device = {name: values.to(device) for name, values in batch.items()}
+            batch_patches, batch_genes = task.aligned(on_device)
+            patches.append(batch_patches)
+            genes.append(batch_genes)
+        if patches:
+            recalls.append(recall_at_k(_to_numpy(patches), _to_numpy(genes), RECALL_AT))
+    scores = {f"recall@{k}": float(np.mean([recall[k] for recall in recalls])) for k in RECALL_AT}
     return {**scores, "score": scores["recall@5"]}
+
+
+def _to_numpy(parts: list[torch.Tensor]) -> np.ndarray:
+    return torch.cat(parts).float().cpu().numpy()

@@ -1,11 +1,10 @@
-"""Stage two, from stores on disk, and a gene encoder or gene sets, to a Stamp."""
+"""Stage two: from stores on disk, and a gene encoder or gene sets, to a Stamp."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,19 +26,21 @@ from stp.train.corpus import (
     Corpus,
     Stores,
     alignment_targets,
-    described,
+    describe_stage,
     open_stores,
     require,
     require_full_batches,
     require_image,
     store_fingerprint,
 )
-from stp.train.engine.batch_plan import fitted
-from stp.train.engine.loop import fit
+from stp.train.engine.batch_plan import BatchPlan
+from stp.train.engine.loop import Training, run_training
 from stp.train.engine.processes import distributed
-from stp.train.engine.run_dir import RunDir, settings
+from stp.train.engine.run_dir import RunDir, run_settings
 from stp.train.tasks import Alignment
 from stp.train.validation import recall
+
+GeneSets = Mapping[str, np.ndarray]  # vocabulary indices of the genes of each set
 
 
 def align(
@@ -54,42 +55,50 @@ def align(
     table_key: str = "table",
     resume: bool = True,
 ) -> Stamp:
-    """Stage two: align an image encoder with genes, or gene sets, on patches and regions (paper, section 3.3).
+    """Align an image encoder with genes or gene sets, on patches and regions (paper, section 3.3).
+
+    This is stage two; :func:`stp.train.pretrain` is stage one.
 
     Parameters
     ----------
     stores
-        Paths of stores with an image, written by `stp.io.write_store`.
+        Paths of training stores with an image, written by `stp.io.write_store`.
     output_dir
-        Run directory: weights, config and vocabulary as `Stamp.from_pretrained` reads them, training.json,
-        metrics.jsonl, and the state to resume from.
+        Run directory. It receives the model for `Stamp.from_pretrained`, the settings
+        (training.json), the metrics (metrics.jsonl) and the state to resume from.
     gene_encoder
-        The encoder to start from, or the folder of one; it is trained further. None for targets "pathways".
-    image_encoder, config
-        Backbone and input; schedule and seed.
+        Gene encoder to start from, or its folder. A copy of it is trained further, depending on
+        `config.trained`. Targets "pathways" take none.
+    image_encoder
+        Backbone and input of the image encoder.
+    config
+        Settings of the training.
     validation
-        Stores to choose the best epoch by: the highest recall@5 from image to genes, or to pathways where there are
-        no genes.
+        Paths of stores that choose the best epoch: the one with the highest recall@5 from image to
+        genes, or to pathways if there are no genes.
     vocabulary
-        The genes of pathways where there is no gene encoder; human ones by default.
+        Vocabulary of the genes in the pathways, if there is no gene encoder; by default the human
+        one.
     table_key
-        Table of every store.
+        Name of the table in a SpatialData.
     resume
-        Go on where a stopped run left off; the result is that of a run never stopped.
+        Continue a run that was stopped; the result is that of a run without a stop.
 
     Returns
     -------
-    The best weights by validation, or the last without it, on the CPU.
+    The Stamp with the best weights by validation, on the CPU. Without validation it has the last
+    weights.
 
     Raises
     ------
     FileNotFoundError
-        There are no gene sets, or no gene encoder, where the config or the argument says.
+        If there is no file at `config.gene_sets`, or no gene encoder at `gene_encoder`.
     ValueError
-        A path is no training store, a store lacks an image or has too coarse a one, the vocabulary has no means, gene
-        encoder, gene sets and targets do not fit together, or `output_dir` holds a run with other settings.
+        If a path is no training store, if a store has no image or one that is too coarse, if the
+        vocabulary has no means, if gene encoder, gene sets and targets do not fit together, or if
+        `output_dir` has a run with other settings.
     OSError
-        The decoded images do not fit the disk of `output_dir`.
+        If the disk of `output_dir` has no room for the decoded images.
 
     Examples
     --------
@@ -109,39 +118,62 @@ def align(
     >>> stamp.config.projection_width
     16
     """
-    genes, vocabulary = _genes(gene_encoder, vocabulary, config)
-    training, held_out = open_stores(stores, validation, table_key)
-    require([*training, *held_out], "pyramid", "alignment")
-    require_image([*training, *held_out], image_encoder.um_per_px)
-    require_full_batches(training, config)
-    sets = read_gene_sets(config.gene_sets, vocabulary, training) if config.gene_sets else {}
-    sizes = {name: len(of_set) for name, of_set in sets.items()} or None
+    genes, vocabulary = _choose_genes(gene_encoder, vocabulary, config)
+    training_stores, validation_stores = open_stores(stores, validation, table_key)
+    all_stores = [*training_stores, *validation_stores]
+    require(all_stores, "pyramid", "alignment")
+    require_image(all_stores, image_encoder.um_per_px)
+    require_full_batches(training_stores, config)
+    gene_sets: GeneSets = {}
+    if config.gene_sets:
+        gene_sets = read_gene_sets(config.gene_sets, vocabulary, training_stores)
     model = StampConfig(
-        genes.config if genes else None, image_encoder, config.projection_width, sizes
+        gene=genes.config if genes else None,
+        image=image_encoder,
+        projection_width=config.projection_width,
+        pathways={name: len(indices) for name, indices in gene_sets.items()} or None,
     )
-    with distributed(config.device) as world:
-        made_of: dict[str, Any] = {
-            "stage": "align",
-            "vocabulary": vocabulary.digest,
-            "model": asdict(model),
-        }
-        made_of["gene_encoder"] = genes and genes.digest
-        made_of["gene_sets"] = hashlib.sha256(
-            b"".join(of_set.tobytes() for of_set in sets.values())
-        ).hexdigest()
-        asked = settings(
-            config, world, **made_of, **store_fingerprint(training, held_out, table_key)
-        )
-        with RunDir(output_dir, asked, resume=resume, world=world) as run:
-            if run.state["phase"] < 1:
-                stamp = _stamp(model, vocabulary, genes, config)
-                corpus = partial(_corpus, run, stamp, config)
-                checked = corpus("validation", held_out) if held_out else None
-                _align(run, corpus("train", training), checked, stamp, sets, config)
+    set_bytes = b"".join(indices.tobytes() for indices in gene_sets.values())
+    inputs = {
+        "stage": "align",
+        "vocabulary": vocabulary.digest,
+        "model": asdict(model),
+        "gene_encoder": genes.digest if genes else None,
+        "gene_sets": hashlib.sha256(set_bytes).hexdigest(),
+        **store_fingerprint(training_stores, validation_stores, table_key),
+    }
+    with distributed(config.device) as processes:
+        settings = run_settings(config, processes, inputs)
+        with RunDir(output_dir, settings, resume=resume, processes=processes) as run:
+            if run.checkpoint.phase < 1:
+                stamp = _build_stamp(model, vocabulary, genes, config)
+                validation_corpus = None
+                if validation_stores:
+                    validation_corpus = _open_corpus(
+                        "validation", validation_stores, stamp, config, run
+                    )
+                training_corpus = _open_corpus("train", training_stores, stamp, config, run)
+                _train_stamp(
+                    run,
+                    stamp,
+                    training_corpus,
+                    validation_corpus,
+                    gene_sets=gene_sets,
+                    config=config,
+                )
     return Stamp.from_pretrained(output_dir)
 
 
-def _genes(
+def freeze(stamp: Stamp, config: AlignConfig) -> None:
+    """Freeze all parts but those that `config.trained` names."""
+    if stamp.gene_encoder is not None:
+        stamp.gene_encoder.requires_grad_(config.trained == "all")
+    stamp.image_encoder.requires_grad_(config.trained != "projections")
+    if config.trained == "lora":
+        build_with_seed(config.seed, lambda: add_adapters(stamp.image_encoder, config.lora_rank))
+
+
+def _choose_genes(
     gene_encoder: GeneEncoder | str | Path | None,
     vocabulary: Vocabulary | None,
     config: AlignConfig,
@@ -153,107 +185,118 @@ def _genes(
         return None, vocabulary or Vocabulary.default()
     if gene_encoder is None or vocabulary is not None:
         raise ValueError(
-            f"targets {config.targets!r} need gene_encoder, which brings its own vocabulary; pass it alone"
+            f"targets {config.targets!r} need gene_encoder, which brings its own vocabulary; "
+            "pass it alone"
         )
-    genes = (
-        gene_encoder
-        if isinstance(gene_encoder, GeneEncoder)
-        else GeneEncoder.from_pretrained(gene_encoder)
-    )
-    genes.vocabulary.divisors()
-    return genes, genes.vocabulary
+    if not isinstance(gene_encoder, GeneEncoder):
+        gene_encoder = GeneEncoder.from_pretrained(gene_encoder)
+    gene_encoder.vocabulary.divisors()  # raises ValueError if the vocabulary has no means
+    return gene_encoder, gene_encoder.vocabulary
 
 
-def _stamp(
+def _build_stamp(
     model: StampConfig, vocabulary: Vocabulary, genes: GeneEncoder | None, config: AlignConfig
 ) -> Stamp:
-    """Build what training starts from, with what is trained of it."""
+    """Build the Stamp that training starts from, and freeze the parts that are not trained."""
     stamp = build_with_seed(config.seed, lambda: Stamp(model, vocabulary))
     stamp.card = ModelCard(trained_on=genes.card.trained_on if genes else ())
     if genes and stamp.gene_encoder:
         stamp.gene_encoder.load_state_dict(genes.state_dict())
-    grid = stamp.image_encoder.backbone.patch_embed.grid_size
-    if "localization" in config.losses and min(grid) < CELLS:
+    height, width = stamp.image_encoder.backbone.patch_embed.grid_size
+    if "localization" in config.losses and min(height, width) < CELLS:
         raise ValueError(
-            f"localization needs {CELLS} x {CELLS} tokens of an image, and this backbone makes {grid[0]} x {grid[1]}; "
-            "choose a larger image_size or a smaller patch_size, or losses without localization"
+            f"localization needs {CELLS} x {CELLS} tokens of an image, and this backbone makes "
+            f"{height} x {width}; choose a larger image_size or a smaller patch_size, or losses "
+            "without localization"
         )
     freeze(stamp, config)
     return stamp
 
 
-def _corpus(
-    run: RunDir, stamp: Stamp, config: AlignConfig, name: str, stores: list[SpotStore]
+def _open_corpus(
+    name: str, stores: list[SpotStore], stamp: Stamp, config: AlignConfig, run: RunDir
 ) -> Corpus:
+    """Open stores, and rank their genes if the Stamp reads them."""
     if stamp.gene_encoder is None:
-        return Corpus.open(config.min_genes, name, stores)
-    length = stamp.gene_encoder.config.context_length
-    return Corpus.open_tokenized(run, stamp.vocabulary, length, config.min_genes, name, stores)
+        return Corpus.open(name, stores, config.min_genes)
+    return Corpus.open_tokenized(
+        name,
+        stores,
+        config.min_genes,
+        vocabulary=stamp.vocabulary,
+        context_length=stamp.gene_encoder.config.context_length,
+        run=run,
+    )
 
 
-def _align(
+def _train_stamp(
     run: RunDir,
-    train: Corpus,
-    held_out: Corpus | None,
     stamp: Stamp,
-    sets: Mapping[str, np.ndarray],
+    train: Corpus,
+    validation: Corpus | None,
+    *,
+    gene_sets: GeneSets,
     config: AlignConfig,
 ) -> None:
-    """Run the stage."""
-    for corpus in filter(None, (train, held_out)):
-        corpus.map_images(run)
-    trained_on = (*stamp.card.trained_on, described("align", train, held_out))
-    stamp.card = replace(stamp.card, trained_on=trained_on)
-    targets = alignment_targets(run, train, stamp, sets, config)
-    if "pathways" in targets and stamp.pathway_encoder is not None:
+    """Train a Stamp on a corpus, and save it in the run directory."""
+    train.map_images(run)
+    if validation:
+        validation.map_images(run)
+    line = describe_stage("align", train, validation)
+    stamp.card = replace(stamp.card, trained_on=(*stamp.card.trained_on, line))
+    targets = alignment_targets(run, train, stamp, gene_sets, config)
+    if stamp.pathway_encoder is not None:
+        # Scores are standardized on the spots that are trained on.
         scores = (targets["pathways"][store][rows] for store, rows in enumerate(train.rows))
-        stamp.pathway_encoder.fit(sets.values(), scores)
-    dataset = _pairs(
-        train, targets, stamp, config, rotate=config.rotate, stain_jitter=config.stain_jitter
-    )
+        stamp.pathway_encoder.fit(gene_sets.values(), scores)
     validate = None
-    if held_out:
-        read = _pairs(
-            held_out, alignment_targets(run, held_out, stamp, sets, config), stamp, config
+    if validation:
+        validation_targets = alignment_targets(run, validation, stamp, gene_sets, config)
+        pairs = _make_dataset(validation, validation_targets, stamp, config, is_augmented=False)
+        validate = partial(recall, stamp, pairs, validation.rows, config)
+    together = config.spots_per_slide
+    plan = BatchPlan.for_corpus(train.rows, config, run.processes, multiple=together)
+    task = Alignment(
+        stamp,
+        losses=config.losses,
+        gather=run.processes.gather if config.negatives == "global" else None,
+        micro_batch=config.micro_batch,
+    )
+    run_training(
+        Training(
+            task=task,
+            dataset=_make_dataset(train, targets, stamp, config, is_augmented=True),
+            sampler=SpotSampler(train.rows, plan.batch_size, config.seed, together),
+            plan=plan,
+            config=config,
+            run=run,
+            save_model=partial(_save, stamp, config, run.path),
+            validate=validate,
         )
-        validate = partial(recall, stamp, read, held_out.rows, config)
-    plan = fitted(train, config, run.world, multiple=config.spots_per_slide, stacklevel=4)
-    sampler = SpotSampler(train.rows, plan.batch_size, config.seed, config.spots_per_slide)
-    gather = run.world.gather if config.negatives == "global" else None
-    task = Alignment(stamp, losses=config.losses, gather=gather, micro_batch=config.micro_batch)
-    fit(
-        task,
-        dataset,
-        sampler,
-        plan,
-        config,
-        run,
-        validate=validate,
-        keep=partial(_keep, stamp, config, run.path),
     )
     run.finish(1)
 
 
-def _pairs(
+def _make_dataset(
     corpus: Corpus,
-    targets: dict[str, SpotFile],
+    targets: Mapping[str, SpotFile],
     stamp: Stamp,
     config: AlignConfig,
-    **augmented: Any,
+    *,
+    is_augmented: bool,
 ) -> PairDataset:
+    """Read pairs of a corpus; only training augments images."""
     image = stamp.config.image
-    window: dict[str, Any] = {"image_size": image.image_size, "um_per_px": image.um_per_px}
-    return PairDataset(corpus.stores, targets, **window, seed=config.seed, **augmented)
+    return PairDataset(
+        corpus.stores,
+        targets,
+        image_size=image.image_size,
+        um_per_px=image.um_per_px,
+        seed=config.seed,
+        rotate=config.rotate and is_augmented,
+        stain_jitter=config.stain_jitter if is_augmented else 0.0,
+    )
 
 
-def freeze(stamp: Stamp, config: AlignConfig) -> None:
-    """Leave trainable what the config says."""
-    if stamp.gene_encoder is not None:
-        stamp.gene_encoder.requires_grad_(config.trained == "all")
-    stamp.image_encoder.requires_grad_(config.trained != "projections")
-    if config.trained == "lora":
-        build_with_seed(config.seed, lambda: add_adapters(stamp.image_encoder, config.lora_rank))
-
-
-def _keep(stamp: Stamp, config: AlignConfig, path: Path, scores: dict[str, float]) -> None:
+def _save(stamp: Stamp, config: AlignConfig, path: Path, scores: dict[str, float]) -> None:
     save_with_scores(merge_adapters(stamp) if config.trained == "lora" else stamp, path, scores)

@@ -1,77 +1,30 @@
-"""What a training run is told: small frozen dataclasses with the paper's values (tables 3 and 4)."""
+"""The settings of each kind of training, with the values of the paper (tables 3 and 4, A.3.3)."""
 
 from dataclasses import dataclass
 
 from stp._config import require_not_negative, require_positive
+from stp.train.engine.config import LoopConfig
 
 LOSSES = ("patch_target", "region_target", "patch_region", "localization")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopConfig:
-    """What both stages share.
-
-    Parameters
-    ----------
-    learning_rate, min_learning_rate, warmup_steps
-        Linear warm-up, then a cosine from the first to the second; without a second the first stays. Warm-up is at
-        most a tenth of all steps.
-    weight_decay
-        Of AdamW, on matrices only.
-    clip_norm
-        Largest norm of the gradient; infinite where the paper names none: for adapters and heads.
-    min_genes
-        Spots that detect fewer genes are not trained on.
-    precision
-        "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
-    device
-        A torch device; by default a GPU if there is one.
-    n_workers
-        Processes that read batches ahead.
-    log_every, checkpoint_every
-        Steps between lines of metrics.jsonl and between checkpoints; an epoch ends with both.
-    seed
-        Of weights, order, masks, neighborhoods and region cells.
-    """
-
-    learning_rate: float = 1e-4
-    min_learning_rate: float | None = 1e-5
-    warmup_steps: int = 5000
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
-    min_genes: int = 100
-    precision: str = "auto"
-    device: str | None = None
-    n_workers: int = 0
-    log_every: int = 10
-    checkpoint_every: int = 500
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require_positive(self, "learning_rate", "clip_norm", "log_every", "checkpoint_every")
-        require_not_negative(self, "warmup_steps", "weight_decay", "min_genes", "n_workers", "seed")
-        if (
-            self.min_learning_rate is not None
-            and not 0 <= self.min_learning_rate <= self.learning_rate
-        ):
-            raise ValueError(
-                f"min_learning_rate {self.min_learning_rate:g} must be between 0 and learning_rate "
-                f"{self.learning_rate:g}, where the schedule begins"
-            )
-        if self.precision not in ("auto", "bf16", "fp32"):
-            raise ValueError(f"precision must be 'auto', 'bf16' or 'fp32', not {self.precision!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One pass of pretraining: `masked` genes alone, or `neighborhood` training besides.
+    """One phase of pretraining.
+
+    In neighborhood training a batch is made of whole groups of nine spots.
 
     Parameters
     ----------
     objective
-        "masked" or "neighborhood".
-    epochs, batch_size, accumulate
-        Passes over the spots, spots per batch of one process, batches per step; of neighborhoods, groups of nine.
+        "masked" predicts masked genes from the other genes of a spot. "neighborhood" predicts them
+        from the eight neighbors of the spot, too.
+    epochs
+        Number of passes over the spots.
+    batch_size
+        Number of spots per batch and process.
+    accumulate
+        Number of batches per optimizer step.
 
     Examples
     --------
@@ -94,21 +47,25 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(LoopConfig):
-    """Stage one (paper, table 3).
+    """Settings of stage one (paper, table 3).
 
     Parameters
     ----------
     phases
-        Run in turn, each with its own schedule.
+        Phases of the training, in order; each has its own schedule.
+    min_genes
+        Number of genes that a spot must detect to be trained on.
     mask_fraction
         Share of a spot's tokens to predict.
     context
-        "pooled" (paper, eq. 5) or "positionwise" (the reference): what a neighborhood is averaged to.
+        How a neighborhood is averaged: "pooled" (paper, eq. 5) to one vector, or "positionwise"
+        (the authors' release) to one vector per position.
     targets
-        "masked" (paper) or "all" (the reference): which genes of the center are predicted from it.
+        Genes of the center that its neighborhood predicts: "masked" ones (paper) or "all" (the
+        authors' release).
     log_frequency_start
-        Start the bias of the heads at the log frequency of tokens, so that the first loss is that of guessing by
-        frequency. Not in the paper.
+        Start the bias of the heads at the log frequency of the tokens. The first loss is then that
+        of guessing by frequency. This is not in the paper.
 
     Examples
     --------
@@ -118,6 +75,7 @@ class PretrainConfig(LoopConfig):
     """
 
     phases: tuple[Phase, ...] = (Phase(), Phase(objective="neighborhood", batch_size=216))
+    min_genes: int = 100
     mask_fraction: float = 0.15
     context: str = "pooled"
     targets: str = "masked"
@@ -125,6 +83,7 @@ class PretrainConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_not_negative(self, "min_genes")
         if not self.phases or not 0 < self.mask_fraction <= 1:
             raise ValueError(
                 "phases must not be empty, mask_fraction must be above 0 and at most 1"
@@ -137,38 +96,51 @@ class PretrainConfig(LoopConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig(LoopConfig):
-    """Stage two (paper, table 4).
+    """Settings of stage two (paper, table 4).
 
     Parameters
     ----------
     targets
-        What images are aligned with: "genes" (the paper), "pathways", which need no gene encoder, or "both".
+        What images are aligned with: "genes" (the paper), "pathways", which need no gene encoder,
+        or "both".
     gene_sets
-        GMT file of the pathways, read once: sets and genes are then part of the model.
-    epochs, batch_size, accumulate
-        Passes over the spots, pairs per batch of one process, batches per step. Negatives come from the batch.
+        Path of the GMT file with the pathways. Sets and genes become part of the model, so the file
+        is read only once.
+    min_genes
+        Number of genes that a spot must detect to be trained on.
+    epochs
+        Number of passes over the spots.
+    batch_size
+        Number of spots per batch and process.
+    accumulate
+        Number of batches per optimizer step.
     negatives
-        "global": of the batches of all processes; "local": of its own, as in the reference.
+        Pairs that an image is contrasted with: "global" takes the batches of all processes, "local"
+        (the authors' release) only the batch of the same process.
     micro_batch
-        Pairs encoded at a time, if not the whole batch: its memory at the price of encoding each pair once more.
-        Gradients are those of the whole batch.
+        Encode this many pairs at a time to save memory; each pair is then encoded twice. Gradients
+        stay those of the whole batch.
     losses
-        Which of the four are summed: "patch_target" and "region_target" contrast images with genes or pathways,
-        "patch_region" patches with regions, "localization" finds the patch in its region. The paper sums all; its
-        table 6 leaves some out.
+        Losses that are summed. "patch_target" and "region_target" contrast images with genes or
+        pathways, "patch_region" contrasts patches with regions, and "localization" finds the patch
+        in its region. The paper sums all four; its table 6 leaves some out.
     trained
-        "all" (the paper), "images": not the gene encoder, whose features are then computed once, "lora": nor the
-        backbone, but low-rank adapters on it, or "projections" alone.
+        Parts that are trained: "all" (the paper), "images" (all but the gene encoder), "lora"
+        (like "images", but with low-rank adapters in place of the backbone's own weights) or
+        "projections" alone. The features of a frozen gene encoder are computed only once.
     lora_rank
-        Rank of those adapters; what is saved has them merged.
+        Rank of the low-rank adapters. They are merged into the weights that are saved.
     spots_per_slide
-        Spots of one slide that enter a batch together; 2 as in the reference. More make negatives harder.
+        Number of spots of one slide that enter a batch together; 2 in the authors' release. Larger
+        numbers make the negatives harder.
     rotate
-        Flip and turn patch and region by quarters, alike, and the region cell with them. Not in the paper.
+        Rotate by quarter turns and flip patch and region alike, and the region cell with them. This
+        is not in the paper.
     stain_jitter
-        Standard deviation of the log factor on each channel's optical density. Not in the paper.
+        Standard deviation of the log factor on the optical density of each channel. This is not in
+        the paper.
     projection_width
-        Width of the space in which genes and images meet.
+        Width of the space that genes and images share.
 
     Examples
     --------
@@ -178,6 +150,7 @@ class AlignConfig(LoopConfig):
 
     targets: str = "genes"
     gene_sets: str | None = None
+    min_genes: int = 100
     epochs: int = 30
     batch_size: int = 256
     accumulate: int = 2
@@ -195,22 +168,17 @@ class AlignConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(
-            self,
-            "epochs",
-            "batch_size",
-            "accumulate",
-            "spots_per_slide",
-            "projection_width",
-            "lora_rank",
-        )
-        require_positive(self, *([] if self.micro_batch is None else ["micro_batch"]))
-        require_not_negative(self, "stain_jitter")
+        require_positive(self, "epochs", "batch_size", "accumulate", "spots_per_slide")
+        require_positive(self, "projection_width", "lora_rank")
+        if self.micro_batch is not None:
+            require_positive(self, "micro_batch")
+        require_not_negative(self, "min_genes", "stain_jitter")
         if self.targets not in ("genes", "pathways", "both"):
             raise ValueError(f"targets must be 'genes', 'pathways' or 'both', not {self.targets!r}")
         if (self.gene_sets is None) != (self.targets == "genes"):
             raise ValueError(
-                "targets 'pathways' and 'both' need gene_sets, a GMT file; targets 'genes' take none"
+                "targets 'pathways' and 'both' need gene_sets, a GMT file; "
+                "targets 'genes' take none"
             )
         if not self.losses or not set(self.losses) <= set(LOSSES):
             raise ValueError(f"losses must be some of {list(LOSSES)}, not {list(self.losses)}")
@@ -228,16 +196,21 @@ class AlignConfig(LoopConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptConfig(LoopConfig):
-    """Adapters on frozen encoders (paper, A.3.3). All spots with features are trained on: `min_genes` does nothing.
+    """Settings for adapters on frozen encoders (paper, A.3.3).
 
     Parameters
     ----------
-    epochs, batch_size, accumulate
-        Passes over the spots, spots per batch of one process, batches per step.
+    epochs
+        Number of passes over the spots.
+    batch_size
+        Number of spots per batch and process.
+    accumulate
+        Number of batches per optimizer step.
     patience
-        Epochs without a better validation score after which training ends.
+        Number of epochs without a better validation score after which training stops.
     reduction
-        Features over the width of the adapter: 4 gives the count of parameters in the paper's table, 2 is its text.
+        Width of the features divided by the width of the adapter. 4 gives the number of parameters
+        in the paper's table, 2 is what its text says.
 
     Examples
     --------
@@ -262,14 +235,18 @@ class AdaptConfig(LoopConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionConfig(LoopConfig):
-    """A head that predicts expression from features (paper, A.3.3). `min_genes` does nothing.
+    """Settings for a head that predicts expression from features (paper, A.3.3).
 
     Parameters
     ----------
-    epochs, batch_size, accumulate
-        Passes over the spots, spots per batch of one process, batches per step.
+    epochs
+        Number of passes over the spots.
+    batch_size
+        Number of spots per batch and process.
+    accumulate
+        Number of batches per optimizer step.
     patience
-        Epochs without a better validation score after which training ends.
+        Number of epochs without a better validation score after which training stops.
 
     Examples
     --------
@@ -283,7 +260,7 @@ class RegressionConfig(LoopConfig):
     learning_rate: float = 1e-4
     min_learning_rate: float | None = None
     warmup_steps: int = 0
-    weight_decay: float = 0.0  # Adam, that is
+    weight_decay: float = 0.0  # AdamW without decay is Adam
     clip_norm: float = float("inf")
 
     def __post_init__(self) -> None:

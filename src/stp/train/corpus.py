@@ -1,12 +1,11 @@
-"""What both stages do with stores before their first step: open, check, rank, and fit batches to their size."""
+"""The stores of a run: opened, checked, ranked into tokens, and described for the model card."""
 
-import dataclasses
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -19,25 +18,29 @@ from stp.genes.vocabulary import Vocabulary
 from stp.models.device import inference
 from stp.models.gene import GeneEncoder
 from stp.models.stamp import Stamp
-from stp.train.config import AlignConfig, LoopConfig
+from stp.train.config import AlignConfig
+from stp.train.engine.config import LoopConfig
 from stp.train.engine.run_dir import RunDir
 
 Stores = Iterable[str | Path]
-ENCODED_AT_A_TIME = 256
+ENCODE_BATCH = 256  # spots that a frozen gene encoder encodes at a time
+PARTS = {"pyramid": "an image", "coordinates": "spot coordinates"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Corpus:
     """Stores to train on or to validate with.
 
     Parameters
     ----------
-    name, stores
-        What they are for, and the stores.
+    name
+        What the stores are for: "train" or "validation".
+    stores
+        The stores.
     rows
-        Of each store, the spots that detect enough genes.
+        Rows of the spots that detect enough genes, one array per store.
     tokens
-        Of all their spots; none where no gene encoder reads them.
+        Tokens of all spots of the stores; None if no gene encoder reads them.
     """
 
     name: str
@@ -46,130 +49,141 @@ class Corpus:
     tokens: SpotFile | None = None
 
     @classmethod
-    def open(cls, min_genes: int, name: str, stores: list[SpotStore]) -> Self:
-        """Choose the spots to train on, and rank nothing."""
+    def open(cls, name: str, stores: list[SpotStore], min_genes: int) -> Self:
+        """Choose the spots that detect at least `min_genes` genes, without ranking them."""
         return cls(name, stores, trainable(stores, min_genes))
 
     @classmethod
     def open_tokenized(
         cls,
-        run: RunDir,
-        vocabulary: Vocabulary,
-        context_length: int,
-        min_genes: int,
         name: str,
         stores: list[SpotStore],
+        min_genes: int,
+        *,
+        vocabulary: Vocabulary,
+        context_length: int,
+        run: RunDir,
     ) -> Self:
-        """Rank all spots into a file of the run, which all its processes map."""
-        rows = trainable(stores, min_genes)
-        tokens = SpotFile(
-            run.scratch / f"{name}.tokens", [len(store) for store in stores], context_length
-        )
-        run.on_main_process(tokens.create)
-        rank_stores(stores, vocabulary, tokens, rank=run.world.rank, size=run.world.size)
-        run.world.wait()
-        rows = [mine[tokens[number][mine, 0] > 0] for number, mine in enumerate(rows)]
+        """Choose the spots as `open` does, and rank all into a file that every process maps."""
+        corpus = cls.open(name, stores, min_genes)
+        processes = run.processes
+        tokens = corpus._new_file(run, "tokens", context_length, np.uint16)
+        rank_stores(stores, vocabulary, tokens, rank=processes.rank, size=processes.size)
+        processes.wait()
+        rows = [
+            store_rows[tokens[number][store_rows, 0] > 0]
+            for number, store_rows in enumerate(corpus.rows)
+        ]
         if not sum(map(len, rows)):
             raise ValueError(
-                "no gene of the stores is in the vocabulary; fit one of their species to them"
+                "no gene of the stores is in the vocabulary; fit a vocabulary of the right species "
+                "with `Vocabulary.fit(stores)`"
             )
         return cls(name, stores, rows, tokens)
 
+    def describe(self) -> str:
+        """Return how many spots of which stores are used, for a model card."""
+        names = ", ".join(store.path.name for store in self.stores)
+        return f"{sum(map(len, self.rows))} spots of {names}"
+
     def encode_genes(self, run: RunDir, encoder: GeneEncoder, config: LoopConfig) -> SpotFile:
-        """Encode the genes of all spots into a file of the run: a frozen encoder gives the same each epoch."""
+        """Encode the genes of all spots into a file of the run.
+
+        This saves time if the encoder is frozen: its features are the same in every epoch.
+        """
         assert self.tokens is not None
-        features = self._file(run, "features", encoder.width)
-        rows, world = features.writable(), run.world
-        with inference(encoder, world.device, config.precision) as device:
-            for start in list(range(0, len(rows), ENCODED_AT_A_TIME))[world.rank :: world.size]:
-                part = slice(start, start + ENCODED_AT_A_TIME)
-                rows[part] = (
-                    encoder(torch.from_numpy(self.tokens.array[part]).to(device))
-                    .float()
-                    .cpu()
-                    .numpy()
-                )
-        world.wait()
+        processes = run.processes
+        features = self._new_file(run, "features", encoder.width, np.float32)
+        rows = features.writable()
+        starts = list(range(0, len(rows), ENCODE_BATCH))
+        with inference(encoder, processes.device, config.precision) as device:
+            for start in starts[processes.rank :: processes.size]:
+                part = slice(start, start + ENCODE_BATCH)
+                tokens = torch.from_numpy(self.tokens.array[part]).to(device)
+                rows[part] = encoder(tokens).float().cpu().numpy()
+        processes.wait()
         return features
 
     def score_gene_sets(
-        self, run: RunDir, vocabulary: Vocabulary, sets: Mapping[str, np.ndarray]
+        self, run: RunDir, vocabulary: Vocabulary, gene_sets: Mapping[str, np.ndarray]
     ) -> SpotFile:
         """Score gene sets in all spots into a file of the run."""
-        scores = self._file(run, "pathways", len(sets))
+        processes = run.processes
+        scores = self._new_file(run, "pathways", len(gene_sets), np.float32)
         score_stores(
             self.stores,
             vocabulary,
-            list(sets.values()),
+            list(gene_sets.values()),
             scores,
-            rank=run.world.rank,
-            size=run.world.size,
+            rank=processes.rank,
+            size=processes.size,
         )
-        run.world.wait()
+        processes.wait()
         return scores
 
     def map_images(self, run: RunDir) -> None:
-        """Decode all images into files of the run, which its processes map; patches are cut from these from now on."""
+        """Decode all images into files of the run; patches are cut from these from now on."""
+        processes = run.processes
+        run.on_main_process(lambda: _require_disk_space(self.stores, run.scratch))
         folders = [
             run.scratch / f"{self.name}.{number}.pixels" for number in range(len(self.stores))
         ]
-        run.on_main_process(partial(_require_room, self.stores, run.scratch))
-        todo = list(zip(self.stores, folders, strict=True))
-        for store, folder in todo[run.world.rank :: run.world.size]:
+        images = list(zip(self.stores, folders, strict=True))
+        for store, folder in images[processes.rank :: processes.size]:
             store.write_pixels(folder)
-        run.world.wait()
-        for store, folder in todo:
+        processes.wait()
+        for store, folder in images:
             store.map_pixels(folder)
 
-    def _file(self, run: RunDir, kind: str, width: int) -> SpotFile:
-        file = SpotFile(
-            run.scratch / f"{self.name}.{kind}",
-            [len(store) for store in self.stores],
-            width,
-            np.float32,
-        )
+    def _new_file(self, run: RunDir, kind: str, width: int, dtype: type) -> SpotFile:
+        """Create a file of the run with a row per spot."""
+        lengths = [len(store) for store in self.stores]
+        file = SpotFile(run.scratch / f"{self.name}.{kind}", lengths, width, dtype)
         run.on_main_process(file.create)
         return file
-
-
-def _require_room(stores: list[SpotStore], folder: Path) -> None:
-    needed, free = sum(store.n_pixel_bytes for store in stores), shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(
-            f"the decoded images of {len(stores)} stores take {needed / 1e9:.1f} GB, and {folder} has "
-            f"{free / 1e9:.1f} GB left; choose an output_dir on a larger disk"
-        )
 
 
 def open_stores(
     stores: Stores, validation: Stores, table_key: str
 ) -> tuple[list[SpotStore], list[SpotStore]]:
-    """Open the stores to train on and to validate with; refuse one path alone, no store to train on, one twice."""
+    """Open the stores to train on and those to validate with.
+
+    Raises
+    ------
+    TypeError
+        If a single path is passed instead of a list.
+    ValueError
+        If there is no store to train on, or a store is listed more than once.
+    """
     for name, paths in (("stores", stores), ("validation", validation)):
         if isinstance(paths, str | Path):
             raise TypeError(f"{name} is one path, {paths}; pass a list of paths")
-    training, held_out = (
-        [SpotStore(path, table_key) for path in paths] for paths in (stores, validation)
-    )
-    if not training:
+    training_stores = [SpotStore(path, table_key) for path in stores]
+    validation_stores = [SpotStore(path, table_key) for path in validation]
+    if not training_stores:
         raise ValueError(
             "there is no store to train on: the list is empty; does the pattern match?"
         )
-    count = Counter(store.path.resolve() for store in [*training, *held_out])
-    if twice := [str(path) for path, times in count.items() if times > 1]:
+    all_stores = [*training_stores, *validation_stores]
+    n_times = Counter(store.path.resolve() for store in all_stores)
+    repeated = [str(path) for path, n in n_times.items() if n > 1]
+    if repeated:
         raise ValueError(
-            f"{', '.join(twice)} is given more than once; a store is trained on or validated with, and counts once"
+            f"{', '.join(repeated)} is given more than once; list every store once, either to "
+            "train on or to validate with"
         )
-    return training, held_out
+    return training_stores, validation_stores
 
 
-def require(stores: Sequence[SpotStore], part: str, purpose: str) -> None:
-    """Refuse stores without a part, by name."""
+def require(
+    stores: Sequence[SpotStore], part: Literal["pyramid", "coordinates"], purpose: str
+) -> None:
+    """Raise ValueError if stores lack a part, or have spots without finite coordinates."""
     lacking = [str(store.path) for store in stores if getattr(store, part) is None]
     if lacking:
-        missing = {"pyramid": "an image", "coordinates": "spot coordinates"}[part]
         raise ValueError(
-            f"{purpose} needs {missing}, which these stores lack: {', '.join(lacking)}; write them again with it"
+            f"{purpose} needs {PARTS[part]}, which these stores lack: {', '.join(lacking)}; "
+            "write them again with it"
         )
     for store in stores:
         if store.coordinates is not None and not np.isfinite(store.coordinates).all():
@@ -179,11 +193,9 @@ def require(stores: Sequence[SpotStore], part: str, purpose: str) -> None:
 
 
 def require_image(stores: Sequence[SpotStore], um_per_px: float) -> None:
-    """Refuse stores whose image is much coarser than patches are wanted, or lacks chunks under spots, by name."""
+    """Raise ValueError if an image is too coarse for the patches, or lacks pixels under spots."""
     for store in stores:
-        assert (
-            store.pyramid is not None and store.coordinates is not None
-        )  # or `require` refused it
+        assert store.pyramid is not None and store.coordinates is not None  # see `require`
         try:
             store.pyramid.check_scale(um_per_px)
             for scale in (um_per_px, um_per_px * CELLS):
@@ -192,48 +204,64 @@ def require_image(stores: Sequence[SpotStore], um_per_px: float) -> None:
             raise ValueError(f"{store.path}: {error}") from error
 
 
-def store_fingerprint(
-    training: list[SpotStore], held_out: list[SpotStore], table_key: str
-) -> dict[str, Any]:
-    """Tell stores, and what they hold, for `settings`: a store that was written anew makes another run."""
-    return {
-        "stores": [str(store.path) for store in training],
-        "validation": [str(store.path) for store in held_out],
-        "table_key": table_key,
-        "contents": [store.digest for store in (*training, *held_out)],
-    }
-
-
-def described(stage: str, train: Corpus, held_out: Corpus | None) -> str:
-    """Return the line of a model card that tells what a stage was trained on."""
-    said = f"{stage}: {_described(train)}"
-    return f"{said}; weights chosen on {_described(held_out)}" if held_out else said
-
-
-def _described(corpus: Corpus) -> str:
-    return f"{sum(map(len, corpus.rows))} spots of {', '.join(store.path.name for store in corpus.stores)}"
-
-
 def require_full_batches(stores: list[SpotStore], config: AlignConfig) -> None:
     """Raise ValueError if no store has the spots of one slide that enter a batch together."""
     together = config.spots_per_slide
     if max(map(len, trainable(stores, config.min_genes))) < together:
         raise ValueError(
-            f"no store has {together} spots that detect {config.min_genes} genes to enter a batch together; "
-            "lower spots_per_slide or min_genes"
+            f"no store has {together} spots that detect {config.min_genes} genes to enter a batch "
+            "together; lower spots_per_slide or min_genes"
         )
+
+
+def store_fingerprint(
+    training: list[SpotStore], validation: list[SpotStore], table_key: str
+) -> dict[str, Any]:
+    """Return the stores and digests of their content, for the settings of a run.
+
+    A store that was written again with other content thus makes another run.
+    """
+    return {
+        "stores": [str(store.path) for store in training],
+        "validation": [str(store.path) for store in validation],
+        "table_key": table_key,
+        "contents": [store.digest for store in (*training, *validation)],
+    }
+
+
+def describe_stage(stage: str, train: Corpus, validation: Corpus | None) -> str:
+    """Return the line of a model card on what a stage was trained on."""
+    line = f"{stage}: {train.describe()}"
+    return f"{line}; weights chosen on {validation.describe()}" if validation else line
 
 
 def alignment_targets(
-    run: RunDir, corpus: Corpus, stamp: Stamp, sets: Mapping[str, np.ndarray], config: AlignConfig
+    run: RunDir,
+    corpus: Corpus,
+    stamp: Stamp,
+    gene_sets: Mapping[str, np.ndarray],
+    config: AlignConfig,
 ) -> dict[str, SpotFile]:
-    """Compute what images are aligned with, by name."""
+    """Compute what images are aligned with: "genes", "pathways" or both.
+
+    The genes are tokens, or features if the gene encoder is not trained.
+    """
     targets: dict[str, SpotFile] = {}
     if stamp.gene_encoder is not None and corpus.tokens is not None:
-        frozen = config.trained != "all"
-        targets["genes"] = (
-            corpus.encode_genes(run, stamp.gene_encoder, config) if frozen else corpus.tokens
-        )
-    if sets:
-        targets["pathways"] = corpus.score_gene_sets(run, stamp.vocabulary, sets)
+        if config.trained == "all":
+            targets["genes"] = corpus.tokens
+        else:
+            targets["genes"] = corpus.encode_genes(run, stamp.gene_encoder, config)
+    if gene_sets:
+        targets["pathways"] = corpus.score_gene_sets(run, stamp.vocabulary, gene_sets)
     return targets
+
+
+def _require_disk_space(stores: list[SpotStore], folder: Path) -> None:
+    n_needed = sum(store.n_pixel_bytes for store in stores)
+    n_free = shutil.disk_usage(folder).free
+    if n_needed > n_free:
+        raise OSError(
+            f"the decoded images of {len(stores)} stores take {n_needed / 1e9:.1f} GB, and "
+            f"{folder} has {n_free / 1e9:.1f} GB left; choose an output_dir on a larger disk"
+        )

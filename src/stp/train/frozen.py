@@ -1,127 +1,140 @@
-"""Train on what frozen encoders made of spots: arrays of several tables, their batches, and the run around them."""
+"""Train on the features of frozen encoders: arrays of several tables, and the run around them."""
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import Dataset
+import torch.utils.data
 
 from stp.data.samplers import SpotIndex, SpotSampler
 from stp.models.saved.pretrained import Pretrained, save_with_scores
 from stp.train.config import AdaptConfig, RegressionConfig
-from stp.train.engine.batch_plan import fitted
-from stp.train.engine.loop import fit
-from stp.train.engine.processes import distributed
-from stp.train.engine.run_dir import RunDir, settings
+from stp.train.engine.batch_plan import BatchPlan
+from stp.train.engine.loop import Training, run_training
+from stp.train.engine.processes import Processes, distributed
+from stp.train.engine.protocols import Batch, Task
+from stp.train.engine.run_dir import RunDir, run_settings
 
-BATCH = 4096  # spots validated at a time
+VALIDATION_BATCH = 4096  # spots
 
-
-class Source(NamedTuple):
-    """A table, by name."""
-
-    path: str
+AnyTask = TypeVar("AnyTask", bound=Task)
 
 
-class SpotArrays(Dataset):
+class SpotArrays(torch.utils.data.Dataset):
     """Arrays of the spots of several tables, read in batches.
 
     Parameters
     ----------
     names
-        Of the tables.
+        Names of the tables.
     arrays
-        By name, one array per table with a row per spot. Spots of which a value is missing are left out.
+        Arrays by name; each is a list with one array per table and a row per spot. Spots with a
+        missing value are left out.
     """
 
     def __init__(self, names: list[str], arrays: Mapping[str, list[np.ndarray]]) -> None:
-        lengths = [len(one) for one in next(iter(arrays.values()))]
-        self.stores, self.edges = [Source(name) for name in names], np.cumsum([0, *lengths])
+        lengths = [len(part) for part in next(iter(arrays.values()))]
+        self.names = names
+        self.offsets = np.cumsum([0, *lengths])
         self.arrays = {
-            name: np.concatenate([*parts]).astype(np.float32) for name, parts in arrays.items()
+            name: np.concatenate(parts).astype(np.float32) for name, parts in arrays.items()
         }
-        whole = np.all([np.isfinite(array).all(axis=1) for array in self.arrays.values()], axis=0)
-        self.rows = [np.flatnonzero(part) for part in np.split(whole, self.edges[1:-1])]
-        if not whole.any():
+        is_finite = [np.isfinite(array).all(axis=1) for array in self.arrays.values()]
+        is_complete = np.all(is_finite, axis=0)
+        self.rows = [np.flatnonzero(part) for part in np.split(is_complete, self.offsets[1:-1])]
+        if not is_complete.any():
             raise ValueError(
-                f"no spot of {', '.join(names)} has all of {list(arrays)}: values are missing everywhere"
+                f"no spot of {', '.join(names)} has all of {list(arrays)}: "
+                "values are missing everywhere"
             )
 
-    def __getitem__(self, picks: SpotIndex) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: SpotIndex) -> Batch:
         """Return the arrays of some spots (m, ...) by name."""
-        index = self.edges[picks.spots[:, 0]] + picks.spots[:, 1]
-        return {name: torch.from_numpy(array[index]) for name, array in self.arrays.items()}
+        rows = self.offsets[index.spots[:, 0]] + index.spots[:, 1]
+        return {name: torch.from_numpy(array[rows]) for name, array in self.arrays.items()}
 
-    def of(self, table: int) -> list[dict[str, torch.Tensor]]:
-        """Return all whole spots of a table in batches."""
-        rows = np.split(self.rows[table], range(BATCH, len(self.rows[table]), BATCH))
+    def batches_of(self, table: int) -> list[Batch]:
+        """Return all complete spots of a table in batches."""
+        rows = self.rows[table]
+        parts = np.split(rows, range(VALIDATION_BATCH, len(rows), VALIDATION_BATCH))
         return [
             self[SpotIndex(0, np.column_stack([np.full(len(part), table), part]))]
-            for part in rows
+            for part in parts
             if len(part)
         ]
 
     @property
     def digest(self) -> str:
-        """Tell these values from others."""
-        found = hashlib.sha256()
+        """Hash of all values."""
+        digest = hashlib.sha256()
         for array in self.arrays.values():
-            found.update(array.data)
-        return found.hexdigest()
+            digest.update(array.data)
+        return digest.hexdigest()
 
 
 def train_on(
     dataset: SpotArrays,
-    held_out: SpotArrays | None,
+    validation: SpotArrays | None,
     output_dir: str | Path,
     *,
-    make_task: Callable[[Any], nn.Module],
-    score: Callable[[Any, SpotArrays], dict[str, float]],
+    make_task: Callable[[Processes], AnyTask],
+    score: Callable[[AnyTask, SpotArrays], dict[str, float]],
     model: Pretrained,
     config: AdaptConfig | RegressionConfig,
-    about: dict[str, Any],
+    inputs: dict[str, Any],
     resume: bool,
 ) -> None:
-    """Train parts of a model in a run directory; the best weights by validation are kept, or the last without it.
+    """Train parts of a model in a run directory.
 
-    `make_task` is given the processes that train, `score` the task.
+    Parameters
+    ----------
+    dataset
+        Spots to train on.
+    validation
+        Spots that choose the best epoch; without them, the last epoch is saved.
+    output_dir
+        Run directory.
+    make_task
+        Function that returns the task for the processes that train.
+    score
+        Function that returns the scores of a task on the validation spots.
+    model
+        Model that the task trains a part of; it is saved in the run directory.
+    config
+        Settings of the training.
+    inputs
+        The stage and what it starts from, as JSON values; "stage" is its name.
+    resume
+        Continue a run that was stopped; the result is that of a run without a stop.
     """
-    n = sum(map(len, dataset.rows))
-    tables = f"{n} spots of {', '.join(store.path for store in dataset.stores)}"
-    model.card = dataclasses.replace(
-        model.card, trained_on=(*model.card.trained_on, f"{about['stage']}: {tables}")
-    )
-    data = [one.digest if one is not None else None for one in (dataset, held_out)]
-    with distributed(config.device) as world:
-        with RunDir(
-            output_dir, settings(config, world, **about, data=data), resume=resume, world=world
-        ) as run:
-            if run.state["phase"] > 0:
+    n_spots = sum(map(len, dataset.rows))
+    line = f"{inputs['stage']}: {n_spots} spots of {', '.join(dataset.names)}"
+    model.card = replace(model.card, trained_on=(*model.card.trained_on, line))
+    digests = [dataset.digest, None if validation is None else validation.digest]
+    with distributed(config.device) as processes:
+        settings = run_settings(config, processes, {**inputs, "data": digests})
+        with RunDir(output_dir, settings, resume=resume, processes=processes) as run:
+            if run.checkpoint.phase > 0:
                 return
-            task, plan = make_task(world), fitted(dataset, config, world, stacklevel=4)
-            sampler = SpotSampler(dataset.rows, plan.batch_size, config.seed)
-
-            @torch.inference_mode()
-            def validate(spots: SpotArrays) -> dict[str, float]:
-                return score(task, spots)
-
-            checked: dict[str, Any] = {}
-            if held_out is not None:
-                checked = {"validate": partial(validate, held_out), "patience": config.patience}
-            fit(
-                task,
-                dataset,
-                sampler,
-                plan,
-                config,
-                run,
-                **checked,
-                keep=partial(save_with_scores, model, run.path),
+            task = make_task(processes)
+            plan = BatchPlan.for_corpus(dataset.rows, config, processes)
+            validate = None if validation is None else partial(score, task, validation)
+            run_training(
+                Training(
+                    task=task,
+                    dataset=dataset,
+                    sampler=SpotSampler(dataset.rows, plan.batch_size, config.seed),
+                    plan=plan,
+                    config=config,
+                    run=run,
+                    save_model=partial(save_with_scores, model, run.path),
+                    validate=validate,
+                    patience=config.patience,
+                )
             )
             run.finish(1)

@@ -5,40 +5,47 @@ import torch.nn.functional as F
 
 
 def pooled_context(hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """Average the neighbors of each group into one context vector: real tokens of each, then neighbors (eq. 5).
+    """Average the neighbors of each group into one context vector (eq. 5).
+
+    The real tokens of each neighbor are averaged first, then the neighbors.
 
     Parameters
     ----------
     hidden
-        (groups, size, length, width) outputs, the center first.
+        Outputs (groups, size, length, width) of the spots, the center of each group first.
     real
-        (groups, size, length) bool, False at padding.
+        Whether a token is real (groups, size, length); False at padding.
 
     Returns
     -------
-    (groups, width)
+    Context vectors (groups, width).
     """
-    real = real[:, 1:, :, None].to(hidden.dtype)
-    per_spot = (hidden[:, 1:] * real).sum(2) / real.sum(2).clamp_min(1)
+    weights = real[:, 1:, :, None].to(hidden.dtype)
+    per_spot = (hidden[:, 1:] * weights).sum(2) / weights.sum(2).clamp_min(1)
     return per_spot.mean(1)
 
 
 def contrast(
-    queries: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor | float, first: int = 0
+    queries: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor | float, offset: int = 0
 ) -> torch.Tensor:
-    """Cross-entropy of each query against all keys (InfoNCE one way, eq. 10).
+    """Return the cross-entropy of each query against all keys (InfoNCE one way, eq. 10).
+
+    Query i belongs to key `offset + i`; all other keys are its negatives.
 
     Parameters
     ----------
-    queries, keys
-        (n, d) and (m, d) unit vectors; query i belongs to key `first + i`, all other keys are its negatives.
+    queries
+        Unit vectors (n, d).
+    keys
+        Unit vectors (m, d).
     scale
         Factor of the cosines.
-    first
-        0 where both are of one process.
+    offset
+        Row of `keys` that matches the first query (0 in a single process).
     """
     logits = scale * queries @ keys.T
-    return F.cross_entropy(logits, torch.arange(first, first + len(queries), device=queries.device))
+    matches = torch.arange(offset, offset + len(queries), device=queries.device)
+    return F.cross_entropy(logits, matches)
 
 
 def symmetric_contrast(
@@ -48,39 +55,42 @@ def symmetric_contrast(
     *,
     all_a: torch.Tensor | None = None,
     all_b: torch.Tensor | None = None,
-    first: int = 0,
+    offset: int = 0,
 ) -> torch.Tensor:
-    """InfoNCE in both directions, averaged (eq. 9).
+    """Return InfoNCE averaged over both directions (eq. 9).
 
     Parameters
     ----------
     a, b
-        (n, d) unit vectors, pair by pair.
+        Unit vectors (n, d) of the pairs, row by row.
     scale
         Factor of the cosines.
-    all_a, all_b, first
-        (m, d) keys where there are more than `a` and `b`, of other processes, and the place of these among them.
+    all_a, all_b
+        Unit vectors (m, d) of all processes; by default those of `a` and `b` alone.
+    offset
+        Row of `all_a` and `all_b` with the first pair (0 in a single process).
     """
-    keys_a, keys_b = a if all_a is None else all_a, b if all_b is None else all_b
-    return (contrast(a, keys_b, scale, first) + contrast(b, keys_a, scale, first)) / 2
+    keys_a = a if all_a is None else all_a
+    keys_b = b if all_b is None else all_b
+    return (contrast(a, keys_b, scale, offset) + contrast(b, keys_a, scale, offset)) / 2
 
 
 def grid_pool(tokens: torch.Tensor, cells: int = 3) -> torch.Tensor:
     """Average region tokens over a grid of overlapping windows (eq. 8).
 
-    A grid of 14 x 14 tokens gives windows of 6 with stride 4; in general the stride is the grid over `cells`,
-    rounded down, and the windows reach both borders.
+    A grid of 14 x 14 tokens gives windows of 6 with stride 4. In general the stride is the grid
+    over `cells`, rounded down, and the windows reach both borders.
 
     Parameters
     ----------
     tokens
-        (n, grid * grid, width) in row-major order.
+        Tokens (n, grid * grid, width) in row-major order.
     cells
-        Cells per side.
+        Number of cells per side.
 
     Returns
     -------
-    (n, cells * cells, width), cells in row-major order.
+    Cells (n, cells * cells, width) in row-major order.
     """
     n, length, width = tokens.shape
     grid = round(length**0.5)
@@ -93,8 +103,19 @@ def grid_pool(tokens: torch.Tensor, cells: int = 3) -> torch.Tensor:
 
 
 def localization_logits(
-    cells: torch.Tensor, reference: torch.Tensor, scale: torch.Tensor
+    cells: torch.Tensor, patch_tokens: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
-    """Cosines of the reference token (n, d) with the nine cells (n, 9, d), times the scale: (n, 9) (eq. 7)."""
-    cells, reference = F.normalize(cells, dim=-1), F.normalize(reference, dim=-1)
-    return scale * torch.einsum("ncd,nd->nc", cells, reference)
+    """Return the scaled cosines (n, 9) of each patch token with the nine cells (eq. 7).
+
+    Parameters
+    ----------
+    cells
+        Vectors (n, 9, d) of the cells of each region.
+    patch_tokens
+        Vector (n, d) of the patch that each region contains.
+    scale
+        Factor of the cosines.
+    """
+    cells = F.normalize(cells, dim=-1)
+    patch_tokens = F.normalize(patch_tokens, dim=-1)
+    return scale * torch.einsum("ncd,nd->nc", cells, patch_tokens)

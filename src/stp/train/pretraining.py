@@ -1,29 +1,37 @@
-"""Stage one, from stores on disk to a gene encoder."""
+"""Stage one: from stores on disk to a gene encoder."""
 
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from stp.data.masked_tokens import TokenDataset
 from stp.data.samplers import GroupSampler, SpotSampler
+from stp.data.store import SpotStore
 from stp.genes.vocabulary import Vocabulary
 from stp.models.device import build_with_seed
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.models.saved.card import ModelCard
 from stp.models.saved.pretrained import save_with_scores
 from stp.train.config import Phase, PretrainConfig
-from stp.train.corpus import Corpus, Stores, described, open_stores, require, store_fingerprint
-from stp.train.engine.batch_plan import BatchPlan, fitted
-from stp.train.engine.loop import fit
-from stp.train.engine.processes import Processes, distributed
-from stp.train.engine.run_dir import RunDir, settings
+from stp.train.corpus import (
+    Corpus,
+    Stores,
+    describe_stage,
+    open_stores,
+    require,
+    store_fingerprint,
+)
+from stp.train.engine.batch_plan import BatchPlan
+from stp.train.engine.loop import Training, run_training
+from stp.train.engine.processes import distributed
+from stp.train.engine.protocols import Sampler
+from stp.train.engine.run_dir import RunDir, run_settings
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
 from stp.train.validation import masked_loss
 
-GROUP = 9  # spots of a neighborhood, the center included
+GROUP_SIZE = 9  # spots of a neighborhood, the center included
 
 
 def pretrain(
@@ -37,41 +45,48 @@ def pretrain(
     table_key: str = "table",
     resume: bool = True,
 ) -> GeneEncoder:
-    """Stage one: train a gene encoder on masked genes, then with neighborhoods (paper, section 3.2).
+    """Train a gene encoder on masked genes, then with neighborhoods (paper, section 3.2).
+
+    This is stage one; :func:`stp.train.align` is stage two.
 
     Parameters
     ----------
     stores
-        Paths of stores written by `stp.io.write_store`.
+        Paths of training stores, written by `stp.io.write_store`.
     output_dir
-        Run directory: weights, config and vocabulary as `GeneEncoder.from_pretrained` reads them, training.json,
-        metrics.jsonl, and the state to resume from.
+        Run directory. It receives the model for `GeneEncoder.from_pretrained`, the settings
+        (training.json), the metrics (metrics.jsonl) and the state to resume from.
     vocabulary
-        With means; see `Vocabulary.fit`.
-    model, config
-        Size of the encoder; phases, schedule and seed.
+        Vocabulary with gene means, made by `Vocabulary.fit`.
+    model
+        Size of the gene encoder.
+    config
+        Settings of the training.
     validation
-        Stores to choose the best epoch by: the lowest masked gene loss in the last phase.
+        Paths of stores that choose the best epoch: the one with the lowest masked gene loss in the
+        last phase.
     table_key
-        Table of every store.
+        Name of the table in a SpatialData.
     resume
-        Go on where a stopped run left off; the result is that of a run never stopped.
+        Continue a run that was stopped; the result is that of a run without a stop.
 
     Returns
     -------
-    The best weights by validation, or the last without it, on the CPU.
+    The gene encoder with the best weights by validation, on the CPU. Without validation it has the
+    last weights.
 
     Raises
     ------
     ValueError
-        A path is no training store, a store lacks coordinates for neighborhood training, the vocabulary has no
-        means, or `output_dir` holds a run with other settings.
+        If a path is no training store, if a store lacks the coordinates for neighborhood training,
+        if the vocabulary has no means, or if `output_dir` has a run with other settings.
     BlockingIOError
-        Another process trains in `output_dir`.
+        If another process trains in `output_dir`.
     FloatingPointError
-        The loss or its gradient is not finite; names the stores of the batch, and no step is taken.
+        If the loss or its gradient is not finite. The error names the stores of the batch, and the
+        weights stay as they were.
     SystemExit
-        With status 0, after a checkpoint: the process was sent SIGTERM or SIGUSR1.
+        With status 0, after a checkpoint, if the process is sent SIGTERM or SIGUSR1.
 
     Examples
     --------
@@ -86,68 +101,101 @@ def pretrain(
     >>> genes.width
     16
     """
-    training, held_out = open_stores(stores, validation, table_key)
-    vocabulary.divisors()
+    training_stores, validation_stores = open_stores(stores, validation, table_key)
+    vocabulary.divisors()  # raises ValueError if the vocabulary has no means
     if any(phase.objective == "neighborhood" for phase in config.phases):
-        require(training, "coordinates", "neighborhood training")
-    with distributed(config.device) as world:
-        made_of = {"stage": "pretrain", "vocabulary": vocabulary.digest, "model": asdict(model)}
-        asked = settings(
-            config, world, **made_of, **store_fingerprint(training, held_out, table_key)
+        require(training_stores, "coordinates", "neighborhood training")
+    inputs = {
+        "stage": "pretrain",
+        "vocabulary": vocabulary.digest,
+        "model": asdict(model),
+        **store_fingerprint(training_stores, validation_stores, table_key),
+    }
+
+    def open_corpus(run: RunDir, name: str, stores: list[SpotStore]) -> Corpus:
+        return Corpus.open_tokenized(
+            name,
+            stores,
+            config.min_genes,
+            vocabulary=vocabulary,
+            context_length=model.context_length,
+            run=run,
         )
-        with RunDir(output_dir, asked, resume=resume, world=world) as run:
-            if run.state["phase"] < len(config.phases):
-                ranked = partial(
-                    Corpus.open_tokenized, run, vocabulary, model.context_length, config.min_genes
-                )
-                checked = ranked("validation", held_out) if held_out else None
-                _run_phases(run, ranked("train", training), checked, vocabulary, model, config)
+
+    with distributed(config.device) as processes:
+        settings = run_settings(config, processes, inputs)
+        with RunDir(output_dir, settings, resume=resume, processes=processes) as run:
+            if run.checkpoint.phase < len(config.phases):
+                validation_corpus = None
+                if validation_stores:
+                    validation_corpus = open_corpus(run, "validation", validation_stores)
+                training_corpus = open_corpus(run, "train", training_stores)
+                encoder = _build_encoder(model, vocabulary, training_corpus, config)
+                _run_phases(run, training_corpus, validation_corpus, encoder, config)
     return GeneEncoder.from_pretrained(output_dir)
 
 
 def _run_phases(
     run: RunDir,
     train: Corpus,
-    held_out: Corpus | None,
-    vocabulary: Vocabulary,
-    model: GeneEncoderConfig,
+    validation: Corpus | None,
+    encoder: GeneEncoder,
     config: PretrainConfig,
 ) -> None:
-    """Run the phases that are not done."""
-    dataset = _dataset(train, vocabulary, config)
-    encoder = build_with_seed(config.seed, lambda: GeneEncoder(model, vocabulary))
-    if config.log_frequency_start:
-        encoder.start_heads(dataset.log_frequency())
+    """Run the phases that are left."""
+    dataset = _make_dataset(train, encoder.vocabulary, config)
+    encoder.card = ModelCard(trained_on=(describe_stage("pretrain", train, validation),))
     validate = None
-    if held_out:
-        validate = partial(
-            masked_loss, encoder, _dataset(held_out, vocabulary, config), held_out.rows, config
+    if validation:
+        validation_dataset = _make_dataset(validation, encoder.vocabulary, config)
+        validate = partial(masked_loss, encoder, validation_dataset, validation.rows, config)
+    for number in range(run.checkpoint.phase, len(config.phases)):
+        phase = config.phases[number]
+        multiple = GROUP_SIZE if phase.objective == "neighborhood" else 1
+        plan = BatchPlan.for_corpus(train.rows, phase, run.processes, multiple=multiple)
+        run_training(
+            Training(
+                task=_make_task(phase, encoder, config),
+                dataset=dataset,
+                sampler=_make_sampler(phase, train, plan, config),
+                plan=plan,
+                config=config,
+                run=run,
+                save_model=partial(save_with_scores, encoder, run.path),
+                validate=validate,
+                phase=number,
+            )
         )
-    encoder.card = ModelCard(trained_on=(described("pretrain", train, held_out),))
-    keep = partial(save_with_scores, encoder, run.path)
-    for number in range(run.state["phase"], len(config.phases)):
-        task, sampler, plan = _phase(config.phases[number], config, encoder, train, run.world)
-        fit(task, dataset, sampler, plan, config, run, phase=number, validate=validate, keep=keep)
     run.finish(len(config.phases))
 
 
-def _dataset(corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> TokenDataset:
+def _build_encoder(
+    model: GeneEncoderConfig, vocabulary: Vocabulary, train: Corpus, config: PretrainConfig
+) -> GeneEncoder:
+    """Build the encoder that training starts from."""
+    encoder = build_with_seed(config.seed, lambda: GeneEncoder(model, vocabulary))
+    if config.log_frequency_start:
+        encoder.start_heads(_make_dataset(train, vocabulary, config).log_frequency())
+    return encoder
+
+
+def _make_dataset(corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> TokenDataset:
     assert corpus.tokens is not None
     return TokenDataset(
         corpus.stores, vocabulary, corpus.tokens, fraction=config.mask_fraction, seed=config.seed
     )
 
 
-def _phase(
-    phase: Phase, config: PretrainConfig, encoder: GeneEncoder, train: Corpus, world: Processes
-) -> tuple[nn.Module, SpotSampler | GroupSampler, BatchPlan]:
-    """Return what one phase learns, in which batches."""
+def _make_task(phase: Phase, encoder: GeneEncoder, config: PretrainConfig) -> MaskedGenes:
     if phase.objective == "masked":
-        plan = fitted(train, phase, world, stacklevel=5)
-        return MaskedGenes(encoder), SpotSampler(train.rows, plan.batch_size, config.seed), plan
-    plan = fitted(train, phase, world, multiple=GROUP, stacklevel=5)
-    task = NeighborhoodGenes(
-        encoder, context=config.context, targets=config.targets, group_size=GROUP
+        return MaskedGenes(encoder)
+    return NeighborhoodGenes(
+        encoder, context=config.context, targets=config.targets, group_size=GROUP_SIZE
     )
+
+
+def _make_sampler(phase: Phase, train: Corpus, plan: BatchPlan, config: PretrainConfig) -> Sampler:
+    if phase.objective == "masked":
+        return SpotSampler(train.rows, plan.batch_size, config.seed)
     coordinates = [np.asarray(store.coordinates) for store in train.stores]
-    return task, GroupSampler(coordinates, train.rows, plan.batch_size, config.seed, GROUP), plan
+    return GroupSampler(coordinates, train.rows, plan.batch_size, config.seed, GROUP_SIZE)

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from stp.models.device import build_with_seed
 from stp.models.head import ExpressionHead, ExpressionHeadConfig
@@ -15,6 +16,9 @@ from stp.tables.references import blocks, open_references
 from stp.train.config import RegressionConfig
 from stp.train.frozen import SpotArrays, train_on
 from stp.train.tasks import ExpressionRegression
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 def fit_expression_head(
@@ -31,31 +35,32 @@ def fit_expression_head(
 ) -> ExpressionHead:
     """Fit three linear layers that predict expression from frozen features (paper, A.3.3).
 
-    :func:`stp.tl.apply_expression_head` writes what they predict.
+    Call :func:`stp.tl.apply_expression_head` to write the predictions of the head.
 
     Parameters
     ----------
     reference
-        Spots with features and raw counts: a table, a SpatialData, the path of one on disk, or several.
+        Spots with features and counts: a table, a SpatialData, the path of one on disk, or several
+        of these.
     output_dir
-        Run directory, as :func:`stp.train.align` makes it.
+        Run directory, which has the files that :func:`stp.train.align` writes.
     genes
-        Genes to predict, which all tables measure; by default those that `var["highly_variable"]` of any reference
-        marks.
+        Genes to predict, which all tables must measure. By default those that
+        `var["highly_variable"]` of any table marks.
     config
-        Schedule and seed.
+        Settings of the training.
     validation
-        Spots of other slides: the epoch of the lowest error is kept, and training stops when it no longer falls.
-        Without them the last epoch is kept.
+        Spots of other slides. The epoch with the lowest error is kept, and training stops when the
+        error no longer falls. Without them the last epoch is kept.
     use_rep
-        Features in `obsm`.
+        Name of the features in `obsm`.
     layer
-        Layer of the tables. Raw counts, in X by default, become log1p of counts per 10,000; a layer that holds
-        anything else is predicted as it is.
+        Layer with the expression to predict; by default `X`. Raw counts become log1p of counts per
+        10,000, and any other layer is predicted as it is.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     resume
-        Go on where a stopped run left off.
+        Continue a run that was stopped; the result is that of a run without a stop.
 
     Returns
     -------
@@ -64,9 +69,11 @@ def fit_expression_head(
     Raises
     ------
     KeyError
-        Features or a gene are missing, or no gene is marked as highly variable and none is asked for.
+        If features or a gene are missing, or if `genes` is not passed and no gene is marked as
+        highly variable.
     ValueError
-        Features are of different models, the tables share no gene, or their counts are not raw.
+        If features come from different models, if the tables share no gene, or if `X` has no raw
+        counts.
 
     Examples
     --------
@@ -79,33 +86,40 @@ def fit_expression_head(
     >>> head.config.width
     128
     """
-    tables = open_references(reference, table_key)
-    held_out = open_references(validation, table_key, allow_none=True)
-    named = {**tables, **{f"validation: {label}": table for label, table in held_out.items()}}
-    if lacking := [label for label, table in named.items() if use_rep not in table.obsm]:
+    training_tables = open_references(reference, table_key)
+    validation_tables = open_references(validation, table_key, allow_none=True)
+    tables = dict(training_tables)
+    for label, table in validation_tables.items():
+        tables[f"validation: {label}"] = table
+    lacking = [label for label, table in tables.items() if use_rep not in table.obsm]
+    if lacking:
         raise KeyError(
-            f"obsm[{use_rep!r}] of {', '.join(lacking)} is missing; run {keys.maker_call(use_rep)} first"
+            f"obsm[{use_rep!r}] of {', '.join(lacking)} is missing; "
+            f"run {keys.maker_call(use_rep)} first"
         )
-    made_by = require_one_model({label: model_of(table, use_rep) for label, table in named.items()})
-    chosen, units = choose_genes(tables, genes), one_unit(named, layer)
-    choose_genes(named, chosen)
-    dataset = _spots(tables, use_rep, layer, chosen)
-    width = dataset.arrays["features"].shape[1]
-    sizes = ExpressionHeadConfig(
-        width, tuple(chosen), units, made_by["digest"] if made_by else None
+    record = require_one_model({label: model_of(table, use_rep) for label, table in tables.items()})
+    gene_names = choose_genes(training_tables, genes)
+    units = one_unit(tables, layer)
+    choose_genes(tables, gene_names)  # validation tables must measure them, too
+    dataset = _read_spots(training_tables, use_rep, layer, gene_names)
+    head_config = ExpressionHeadConfig(
+        width=dataset.arrays["features"].shape[1],
+        genes=tuple(gene_names),
+        units=units,
+        features_of=record["digest"] if record else None,
     )
-    head = build_with_seed(config.seed, lambda: ExpressionHead(sizes))
+    head = build_with_seed(config.seed, lambda: ExpressionHead(head_config))
     train_on(
         dataset,
-        _spots(held_out, use_rep, layer, chosen) if held_out else None,
+        _read_spots(validation_tables, use_rep, layer, gene_names) if validation_tables else None,
         output_dir,
-        make_task=lambda world: ExpressionRegression(head),
+        make_task=lambda processes: ExpressionRegression(head),
         score=_error,
         model=head,
         config=config,
-        about={
+        inputs={
             "stage": "fit_expression_head",
-            "genes": list(chosen),
+            "genes": list(gene_names),
             "units": units,
             "use_rep": use_rep,
         },
@@ -114,19 +128,25 @@ def fit_expression_head(
     return ExpressionHead.from_pretrained(output_dir)
 
 
-def _spots(
-    tables: dict[str, Any], use_rep: str, layer: str | None, genes: np.ndarray
+def _read_spots(
+    tables: dict[str, "AnnData"], use_rep: str, layer: str | None, genes: np.ndarray
 ) -> SpotArrays:
+    """Read the features and the expression of these genes."""
     features = [np.concatenate(list(blocks([table.obsm[use_rep]]))) for table in tables.values()]
     expression = [np.concatenate(list(profiles(table, layer, genes))) for table in tables.values()]
     return SpotArrays(list(tables), {"features": features, "expression": expression})
 
 
+@torch.inference_mode()
 def _error(task: ExpressionRegression, dataset: SpotArrays) -> dict[str, float]:
     """Return the mean squared error over all spots; its negative is the score."""
-    device, total, n = next(task.parameters()).device, 0.0, 0
-    for table in range(len(dataset.stores)):
-        for batch in dataset.of(table):
-            mean = task({name: values.to(device) for name, values in batch.items()})["mse"].item()
-            total, n = total + mean * len(batch["features"]), n + len(batch["features"])
-    return {"mse": total / n, "score": -total / n}
+    device = next(task.parameters()).device
+    total = 0.0
+    n_spots = 0
+    for table in range(len(dataset.names)):
+        for batch in dataset.batches_of(table):
+            on_device = {name: values.to(device) for name, values in batch.items()}
+            n = len(batch["features"])
+            total += task(on_device)["mse"].item() * n
+            n_spots += n
+    return {"mse": total / n_spots, "score": -total / n_spots}

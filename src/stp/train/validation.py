@@ -1,4 +1,4 @@
-"""How good a model is on slides that it is not trained on: what chooses the weights that are kept."""
+"""Scores of a model on slides that it is not trained on; they choose the weights to save."""
 
 import numpy as np
 import torch
@@ -10,10 +10,10 @@ from stp.metrics import recall_at_k
 from stp.models.device import autocast
 from stp.models.gene import GeneEncoder
 from stp.models.stamp import Stamp
-from stp.train.config import LoopConfig
+from stp.train.engine.config import LoopConfig
 from stp.train.tasks import MaskedGenes
 
-BATCH = 256
+VALIDATION_BATCH = 256  # spots
 RECALL_AT = (1, 5, 10)
 
 
@@ -21,45 +21,53 @@ RECALL_AT = (1, 5, 10)
 def masked_loss(
     encoder: GeneEncoder, dataset: TokenDataset, rows: list[np.ndarray], config: LoopConfig
 ) -> dict[str, float]:
-    """Return the masked gene loss over all spots, with masks that never change; its negative is the score."""
-    task, device = MaskedGenes(encoder), encoder.embeddings.weight.device
-    total, count = 0.0, 0
-    for store, chosen in enumerate(rows):
-        for part in _parts(chosen):
+    """Return the masked gene loss over all spots; its negative is the score.
+
+    The masks are the same in every epoch.
+    """
+    task = MaskedGenes(encoder)
+    device = encoder.embeddings.weight.device
+    total = 0.0
+    n_tokens = 0
+    for store, store_rows in enumerate(rows):
+        for part in _split(store_rows):
             spots = np.column_stack([np.full(len(part), store), part])
-            batch = {
-                name: tensor.to(device) for name, tensor in dataset[SpotIndex(0, spots)].items()
-            }
+            batch = dataset[SpotIndex(0, spots)]
+            on_device = {name: tensor.to(device) for name, tensor in batch.items()}
             with autocast(device, config.precision):
-                mean, n = task(batch)["masked"], task.counts(batch)["masked"]
-            total, count = total + mean.item() * n, count + n
-    return {"masked": total / count, "score": -total / count}
+                mean = task(on_device)["masked"]
+                n_masked = task.counts(on_device)["masked"]
+            total += mean.item() * n_masked
+            n_tokens += n_masked
+    return {"masked": total / n_tokens, "score": -total / n_tokens}
 
 
 @torch.inference_mode()
 def recall(
     stamp: Stamp, dataset: PairDataset, rows: list[np.ndarray], config: LoopConfig
 ) -> dict[str, float]:
-    """Return recall@1, 5 and 10 from patch to target within each slide, averaged over slides, and chance; score: @5.
+    """Return recall@1, 5 and 10 from patch to target within each slide, averaged over slides.
 
-    The target is the genes; that of a Stamp without genes is the pathways. With both, that of pathways stands beside.
+    The target is the genes, or the pathways if the Stamp has no genes. With both, the recall of
+    pathways is returned as "pathways_recall@k". The scores contain the recall by chance, too;
+    "score" is recall@5.
     """
-    found: dict[str, list[dict[int, float]]] = {name: [] for name in dataset.targets}
-    chance = []
-    for store, chosen in enumerate(rows):
-        if not len(chosen):
+    recalls: dict[str, list[dict[int, float]]] = {name: [] for name in dataset.targets}
+    n_spots = []
+    for store, store_rows in enumerate(rows):
+        if not len(store_rows):
             continue
-        images, targets = _embed(stamp, dataset, store, chosen, config)
-        chance.append(len(chosen))
-        for name, aligned in targets.items():
-            found[name].append(recall_at_k(images, aligned, RECALL_AT))
+        images, targets = _embed(stamp, dataset, store, store_rows, config)
+        n_spots.append(len(store_rows))
+        for name, vectors in targets.items():
+            recalls[name].append(recall_at_k(images, vectors, RECALL_AT))
     scores: dict[str, float] = {}
-    for number, (name, of_slides) in enumerate(found.items()):
-        prefix = f"{name}_" if number else ""
-        scores |= {
-            f"{prefix}recall@{k}": float(np.mean([one[k] for one in of_slides])) for k in RECALL_AT
-        }
-    scores |= {f"chance@{k}": float(np.mean([min(1.0, k / n) for n in chance])) for k in RECALL_AT}
+    for number, (name, by_slide) in enumerate(recalls.items()):
+        prefix = f"{name}_" if number else ""  # the first target is the one that is scored
+        for k in RECALL_AT:
+            scores[f"{prefix}recall@{k}"] = float(np.mean([slide[k] for slide in by_slide]))
+    for k in RECALL_AT:
+        scores[f"chance@{k}"] = float(np.mean([min(1.0, k / n) for n in n_spots]))
     return {**scores, "score": scores["recall@5"]}
 
 
@@ -67,21 +75,25 @@ def _embed(
     stamp: Stamp, dataset: PairDataset, store: int, rows: np.ndarray, config: LoopConfig
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the aligned vectors of images, and of each target by name."""
-    device, images = stamp.logit_scale.device, []
+    device = stamp.logit_scale.device
+    encoders = {"genes": stamp.encode_genes, "pathways": stamp.encode_pathways}
+    images = []
     targets: dict[str, list[np.ndarray]] = {name: [] for name in dataset.targets}
-    for part in _parts(rows):
+    for part in _split(rows):
         patches = torch.from_numpy(dataset.patches(store, part)).to(device)
         with autocast(device, config.precision):
-            images.append(stamp.encode_images(patches)[1].float().cpu().numpy())
+            _, vectors = stamp.encode_images(patches)
+            images.append(_to_numpy(vectors))
             for name, values in dataset.targets.items():
-                read = torch.from_numpy(values[store][part]).to(device)
-                targets[name].append(
-                    getattr(stamp, f"encode_{name}")(read)[1].float().cpu().numpy()
-                )
-    return np.concatenate(images), {
-        name: np.concatenate(vectors) for name, vectors in targets.items()
-    }
+                _, vectors = encoders[name](torch.from_numpy(values[store][part]).to(device))
+                targets[name].append(_to_numpy(vectors))
+    return np.concatenate(images), {name: np.concatenate(parts) for name, parts in targets.items()}
 
 
-def _parts(rows: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(rows, -(-len(rows) // BATCH)) if len(rows) else []
+def _to_numpy(vectors: torch.Tensor) -> np.ndarray:
+    return vectors.float().cpu().numpy()
+
+
+def _split(rows: np.ndarray) -> list[np.ndarray]:
+    """Split rows into parts of nearly equal size, at most `VALIDATION_BATCH` each."""
+    return np.array_split(rows, -(-len(rows) // VALIDATION_BATCH)) if len(rows) else []

@@ -15,9 +15,10 @@ from stp.data.store import SpotStore
 from stp.models import GeneEncoder, GeneEncoderConfig
 from stp.train import AlignConfig
 from stp.train.engine.batch_plan import BatchPlan
-from stp.train.engine.loop import fit, learning_rate, make_optimizer, training_step
+from stp.train.engine.loop import Training, run_training
 from stp.train.engine.processes import Processes
 from stp.train.engine.run_dir import RunDir
+from stp.train.engine.steps import learning_rate, make_optimizer, training_step
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -92,7 +93,7 @@ def task(request, stamp):
 
 
 def test_micro_batches_give_the_gradient_of_one_batch(task, dataset):
-    """Though they hold different numbers of masked tokens."""
+    """The parts have different numbers of masked tokens."""
     parts = [(0, 1, 2, 3), (4, 5), (6, 7, 8, 9, 10, 11)]
     assert len({task.counts(batch_of(dataset, *part))["masked"] for part in parts}) == 3
     results = []
@@ -153,19 +154,17 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(stamp, dataset, when):
 
 
 class Line(nn.Module):
-    """A task with one weight, dropout as a backbone may have it, and a record of what it saw."""
+    """A task with one weight, dropout as a backbone may have it, and a record of its batches."""
 
     def __init__(self, power=2.0):
         super().__init__()
-        self.weight, self.dropout, self.power, self.seen = (
-            nn.Parameter(torch.zeros(3)),
-            nn.Dropout(0.5),
-            power,
-            [],
-        )
+        self.weight = nn.Parameter(torch.zeros(3))
+        self.dropout = nn.Dropout(0.5)
+        self.power = power
+        self.batches = []
 
     def forward(self, batch):
-        self.seen.append(batch["x"].tolist())
+        self.batches.append(batch["x"].tolist())
         error = self.dropout(batch["x"][:, None].float()) * self.weight - 1
         loss = error.abs().pow(self.power).mean()
         return {"error": loss, "loss": loss}
@@ -190,8 +189,10 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step():
 
 
 class Numbers(torch.utils.data.Dataset):
-    def __getitem__(self, picks):
-        return {"x": torch.from_numpy(picks.spots[:, 1] + 100 * picks.epoch)}
+    names = ("numbers",)
+
+    def __getitem__(self, index):
+        return {"x": torch.from_numpy(index.spots[:, 1] + 100 * index.epoch)}
 
 
 class InOrder:
@@ -205,42 +206,48 @@ class InOrder:
         return list(np.column_stack([np.zeros_like(rows), rows]).reshape(-1, 2, 2))
 
 
-def run_fit(folder, *, n_batches=5, plan=None, log_every=3, scores=None, task=None, **config):
-    """Fit `Line`; return it, its run, and the weights at each call of `keep`."""
-    task, kept = task or Line(), []
-    scores = (
-        None if scores is None else iter([{"recall": score, "score": score} for score in scores])
-    )
-    config = AlignConfig(learning_rate=0.1, log_every=log_every, checkpoint_every=2, **config)
-    with RunDir(folder, {}, resume=True, world=ALONE) as run:
-        fit(
-            task,
-            Numbers(),
-            InOrder(n_batches),
-            plan or BatchPlan(2, 2, 1),
-            config,
-            run,
-            validate=None if scores is None else lambda: next(scores),
-            keep=lambda scores: kept.append(task.weight.detach().clone()),
+def train_line(
+    folder, *, n_batches=5, plan=None, log_every=3, scores=None, patience=None, task=None, seed=0
+):
+    """Train `Line`; return it, its run, and the weights at each call of `save_model`."""
+    task = task or Line()
+    saved_weights = []
+    validate = None
+    if scores is not None:
+        validate = iter([{"recall": score, "score": score} for score in scores]).__next__
+    config = AlignConfig(learning_rate=0.1, log_every=log_every, checkpoint_every=2, seed=seed)
+    with RunDir(folder, {}, resume=True, processes=ALONE) as run:
+        run_training(
+            Training(
+                task=task,
+                dataset=Numbers(),
+                sampler=InOrder(n_batches),
+                plan=plan or BatchPlan(2, 2, 1),
+                config=config,
+                run=run,
+                validate=validate,
+                patience=patience,
+                save_model=lambda scores: saved_weights.append(task.weight.detach().clone()),
+            )
         )
-    return task, run, kept
+    return task, run, saved_weights
 
 
 def test_loop_reads_every_batch_of_every_epoch_in_order(tmp_path):
-    task, _, _ = run_fit(tmp_path)
-    assert task.seen == [
+    task, _, _ = train_line(tmp_path)
+    assert task.batches == [
         [2 * i + 100 * epoch, 2 * i + 1 + 100 * epoch] for epoch in range(2) for i in range(5)
     ]
 
 
 def test_loop_drops_batches_that_fill_no_step(tmp_path):
-    task, run, _ = run_fit(tmp_path, plan=BatchPlan(1, 2, 2))
-    assert task.seen == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    task, run, _ = train_line(tmp_path, plan=BatchPlan(1, 2, 2))
+    assert task.batches == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert run.metrics()[-1]["step"] == 2
 
 
 def test_loop_logs_every_few_steps_and_at_the_end_of_an_epoch(tmp_path):
-    _, run, _ = run_fit(tmp_path)
+    _, run, _ = train_line(tmp_path)
     lines = run.metrics()
     assert [(line["epoch"], line["step"]) for line in lines] == [
         (0, 3),
@@ -267,7 +274,7 @@ def test_loop_logs_every_few_steps_and_at_the_end_of_an_epoch(tmp_path):
 def test_without_a_terminal_an_epoch_is_a_line_of_the_log(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("sys.stderr", io.StringIO())
     monkeypatch.setattr(logging.getLogger("stp"), "propagate", True)
-    run_fit(tmp_path, scores=[0.25, 0.5])
+    train_line(tmp_path, scores=[0.25, 0.5])
     for epoch, score in ((1, "0.250"), (2, "0.500")):
         assert re.search(
             rf"Line: epoch {epoch} of 2, loss \d+\.\d{{3}}; validation: recall {score}\n",
@@ -276,12 +283,13 @@ def test_without_a_terminal_an_epoch_is_a_line_of_the_log(tmp_path, caplog, monk
 
 
 def test_loop_ends_with_the_state_of_the_next_phase(tmp_path):
-    task, _, kept = run_fit(tmp_path)
-    with RunDir(tmp_path, {}, resume=True, world=ALONE) as run:
-        state = run.state
-    assert (state["phase"], state["step"], state["optimizer"]) == (1, 0, None)
-    assert torch.equal(state["task"]["weight"], task.weight)
-    assert len(kept) == 1 and torch.equal(kept[0], task.weight)
+    task, _, saved_weights = train_line(tmp_path)
+    with RunDir(tmp_path, {}, resume=True, processes=ALONE) as run:
+        checkpoint = run.checkpoint
+    assert (checkpoint.phase, checkpoint.step, checkpoint.optimizer) == (1, 0, None)
+    assert torch.equal(checkpoint.task["weight"], task.weight)
+    assert len(saved_weights) == 1
+    assert torch.equal(saved_weights[0], task.weight)
 
 
 @pytest.mark.parametrize(
@@ -290,14 +298,24 @@ def test_loop_ends_with_the_state_of_the_next_phase(tmp_path):
     ids=str,
 )
 def test_loop_keeps_the_best_weights_by_validation(tmp_path, scores, best_epochs):
-    _, run, kept = run_fit(tmp_path / "validated", plan=BatchPlan(4, 2, 1), scores=scores)
-    _, _, all_epochs = run_fit(tmp_path / "improving", plan=BatchPlan(4, 2, 1), scores=[1, 2, 3, 4])
-    assert len(all_epochs) == 4
-    assert [w.tolist() for w in kept] == [all_epochs[epoch].tolist() for epoch in best_epochs]
+    plan = BatchPlan(4, 2, 1)
+    _, run, saved_weights = train_line(tmp_path / "validated", plan=plan, scores=scores)
+    _, _, by_epoch = train_line(tmp_path / "improving", plan=plan, scores=[1, 2, 3, 4])
+    assert len(by_epoch) == 4
+    best_weights = [by_epoch[epoch].tolist() for epoch in best_epochs]
+    assert [weights.tolist() for weights in saved_weights] == best_weights
     validated = [
         (line["step"], line["score"]) for line in run.metrics() if line["split"] == "validation"
     ]
     assert validated == list(zip([5, 10, 15, 20], scores, strict=True))
+
+
+def test_loop_stops_when_scores_no_longer_get_better(tmp_path):
+    plan = BatchPlan(9, 2, 1)
+    _, run, _ = train_line(tmp_path / "stopped", plan=plan, scores=[1, 3, 2, 3], patience=2)
+    assert run.metrics()[-1]["epoch"] == 3
+    _, run, _ = train_line(tmp_path / "unvalidated", plan=plan, patience=2)
+    assert run.metrics()[-1]["epoch"] == 8
 
 
 class Interrupted(Exception):
@@ -310,23 +328,28 @@ class Stopping(Line):
         self.after = after
 
     def forward(self, batch):
-        if len(self.seen) == self.after:
+        if len(self.batches) == self.after:
             raise Interrupted
         return super().forward(batch)
 
 
 @pytest.mark.parametrize("after", range(1, 12, 2))
 def test_loop_resumes_as_if_never_stopped_even_where_dropout_is_drawn(tmp_path, after):
-    plan, scores = BatchPlan(3, 2, 1), {"scores": [1, 3, 2]}
-    whole, whole_run, whole_kept = run_fit(tmp_path / "whole", plan=plan, n_batches=4, **scores)
+    plan = BatchPlan(3, 2, 1)
+    scores = [1, 3, 2]
+    whole, whole_run, whole_saved = train_line(
+        tmp_path / "whole", plan=plan, n_batches=4, scores=scores
+    )
+    folder = tmp_path / "stopped"
     with pytest.raises(Interrupted):
-        run_fit(tmp_path / "stopped", plan=plan, n_batches=4, task=Stopping(after), **scores)
+        train_line(folder, plan=plan, n_batches=4, scores=scores, task=Stopping(after))
     torch.rand(7)  # another process is in another random state
-    left = {"scores": scores["scores"][after // 4 :]}
-    task, run, kept = run_fit(tmp_path / "stopped", plan=plan, n_batches=4, **left)
+    epoch = after // 4
+    task, run, saved = train_line(folder, plan=plan, n_batches=4, scores=scores[epoch:])
     assert torch.equal(task.weight, whole.weight)
     assert timeless(run) == timeless(whole_run)
-    assert [w.tolist() for w in kept] == [w.tolist() for w in whole_kept[after // 4 :]]
+    whole_weights = [weights.tolist() for weights in whole_saved[epoch:]]
+    assert [weights.tolist() for weights in saved] == whole_weights
 
 
 def timeless(run):
@@ -338,15 +361,15 @@ def timeless(run):
 
 def test_loop_depends_on_the_seed_and_leaves_the_random_state_alone(tmp_path):
     state = torch.get_rng_state()
-    same = [run_fit(tmp_path / f"same{i}", seed=3)[0].weight for i in range(2)]
+    same = [train_line(tmp_path / f"same{i}", seed=3)[0].weight for i in range(2)]
     assert torch.equal(*same)
-    assert not torch.equal(same[0], run_fit(tmp_path / "other", seed=4)[0].weight)
+    assert not torch.equal(same[0], train_line(tmp_path / "other", seed=4)[0].weight)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_an_epoch_without_a_step_is_refused(tmp_path):
     with pytest.raises(ValueError, match="an epoch has no full batch"):
-        run_fit(tmp_path, n_batches=1, plan=BatchPlan(1, 2, 2))
+        train_line(tmp_path, n_batches=1, plan=BatchPlan(1, 2, 2))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -355,9 +378,9 @@ def test_precision_is_that_of_the_config(precision):
         GeneEncoderConfig(context_length=8, width=16, depth=1, n_heads=2, ffn_width=16),
         Vocabulary.from_genes([f"g{i}" for i in range(20)]),
     )
-    seen = []
+    dtypes = []
     encoder.encoder["layers"][0].linear1.register_forward_hook(
-        lambda _, __, output: seen.append(output.dtype)
+        lambda _, __, output: dtypes.append(output.dtype)
     )
     ids = torch.arange(30, 38)[None]
     batch = {"inputs": ids, "targets": ids, "chosen": torch.ones(1, 8, dtype=torch.bool)}
@@ -365,4 +388,4 @@ def test_precision_is_that_of_the_config(precision):
     training_step(
         MaskedGenes(encoder), torch.optim.SGD(encoder.parameters(), lr=0.0), [batch], config, ALONE
     )
-    assert seen == [torch.bfloat16 if precision == "bf16" else torch.float32]
+    assert dtypes == [torch.bfloat16 if precision == "bf16" else torch.float32]

@@ -39,17 +39,17 @@ def encoder(vocabulary, tiny_config):
 
 @pytest.fixture
 def arguments(stores, vocabulary, tiny_config, encoder):
-    """Stage to the arguments of a short run: 30 steps in two phases, 20 steps that drop paths at random."""
+    """Arguments of a short run by stage: 30 steps in two phases, 20 that drop paths at random."""
     image = dataclasses.replace(tiny_config.image, backbone_args=DROPPING)
-    held_out = {"validation": stores[2:]}
+    validation = {"validation": stores[2:]}
     return {
         pretrain: {
             "vocabulary": vocabulary,
             "model": tiny_config.gene,
             "config": PRETRAIN,
-            **held_out,
+            **validation,
         },
-        align: {"gene_encoder": encoder, "image_encoder": image, "config": ALIGN, **held_out},
+        align: {"gene_encoder": encoder, "image_encoder": image, "config": ALIGN, **validation},
     }
 
 
@@ -105,10 +105,10 @@ def stop_at(monkeypatch, owner, name, call):
             (pretrain, TokenDataset, "__getitem__", call) for call in (2, 11, 17, 24, 33)
         ),  # 11 validates
         # Ends of steps 4 and 20, of phase one; steps 4 and 11 of phase two, its end, the end.
-        *((pretrain, RunDir, "checkpoint", call) for call in (1, 6, 7, 8, 10, 11, 12)),
+        *((pretrain, RunDir, "save_checkpoint", call) for call in (1, 6, 7, 8, 10, 11, 12)),
         *((pretrain, GeneEncoder, "save_pretrained", call) for call in (1, 3)),
         *((align, PairDataset, "__getitem__", call) for call in (12, 35)),
-        *((align, RunDir, "checkpoint", call) for call in (3, 6, 7, 8)),
+        *((align, RunDir, "save_checkpoint", call) for call in (3, 6, 7, 8)),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from stp.train.engine.processes import Processes
-from stp.train.engine.run_dir import RunDir
+from stp.train.engine.run_dir import Checkpoint, RunDir
+
+ALONE = Processes(0, 1, torch.device("cpu"))
 
 SETTINGS = {
     "stage": "align",
@@ -16,29 +18,43 @@ SETTINGS = {
 
 
 def opened(folder, settings=SETTINGS, resume=True):
-    with RunDir(folder, settings, resume=resume, world=Processes(0, 1, torch.device("cpu"))) as run:
+    with RunDir(folder, settings, resume=resume, processes=ALONE) as run:
         return run
+
+
+def log_loss(run, phase, epoch, step):
+    line = {"phase": phase, "epoch": epoch, "step": step, "split": "train", "loss": 1.0 / step}
+    run.log(line)
+
+
+def log_score(run, phase, epoch, step, score):
+    line = {"phase": phase, "epoch": epoch, "step": step, "split": "validation", "score": score}
+    run.log(line)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A run that logged steps 1 to 5, validated at 3 and 5, and kept its state at step 3 of phase 1."""
+    """A run with a checkpoint at step 3 of phase 1, which validated at steps 3 and 5."""
     run = opened(tmp_path / "run")
     for phase, step in [(0, 1), (0, 2), (1, 1), (1, 2), (1, 3)]:
-        run.log(phase=phase, epoch=0, step=step, split="train", loss=1.0 / step)
-    run.log(phase=1, epoch=0, step=3, split="validation", score=0.5)
-    run.checkpoint(phase=1, step=3, best=0.5, task={"w": torch.arange(3.0)}, optimizer={"lr": 0.1})
+        log_loss(run, phase, 0, step)
+    log_score(run, 1, 0, 3, 0.5)
+    weights = {"w": torch.arange(3.0)}
+    optimizer = {"lr": 0.1}
+    run.save_checkpoint(
+        Checkpoint(phase=1, step=3, best_score=0.5, task=weights, optimizer=optimizer)
+    )
     for step in (4, 5):
-        run.log(phase=1, epoch=1, step=step, split="train", loss=1.0 / step)
-    run.log(phase=1, epoch=1, step=5, split="validation", score=0.6)
+        log_loss(run, 1, 1, step)
+    log_score(run, 1, 1, 5, 0.6)
     return tmp_path / "run"
 
 
-def taken(run):
+def logged_steps(run):
     return [(line["phase"], line["step"], line["split"]) for line in run.metrics()]
 
 
-KEPT = [
+LOGGED = [
     (0, 1, "train"),
     (0, 2, "train"),
     (1, 1, "train"),
@@ -50,18 +66,19 @@ KEPT = [
 
 def test_resuming_restores_the_state_and_cuts_metrics_after_it(folder):
     run = opened(folder)
-    assert (run.state["phase"], run.state["step"], run.state["best"]) == (1, 3, 0.5)
-    assert run.state["task"]["w"].tolist() == [0, 1, 2]
-    assert taken(run) == KEPT
+    checkpoint = run.checkpoint
+    assert (checkpoint.phase, checkpoint.step, checkpoint.best_score) == (1, 3, 0.5)
+    assert checkpoint.task["w"].tolist() == [0, 1, 2]
+    assert logged_steps(run) == LOGGED
 
 
 def test_a_last_line_that_was_cut_off_is_ignored(folder):
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"phase": 1, "epoch": 1, "st')
     run = opened(folder)
-    assert taken(run) == KEPT
-    run.log(phase=1, epoch=1, step=4, split="train", loss=0.2)
-    assert taken(run) == [*KEPT, (1, 4, "train")]
+    assert logged_steps(run) == LOGGED
+    log_loss(run, 1, 1, 4)
+    assert logged_steps(run) == [*LOGGED, (1, 4, "train")]
     assert all(json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
 
 
@@ -93,22 +110,22 @@ def test_a_setting_that_is_gone_is_named(folder):
 )
 def test_without_resume_it_starts_over(folder, settings):
     run = opened(folder, settings, resume=False)
-    assert (run.state["phase"], run.state["step"], run.state["task"]) == (0, 0, None)
+    assert run.checkpoint == Checkpoint()
     assert run.metrics() == []
     assert json.loads((folder / "training.json").read_text())["stage"] == settings["stage"]
     assert not (folder / "resume.pt").exists()
 
 
 def test_a_run_that_never_came_to_a_checkpoint_binds_to_nothing(tmp_path):
-    opened(tmp_path).log(phase=0, epoch=0, step=1, split="train", loss=1.0)
+    log_loss(opened(tmp_path), 0, 0, 1)
     run = opened(tmp_path, SETTINGS | {"stage": "pretrain"})
     assert run.metrics() == []
 
 
 def test_checkpoints_replace_each_other_and_leave_nothing_behind(folder):
     run = opened(folder)
-    run.checkpoint(phase=1, step=4, best=None, task={"w": torch.zeros(2)}, optimizer=None)
-    assert opened(folder).state["step"] == 4
+    run.save_checkpoint(Checkpoint(phase=1, step=4, task={"w": torch.zeros(2)}))
+    assert opened(folder).checkpoint.step == 4
     assert {file.name for file in folder.iterdir()} == {
         "training.json",
         "metrics.jsonl",
@@ -121,24 +138,22 @@ def test_checkpoints_replace_each_other_and_leave_nothing_behind(folder):
 def test_a_finished_run_keeps_all_metrics_and_no_weights(folder):
     opened(folder).finish(2)
     run = opened(folder)
-    assert (run.state["phase"], run.state["task"]) == (2, None)
-    assert taken(run) == KEPT
+    assert run.checkpoint == Checkpoint(phase=2)
+    assert logged_steps(run) == LOGGED
 
 
 @pytest.mark.parametrize(
     "damage", [b"", b"PK\x03\x04 half of a checkpoint", b"no checkpoint at all"], ids=str
 )
 def test_the_last_good_checkpoint_is_found_when_the_newest_is_broken(folder, damage):
-    opened(folder).checkpoint(
-        phase=1, step=4, best=None, task={"w": torch.zeros(2)}, optimizer=None
-    )
+    opened(folder).save_checkpoint(Checkpoint(phase=1, step=4, task={"w": torch.zeros(2)}))
     (folder / "resume.pt").write_bytes(damage)
     with pytest.warns(
         UserWarning, match=r"resume\.pt is damaged; the checkpoint before it is taken"
     ):
-        assert opened(folder).state["step"] == 3
+        assert opened(folder).checkpoint.step == 3
     (folder / "resume.pt").unlink()  # killed between two renames
-    assert opened(folder).state["step"] == 3
+    assert opened(folder).checkpoint.step == 3
 
 
 def test_broken_checkpoints_alone_are_refused(folder):
@@ -151,7 +166,7 @@ def test_broken_checkpoints_alone_are_refused(folder):
 
 
 def test_a_second_run_in_the_folder_is_refused_while_the_first_lasts(folder):
-    with RunDir(folder, SETTINGS, resume=True, world=Processes(0, 1, torch.device("cpu"))):
+    with RunDir(folder, SETTINGS, resume=True, processes=ALONE):
         with pytest.raises(BlockingIOError, match="another process trains in .*run"):
             opened(folder)
     opened(folder)
@@ -176,7 +191,7 @@ def test_folders_of_the_user_stay(folder):
 
 
 def test_a_worker_that_is_no_fork_starts_too(folder):
-    with RunDir(folder, SETTINGS, resume=True, world=Processes(0, 1, torch.device("cpu"))) as run:
+    with RunDir(folder, SETTINGS, resume=True, processes=ALONE) as run:
         worker = multiprocessing.get_context("spawn").Process(target=run.init_worker, args=(0,))
         worker.start()
         worker.join()
@@ -189,7 +204,7 @@ def test_a_worker_that_is_no_fork_starts_too(folder):
 def test_a_fork_that_outlives_its_trainer_does_not_keep_the_folder_locked(folder):
     context = multiprocessing.get_context("fork")
     ready, done = context.Event(), context.Event()
-    with RunDir(folder, SETTINGS, resume=True, world=Processes(0, 1, torch.device("cpu"))) as run:
+    with RunDir(folder, SETTINGS, resume=True, processes=ALONE) as run:
         worker = context.Process(target=lambda: (run.init_worker(0), ready.set(), done.wait(60)))
         worker.start()
         assert ready.wait(60)

@@ -1,58 +1,118 @@
-"""How a phase walks through its data: batches that are fitted to the number of spots."""
+"""Sizes of batches and steps, reduced if there are few spots."""
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol, Self
 
+import numpy as np
+
+from stp._log import warn
 from stp.train.engine.processes import Processes
 
-MIN_STEPS = 10  # an epoch has at least so many (method.md section 3)
+MIN_STEPS = 10  # an epoch has at least this many steps (method.md, section 3)
+
+
+class BatchSettings(Protocol):
+    """The fields of a config that a plan starts from."""
+
+    @property
+    def epochs(self) -> int:
+        """Number of passes over the spots."""
+
+    @property
+    def batch_size(self) -> int:
+        """Number of spots per batch and process."""
+
+    @property
+    def accumulate(self) -> int:
+        """Number of batches per optimizer step."""
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How one phase walks through its data, after it was fitted to the data's size."""
+    """How one phase of training walks through its spots.
+
+    Parameters
+    ----------
+    epochs
+        Number of passes over the spots.
+    batch_size
+        Number of spots per batch, of all processes together.
+    accumulate
+        Number of batches per optimizer step.
+    note
+        Sentence that tells the user which sizes were reduced; None if none was.
+    """
 
     epochs: int
     batch_size: int
     accumulate: int
-    notes: list[str] = field(default_factory=list, compare=False)
+    note: str | None = field(default=None, compare=False)
 
+    @classmethod
+    def for_spots(
+        cls, n_spots: int, *, epochs: int, batch_size: int, accumulate: int, multiple: int = 1
+    ) -> Self:
+        """Plan an epoch over `n_spots` with at least ten steps.
 
-def fit_plan(
-    n_spots: int, *, epochs: int, batch_size: int, accumulate: int, multiple: int = 1
-) -> BatchPlan:
-    """Shrink accumulation, then batches, so that an epoch over `n_spots` has at least ten steps.
+        If there are too few spots, steps take fewer batches first; then batches get smaller.
 
-    Parameters
-    ----------
-    n_spots
-        Spots to train on.
-    epochs, batch_size, accumulate
-        As configured.
-    multiple
-        The batch is a multiple of it: of the spots that stay together, for each process.
-    """
-    whole = max(multiple, batch_size // multiple * multiple)
-    size = max(multiple, min(whole, n_spots // MIN_STEPS // multiple * multiple))
-    fitted = max(1, min(accumulate, n_spots // (MIN_STEPS * batch_size)))
-    notes = []
-    if (fitted, size) != (accumulate, whole):
-        notes.append(
-            f"{n_spots} spots are few: batches of {size} instead of {whole}, "
-            f"{fitted} instead of {accumulate} per step, for {MIN_STEPS} steps an epoch"
+        Parameters
+        ----------
+        n_spots
+            Number of spots to train on.
+        epochs
+            Number of passes over the spots.
+        batch_size
+            Largest number of spots per batch, of all processes together.
+        accumulate
+            Largest number of batches per optimizer step.
+        multiple
+            The batch size is a multiple of this number: spots that stay together, times processes.
+        """
+        largest = max(multiple, batch_size // multiple * multiple)
+        for_min_steps = n_spots // MIN_STEPS // multiple * multiple
+        size = max(multiple, min(largest, for_min_steps))
+        n_batches = max(1, min(accumulate, n_spots // (MIN_STEPS * batch_size)))
+        note = None
+        if (n_batches, size) != (accumulate, largest):
+            note = (
+                f"{n_spots} spots are few: batches of {size} instead of {largest}, "
+                f"{n_batches} instead of {accumulate} per step, for {MIN_STEPS} steps an epoch"
+            )
+        return cls(epochs, size, n_batches, note)
+
+    @classmethod
+    def for_corpus(
+        cls,
+        rows: Sequence[np.ndarray],
+        settings: BatchSettings,
+        processes: Processes,
+        *,
+        multiple: int = 1,
+    ) -> Self:
+        """Plan batches for the spots of several stores, and warn if the sizes had to be reduced.
+
+        Parameters
+        ----------
+        rows
+            Rows of the spots to train on, one array per store.
+        settings
+            Config with the sizes that the user asked for.
+        processes
+            The processes that share each batch.
+        multiple
+            Number of spots of one store that stay together; spots that fill no such set are left
+            out.
+        """
+        n_spots = sum(len(store_rows) // multiple * multiple for store_rows in rows)
+        plan = cls.for_spots(
+            n_spots,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size * processes.size,
+            accumulate=settings.accumulate,
+            multiple=multiple * processes.size,
         )
-    return BatchPlan(epochs, size, fitted, notes)
-
-
-def fitted(
-    corpus: Any, wanted: Any, world: Processes, *, multiple: int = 1, stacklevel: int
-) -> BatchPlan:
-    """Fit batches, of all processes together, to the spots that fill sets of `multiple`; say so where they shrink."""
-    n_spots = sum(len(rows) // multiple * multiple for rows in corpus.rows)
-    multiple, wanted_size = multiple * world.size, wanted.batch_size * world.size
-    sizes = {"batch_size": wanted_size, "accumulate": wanted.accumulate, "multiple": multiple}
-    plan = fit_plan(n_spots, epochs=wanted.epochs, **sizes)
-    for note in plan.notes if world.is_main else ():
-        warnings.warn(note, stacklevel=stacklevel)
-    return plan
+        if plan.note is not None and processes.is_main:
+            warn(plan.note)
+        return plan

@@ -1,293 +1,278 @@
-"""The training loop: steps, schedule, checkpoints and validation; it knows neither losses nor data."""
+"""The training loop: epochs, schedule, validation and checkpoints, for any task and data."""
 
-import math
-import sys
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from stp._log import logger
-from stp.data.samplers import SpotIndex, share
-from stp.models.device import autocast
-from stp.train.config import LoopConfig
+from stp.data.samplers import SpotIndex
 from stp.train.engine.batch_plan import BatchPlan
-from stp.train.engine.processes import Processes
-from stp.train.engine.run_dir import RunDir
-from stp.train.engine.signals import stop_requests
+from stp.train.engine.config import LoopConfig
+from stp.train.engine.protocols import Batch, Dataset, Sampler, Task
+from stp.train.engine.reading import epochs_left, read_batches
+from stp.train.engine.run_dir import Checkpoint, RunDir
+from stp.train.engine.signals import StopRequest, stop_requests
+from stp.train.engine.steps import learning_rate, make_optimizer, training_step
 
-Batch = dict[str, torch.Tensor]
 
-
-def fit(
-    task: nn.Module,
-    dataset: Dataset,
-    sampler: Any,
-    plan: BatchPlan,
-    config: LoopConfig,
-    run: RunDir,
-    *,
-    phase: int = 0,
-    validate: Callable[[], dict[str, float]] | None = None,
-    patience: int | None = None,
-    keep: Callable[[dict[str, float]], None],
-) -> None:
-    """Train one phase to its end, from wherever the run directory stands.
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What one phase of a run trains, and on which data.
 
     Parameters
     ----------
     task
-        Batch to losses; see `stp.train.tasks`.
-    dataset, sampler
-        The sampler's `batches(epoch)` are what the dataset reads.
-    plan, config
-        Epochs and batches; everything else.
+        Turns a batch into losses; see `stp.train.tasks`.
+    dataset
+        Reads the spots.
+    sampler
+        Decides which spots make each batch.
+    plan
+        Number of epochs, and sizes of batches and steps.
+    config
+        Settings of the training.
     run
-        Where metrics, checkpoints and the state to resume from are.
-    phase
-        Number of this phase in the run.
+        Run directory for metrics and checkpoints.
+    save_model
+        Writes the model that users get, with its validation scores. It is called after every epoch
+        with a better score; without `validate` it is called once, at the end, with no scores.
     validate
-        Called after each epoch; its "score", the higher the better, decides which weights are kept.
+        Returns the scores after an epoch. The one called "score" decides which weights are kept;
+        higher is better.
+    phase
+        Number of this phase in the run, from 0.
     patience
-        Epochs without a better score after which training ends.
-    keep
-        Writes the weights that users get, with their scores; without `validate`, called once at the end, with none.
+        Number of epochs without a better validation score after which training stops.
     """
-    world, device = run.world, run.world.device
-    task.to(device).train()
-    optimizer = make_optimizer(task, config)
-    steps_in = [len(sampler.batches(epoch)) // plan.accumulate for epoch in range(plan.epochs)]
-    if not all(steps_in):
-        raise ValueError(
-            "an epoch has no full batch: too few spots, or none with enough neighbors; add stores"
-        )
-    step, best, waited = _restore(task, optimizer, run, phase)
-    hidden = None if world.is_main else True  # None: shown on a terminal
-    bar = tqdm(
-        total=sum(steps_in), initial=step, desc=type(task).__name__, unit="step", disable=hidden
-    )
-    feed = read_batches(dataset, sampler, steps_in, step, plan.accumulate, config, run)
-    untouched = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    with bar, closing(feed), stop_requests() as asked, untouched:
-        for epoch, first in _unfinished(steps_in, step):
-            if patience is not None and waited >= patience:
-                break
-            started, seen = time.perf_counter(), 0
-            for picks, batches in islice(feed, steps_in[epoch] - first):
-                rate = _set_rate(optimizer, step, sum(steps_in), config)
-                _seed(config.seed, phase, step)
-                try:
-                    losses = training_step(task, optimizer, batches, config, world)
-                except FloatingPointError as error:
-                    raise FloatingPointError(
-                        f"{error}; the batch is of {_names(dataset, picks)}"
-                    ) from error
-                step, seen = step + 1, seen + sum(len(one.spots) for one in picks) * world.size
-                bar.update()
-                bar.set_postfix(loss=f"{losses['loss']:.3f}")
-                last = step == sum(steps_in[: epoch + 1])
-                if step % config.log_every == 0 or last:
-                    speed = seen / (time.perf_counter() - started)
-                    where = {"phase": phase, "epoch": epoch, "step": step}
-                    run.log(
-                        **where,
-                        split="train",
-                        **losses,
-                        learning_rate=rate,
-                        spots_per_second=round(speed, 1),
-                    )
-                stopping = world.any(bool(asked))
-                if (step % config.checkpoint_every == 0 or stopping) and not last:
-                    _checkpoint(task, optimizer, run, phase, step, best, waited)
-                if stopping and not last:
-                    raise SystemExit(0)
-            scores = _validate(task, run, {"phase": phase, "epoch": epoch, "step": step}, validate)
-            better = bool(scores) and (best is None or scores["score"] > best)
-            best, waited = (scores["score"], 0) if better else (best, waited + 1)
-            if better and world.is_main:
-                keep(scores)
-            if bar.disable and world.is_main:
-                logger.info(
-                    _told(
-                        f"{type(task).__name__}: epoch {epoch + 1} of {plan.epochs}", losses, scores
-                    )
-                )
-            _checkpoint(task, optimizer, run, phase, step, best, waited)
-            if world.any(bool(asked)):
-                raise SystemExit(0)
-    if validate is None and world.is_main:
-        keep({})
-    run.checkpoint(phase=phase + 1, step=0, best=None, task=task.state_dict(), optimizer=None)
+
+    task: Task
+    dataset: Dataset
+    sampler: Sampler
+    plan: BatchPlan
+    config: LoopConfig
+    run: RunDir
+    save_model: Callable[[dict[str, float]], None]
+    validate: Callable[[], dict[str, float]] | None = None
+    phase: int = 0
+    patience: int | None = None
+
+    @cached_property
+    def steps_per_epoch(self) -> list[int]:
+        """Number of steps of each epoch; the batches left over fill no step."""
+        return [
+            len(self.sampler.batches(epoch)) // self.plan.accumulate
+            for epoch in range(self.plan.epochs)
+        ]
 
 
-def make_optimizer(task: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
-    """AdamW that decays matrices and leaves biases, norms and the logit scale alone."""
-    parameters = [p for p in task.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+@dataclass
+class TrainingState:
+    """How far the training is.
+
+    Parameters
+    ----------
+    optimizer
+        The optimizer, which adapts to the gradients as training goes on.
+    step
+        Number of steps that were taken, counted over all epochs of the phase.
+    best_score
+        Best validation score; None before the first validation.
+    epochs_since_best
+        Number of epochs since the best validation score.
+    """
+
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    best_score: float | None = None
+    epochs_since_best: int = 0
 
 
-def learning_rate(step: int, total: int, config: LoopConfig) -> float:
-    """Linear warm-up, then a cosine down to the minimum, if there is one."""
-    warmup = min(config.warmup_steps, total // 10)
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    lowest = config.learning_rate if config.min_learning_rate is None else config.min_learning_rate
-    progress = min(1.0, (step - warmup) / max(1, total - warmup))
-    return lowest + (config.learning_rate - lowest) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def training_step(
-    task: Any,
-    optimizer: torch.optim.Optimizer,
-    batches: list[Batch],
-    config: LoopConfig,
-    world: Processes,
-) -> dict[str, float]:
-    """Take one optimizer step over some batches; every loss is a mean over all items of all processes.
+def run_training(training: Training) -> None:
+    """Train one phase to its end, from the last checkpoint of its run.
 
     Raises
     ------
+    ValueError
+        If an epoch has no full batch.
     FloatingPointError
-        The loss or its gradient is not finite; weights are as before.
+        If a loss or its gradient is not finite; the error names the stores of the batch.
+    SystemExit
+        With status 0 after a checkpoint, if the process was sent SIGTERM or SIGUSR1.
     """
-    counts = [task.counts(batch) for batch in batches]
-    totals = world.sum({name: sum(count[name] for count in counts) for name in counts[0]})
-    parts = len(batches) * world.size
-    sums: dict[str, float] = {}
-    optimizer.zero_grad(set_to_none=True)
-    for batch, count in zip(batches, counts, strict=True):
-        with autocast(world.device, config.precision):
-            losses = task(
-                {name: tensor.to(world.device, non_blocking=True) for name, tensor in batch.items()}
-            )
-        share = {name: count[name] / totals[name] for name in totals}
-        loss = sum(losses[name] * share[name] for name in totals)
-        loss.backward()
-        for name, value in {**losses, "loss": loss * parts}.items():
-            sums[name] = sums.get(name, 0.0) + value.item() * share.get(name, 1 / parts)
-    sums = world.sum(sums)
-    if not math.isfinite(sums["loss"]):
-        raise FloatingPointError(f"the loss is {sums['loss']}, of these: {sums}")
-    world.sum_gradients(task.parameters())
-    if not torch.isfinite(nn.utils.clip_grad_norm_(task.parameters(), config.clip_norm)):
-        raise FloatingPointError(f"the gradient is not finite at these losses: {sums}")
-    optimizer.step()
-    return sums
-
-
-def _restore(
-    task: nn.Module, optimizer: torch.optim.Optimizer, run: RunDir, phase: int
-) -> tuple[int, float | None, int]:
-    state = run.state
-    if state["task"] is not None:
-        task.load_state_dict(state["task"])
-    if state["phase"] != phase:
-        return 0, None, 0
-    if state["optimizer"] is not None:
-        optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["best"], state.get("waited", 0)
-
-
-def _unfinished(steps_in: list[int], step: int) -> Iterator[tuple[int, int]]:
-    """Yield the epochs that are not done, each with the number of its first step to take."""
-    for epoch, n_steps in enumerate(steps_in):
-        first = max(0, step - sum(steps_in[:epoch]))
-        if first < n_steps:
-            yield epoch, first
-
-
-def read_batches(
-    dataset: Dataset,
-    sampler: Any,
-    steps_in: list[int],
-    step: int,
-    accumulate: int,
-    config: LoopConfig,
-    run: RunDir,
-) -> Generator[tuple[list[SpotIndex], list[Batch]], None, None]:
-    """Yield what this process reads for each step that is left, and the batches that were read.
-
-    Workers start once, and read ahead across the end of an epoch.
-    """
-    asked: deque[SpotIndex] = deque()
-
-    def ask() -> Iterator[SpotIndex]:
-        for epoch, first in _unfinished(steps_in, step):
-            for spots in sampler.batches(epoch)[first * accumulate : steps_in[epoch] * accumulate]:
-                asked.append(
-                    SpotIndex(epoch, share(spots, sampler.unit, run.world.rank, run.world.size))
+    config = training.config
+    run = training.run
+    processes = run.processes
+    steps_per_epoch = training.steps_per_epoch
+    # 1. Take the task to the device, and both task and optimizer to the last checkpoint.
+    training.task.to(processes.device)
+    training.task.train()
+    if not all(steps_per_epoch):
+        raise ValueError(
+            "an epoch has no full batch: too few spots, or none with enough neighbors; add stores"
+        )
+    state = _restore(training)
+    # 2. Read batches from there on; nothing is read before the first step asks for it.
+    reader = read_batches(
+        training.dataset,
+        training.sampler,
+        run,
+        steps_per_epoch=steps_per_epoch,
+        n_taken=state.step,
+        accumulate=training.plan.accumulate,
+        n_workers=config.n_workers,
+    )
+    bar = tqdm(
+        total=sum(steps_per_epoch),
+        initial=state.step,
+        desc=type(training.task).__name__,
+        unit="step",
+        disable=None if processes.is_main else True,  # None shows the bar on terminals only
+    )
+    # 3. Go through the epochs that are left; the caller's random state stays as it was.
+    own_devices = [processes.device] if processes.device.type == "cuda" else []
+    random_state = torch.random.fork_rng(devices=own_devices)
+    with bar, closing(reader), stop_requests() as stop_request, random_state:
+        for epoch, first_step in epochs_left(steps_per_epoch, state.step):
+            if training.patience is not None and state.epochs_since_best >= training.patience:
+                break
+            steps = islice(reader, steps_per_epoch[epoch] - first_step)
+            losses = _run_epoch(training, state, epoch, steps, bar=bar, stop_request=stop_request)
+            scores = _end_epoch(training, state, epoch)
+            if bar.disable and processes.is_main:
+                title = (
+                    f"{type(training.task).__name__}: epoch {epoch + 1} of {training.plan.epochs}"
                 )
-                yield asked[-1]
-
-    how = {"pin_memory": torch.cuda.is_available(), **_workers(config.n_workers, run)}
-    loader = iter(DataLoader(dataset, batch_size=None, sampler=ask(), **how))
-    while batches := list(islice(loader, accumulate)):
-        yield [asked.popleft() for _ in batches], batches
-
-
-def _workers(n_workers: int, run: RunDir) -> dict[str, Any]:
-    """Say how workers start: on Linux as forks, which have imported all, elsewhere as the platform likes it."""
-    if not n_workers:
-        return {}
-    context = "fork" if sys.platform == "linux" else None
-    return {
-        "num_workers": n_workers,
-        "multiprocessing_context": context,
-        "worker_init_fn": run.init_worker,
-    }
+                logger.info(_epoch_summary(title, losses, scores))
+            _save_checkpoint(training, state)
+            if processes.any(bool(stop_request)):
+                raise SystemExit(0)
+    # 4. Write the model if validation did not, and let the next phase start from these weights.
+    if training.validate is None and processes.is_main:
+        training.save_model({})
+    run.save_checkpoint(Checkpoint(phase=training.phase + 1, task=training.task.state_dict()))
 
 
-def _names(dataset: Any, picks: list[SpotIndex]) -> str:
-    """Name the stores that some batches were read from."""
-    stores = np.unique(np.concatenate([one.spots[:, 0] for one in picks]))
-    return ", ".join(str(dataset.stores[store].path) for store in stores)
-
-
-def _seed(*parts: int) -> None:
-    """Make what a backbone draws at random (drop path) depend on the step, never on the state of a process."""
-    torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, step: int, total: int, config: LoopConfig) -> float:
-    rate = learning_rate(step, total, config)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
-
-
-def _validate(
-    task: nn.Module, run: RunDir, where: dict[str, int], validate: Callable | None
+def _run_epoch(
+    training: Training,
+    state: TrainingState,
+    epoch: int,
+    steps: Iterable[tuple[list[SpotIndex], list[Batch]]],
+    *,
+    bar: tqdm,
+    stop_request: StopRequest,
 ) -> dict[str, float]:
-    """Return the scores after an epoch, and log them; none where nothing is validated with."""
-    if validate is None:
+    """Take the steps of an epoch that are left, and return the losses of the last one."""
+    config = training.config
+    processes = training.run.processes
+    n_steps = sum(training.steps_per_epoch)
+    end_of_epoch = sum(training.steps_per_epoch[: epoch + 1])
+    start_time = time.perf_counter()
+    n_spots = 0
+    losses: dict[str, float] = {}
+    for indices, batches in steps:
+        # 1. Set the learning rate and the random state, which depend on the step alone.
+        rate = learning_rate(state.step, n_steps, config)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        _seed_step(config.seed, training.phase, state.step)
+        # 2. Update the weights.
+        try:
+            losses = training_step(training.task, state.optimizer, batches, config, processes)
+        except FloatingPointError as error:
+            names = _store_names(training.dataset, indices)
+            raise FloatingPointError(f"{error}; the batch is of {names}") from error
+        state.step += 1
+        n_spots += sum(len(index.spots) for index in indices) * processes.size
+        # 3. Show and log the losses.
+        bar.update()
+        bar.set_postfix(loss=f"{losses['loss']:.3f}")
+        is_last = state.step == end_of_epoch
+        if state.step % config.log_every == 0 or is_last:
+            speed = n_spots / (time.perf_counter() - start_time)
+            line = {"phase": training.phase, "epoch": epoch, "step": state.step, "split": "train"}
+            rates = {"learning_rate": rate, "spots_per_second": round(speed, 1)}
+            training.run.log(line | losses | rates)
+        # 4. Save a checkpoint now and then, and stop if asked to; after the last step of an epoch
+        #    this waits for the validation.
+        is_stopping = processes.any(bool(stop_request))
+        if (state.step % config.checkpoint_every == 0 or is_stopping) and not is_last:
+            _save_checkpoint(training, state)
+        if is_stopping and not is_last:
+            raise SystemExit(0)
+    return losses
+
+
+def _end_epoch(training: Training, state: TrainingState, epoch: int) -> dict[str, float]:
+    """Validate after an epoch, save the model if it is the best so far, and return the scores."""
+    if training.validate is None:
         return {}
-    task.eval()
-    scores = validate()
-    task.train()
-    run.log(**where, split="validation", **scores)
+    # 1. Compute and log the scores.
+    training.task.eval()
+    scores = training.validate()
+    training.task.train()
+    line = {"phase": training.phase, "epoch": epoch, "step": state.step, "split": "validation"}
+    training.run.log(line | scores)
+    # 2. Keep the best model.
+    if state.best_score is None or scores["score"] > state.best_score:
+        state.best_score = scores["score"]
+        state.epochs_since_best = 0
+        if training.run.processes.is_main:
+            training.save_model(scores)
+    else:
+        state.epochs_since_best += 1
     return scores
 
 
-def _told(epoch: str, losses: dict[str, float], scores: dict[str, float]) -> str:
-    """Say in a log file what a bar shows on a terminal."""
-    told = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if name != "score")
-    return f"{epoch}, loss {losses['loss']:.3f}" + (f"; validation: {told}" if told else "")
+def _restore(training: Training) -> TrainingState:
+    """Load the last checkpoint into the task and a new optimizer."""
+    state = TrainingState(make_optimizer(training.task, training.config))
+    checkpoint = training.run.checkpoint
+    if checkpoint.task is not None:
+        training.task.load_state_dict(checkpoint.task)
+    if checkpoint.phase != training.phase:
+        return state
+    if checkpoint.optimizer is not None:
+        state.optimizer.load_state_dict(checkpoint.optimizer)
+    state.step = checkpoint.step
+    state.best_score = checkpoint.best_score
+    state.epochs_since_best = checkpoint.epochs_since_best
+    return state
 
 
-def _checkpoint(
-    task, optimizer, run: RunDir, phase: int, step: int, best: float | None, waited: int
-) -> None:
-    weights = {"task": task.state_dict(), "optimizer": optimizer.state_dict()}
-    run.checkpoint(phase=phase, step=step, best=best, waited=waited, **weights)
+def _save_checkpoint(training: Training, state: TrainingState) -> None:
+    training.run.save_checkpoint(
+        Checkpoint(
+            phase=training.phase,
+            step=state.step,
+            best_score=state.best_score,
+            epochs_since_best=state.epochs_since_best,
+            task=training.task.state_dict(),
+            optimizer=state.optimizer.state_dict(),
+        )
+    )
+
+
+def _seed_step(seed: int, phase: int, step: int) -> None:
+    """Make what a backbone draws at random (drop path) depend on the step alone."""
+    sequence = np.random.SeedSequence((seed, phase, step))
+    torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+
+def _store_names(dataset: Dataset, indices: list[SpotIndex]) -> str:
+    """List the stores that some batches were read from."""
+    stores = np.unique(np.concatenate([index.spots[:, 0] for index in indices]))
+    return ", ".join(dataset.names[store] for store in stores)
+
+
+def _epoch_summary(title: str, losses: dict[str, float], scores: dict[str, float]) -> str:
+    """Describe an epoch for a log file, which has no progress bar."""
+    parts = [f"{name} {value:.3f}" for name, value in scores.items() if name != "score"]
+    validation = f"; validation: {', '.join(parts)}" if parts else ""
+    return f"{title}, loss {losses['loss']:.3f}{validation}"

@@ -1,4 +1,4 @@
-"""The processes that train together: one, or those that torchrun started."""
+"""The processes that train together: a single one, or those that torchrun started."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,17 +11,21 @@ import torch.distributed as dist
 
 from stp.models.device import choose_device
 
+TIMEOUT = timedelta(hours=4)  # processes wait for each other while large stores are ranked
+
 
 @dataclass(frozen=True)
 class Processes:
-    """A process among those that train one model.
+    """The processes that train one model, seen from one of them.
 
     Parameters
     ----------
-    rank, size
-        Its number and how many there are.
+    rank
+        Number of this process, from 0.
+    size
+        Number of processes.
     device
-        Where it computes.
+        Torch device of this process.
     """
 
     rank: int
@@ -42,7 +46,7 @@ class Processes:
         return dict(zip(values, total.tolist(), strict=True))
 
     def any(self, flag: bool) -> bool:
-        """Tell whether it holds in any process."""
+        """Return whether the flag is true in at least one process."""
         return self.sum({"flag": flag})["flag"] > 0
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -52,15 +56,15 @@ class Processes:
             return
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
-        for gradient, summed in zip(
-            gradients, flat.split([g.numel() for g in gradients]), strict=True
-        ):
-            gradient.copy_(summed.view_as(gradient))
+        sums = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, total in zip(gradients, sums, strict=True):
+            gradient.copy_(total.view_as(gradient))
 
     def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Stack the rows of all processes, which have as many each, and say where those of this one begin.
+        """Stack the rows of all processes, and return the offset of this process's own rows.
 
-        Gradients flow back to the process that a row is of, from all of them.
+        All processes must have the same number of rows. Gradients flow back from every process to
+        the one that a row comes from.
         """
         if self.size == 1:
             return rows, 0
@@ -73,11 +77,11 @@ class Processes:
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather whose backward pass adds up what every process asks of a row."""
+    """All-gather whose backward pass adds up the gradients of all processes."""
 
     @staticmethod
     def forward(ctx, rows: torch.Tensor, size: int, rank: int) -> torch.Tensor:
-        ctx.own = slice(rank * len(rows), (rank + 1) * len(rows))
+        ctx.own_rows = slice(rank * len(rows), (rank + 1) * len(rows))
         parts = [torch.empty_like(rows) for _ in range(size)]
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
@@ -86,32 +90,31 @@ class _Gather(torch.autograd.Function):
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
-        return gradient[ctx.own], None, None
+        return gradient[ctx.own_rows], None, None
 
 
 @contextmanager
 def distributed(device: str | torch.device | None = None) -> Iterator[Processes]:
-    """Join the processes that torchrun started, for as long as the context lasts; without torchrun, be alone.
+    """Join the processes that torchrun started; without torchrun there is one process.
 
-    A process group that is there already is used, and left as it is.
+    The processes leave each other when the context ends. A process group that already exists is
+    used and left as it is.
     """
-    n_ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if n_ranks == 1 and not dist.is_initialized():
-        yield Processes(0, 1, choose_device(device))
+    own_device = choose_device(device)
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if n_processes == 1 and not dist.is_initialized():
+        yield Processes(0, 1, own_device)
         return
-    chosen = choose_device(device)
-    if chosen.type == "cuda" and chosen.index is None:
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    ours = not dist.is_initialized()
-    if ours:
-        # Processes wait for each other while large stores are ranked.
-        dist.init_process_group(
-            "nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(hours=4)
-        )
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
+    if own_device.type == "cuda" and own_device.index is None:
+        own_device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    starts_group = not dist.is_initialized()
+    if starts_group:
+        backend = "nccl" if own_device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    if own_device.type == "cuda":
+        torch.cuda.set_device(own_device)
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), chosen)
+        yield Processes(dist.get_rank(), dist.get_world_size(), own_device)
     finally:
-        if ours:
+        if starts_group:
             dist.destroy_process_group()

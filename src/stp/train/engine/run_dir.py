@@ -1,62 +1,97 @@
-"""A run directory: what was asked, what happened, the best weights, and the state to resume from."""
+"""A run directory: the settings of a run, its metrics, and the checkpoint to resume from."""
 
 import dataclasses
 import json
 import shutil
-import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import torch
 
 from stp._atomic import write_atomically
-from stp.train.config import LoopConfig
+from stp._log import warn
+from stp.train.engine.config import LoopConfig
 from stp.train.engine.processes import Processes
 from stp.train.engine.signals import ignore_stop_signals
 
-SETTINGS, METRICS, STATE, PREVIOUS, LOCK = (
-    "training.json",
-    "metrics.jsonl",
-    "resume.pt",
-    "resume.previous.pt",
-    "run.lock",
-)
-SCRATCH = ".stp_scratch"  # a name that no folder of a user's has: what is in it is deleted
-NEW = {"phase": 0, "step": 0, "best": None, "task": None, "optimizer": None}
+SETTINGS = "training.json"
+METRICS = "metrics.jsonl"
+NEWEST = "resume.pt"
+PREVIOUS = "resume.previous.pt"
+LOCK = "run.lock"
+SCRATCH = ".stp_scratch"  # its content is deleted, so no folder of a user may have this name
+FREE_SETTINGS = ("device", "n_workers", "log_every", "checkpoint_every", "gene_sets")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The state of a run between two steps.
+
+    Parameters
+    ----------
+    phase
+        Number of the phase that is trained next, from 0.
+    step
+        Number of steps of this phase that were taken.
+    best_score
+        Best validation score of this phase; None before the first validation.
+    epochs_since_best
+        Number of epochs since the best validation score.
+    task
+        Weights of the task; None before the first step and after the last phase.
+    optimizer
+        State of the optimizer; None at the start of a phase.
+    """
+
+    phase: int = 0
+    step: int = 0
+    best_score: float | None = None
+    epochs_since_best: int = 0
+    task: dict[str, Any] | None = None
+    optimizer: dict[str, Any] | None = None
 
 
 class RunDir:
-    """Open a run directory, new or to be resumed; a context, which no other process enters meanwhile.
+    """A run directory, new or to be resumed. Enter it as a context to lock it for this run.
 
     Parameters
     ----------
     path
         The folder.
     settings
-        All that decides the result: resuming with other settings is refused.
+        All values that decide the result; a run resumes only with the settings it started with.
     resume
-        Go on where the folder's run stopped; otherwise start over.
-    world
-        The processes that train; only the one that leads writes.
+        Continue the run in the folder if there is one; with False, start over.
+    processes
+        The processes that train; only the main one writes files.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+        The newest checkpoint, once the run directory is entered.
 
     Raises
     ------
     ValueError
-        The folder holds a run with other settings, or no checkpoint of it can be read.
+        If the folder has a run with other settings, or none of its checkpoints can be read.
     BlockingIOError
-        Another process trains in this folder.
+        If another process trains in this folder.
     """
 
     def __init__(
-        self, path: str | Path, settings: dict[str, Any], *, resume: bool, world: Processes
+        self, path: str | Path, settings: dict[str, Any], *, resume: bool, processes: Processes
     ) -> None:
-        self.path, self.world = Path(path), world
-        self._settings, self._resume = json.loads(json.dumps(settings)), resume
-        self._lock = None
+        self.path = Path(path)
+        self.processes = processes
+        self.checkpoint = Checkpoint()
+        self._settings = json.loads(json.dumps(settings))
+        self._resume = resume
+        self._lock: TextIO | None = None
 
     def __enter__(self) -> Self:
-        if self.world.is_main:
+        if self.processes.is_main:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.path / LOCK)
         try:
@@ -72,53 +107,89 @@ class RunDir:
             self._lock.close()
 
     def init_worker(self, worker: int) -> None:
-        """Leave stop requests and the lock to the trainer; called in a process that reads for it.
+        """Leave stop signals and the lock to the trainer; every worker process calls this first.
 
-        A fork that outlives a killed trainer for a moment would else keep the folder locked.
+        Otherwise a worker that outlives its killed parent would keep the run directory locked.
         """
         ignore_stop_signals()
         if self._lock is not None:
             self._lock.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_lock": None}  # all that a worker needs where it is no fork
+        # A worker that is no fork needs only what `init_worker` reads.
+        return {"_lock": None}
 
     @property
     def scratch(self) -> Path:
-        """A folder for files of all processes, gone when the run is left."""
+        """A folder for files of all processes, which is deleted when the run ends."""
         return self.path / SCRATCH
 
     def on_main_process(self, prepare: Callable[[], None]) -> None:
-        """Prepare something that all processes use, while they wait."""
-        if self.world.is_main:
+        """Call a function on the main process while the others wait."""
+        if self.processes.is_main:
             prepare()
-        self.world.wait()
+        self.processes.wait()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read metrics.jsonl without a last line that was cut off."""
+        file = self.path / METRICS
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        if self.processes.is_main:
+            with (self.path / METRICS).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Save the state to resume from; the checkpoint before it is kept as a second file."""
+        self.checkpoint = checkpoint
+        if self.processes.is_main:
+            write_atomically(
+                self.path / NEWEST,
+                lambda file: torch.save(vars(checkpoint), file),
+                previous=self.path / PREVIOUS,
+            )
+
+    def finish(self, n_phases: int) -> None:
+        """Record that all phases are complete.
+
+        The checkpoint then needs no weights, because the folder has those of the best epoch.
+        """
+        self.save_checkpoint(Checkpoint(phase=n_phases))
+        if self.processes.is_main:
+            (self.path / PREVIOUS).unlink(missing_ok=True)
+        self.processes.wait()
 
     def _open(self) -> None:
         self.on_main_process(self._prepare)
-        self.state = self._load()
-        self.world.wait()
-        if self.world.is_main:
-            self._truncate_metrics(self.state["phase"], self.state["step"])
+        self.checkpoint = self._load()
+        self.processes.wait()
+        if self.processes.is_main:
+            self._truncate_metrics()
 
     def _prepare(self) -> None:
-        if self._resume and any((self.path / name).exists() for name in (STATE, PREVIOUS)):
-            self._check(json.loads((self.path / SETTINGS).read_text()), self._settings)
+        """Check that the run may be resumed, or delete it; then write the settings."""
+        has_checkpoint = any((self.path / name).exists() for name in (NEWEST, PREVIOUS))
+        if self._resume and has_checkpoint:
+            self._check_settings()
         else:
-            for name in (STATE, PREVIOUS, METRICS):
+            for name in (NEWEST, PREVIOUS, METRICS):
                 (self.path / name).unlink(missing_ok=True)
-        for name in (STATE, METRICS, SETTINGS):
-            for unfinished in self.path.glob(
-                f".{name}.*"
-            ):  # of a process that was killed while it wrote
+        # A process that was killed while it wrote leaves unfinished files.
+        for name in (NEWEST, METRICS, SETTINGS):
+            for unfinished in self.path.glob(f".{name}.*"):
                 unfinished.unlink()
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir()
-        write_atomically(
-            self.path / SETTINGS, lambda file: file.write_text(json.dumps(self._settings, indent=2))
-        )
+        text = json.dumps(self._settings, indent=2)
+        write_atomically(self.path / SETTINGS, lambda file: file.write_text(text))
 
-    def _check(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+    def _check_settings(self) -> None:
+        """Raise ValueError if the run in the folder has other settings."""
+        old = json.loads((self.path / SETTINGS).read_text())
+        new = self._settings
         different = sorted(key for key in old | new if old.get(key) != new.get(key))
         if different:
             raise ValueError(
@@ -126,65 +197,59 @@ class RunDir:
                 "choose another folder, or pass resume=False to start over"
             )
 
-    def _load(self) -> dict[str, Any]:
-        """Read the newest checkpoint that is whole."""
-        broken = []
-        for name in (STATE, PREVIOUS):
-            if (self.path / name).exists():
-                try:
-                    return torch.load(self.path / name, map_location="cpu", weights_only=True)
-                except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the one before it may be whole
-                    broken.append(f"{name} ({error})")
-                    warnings.warn(
-                        f"{self.path / name} is damaged; the checkpoint before it is taken",
-                        stacklevel=3,
-                    )
-        if broken:
+    def _load(self) -> Checkpoint:
+        """Read the newest checkpoint that is intact."""
+        failures = []
+        for name in (NEWEST, PREVIOUS):
+            file = self.path / name
+            if not file.exists():
+                continue
+            try:
+                return Checkpoint(**torch.load(file, map_location="cpu", weights_only=True))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong, the one before may be intact
+                failures.append(f"{name} ({error})")
+                warn(f"{file} is damaged; the checkpoint before it is taken")
+        if failures:
             raise ValueError(
-                f"{self.path} cannot be resumed: {'; '.join(broken)}; pass resume=False to start over"
+                f"{self.path} cannot be resumed: {'; '.join(failures)}; "
+                "pass resume=False to start over"
             )
-        return dict(NEW)
+        return Checkpoint()
 
-    def _truncate_metrics(self, phase: int, step: int) -> None:
-        """Drop lines of steps that will be taken again."""
-        lines = [line for line in self.metrics() if (line["phase"], line["step"]) <= (phase, step)]
-        write_atomically(
-            self.path / METRICS,
-            lambda file: file.write_text("".join(json.dumps(line) + "\n" for line in lines)),
-        )
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Read metrics.jsonl; a last line that was cut off is left out."""
-        file = self.path / METRICS
-        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    def log(self, **line: Any) -> None:
-        """Append a line to metrics.jsonl."""
-        if self.world.is_main:
-            with (self.path / METRICS).open("a") as file:
-                file.write(json.dumps(line) + "\n")
-
-    def checkpoint(self, **state: Any) -> None:
-        """Keep the state to resume from, and the one before it."""
-        self.state = state
-        if self.world.is_main:
-            write_atomically(
-                self.path / STATE,
-                lambda file: torch.save(state, file),
-                previous=self.path / PREVIOUS,
-            )
-
-    def finish(self, phases: int) -> None:
-        """Mark all phases done; the weights users get stand beside, so the state needs none."""
-        self.checkpoint(**{**NEW, "phase": phases})
-        if self.world.is_main:
-            (self.path / PREVIOUS).unlink(missing_ok=True)
-        self.world.wait()
+    def _truncate_metrics(self) -> None:
+        """Drop the lines of steps that will be taken again."""
+        last = (self.checkpoint.phase, self.checkpoint.step)
+        lines = [line for line in self.metrics() if (line["phase"], line["step"]) <= last]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_atomically(self.path / METRICS, lambda file: file.write_text(text))
 
 
-def _lock(path: Path):
-    """Hold a lock on a file until it is closed, or its process ends however it ends; none where there are no locks."""
+def run_settings(
+    config: LoopConfig, processes: Processes, inputs: dict[str, Any]
+) -> dict[str, Any]:
+    """Collect all values that decide the result of a run.
+
+    Left out are the device, how often a run logs, and where it reads gene sets from.
+
+    Parameters
+    ----------
+    config
+        Settings of the training.
+    processes
+        The processes that train.
+    inputs
+        The stage, its stores and the models that it starts from; JSON values.
+    """
+    values = {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in FREE_SETTINGS
+    }
+    return {**inputs, "config": values, "processes": processes.size}
+
+
+def _lock(path: Path) -> TextIO:
+    """Lock a file until it is closed or its process ends; systems without locks skip this."""
     file = path.open("w")
     try:
         import fcntl
@@ -198,10 +263,3 @@ def _lock(path: Path):
             f"another process trains in {path.parent}; wait for it, or choose another folder"
         ) from error
     return file
-
-
-def settings(config: LoopConfig, world: Processes, **about: Any) -> dict[str, Any]:
-    """Collect all that decides the result of a run; where it computes, reads sets and how often it logs does not."""
-    free = ("device", "n_workers", "log_every", "checkpoint_every", "gene_sets")
-    values = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
-    return {**about, "config": values, "processes": world.size}

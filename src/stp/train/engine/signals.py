@@ -1,15 +1,16 @@
-"""Stopping when asked: SIGTERM and SIGUSR1, which schedulers send before they kill, end a run after its step."""
+"""Stop requests: SIGTERM and SIGUSR1 end a run after its current step."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# Schedulers send these signals before they kill a job.
 SIGNALS = (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM))
 
 
 class StopRequest:
-    """Whether, and by which signal, the run was asked to stop."""
+    """Signal handler that remembers whether, and by which signal, a stop was requested."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -18,26 +19,29 @@ class StopRequest:
         return self.signal is not None
 
     def __call__(self, number: int, frame: object) -> None:
-        """Take note of a signal."""
+        """Remember the signal."""
         self.signal = number
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Take note of signals instead of dying of them; in the main thread, which alone can."""
+    """Remember stop signals instead of ending the process, while the context lasts.
+
+    Python lets only the main thread handle signals; in other threads nothing is remembered.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request) for number in SIGNALS}
+    handlers = {number: signal.signal(number, request) for number in SIGNALS}
     try:
         yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def ignore_stop_signals() -> None:
-    """Let a worker read on when a signal goes to all processes: the trainer ends it after the checkpoint."""
+    """Ignore stop signals in a worker process, which the trainer ends after its checkpoint."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
