@@ -1,9 +1,10 @@
-"""The conventions of the public interface, as scanpy tests its own, and what the documentation says of it."""
+"""Conventions of the public interface, as scanpy tests its own, and calls in the documentation."""
 
 import ast
 import importlib
 import inspect
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,35 +26,31 @@ DATA = {
     "get": {"adata"},
 }
 MODULES = {name: getattr(stp, name) for name in stp.__all__ if inspect.ismodule(getattr(stp, name))}
-MOST_POSITIONAL = 3
+MAX_POSITIONAL = 3
 
 
 def names(module: str) -> list[str]:
-    """List the public names of a module; `test_modules_list_their_names` sees to it that it has some."""
+    """List the public names of a module; a test checks that there are any."""
     return list(getattr(MODULES[module], "__all__", ()))
 
 
 def functions(*modules: str) -> list:
     """List the public functions of these modules as test parameters."""
-    found = [
-        (module, public, getattr(MODULES[module], public))
+    parts = {
+        f"{module}.{public}": getattr(MODULES[module], public)
         for module in modules
         for public in names(module)
-    ]
-    return [
-        pytest.param(f, id=f"{module}.{public}")
-        for module, public, f in found
-        if inspect.isfunction(f)
-    ]
+    }
+    return [pytest.param(part, id=name) for name, part in parts.items() if inspect.isfunction(part)]
 
 
 def parameters(function: Callable) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(function).parameters)
 
 
-def sections(function: Callable) -> dict[str, str]:
+def sections(part: object) -> dict[str, str]:
     """Split a NumPy docstring into its sections."""
-    parts = re.split(r"^(\w[\w ]*)\n-+$", inspect.getdoc(function) or "", flags=re.MULTILINE)
+    parts = re.split(r"^(\w[\w ]*)\n-+$", inspect.getdoc(part) or "", flags=re.MULTILINE)
     return dict(zip(["Summary", *parts[1::2]], parts[::2], strict=True))
 
 
@@ -86,7 +83,7 @@ def test_few_positional_parameters(function: Callable) -> None:
     kinds = [parameter.kind for parameter in parameters(function).values()]
     assert inspect.Parameter.VAR_POSITIONAL not in kinds
     assert inspect.Parameter.VAR_KEYWORD not in kinds
-    assert kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) <= MOST_POSITIONAL
+    assert kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) <= MAX_POSITIONAL
 
 
 @pytest.mark.parametrize("function", functions("tl", "pl", "io", "get", "train"))
@@ -97,37 +94,120 @@ def test_options_are_keyword_only(function: Callable) -> None:
 
 @pytest.mark.parametrize("function", functions("tl"))
 def test_verbs(function: Callable) -> None:
-    of = parameters(function)
-    keyword_only = {name for name, p in of.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    by_name = parameters(function)
+    keyword_only = {name for name, p in by_name.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
     assert {"copy", "key_added", "table_key"} <= keyword_only
-    assert of["copy"].default is False
-    assert of["table_key"].default == "table"
-    assert isinstance(of["key_added"].default, str)
+    assert by_name["copy"].default is False
+    assert by_name["table_key"].default == "table"
+    assert isinstance(by_name["key_added"].default, str)
     assert inspect.signature(function).return_annotation == "AnnData | None"
 
 
 @pytest.mark.parametrize("function", functions(*MODULES))
 def test_docstrings(function: Callable) -> None:
-    said = sections(function)
-    assert said["Summary"].strip()
-    assert documented(said.get("Parameters", "")) == list(parameters(function))
+    texts = sections(function)
+    assert texts["Summary"].strip()
+    assert documented(texts.get("Parameters", "")) == list(parameters(function))
     returns = inspect.signature(function).return_annotation
     assert returns is not inspect.Signature.empty
-    assert (returns is None) != bool(said.get("Returns", "").strip())
+    assert (returns is None) != bool(texts.get("Returns", "").strip())
 
 
 @pytest.mark.parametrize("name", [name for name in stp.__all__ if not name.startswith("_")])
 def test_classes_are_documented(name: str) -> None:
     part = getattr(stp, name)
     public = [getattr(part, inner) for inner in names(name)] if name in MODULES else [part]
-    for one in filter(inspect.isclass, public):
-        own = {inner: member for inner, member in vars(one).items() if not inner.startswith("_")}
-        silent = [
-            inner
-            for inner, member in own.items()
-            if hasattr(member, "__get__") and not inspect.getdoc(member)
-        ]
-        assert inspect.getdoc(one) and not silent, f"{one.__name__}: {silent}"
+    for public_class in filter(inspect.isclass, public):
+        members = {
+            inner: member
+            for inner, member in vars(public_class).items()
+            if not inner.startswith("_") and hasattr(member, "__get__")
+        }
+        undocumented = [inner for inner, member in members.items() if not inspect.getdoc(member)]
+        assert inspect.getdoc(public_class), public_class.__name__
+        assert not undocumented, f"{public_class.__name__}: {undocumented}"
+
+
+# Parameters that mean different things in different places, and what differs.
+DIFFERENT_TEXTS = {
+    "adata": "what the table must contain",
+    "batch_size": "in training it counts per process",
+    "config": "a size or settings of a training",
+    "context_length": "of a model or of tokens",
+    "genes": "of a prediction, a score or a plot",
+    "image": "a file or the configuration of an encoder",
+    "image_key": "a name, or also a mapping from region to image",
+    "key": "of a prediction or of other results",
+    "label_key": "what happens with the labels",
+    "labels": "of spots, or names in a plot",
+    "layer": "raw counts, or any values of references",
+    "model": "what it must be able to do",
+    "name": "of a slide or of a backbone",
+    "output_dir": "what is written there",
+    "path": "a file, a folder or a store",
+    "predicted": "classes or expression",
+    "reference": "what the spots must have",
+    "reference_rep": "among the references or on the same slide",
+    "sdata": "what the SpatialData must contain",
+    "seed": "what is random",
+    "size": "of a patch, a marker or a group",
+    "slide_key": "what happens with the slides",
+    "stores": "what the stores must contain",
+    "targets": "of masked genes or of an alignment",
+    "um_per_px": "of an image, or of patches",
+    "use_rep": "features or aligned vectors",
+    "validation": "the score that is watched",
+    "vocabulary": "whether means are needed",
+}
+
+
+# How the texts of some of them begin everywhere.
+BEGINNINGS = {
+    "label_key": "Column of `obs` with tissue labels.",
+    "seed": "Random seed for ",
+    "slide_key": "Column of `obs` with slides.",
+}
+
+
+def public_parts() -> dict[str, object]:
+    """Map the name of each public function, class and method to itself."""
+    parts = {
+        f"{module}.{name}": getattr(MODULES[module], name)
+        for module in MODULES
+        for name in names(module)
+    }
+    parts |= {name: getattr(stp, name) for name in stp.__all__ if name not in MODULES}
+    for owner, part in list(parts.items()):
+        members = vars(part) if inspect.isclass(part) else ()
+        parts |= {f"{owner}.{name}": getattr(part, name) for name in members if name[0] != "_"}
+    return parts
+
+
+def parameter_texts() -> dict[str, dict[str, list[str]]]:
+    """Map each parameter to its texts, and each text to the public names that have it."""
+    texts: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for owner, part in public_parts().items():
+        section = sections(part).get("Parameters", "")
+        for header, text in re.findall(r"^(\S.*)\n((?: .*\n*)+)", section, flags=re.MULTILINE):
+            for parameter in documented(header):
+                texts[parameter][" ".join(text.split())].append(owner)
+    return texts
+
+
+def test_a_parameter_has_the_same_text_everywhere() -> None:
+    several = {name: dict(texts) for name, texts in parameter_texts().items() if len(texts) > 1}
+    unlisted = {name: texts for name, texts in several.items() if name not in DIFFERENT_TEXTS}
+    assert not unlisted
+    assert not set(DIFFERENT_TEXTS) - set(several), "these have one text: remove them from the list"
+
+
+@pytest.mark.parametrize("parameter", sorted(BEGINNINGS))
+def test_texts_of_a_parameter_begin_alike(parameter: str) -> None:
+    texts = parameter_texts()[parameter]
+    different = {
+        text: owners for text, owners in texts.items() if not text.startswith(BEGINNINGS[parameter])
+    }
+    assert not different
 
 
 def test_every_public_name_is_in_the_reference() -> None:
@@ -138,7 +218,7 @@ def test_every_public_name_is_in_the_reference() -> None:
         re.findall(r"^   (stp\.[\w.]+)$", pages, flags=re.MULTILINE)
     )  # rows of autosummary tables
     assert not public - described, "add these to docs/api"
-    for name in described - public:  # what public classes build on
+    for name in described - public:  # base classes of public ones
         module, attribute = name.rsplit(".", 1)
         assert hasattr(importlib.import_module(module), attribute), name
 
@@ -151,8 +231,8 @@ def code(page: str) -> ast.Module:
     return ast.parse("\n".join(blocks))
 
 
-def strangers(tree: ast.Module) -> list[str]:
-    """List what a page takes from stp though it is not there, or calls as it cannot be called."""
+def wrong_calls(tree: ast.Module) -> list[str]:
+    """List what a page uses of stp although it does not exist, and calls that would fail."""
     named = {"stp": stp}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "stp":
@@ -179,8 +259,8 @@ def strangers(tree: ast.Module) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_pages_call_what_there_is(page: Path) -> None:
-    assert not strangers(code(page.read_text()))
+def test_pages_call_only_what_exists(page: Path) -> None:
+    assert not wrong_calls(code(page.read_text()))
 
 
 def test_the_check_of_pages_itself() -> None:
@@ -193,7 +273,7 @@ Phase(epoch=3)
 stp.Vocabulary.default().fit(stores)
 ```
 """
-    assert {line.split(":")[0] for line in strangers(code(page))} == {
+    assert {line.split(":")[0] for line in wrong_calls(code(page))} == {
         "stp.tl.tokenize(adata, vocabulary, layers='counts')",
         "stp.tl.tokenise(adata)",
         "stp.tl.tokenise",

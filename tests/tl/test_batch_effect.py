@@ -11,7 +11,8 @@ def slides():
     """Four slides of two patients; genes carry the class, images the patient."""
     rng = np.random.default_rng(0)
     n = 240
-    slide, label = np.arange(n) % 4, np.arange(n) // 4 % 2
+    slide = np.arange(n) % 4
+    label = np.arange(n) // 4 % 2
     genes, images = rng.normal(size=(2, n, 6)).astype(np.float32)
     genes[:, 0] += 5 * label
     images[:, 0] += 5 * (slide // 2)
@@ -27,7 +28,7 @@ def slides():
     )
 
 
-def test_batches_are_read_beside_biology(slides, tmp_path):
+def test_batches_and_labels_are_scored_for_each_embedding(slides, tmp_path):
     tl.batch_effect(slides, "patient", label_key="label", slide_key="slide")
     scores = slides.uns["stp_batch_effect"]["scores"]
     assert list(scores.index) == ["X_stp_genes", "X_stp_images"]
@@ -46,29 +47,30 @@ def test_batches_are_read_beside_biology(slides, tmp_path):
     pd.testing.assert_frame_equal(back, scores)
 
 
-def test_only_batches_where_no_label_is_named(slides):
-    found = tl.batch_effect(slides, "slide", use_reps="X_stp_genes", copy=True).uns[
-        "stp_batch_effect"
-    ]["scores"]
+def test_without_labels_only_batches_are_scored(slides):
+    result = tl.batch_effect(slides, "slide", use_reps="X_stp_genes", copy=True)
+    scores = result.uns["stp_batch_effect"]["scores"]
     expected = metrics.batch_effect(slides.obsm["X_stp_genes"], slides.obs["slide"].to_numpy())
-    assert found.loc["X_stp_genes"].to_dict() == expected
+    assert scores.loc["X_stp_genes"].to_dict() == expected
     assert "stp_batch_effect" not in slides.uns
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, ""])
-def test_spots_without_a_patient_or_a_slide_are_left_out(slides, missing):
-    slides.obs.loc["5", "patient"], slides.obs.loc["6", "slide"] = missing, missing
-    how = {"label_key": "label", "slide_key": "slide", "use_reps": ["X_stp_genes"]}
-    tl.batch_effect(slides, "patient", **how)
-    rest = slides[~slides.obs_names.isin(["5", "6"])].copy()
-    tl.batch_effect(rest, "patient", **how)
+def test_spots_without_a_patient_or_a_slide_are_ignored(slides, missing):
+    slides.obs.loc["5", "patient"] = missing
+    slides.obs.loc["6", "slide"] = missing
+    others = slides[~slides.obs_names.isin(["5", "6"])].copy()
+    for table in (slides, others):
+        tl.batch_effect(
+            table, "patient", label_key="label", slide_key="slide", use_reps=["X_stp_genes"]
+        )
     pd.testing.assert_frame_equal(
-        *(one.uns["stp_batch_effect"]["scores"] for one in (slides, rest))
+        slides.uns["stp_batch_effect"]["scores"], others.uns["stp_batch_effect"]["scores"]
     )
 
 
 @pytest.mark.parametrize(
-    ("batch", "how", "error", "message"),
+    ("batch", "options", "error", "message"),
     [
         ("donor", {}, KeyError, r"obs\['donor'\] is missing"),
         ("slide", {"use_reps": ["X_stp_fused"]}, KeyError, r"run stp\.tl\.fuse\(adata\) first"),
@@ -76,8 +78,9 @@ def test_spots_without_a_patient_or_a_slide_are_left_out(slides, missing):
         ("none", {}, ValueError, r"obs\['none'\] is missing everywhere; a batch effect needs two"),
     ],
 )
-def test_batch_effect_refuses(slides, batch, how, error, message):
-    slides.obs["one"], slides.obs["none"] = "s", np.nan
+def test_batch_effect_refuses(slides, batch, options, error, message):
+    slides.obs["one"] = "s"
+    slides.obs["none"] = np.nan
     slides.obs.loc["0", "one"] = None
     with pytest.raises(error, match=message):
-        tl.batch_effect(slides, batch, **how)
+        tl.batch_effect(slides, batch, **options)

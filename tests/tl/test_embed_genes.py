@@ -10,7 +10,7 @@ KEYS = ("X_stp_genes", "X_stp_genes_aligned")
 
 @pytest.fixture
 def table(adata, stamp):
-    """Spots with tokens, of very different numbers of genes; the first and the fiftieth have none."""
+    """Spots with very different numbers of tokens; spots 0 and 50 have none."""
     X = adata.X.toarray()
     for row in range(0, 100, 5):
         X[row, row % 50 :] = 0
@@ -76,7 +76,7 @@ def test_a_gene_encoder_gives_features_only(table, stamp):
     assert table.uns["encoder"]["model"]["class"] == "GeneEncoder"
 
 
-def test_vectors_of_a_model_before_do_not_stay_beside_features_of_another(table, stamp):
+def test_aligned_vectors_of_an_earlier_model_are_deleted(table, stamp):
     tl.embed_genes(table, stamp)
     tl.embed_genes(table, stamp.gene_encoder)
     assert "X_stp_genes" in table.obsm and "X_stp_genes_aligned" not in table.obsm
@@ -98,10 +98,8 @@ def test_parameters_are_recorded(table, stamp):
 
 
 def test_keys_are_those_given(table, stamp):
-    table.obsm["my_tokens"], table.uns["my_tokens"] = (
-        table.obsm.pop("stp_tokens"),
-        table.uns.pop("stp_tokens"),
-    )
+    table.obsm["my_tokens"] = table.obsm.pop("stp_tokens")
+    table.uns["my_tokens"] = table.uns.pop("stp_tokens")
     tl.embed_genes(table, stamp, tokens_key="my_tokens", key_added="mine")
     assert {"mine", "mine_aligned"} <= set(table.obsm) and not {*KEYS} & set(table.obsm)
     assert table.uns["mine"]["params"]["tokens_key"] == "my_tokens"
@@ -138,8 +136,9 @@ def test_model_is_left_as_it_was(table, stamp):
 def test_bf16_is_near_fp32(table, stamp):
     tl.embed_genes(table, stamp, precision="fp32")
     tl.embed_genes(table, stamp, precision="bf16", key_added="half")
-    known = ~empty(table)
-    full, half = (table.obsm[key][known] for key in ("X_stp_genes", "half"))
+    has_tokens = ~empty(table)
+    full = table.obsm["X_stp_genes"][has_tokens]
+    half = table.obsm["half"][has_tokens]
     assert half.dtype == np.float32
     assert 1e-5 < np.linalg.norm(half - full) / np.linalg.norm(full) < 0.03
 
@@ -188,10 +187,11 @@ def test_unknown_precision_is_refused(table, stamp):
         tl.embed_genes(table, stamp, precision="fp16")
 
 
-def test_tokens_that_were_cut_shorter_than_the_model_reads_are_said_aloud(adata, stamp):
+def test_tokens_that_were_cut_shorter_than_the_model_reads_are_warned_of(adata, stamp):
     tl.tokenize(adata, stamp, context_length=8)
     with pytest.warns(
         UserWarning,
         match="only the first 8 genes were kept, and the model reads 32; run stp.tl.token",
-    ):
+    ) as caught:
         tl.embed_genes(adata, stamp)
+    assert caught[0].filename == __file__

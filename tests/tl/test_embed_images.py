@@ -32,9 +32,9 @@ def test_each_spot_gets_the_patch_around_it(sdata, image, native):
     patches = np.stack([image[y : y + 32, x : x + 32] for x, y in corners])
     with torch.no_grad():
         expected = native(torch.from_numpy(patches)).numpy()
-    found = table_of(sdata).obsm["X_stp_images"]
-    assert (found.dtype, found.shape) == (np.float32, (100, 32))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    features = table_of(sdata).obsm["X_stp_images"]
+    assert (features.dtype, features.shape) == (np.float32, (100, 32))
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
     assert np.ptp(expected, axis=0).max() > 0.1, "patches must differ for this to test anything"
 
 
@@ -80,7 +80,8 @@ def test_memory_of_pixels_does_not_change_results(sdata, stamp):
 
 def test_out_of_memory_halves_the_batch_and_goes_on(sdata, native, caplog, monkeypatch):
     tl.embed_images(sdata, native)
-    sizes, encode = [], native.encode
+    sizes = []
+    encode = native.encode
 
     def limited(images, patches=None):
         sizes.append(len(images))
@@ -130,16 +131,16 @@ def test_spots_at_the_border_are_flagged_and_padded_with_white(adata, image, nat
 
 def test_a_table_over_two_slides_is_embedded_slide_by_slide(adata, image, stamp):
     pictures = {"one": image, "two": 255 - image}
-    one, two = (
-        io.from_anndata(adata, pixels, um_per_px=1.0, name=name)
+    slides = {
+        name: io.from_anndata(adata, pixels, um_per_px=1.0, name=name)
         for name, pixels in pictures.items()
-    )
-    for single in (one, two):
-        tl.embed_images(single, stamp)
-    expected = np.concatenate([table_of(single).obsm["X_stp_images"] for single in (one, two)])
-    for name, single in {"one": one, "two": two}.items():
-        table_of(single).obs_names = [f"{name}_{spot}" for spot in table_of(single).obs_names]
-    both = spatialdata.concatenate([one, two], concatenate_tables=True)
+    }
+    for slide in slides.values():
+        tl.embed_images(slide, stamp)
+    expected = np.concatenate([table_of(slide).obsm["X_stp_images"] for slide in slides.values()])
+    for name, slide in slides.items():
+        table_of(slide).obs_names = [f"{name}_{spot}" for spot in table_of(slide).obs_names]
+    both = spatialdata.concatenate(list(slides.values()), concatenate_tables=True)
     both.tables["table"] = table_of(both)[::-1].copy()
     tl.embed_images(both, stamp)  # both share a coordinate system
     np.testing.assert_allclose(
@@ -209,7 +210,7 @@ def test_several_images_are_listed(sdata, stamp):
 
 @pytest.fixture
 def unscaled(sdata):
-    """A slide that says nothing of its scale."""
+    """A slide without a physical scale."""
     for element in (sdata.images["slide_full_image"], sdata.shapes["slide"]):
         remove_transformation(element, "um")
     table_of(sdata).obs = table_of(sdata).obs.drop(columns=["array_row", "array_col"])

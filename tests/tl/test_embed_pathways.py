@@ -42,10 +42,10 @@ def test_activities_by_hand(adata, stamp):
     np.testing.assert_allclose(
         np.linalg.norm(adata.obsm["X_stp_pathways_aligned"], axis=1), 1, rtol=1e-5
     )
-    said = adata.uns["X_stp_pathways"]
-    assert list(said["sets"]) == list(SETS)
-    assert said["measured"].tolist() == [1, 1]
-    assert said["model"]["digest"] == stamp.digest
+    details = adata.uns["X_stp_pathways"]
+    assert list(details["sets"]) == list(SETS)
+    assert details["measured"].tolist() == [1, 1]
+    assert details["model"]["digest"] == stamp.digest
 
 
 def test_spots_keep_their_rows_and_empty_ones_are_flagged(adata, stamp):
@@ -73,8 +73,13 @@ def test_expression_is_retrieved_through_pathways(sdata, slide_of, stamp):
     with pytest.raises(KeyError, match=r"run stp.tl.embed_pathways\(reference, model\) first"):
         tl.predict_expression(sdata, reference, reference_rep="X_stp_pathways_aligned")
     tl.embed_pathways(reference, stamp)
-    how = {"reference_rep": "X_stp_pathways_aligned", "genes": ["EPCAM", "DCN"], "n_neighbors": 5}
-    tl.predict_expression(sdata, reference, **how)
+    tl.predict_expression(
+        sdata,
+        reference,
+        reference_rep="X_stp_pathways_aligned",
+        genes=["EPCAM", "DCN"],
+        n_neighbors=5,
+    )
     assert np.isfinite(sdata.tables["table"].obsm["stp_expression"]).all()
 
 

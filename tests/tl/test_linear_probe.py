@@ -2,19 +2,21 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from stp import tl
 from stp.metrics import classification_scores
 
 
 def make(n=180, gap=4.0, n_slides=3, classes=("a", "b", "c")):
-    """Features whose first axes tell the class, on several slides; labels of the first spots are missing."""
+    """Make features whose first axes show the class, on several slides; ten labels are missing."""
     rng = np.random.default_rng(0)
     codes = rng.integers(len(classes), size=n)
     features = rng.normal(size=(n, 8)).astype(np.float32)
     features[np.arange(n), codes] += gap
     labels = np.array(classes, dtype=object)[codes]
-    labels[:5], labels[5:10] = "", np.nan
+    labels[:5] = ""
+    labels[5:10] = np.nan
     obs = pd.DataFrame(
         {"label": labels, "slide": [f"s{i % n_slides}" for i in range(n)]},
         index=[str(i) for i in range(n)],
@@ -27,21 +29,21 @@ def make(n=180, gap=4.0, n_slides=3, classes=("a", "b", "c")):
 FAST = {"learning_rate": 3e-2}
 
 
-def test_a_class_in_the_features_is_read(tmp_path):
+def test_a_class_in_the_features_is_predicted(tmp_path):
     adata = make()
     tl.linear_probe(adata, "label", group_key="slide", **FAST)
-    found, details = adata.obs["stp_probe"], adata.uns["stp_probe"]
-    assert found[:10].isna().all() and found[10:].notna().all(), (
-        "spots without a label are left out"
-    )
-    assert (found[10:] == adata.uns["truth"][10:]).mean() > 0.9
+    predicted = adata.obs["stp_probe"]
+    details = adata.uns["stp_probe"]
+    assert predicted[:10].isna().all(), "spots without a label are not predicted"
+    assert predicted[10:].notna().all()
+    assert (predicted[10:] == adata.uns["truth"][10:]).mean() > 0.9
     scores = details["scores"]
     assert list(scores.index) == ["s0", "s1", "s2"]
     for slide, row in scores.iterrows():
-        rows = np.flatnonzero((adata.obs["slide"] == slide) & found.notna())
-        expected = classification_scores(adata.uns["truth"][rows], found.iloc[rows].astype(str))
+        rows = np.flatnonzero((adata.obs["slide"] == slide) & predicted.notna())
+        expected = classification_scores(adata.uns["truth"][rows], predicted.iloc[rows].astype(str))
         assert row.to_dict() == pytest.approx({"n_spots": len(rows), **expected})
-    counts = pd.crosstab(adata.uns["truth"][10:], found[10:].astype(str))
+    counts = pd.crosstab(adata.uns["truth"][10:], predicted[10:].astype(str))
     np.testing.assert_array_equal(details["confusion"], counts)
     assert list(details["classes"]) == ["a", "b", "c"]
     assert details["params"]["n_folds"] == 3
@@ -64,7 +66,7 @@ def test_spots_without_a_group_are_no_group(missing):
         tl.linear_probe(adata, "label", group_key="slide")
 
 
-def test_noise_is_not_read():
+def test_noise_predicts_nothing():
     adata = make(gap=0.0)
     tl.linear_probe(adata, "label", group_key="slide", **FAST)
     assert adata.uns["stp_probe"]["scores"]["balanced_accuracy"].mean() == pytest.approx(
@@ -73,11 +75,11 @@ def test_noise_is_not_read():
 
 
 def test_a_spot_is_predicted_by_a_probe_that_never_saw_its_slide():
-    """A slide whose labels are turned round is all wrong where the others decide."""
+    """If the labels of a slide are swapped, probes of the other slides predict it all wrong."""
     adata = make(classes=("a", "b"))
     labels = adata.obs["label"].to_numpy(copy=True)
-    turned = (adata.obs["slide"] == "s0").to_numpy()
-    labels[turned] = [{"a": "b", "b": "a"}.get(label, label) for label in labels[turned]]
+    on_slide = (adata.obs["slide"] == "s0").to_numpy()
+    labels[on_slide] = [{"a": "b", "b": "a"}.get(label, label) for label in labels[on_slide]]
     adata.obs["label"] = labels
     tl.linear_probe(adata, "label", group_key="slide", **FAST)
     assert adata.uns["stp_probe"]["scores"]["balanced_accuracy"]["s0"] < 0.1
@@ -85,14 +87,16 @@ def test_a_spot_is_predicted_by_a_probe_that_never_saw_its_slide():
 
 def test_random_folds_within_a_slide_are_the_same_for_a_seed():
     adata = make(gap=1.0)
-    one, two, other = (
-        tl.linear_probe(adata, "label", n_folds=4, seed=s, copy=True, **FAST) for s in (0, 0, 1)
+    first, second, other = (
+        tl.linear_probe(adata, "label", n_folds=4, seed=seed, copy=True, **FAST)
+        for seed in (0, 0, 1)
     )
     assert "stp_probe" not in adata.uns
-    assert list(one.uns["stp_probe"]["scores"].index) == ["0", "1", "2", "3"]
-    pd.testing.assert_series_equal(one.obs["stp_probe"], two.obs["stp_probe"])
-    pd.testing.assert_frame_equal(one.uns["stp_probe"]["scores"], two.uns["stp_probe"]["scores"])
-    assert not one.uns["stp_probe"]["scores"].equals(other.uns["stp_probe"]["scores"])
+    scores = first.uns["stp_probe"]["scores"]
+    assert list(scores.index) == ["0", "1", "2", "3"]
+    pd.testing.assert_series_equal(first.obs["stp_probe"], second.obs["stp_probe"])
+    pd.testing.assert_frame_equal(scores, second.uns["stp_probe"]["scores"])
+    assert not scores.equals(other.uns["stp_probe"]["scores"])
 
 
 def test_spots_without_an_embedding_keep_their_row():
@@ -103,20 +107,23 @@ def test_spots_without_an_embedding_keep_their_row():
     assert adata.uns["stp_probe"]["confusion"].sum() == 169
 
 
-def test_training_stops_when_the_held_out_loss_no_longer_falls(monkeypatch):
+@pytest.mark.parametrize(
+    ("gap", "learning_rate", "is_early"), [(0.0, 0.3, True), (4.0, 1e-4, False)]
+)
+def test_training_stops_when_the_validation_loss_no_longer_falls(
+    monkeypatch, gap, learning_rate, is_early
+):
     steps = []
-    adam_step = tl._probe.torch.optim.Adam.step
-    monkeypatch.setattr(
-        tl._probe.torch.optim.Adam,
-        "step",
-        lambda self, *a, **k: steps.append(1) or adam_step(self, *a, **k),
-    )
-    for noisy, early in ((True, True), (False, False)):
-        adata = make(gap=0.0 if noisy else 4.0)
-        steps.clear()
-        tl.linear_probe(adata, "label", n_folds=2, learning_rate=0.3 if noisy else 1e-4)
-        epochs = len(steps) / 2 / 10  # of two folds, ten steps and more each
-        assert (epochs < 50) == early
+    adam_step = torch.optim.Adam.step
+
+    def count_step(optimizer, *args, **kwargs):
+        steps.append(1)
+        return adam_step(optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", count_step)
+    tl.linear_probe(make(gap=gap), "label", n_folds=2, learning_rate=learning_rate)
+    n_epochs = len(steps) / 2 / 10  # two folds, and at least ten steps per epoch
+    assert (n_epochs < 50) == is_early
 
 
 def one_class(adata):
@@ -132,7 +139,7 @@ def of_regions(adata):
 
 
 @pytest.mark.parametrize(
-    ("change", "how", "error", "message"),
+    ("change", "options", "error", "message"),
     [
         (
             lambda a: a.obs.pop("label"),
@@ -174,10 +181,10 @@ def of_regions(adata):
         "slide cut",
     ],
 )
-def test_the_probe_refuses(change, how, error, message):
+def test_the_probe_refuses(change, options, error, message):
     adata = make()
     adata.obs["block"] = [str(i % 2) for i in range(adata.n_obs)]
     change(adata)
     with pytest.raises(error, match=message):
-        tl.linear_probe(adata, "label", **how)
+        tl.linear_probe(adata, "label", **options)
     assert "stp_probe" not in adata.uns

@@ -92,12 +92,9 @@ def test_spots_without_an_embedding_are_nan(query, reference):
     tl.predict_expression(query, reference, key_added="all")
     query.obsm["X_stp_images_aligned"][[4, 9]] = np.nan
     tl.predict_expression(query, reference)
-    lost = np.isnan(query.obsm["stp_expression"])
-    assert (
-        np.flatnonzero(lost.any(axis=1)).tolist()
-        == np.flatnonzero(lost.all(axis=1)).tolist()
-        == [4, 9]
-    )
+    is_nan = np.isnan(query.obsm["stp_expression"])
+    assert np.flatnonzero(is_nan.any(axis=1)).tolist() == [4, 9]
+    assert np.flatnonzero(is_nan.all(axis=1)).tolist() == [4, 9]
     others = np.delete(np.arange(30), [4, 9])
     np.testing.assert_allclose(
         query.obsm["stp_expression"][others], query.obsm["all"][others], rtol=1e-5
@@ -116,7 +113,7 @@ def test_references_without_an_embedding_are_passed_over(query, reference):
         tl.predict_expression(query, reference, n_neighbors=67)
 
 
-def test_where_no_similarity_is_positive_the_mean_is_plain_and_flagged(query, reference):
+def test_if_no_similarity_is_positive_the_mean_is_plain_and_flagged(query, reference):
     query.obsm["X_stp_images_aligned"][5] = -reference.obsm["X_stp_genes_aligned"].mean(axis=0)
     reference.obsm["X_stp_genes_aligned"] = np.abs(reference.obsm["X_stp_genes_aligned"])
     query.obsm["X_stp_images_aligned"][5] = -np.abs(query.obsm["X_stp_images_aligned"][5])
@@ -275,15 +272,18 @@ def test_a_store_on_disk_is_read_in_blocks(query, reference, made_by, tmp_path, 
     made_by(sdata.tables["table"], "X_stp_genes")
     sdata.write(tmp_path / "a.zarr")
     tl.predict_expression(query, sdata, genes=["LUM"], key_added="memory")
-    read = []
-    plain = zarr.Array.__getitem__
-    monkeypatch.setattr(
-        zarr.Array, "__getitem__", lambda array, where: read.append(where) or plain(array, where)
-    )
+    selections = []
+    getitem = zarr.Array.__getitem__
+
+    def note_selection(array, selection):
+        selections.append(selection)
+        return getitem(array, selection)
+
+    monkeypatch.setattr(zarr.Array, "__getitem__", note_selection)
     monkeypatch.setattr("stp.tables.references.READ_ROWS", 16)
     tl.predict_expression(query, tmp_path / "a.zarr", genes=["LUM"])
     np.testing.assert_array_equal(query.obsm["stp_expression"], query.obsm["memory"])
-    assert [where for where in read if where == slice(16, 32)]
+    assert slice(16, 32) in selections
     assert spatialdata.read_zarr(tmp_path / "a.zarr").tables["table"].n_obs == 100
 
 
@@ -316,7 +316,7 @@ def test_genes_left_out_are_the_highly_variable_ones(query, reference):
 
 
 @pytest.mark.parametrize("dtype", [object, "boolean", float])
-def test_genes_that_nothing_is_said_of_are_not_highly_variable(query, reference, dtype):
+def test_genes_without_a_mark_are_not_highly_variable(query, reference, dtype):
     marks = dict.fromkeys(reference.var_names, np.nan) | {"LUM": True, "CD3E": False}
     reference.var["highly_variable"] = pd.Series(marks, dtype=object).astype(dtype)
     tl.predict_expression(query, reference)

@@ -13,7 +13,7 @@ from stp.models import ExpressionHead, ExpressionHeadConfig
 
 @pytest.fixture
 def reference(adata, made_by):
-    """Features that tell expression, but for noise."""
+    """Features from which expression can be predicted."""
     normal = sc.pp.log1p(
         sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True
     ).X.toarray()
@@ -56,7 +56,7 @@ def test_several_references_are_one(query, reference):
     )
 
 
-def test_spots_without_features_are_nan_and_teach_nothing(query, reference):
+def test_spots_without_features_are_nan_and_not_used_for_training(query, reference):
     query.obsm["X_stp_images"][3] = np.nan
     reference.obsm["X_stp_images"][50:] = np.nan
     tl.regress_expression(query, reference, genes=["LUM"])
@@ -65,16 +65,16 @@ def test_spots_without_features_are_nan_and_teach_nothing(query, reference):
     np.testing.assert_allclose(query.obsm["half"], query.obsm["stp_expression"], rtol=1e-4)
 
 
-@pytest.mark.parametrize("asked", [None, "LUM", ["LUM"], pd.Index(["LUM"]), np.array(["LUM"])])
-def test_genes_are_recorded_however_they_are_named(query, reference, asked, tmp_path):
+@pytest.mark.parametrize("genes", [None, "LUM", ["LUM"], pd.Index(["LUM"]), np.array(["LUM"])])
+def test_genes_are_recorded_however_they_are_named(query, reference, genes, tmp_path):
     reference.var["highly_variable"] = reference.var_names == "LUM"
-    tl.regress_expression(query, reference, genes=asked)
+    tl.regress_expression(query, reference, genes=genes)
     query.write_h5ad(tmp_path / "query.h5ad")
     assert get.expression(sc.read_h5ad(tmp_path / "query.h5ad")).var_names.tolist() == ["LUM"]
 
 
 @pytest.mark.parametrize("verb", ["regress", "apply"])
-def test_nothing_of_a_retrieval_stays_beside_it(query, reference, verb):
+def test_results_of_an_earlier_retrieval_are_deleted(query, reference, verb):
     images = {"use_rep": "X_stp_images", "reference_rep": "X_stp_images"}
     tl.predict_expression(query, reference, genes=["LUM"], **images)
     assert len(query.obsm) == 5 and len(query.obs.columns) == 3

@@ -45,7 +45,7 @@ def through_spatialdata(sdata, path):
 
 
 def plain(value):
-    """Reduce to types that compare: arrays and lists of one are the same on disk, and so are types of strings."""
+    """Reduce to types that compare: a file does not keep lists apart from arrays."""
     if isinstance(value, pd.DataFrame):
         return list(value), value.index.tolist(), value.to_numpy().tolist()
     if isinstance(value, dict):

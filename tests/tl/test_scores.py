@@ -24,9 +24,9 @@ def test_clusters_are_scored_where_there_are_labels(clustered, tmp_path):
     labels, clusters = (clustered.obs[name].to_numpy()[rows] for name in ("label", "leiden"))
     expected = metrics.clustering_scores(labels, clusters)
     expected |= metrics.separation_scores(clustered.obsm["X_stp_fused"][rows], clusters)
-    found = clustered.uns["stp_cluster_scores"]
-    assert found["scores"] == expected
-    assert len(expected) == 6 and found["n_spots"] == 79
+    details = clustered.uns["stp_cluster_scores"]
+    assert details["scores"] == expected
+    assert len(expected) == 6 and details["n_spots"] == 79
     clustered.write_h5ad(tmp_path / "a.h5ad")
     assert anndata.read_h5ad(tmp_path / "a.h5ad").uns["stp_cluster_scores"][
         "scores"
@@ -42,7 +42,7 @@ def test_clusters_are_scored_where_there_are_labels(clustered, tmp_path):
         (lambda a: a.obs.__setitem__("label", ""), ValueError, "no spot has a label and a cluster"),
     ],
 )
-def test_clusters_without_what_they_are_scored_by_are_refused(clustered, change, error, message):
+def test_clusters_without_labels_or_features_are_refused(clustered, change, error, message):
     change(clustered)
     with pytest.raises(error, match=message):
         tl.score_clusters(clustered, "label", "leiden")
@@ -50,7 +50,7 @@ def test_clusters_without_what_they_are_scored_by_are_refused(clustered, change,
 
 @pytest.fixture
 def predicted(adata):
-    """A copy of the measured values for one gene, of its reverse for another; the reference is the slide itself."""
+    """A prediction that equals the measured values for two genes, and their negative for one."""
     counts = adata.X.toarray()
     profiles = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
     columns = adata.var_names.get_indexer(["LUM", "ERBB2", "RPL3"])
@@ -66,13 +66,14 @@ def predicted(adata):
 def test_expression_is_scored_on_genes_of_the_reference(predicted, tmp_path):
     adata, measured = predicted
     tl.score_expression(adata, adata.copy(), n_genes=2)
-    found = adata.uns["stp_expression_scores"]
-    genes = found["genes"]
+    details = adata.uns["stp_expression_scores"]
+    genes = details["genes"]
     np.testing.assert_allclose(genes["pearson"], [-1, 1, 1], rtol=1e-5)
-    for name, of in (("variable", measured.var(axis=0)), ("expressed", measured.mean(axis=0))):
-        assert set(np.flatnonzero(genes[name])) == set(np.argsort(-of)[:2])
-    assert found["scores"]["PCC-V"] == pytest.approx(genes["pearson"][genes["variable"]].mean())
-    assert found["n_spots"] == 99
+    order = {"variable": measured.var(axis=0), "expressed": measured.mean(axis=0)}
+    for name, values in order.items():
+        assert set(np.flatnonzero(genes[name])) == set(np.argsort(-values)[:2])
+    assert details["scores"]["PCC-V"] == pytest.approx(genes["pearson"][genes["variable"]].mean())
+    assert details["n_spots"] == 99
     adata.write_h5ad(tmp_path / "a.h5ad")
 
 
@@ -120,21 +121,17 @@ def test_genes_of_one_name_are_not_scored(predicted, label):
         tl.score_expression(adata, reference)
 
 
-def test_retrieval_is_scored_beside_chance():
+def test_retrieval_is_scored_with_its_chance():
     vectors = np.linalg.qr(np.random.default_rng(0).normal(size=(20, 20)))[0].astype(np.float32)
     adata = anndata.AnnData(np.zeros((20, 1), np.float32))
-    adata.obsm["X_stp_images_aligned"], adata.obsm["X_stp_genes_aligned"] = (
-        vectors.copy(),
-        vectors.copy(),
-    )
+    adata.obsm["X_stp_images_aligned"] = vectors.copy()
+    adata.obsm["X_stp_genes_aligned"] = vectors.copy()
     adata.obsm["X_stp_genes_aligned"][5] = np.nan
     tl.score_retrieval(adata)
-    found = adata.uns["stp_retrieval_scores"]
-    assert (found["n_spots"], found["scores"]["recall@1"], found["scores"]["chance@5"]) == (
-        19,
-        1.0,
-        5 / 19,
-    )
+    details = adata.uns["stp_retrieval_scores"]
+    assert details["n_spots"] == 19
+    assert details["scores"]["recall@1"] == 1.0
+    assert details["scores"]["chance@5"] == 5 / 19
     adata.obsm["X_stp_images_aligned"][:] = np.nan
     with pytest.raises(ValueError, match="no spot has both"):
         tl.score_retrieval(adata)

@@ -198,7 +198,7 @@ def test_empty_spots_keep_their_row_with_a_flag_and_a_warning(adata, vocabulary)
 
 @pytest.fixture
 def untouched(adata):
-    """Fail where a refused table was annotated."""
+    """Fail if a table was annotated although its input was refused."""
     yield adata
     assert (
         not {*adata.obsm} - {"spatial"}
@@ -208,7 +208,7 @@ def untouched(adata):
 
 
 @pytest.mark.parametrize("value", [0.5, -1.0, np.nan, np.inf], ids=str)
-def test_what_is_no_raw_count_is_refused(untouched, vocabulary, value):
+def test_a_value_that_is_no_raw_count_is_refused(untouched, vocabulary, value):
     untouched.X.data[-1] = value
     with pytest.raises(
         ValueError,
@@ -230,7 +230,8 @@ def test_log_counts_are_refused_with_the_layer_to_use(untouched, vocabulary):
 def test_no_gene_in_the_vocabulary_is_refused(untouched, vocabulary):
     untouched.var_names = [f"GENE{i}" for i in range(untouched.n_vars)]
     message = (
-        "no gene of the table is in the vocabulary: the table has GENE0, GENE1, GENE2.*, the vocabulary ENSG.*; "
+        "no gene of the table is in the vocabulary: the table has GENE0, GENE1, GENE2.*, "
+        "the vocabulary ENSG.*; "
         r"pass gene_ids_key= .*, or make a vocabulary of the species, Vocabulary\.from_genes"
     )
     with pytest.raises(ValueError, match=message):
@@ -239,7 +240,10 @@ def test_no_gene_in_the_vocabulary_is_refused(untouched, vocabulary):
 
 def test_genes_of_another_species_are_refused(untouched, vocabulary):
     untouched.var_names = [name.capitalize() for name in untouched.var_names]
-    message = r"the genes are those of mouse or rat \(Epcam, Krt8, .*\), the vocabulary is of human; .*upper-case"
+    message = (
+        r"the genes are those of mouse or rat \(Epcam, Krt8, .*\), "
+        "the vocabulary is of human; .*upper-case"
+    )
     with pytest.raises(ValueError, match=message):
         tl.tokenize(untouched, vocabulary)
 

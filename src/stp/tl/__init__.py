@@ -1,4 +1,4 @@
-"""Tokens, embeddings and predictions of the spots of an AnnData or SpatialData, and their scores."""
+"""Compute tokens, embeddings, predictions and scores for an AnnData or SpatialData."""
 
 from stp.tl._batch_effect import batch_effect
 from stp.tl._embed_genes import embed_genes

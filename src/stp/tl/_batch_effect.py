@@ -1,7 +1,7 @@
-"""Batch effects of embeddings."""
+"""Measure batch effects of embeddings."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,27 +26,29 @@ def batch_effect(
     key_added: str = keys.BATCH_EFFECT,
     copy: bool = False,
 ) -> "AnnData | None":
-    """Tell how well slide or patient can be read off embeddings, beside the biology that they carry.
+    """Measure how well embeddings predict the slide or patient of a spot, compared with its label.
 
     Parameters
     ----------
     adata
         Table of several slides with embeddings.
     batch_key
-        Slide or patient in `obs`; spots without one (missing or "") are left out.
+        Column of `obs` with slides or patients. Spots without one (missing or "") are ignored.
     label_key
-        Classes in `obs`, read in each batch from the others; spots without one are left out of this.
+        Column of `obs` with tissue labels. For each batch, a classifier trained on the other
+        batches predicts them. Spots without a label are ignored.
     slide_key
-        Slides in `obs`, where batches are patients of several slides: a slide's patient is then read from other slides.
-        Spots without one are left out.
+        Column of `obs` with slides. Pass it if the batches are patients with several slides: a
+        classifier trained on other slides then predicts the patient of a slide. Spots without a
+        slide are ignored.
     use_reps
-        Embeddings in `obsm`.
+        Names of the embeddings in `obsm`.
     seed
-        Of the random folds in which batches are read without `slide_key`.
+        Random seed for the folds that are used without `slide_key`.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     key_added
-        Name of the results.
+        Name under which the results are stored.
     copy
         Return an annotated copy of the table instead of annotating it.
 
@@ -55,14 +57,16 @@ def batch_effect(
     `None` if `copy=False`, else the annotated table. Sets the following field:
 
     `adata.uns['stp_batch_effect' | key_added]` : dict
-        `params`; `scores`, a row per embedding with the values of :func:`stp.metrics.batch_effect`.
+        `params`; `scores`, one row per embedding with the values of
+        :func:`stp.metrics.batch_effect`, and with `label_key` those of
+        :func:`stp.metrics.label_transfer`.
 
     Raises
     ------
     KeyError
         A column or an embedding is missing.
     ValueError
-        There is one batch or one class.
+        There is only one batch or one label.
 
     Examples
     --------
@@ -79,42 +83,71 @@ def batch_effect(
     """
     import pandas as pd
 
-    adata, use_reps = table_to_annotate(adata, table_key, copy), as_list(use_reps)
-    batches, placed = _names(adata, batch_key, "batch_key")
-    if len(names := np.unique(batches[placed])) < 2:
-        what = f"{str(names[0])!r} everywhere" if len(names) else "missing everywhere"
-        raise ValueError(f"obs[{batch_key!r}] is {what}; a batch effect needs two batches")
-    labels, labelled = (
-        (None, placed) if label_key is None else _names(adata, label_key, "label_key")
-    )
-    slides, on_slide = (
-        (None, placed) if slide_key is None else _names(adata, slide_key, "slide_key")
-    )
+    adata = table_to_annotate(adata, table_key, copy)
+    use_reps = as_list(use_reps)
+    batches = _read_column(adata, batch_key, "batch_key")
+    _check_batches(batches, batch_key)
+    labels = None if label_key is None else _read_column(adata, label_key, "label_key")
+    slides = None if slide_key is None else _read_column(adata, slide_key, "slide_key")
     scores = {}
     for rep in use_reps:
         embedding = np.asarray(require(adata, "obsm", rep, keys.maker_call(rep)))
-        known = np.isfinite(embedding).all(axis=1) & placed & on_slide
-        of = None if slides is None else slides[known]
-        scores[rep] = metrics.batch_effect(embedding[known], batches[known], slides=of, seed=seed)
-        if labels is not None:
-            known &= labelled
-            scores[rep] |= metrics.label_transfer(embedding[known], labels[known], batches[known])
+        scores[rep] = _score(embedding, batches, labels, slides, seed)
     params = {
         "batch_key": batch_key,
         "label_key": label_key,
         "slide_key": slide_key,
         "use_reps": use_reps,
+        "seed": seed,
     }
-    record(
-        adata,
-        key_added,
-        {**params, "seed": seed},
-        scores=pd.DataFrame.from_dict(scores, orient="index"),
-    )
+    table = pd.DataFrame.from_dict(scores, orient="index")
+    record(adata, key_added, params, scores=table)
     return adata if copy else None
 
 
-def _names(adata: "AnnData", key: str, argument: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a column names (n,), and which spots it names something for."""
+class _Column(NamedTuple):
+    """A column of `obs` with names."""
+
+    names: np.ndarray  # (n_obs,) str
+    has_name: np.ndarray  # (n_obs,) bool: False for a name that is missing or ""
+
+
+def _read_column(adata: "AnnData", key: str, argument: str) -> _Column:
+    """Return a column of `obs`, or raise a KeyError that names the argument."""
     column = require_column(adata, key, argument)
-    return column.astype(str).to_numpy(), has_value(column)
+    return _Column(column.astype(str).to_numpy(), has_value(column))
+
+
+def _check_batches(batches: _Column, batch_key: str) -> None:
+    """Raise ValueError if there are fewer than two batches."""
+    names = np.unique(batches.names[batches.has_name])
+    if len(names) < 2:
+        value = repr(str(names[0])) if len(names) else "missing"
+        raise ValueError(
+            f"obs[{batch_key!r}] is {value} everywhere; a batch effect needs two batches"
+        )
+
+
+def _score(
+    embedding: np.ndarray,
+    batches: _Column,
+    labels: _Column | None,
+    slides: _Column | None,
+    seed: int,
+) -> dict[str, float]:
+    """Score one embedding on the spots that have all that is needed."""
+    usable = np.isfinite(embedding).all(axis=1) & batches.has_name
+    if slides is not None:
+        usable &= slides.has_name
+    scores = metrics.batch_effect(
+        embedding[usable],
+        batches.names[usable],
+        slides=None if slides is None else slides.names[usable],
+        seed=seed,
+    )
+    if labels is not None:
+        usable &= labels.has_name
+        scores |= metrics.label_transfer(
+            embedding[usable], labels.names[usable], batches.names[usable]
+        )
+    return scores

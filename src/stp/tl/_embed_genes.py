@@ -1,17 +1,17 @@
-"""Embed spots by their genes, and fuse embeddings."""
+"""Embed spots by their genes."""
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from stp._log import warn
 from stp.models.device import choose_precision, inference
 from stp.models.gene import GeneEncoder
 from stp.models.stamp import Stamp
 from stp.tables import keys
 from stp.tables.table import record, require, table_to_annotate
-from stp.tl._embed_shared import EmbeddingBuffer, batches, model_record, progress_of
+from stp.tl._embed_shared import EmbeddingBuffer, batches, model_record, show_progress
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,23 +36,23 @@ def embed_genes(
     Parameters
     ----------
     adata
-        Table with tokens of the model's vocabulary.
+        Table with tokens that :func:`stp.tl.tokenize` made with the vocabulary of the model.
     model
-        A Stamp, or a GeneEncoder: then features only.
+        A Stamp, or a GeneEncoder, which returns features only.
     tokens_key
-        Tokens in `obsm`, made by :func:`stp.tl.tokenize`.
+        Name of the tokens in `obsm`.
     batch_size
-        Spots at a time.
+        Number of spots per batch.
     device
-        A torch device; by default a GPU if there is one.
+        Torch device; by default a GPU if there is one.
     precision
         "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
     progress
         Show a progress bar on a terminal.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     key_added
-        Name of the results.
+        Name under which the results are stored.
     copy
         Return an annotated copy of the table instead of annotating it.
 
@@ -60,20 +60,21 @@ def embed_genes(
     -------
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
-    `adata.obsm['X_stp_genes' | key_added]` : (n_obs, width) float32
-        Features before projection: for probes, clustering, regression. NaN for spots without tokens.
-    `adata.obsm['X_stp_genes_aligned' | key_added + '_aligned']` : (n_obs, projection width) float32
-        Unit vectors after projection: for retrieval. Only with a Stamp.
+    `adata.obsm['X_stp_genes' | key_added]` : (n, width) float32
+        Features before projection, for probes, clustering and regression. NaN for spots without
+        tokens.
+    `adata.obsm['X_stp_genes_aligned' | key_added + '_aligned']` : (n, projection width) float32
+        Unit vectors after projection, for retrieval. Only with a Stamp.
     `adata.uns['X_stp_genes' | key_added]` : dict
-        `params`, with the precision used; `model`: its name, class, digest and the digest of its vocabulary;
-        `version` of stp.
+        `params`, with the precision used; `model`: its name, class, digest and the digest of its
+        vocabulary; `version` of stp.
 
     Raises
     ------
     KeyError
         There are no tokens.
     ValueError
-        The tokens were made with another vocabulary, or nothing says with which.
+        The tokens were made with another vocabulary, or `uns` does not record with which.
 
     Examples
     --------
@@ -85,46 +86,60 @@ def embed_genes(
     adata = table_to_annotate(adata, table_key, copy)
     tokens = np.asarray(require(adata, "obsm", tokens_key, "stp.tl.tokenize(adata, model)"))
     _check_vocabulary(adata, tokens_key, model)
-    _check_width(tokens, model)
-    lengths = (tokens > 0).sum(axis=1)
-    order = np.argsort(lengths, kind="stable")
-    order = order[lengths[order] > 0]
-    results, made_by = EmbeddingBuffer(adata.n_obs), model_record(model)
-    with inference(model, device, precision) as chosen:
-        for rows in progress_of(batches(order, batch_size), len(order), "embed_genes", progress):
-            batch = torch.from_numpy(tokens[rows].astype(np.int64)).to(chosen)
-            results.add(
-                rows, model.encode_genes(batch) if isinstance(model, Stamp) else (model(batch),)
-            )
-    results.write(adata, key_added)
-    params = {"tokens_key": tokens_key, "precision": choose_precision(chosen, precision)}
-    record(adata, key_added, params, model=made_by)
+    _warn_if_cut(tokens, model)
+    rows_by_length = _sort_by_length(tokens)
+    embeddings = EmbeddingBuffer(adata.n_obs)
+    with inference(model, device, precision) as torch_device:
+        row_batches = batches(rows_by_length, batch_size)
+        for rows in show_progress(row_batches, len(rows_by_length), "embed_genes", progress):
+            batch = torch.from_numpy(tokens[rows].astype(np.int64)).to(torch_device)
+            embeddings.add(rows, _encode(model, batch))
+    embeddings.write(adata, key_added)
+    params = {"tokens_key": tokens_key, "precision": choose_precision(torch_device, precision)}
+    record(adata, key_added, params, model=model_record(model))
     return adata if copy else None
 
 
-def _check_width(tokens: np.ndarray, model: Stamp | GeneEncoder) -> None:
-    config, width = model.config.gene if isinstance(model, Stamp) else model.config, tokens.shape[1]
-    if (
-        config is not None
-        and width < config.context_length
-        and (cut_off := np.count_nonzero(tokens[:, -1]))
-    ):
-        warnings.warn(
-            f"of {cut_off} spots only the first {width} genes were kept, and the model reads {config.context_length}; "
-            "run stp.tl.tokenize(adata, model) again",
-            stacklevel=3,
-        )
-
-
 def _check_vocabulary(adata: "AnnData", tokens_key: str, model: Stamp | GeneEncoder) -> None:
-    made_with = adata.uns.get(tokens_key, {}).get("params", {}).get("vocabulary")
-    if made_with is None:
+    """Raise ValueError unless the tokens were made with the vocabulary of the model."""
+    digest = adata.uns.get(tokens_key, {}).get("params", {}).get("vocabulary")
+    if digest is None:
         raise ValueError(
-            f"nothing says with which vocabulary obsm[{tokens_key!r}] was made: anndata.concat loses it unless "
-            'uns_merge="same" is passed, and then, too, where they differ; run stp.tl.tokenize(adata, model) again'
+            f"uns does not record with which vocabulary obsm[{tokens_key!r}] was made: "
+            'anndata.concat drops the record unless uns_merge="same" is passed and the records '
+            "of all tables are equal; run stp.tl.tokenize(adata, model) again"
         )
-    if made_with != model.vocabulary.digest:
+    if digest != model.vocabulary.digest:
         raise ValueError(
-            f"the tokens in obsm[{tokens_key!r}] were made with another vocabulary than the model's; "
+            f"the tokens in obsm[{tokens_key!r}] were made with another vocabulary than the "
+            "model's; run stp.tl.tokenize(adata, model) again"
+        )
+
+
+def _warn_if_cut(tokens: np.ndarray, model: Stamp | GeneEncoder) -> None:
+    """Warn if spots have fewer tokens than they could, because tokenize cut them."""
+    config = model.config.gene if isinstance(model, Stamp) else model.config
+    width = tokens.shape[1]
+    if config is None or width >= config.context_length:
+        return
+    n_cut = np.count_nonzero(tokens[:, -1])
+    if n_cut:
+        warn(
+            f"the tokens of {n_cut} spots were cut: only the first {width} genes were kept, "
+            f"and the model reads {config.context_length}; "
             "run stp.tl.tokenize(adata, model) again"
         )
+
+
+def _sort_by_length(tokens: np.ndarray) -> np.ndarray:
+    """Return the rows that have tokens, shortest first, so that a batch has little padding."""
+    lengths = (tokens > 0).sum(axis=1)
+    order = np.argsort(lengths, kind="stable")
+    return order[lengths[order] > 0]
+
+
+def _encode(model: Stamp | GeneEncoder, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return features (n, width), and with a Stamp the aligned vectors too."""
+    if isinstance(model, Stamp):
+        return model.encode_genes(tokens)
+    return (model(tokens),)

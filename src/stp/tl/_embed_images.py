@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from stp.models.image import ImageEncoder
 from stp.models.stamp import Stamp
 from stp.tables import keys
 from stp.tables.table import record, table_to_annotate
-from stp.tl._embed_shared import EmbeddingBuffer, model_record, progress_of
+from stp.tl._embed_shared import EmbeddingBuffer, PatchBatch, model_record, show_progress
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,60 +43,68 @@ def embed_images(
 ) -> "AnnData | None":
     """Embed spots by the H&E patch around them (paper, section 3.3).
 
+    If the device runs out of memory, the batches are halved and a warning is logged. Pixels are
+    never copied.
+
     Parameters
     ----------
     sdata
-        SpatialData whose table annotates spots on an image.
+        SpatialData with an H&E image and a table that annotates spots on it.
     model
-        A Stamp, or an ImageEncoder: then features only.
-    image_key, shapes_key, coordinate_system
-        Image (or a mapping from region to image), spots, and the coordinate system that they share. Left out,
-        they are resolved from the table; several readings are an error that lists them.
+        A Stamp, or an ImageEncoder, which returns features only.
+    image_key
+        Name of the image, or a mapping from region to image; by default it is resolved from the
+        table.
+    shapes_key
+        Name of the shapes or labels of the spots; by default the region that the table annotates.
+    coordinate_system
+        Coordinate system that spots and image share; by default it is resolved from the data.
     um_per_px
-        um per pixel of the image's finest level. Left out, it is resolved from the coordinate system `um`, the
-        scale factors or the spot lattice; sources that differ by more than 5 % are an error.
+        µm per pixel of the image at full resolution; by default it is resolved from the data, and
+        sources that differ by more than 5 % are an error.
     allow_upsampling
-        Accept an image coarser than 1.25 times the model's um per pixel.
+        Accept an image that is more than 1.25 times coarser than the patches.
     batch_size
-        Patches at a time; halved, with a warning, where the device's memory does not hold so many.
+        Number of spots per batch.
     max_bytes
-        Limit on pixels that are kept or decoded, patches not counted; by default 256 MiB, or what it takes
-        to decode one chunk where that is more.
+        Memory limit for pixels that are read ahead, without the patches; by default 256 MiB, or as
+        much as decoding one chunk takes.
     device
-        A torch device; by default a GPU if there is one.
+        Torch device; by default a GPU if there is one.
     precision
         "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
     progress
         Show a progress bar on a terminal.
     table_key
-        Table of the SpatialData.
+        Name of the table in a SpatialData.
     key_added
-        Name of the results.
+        Name under which the results are stored.
     copy
-        Return an annotated copy of the table instead of annotating it; pixels are never copied.
+        Return an annotated copy of the table instead of annotating it.
 
     Returns
     -------
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
-    `table.obsm['X_stp_images' | key_added]` : (n_obs, width) float32
-        Features before projection: for probes, clustering, regression.
-    `table.obsm['X_stp_images_aligned' | key_added + '_aligned']` : (n_obs, projection width) float32
-        Unit vectors after projection: for retrieval. Only with a Stamp.
+    `table.obsm['X_stp_images' | key_added]` : (n, width) float32
+        Features before projection, for probes, clustering and regression.
+    `table.obsm['X_stp_images_aligned' | key_added + '_aligned']` : (n, projection width) float32
+        Unit vectors after projection, for retrieval. Only with a Stamp.
     `table.obs['X_stp_images_inside' | key_added + '_inside']` : bool
-        Whether the patch lies wholly inside the image; outside it is white.
+        Whether the patch lies completely inside the image. Outside the image a patch is white.
     `table.uns['X_stp_images' | key_added]` : dict
-        `params`, with the precision used, and the image and the source of the scale of each region; `model`: its
-        name, class, digest and the digest of its vocabulary; `version` of stp.
+        `params`, with the precision used, and the image and the source of the scale of each region;
+        `model`: its name, class, digest and the digest of its vocabulary; `version` of stp.
 
     Raises
     ------
     KeyError
         There is no image, or a named element is missing.
     TypeError
-        An AnnData was given; :func:`stp.io.from_anndata` adds its image.
+        The data are an AnnData; :func:`stp.io.from_anndata` adds its image.
     ValueError
-        Several readings are possible, the scale is unknown or contradicted, or the image is too coarse.
+        Several images fit, the scale is unknown or its sources contradict each other, or the image
+        is too coarse.
 
     Examples
     --------
@@ -105,67 +113,103 @@ def embed_images(
     128
     """
     table = table_to_annotate(sdata, table_key, copy)
-    slides = find_slides(
-        sdata, table, SlideQuery(image_key, shapes_key, coordinate_system, um_per_px)
+    query = SlideQuery(image_key, shapes_key, coordinate_system, um_per_px)
+    slides = find_slides(sdata, table, query)
+    encoder = model.image_encoder if isinstance(model, Stamp) else model
+    window = PatchWindow(encoder.config.image_size, encoder.config.um_per_px)
+    patch_batches = _read_patches(
+        slides,
+        window,
+        batch_size=batch_size,
+        allow_upsampling=allow_upsampling,
+        max_bytes=max_bytes,
     )
-    config = (model.image_encoder if isinstance(model, Stamp) else model).config
-    window = PatchWindow(config.image_size, config.um_per_px)
-    results, inside, made_by = (
-        EmbeddingBuffer(table.n_obs),
-        np.zeros(table.n_obs, dtype=bool),
-        model_record(model),
-    )
-    batches = (
-        (slide.rows[rows], patches)
-        for slide in slides
-        for rows, patches in slide.pyramid.stream(
+    embeddings = EmbeddingBuffer(table.n_obs)
+    with inference(model, device, precision) as torch_device:
+        encode = _PatchEncoder(model, torch_device, batch_size)
+        with closing(_prefetch(patch_batches, torch_device)) as batches:
+            for rows, patches in show_progress(batches, table.n_obs, "embed_images", progress):
+                embeddings.add(rows, encode(patches))
+    inside = _find_inside(slides, window, table.n_obs)
+    embeddings.write(table, key_added)
+    table.obs[keys.inside(key_added)] = inside
+    params = {
+        "allow_upsampling": allow_upsampling,
+        "precision": choose_precision(torch_device, precision),
+        "size": window.size,
+        "um_per_px": window.um_per_px,
+        "regions": {slide.region: _origin(slide) for slide in slides},
+    }
+    record(table, key_added, params, model=model_record(model))
+    return table if copy else None
+
+
+def _read_patches(
+    slides: list[Slide],
+    window: PatchWindow,
+    *,
+    batch_size: int,
+    allow_upsampling: bool,
+    max_bytes: int | None,
+) -> Iterator[PatchBatch]:
+    """Yield rows of the table (n,) and their patches (n, size, size, 3), slide by slide."""
+    for slide in slides:
+        stream = slide.pyramid.stream(
             slide.centers,
             window,
             batch_size=batch_size,
             allow_upsampling=allow_upsampling,
             max_bytes=max_bytes,
         )
-    )
-    with inference(model, device, precision) as chosen, closing(_prefetch(batches, chosen)) as read:
-        encode = _Encoder(model, chosen, batch_size)
-        for rows, patches in progress_of(read, table.n_obs, "embed_images", progress):
-            results.add(rows, encode(patches))
-    for slide in slides:
-        inside[slide.rows] = slide.pyramid.inside(
-            slide.centers, size=window.size, um_per_px=window.um_per_px
-        )
-    results.write(table, key_added)
-    table.obs[keys.inside(key_added)] = inside
-    params = {
-        "allow_upsampling": allow_upsampling,
-        "precision": choose_precision(chosen, precision),
-        "size": window.size,
-        "um_per_px": window.um_per_px,
-        "regions": {slide.region: _origin(slide) for slide in slides},
-    }
-    record(table, key_added, params, model=made_by)
-    return table if copy else None
+        for rows, patches in stream:
+            yield slide.rows[rows], patches
 
 
-class _Encoder:
-    """Encode patches in batches that the device can hold: halved when it runs out of memory."""
+def _prefetch(
+    batches: Iterator[PatchBatch], device: torch.device
+) -> Generator[PatchBatch, None, None]:
+    """Yield batches while a thread reads the next one, unless the model computes on the CPU.
+
+    On a CPU, a reading thread takes a core from the computing threads. All of them then wait for
+    the one that lost its core.
+    """
+    if device.type == "cpu":
+        yield from batches
+        return
+    with ThreadPoolExecutor(1) as reader:
+        next_batch = reader.submit(next, batches, None)
+        while (batch := next_batch.result()) is not None:
+            next_batch = reader.submit(next, batches, None)
+            yield batch
+
+
+class _PatchEncoder:
+    """Encode patches in batches, which are halved when the device runs out of memory."""
 
     def __init__(self, model: Stamp | ImageEncoder, device: torch.device, batch_size: int) -> None:
-        self.model, self.device, self.batch_size = model, device, batch_size
+        self.model = model
+        self.device = device
+        self.batch_size = batch_size
 
     def __call__(self, patches: np.ndarray) -> tuple[torch.Tensor, ...]:
-        """Return features (n, width), and with a Stamp the aligned vectors."""
-        outputs, start = [], 0
+        """Return features (n, width), and with a Stamp the aligned vectors too."""
+        outputs = []
+        start = 0
         while start < len(patches):
-            part = patches[start : start + self.batch_size]
+            batch = patches[start : start + self.batch_size]
             try:
-                outputs.append(self._encode(torch.from_numpy(part).to(self.device)))
-                start += len(part)
+                outputs.append(self._encode(torch.from_numpy(batch).to(self.device)))
+                start += len(batch)
             except torch.cuda.OutOfMemoryError:
-                if len(part) == 1:
+                if len(batch) == 1:
                     raise
-                self._shrink(len(part) // 2)
-        return tuple(torch.cat(one) for one in zip(*outputs, strict=True))
+                self._shrink(len(batch) // 2)
+        return tuple(torch.cat(tensors) for tensors in zip(*outputs, strict=True))
+
+    def _encode(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if isinstance(self.model, Stamp):
+            return self.model.encode_images(batch)
+        return (self.model(batch),)
 
     def _shrink(self, batch_size: int) -> None:
         self.batch_size = batch_size
@@ -174,31 +218,22 @@ class _Encoder:
         )
         torch.cuda.empty_cache()
 
-    def _encode(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (
-            self.model.encode_images(batch)
-            if isinstance(self.model, Stamp)
-            else (self.model(batch),)
+
+def _find_inside(slides: list[Slide], window: PatchWindow, n_obs: int) -> np.ndarray:
+    """Return for each row (n_obs,) whether its patch lies completely inside the image."""
+    inside = np.zeros(n_obs, dtype=bool)
+    for slide in slides:
+        inside[slide.rows] = slide.pyramid.inside(
+            slide.centers, size=window.size, um_per_px=window.um_per_px
         )
+    return inside
 
 
-def _prefetch(batches: Iterator[Any], device: torch.device) -> Generator[Any, None, None]:
-    """Pass batches on while the next one is read in a thread, unless the model computes on the CPU.
-
-    There, a thread that reads takes a core from those that compute, and all of these wait for the one that lost it.
-    """
-    if device.type == "cpu":
-        yield from batches
-        return
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = reader.submit(next, batches, None)
-            yield batch
-
-
-def _origin(slide: Slide) -> dict[str, Any]:
-    """Tell where the patches of a region came from."""
-    pyramid = slide.pyramid
-    scale = {"um_per_px": pyramid.um_per_px, "scale_source": pyramid.scale_source}
-    return {"image_key": slide.image_key, "coordinate_system": slide.coordinate_system, **scale}
+def _origin(slide: Slide) -> dict[str, str | float]:
+    """Return which image the patches of a region come from, and its scale."""
+    return {
+        "image_key": slide.image_key,
+        "coordinate_system": slide.coordinate_system,
+        "um_per_px": slide.pyramid.um_per_px,
+        "scale_source": slide.pyramid.scale_source,
+    }

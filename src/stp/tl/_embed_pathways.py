@@ -1,4 +1,4 @@
-"""Score the gene sets of a Stamp in spots, and align them."""
+"""Embed spots by the activity of gene sets."""
 
 from typing import TYPE_CHECKING
 
@@ -37,13 +37,14 @@ def embed_pathways(
     model
         A Stamp that was aligned with pathways.
     layer
-        Layer with the raw counts; X by default.
+        Layer with the raw counts; by default `X`.
     gene_ids_key
-        Column of `var` with the gene names; by default `gene_ids` where it holds Ensembl ids, else `var_names`.
+        Column of `var` with gene names; by default `gene_ids` if it holds Ensembl ids, else
+        `var_names`.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     key_added
-        Name of the results.
+        Name under which the results are stored.
     copy
         Return an annotated copy of the table instead of annotating it.
 
@@ -51,53 +52,49 @@ def embed_pathways(
     -------
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
-    `adata.obsm['X_stp_pathways' | key_added]` : (n_obs, n_sets) float32
-        Activity of each set in standard deviations from the mean of the training spots: over the genes of the set
-        that the table has; 0 where it has none. NaN for spots without counts.
-    `adata.obsm['X_stp_pathways_aligned' | key_added + '_aligned']` : (n_obs, projection width) float32
-        Unit vectors after projection: for retrieval.
+    `adata.obsm['X_stp_pathways' | key_added]` : (n, n_sets) float32
+        Activity of each gene set, in standard deviations from the mean of the training spots. Only
+        genes that the table has count; the activity is 0 if it has none of the set. NaN for spots
+        without counts.
+    `adata.obsm['X_stp_pathways_aligned' | key_added + '_aligned']` : (n, projection width) float32
+        Unit vectors after projection, for retrieval.
     `adata.uns['X_stp_pathways' | key_added]` : dict
-        `params`; `sets`, the names of the columns; `measured`, the share of each set's genes that the table has;
-        `model`: its name, class, digest and the digest of its vocabulary; `version` of stp.
+        `params`; `sets`, the names of the columns; `measured`, the share of each set's genes that
+        the table has; `model`: its name, class, digest and the digest of its vocabulary; `version`
+        of stp.
 
     Raises
     ------
     ValueError
-        The model knows no pathways, X is not raw counts, or its genes are of another species.
+        The model was not aligned with pathways, the counts are not raw, or the genes of the table
+        are of another species.
 
     Examples
     --------
-    >>> stp.tl.embed_pathways(adata, model)  # that of the demo was aligned with genes alone
+    >>> stp.tl.embed_pathways(adata, model)  # the demo's model was aligned with genes alone
     Traceback (most recent call last):
     ValueError: ...
     """
     adata = table_to_annotate(adata, table_key, copy)
-    sets = _sets(model)
+    sets = _gene_sets(model)
     index = model.vocabulary.recognize(gene_names(adata, gene_ids_key)).index
-    measured = np.array([np.isin(genes, index).mean() for genes in sets.values()])
-    if not measured.all():
-        logger.warning(
-            f"{(measured == 0).sum()} of {len(sets)} gene sets have no gene in the table and count as average"
-        )
-    average, results, start = (
-        membership(index, list(sets.values())),
-        EmbeddingBuffer(adata.n_obs),
-        0,
-    )
+    measured = _measured_shares(sets, index)
+    average = membership(index, list(sets.values()))
+    embeddings = EmbeddingBuffer(adata.n_obs)
+    device = model.logit_scale.device
+    start = 0
     with torch.inference_mode():
         for counts in count_blocks(adata, layer):
-            filled = np.flatnonzero(np.diff(counts.indptr))
-            scores = torch.from_numpy(set_scores(counts, index, average)[filled]).to(
-                model.logit_scale.device
-            )
-            results.add(start + filled, model.encode_pathways(scores))
+            rows_with_counts = np.flatnonzero(np.diff(counts.indptr))
+            scores = set_scores(counts, index, average)[rows_with_counts]
+            outputs = model.encode_pathways(torch.from_numpy(scores).to(device))
+            embeddings.add(start + rows_with_counts, outputs)
             start += counts.shape[0]
-    results.write(adata, key_added)
-    params = {"layer": layer, "gene_ids_key": gene_ids_key}
+    embeddings.write(adata, key_added)
     record(
         adata,
         key_added,
-        params,
+        {"layer": layer, "gene_ids_key": gene_ids_key},
         sets=np.array(list(sets), dtype=object),
         measured=measured,
         model=model_record(model),
@@ -105,7 +102,8 @@ def embed_pathways(
     return adata if copy else None
 
 
-def _sets(model: Stamp) -> dict[str, np.ndarray]:
+def _gene_sets(model: Stamp) -> dict[str, np.ndarray]:
+    """Return the vocabulary indices of the genes of each set, by the name of the set."""
     encoder = getattr(model, "pathway_encoder", None)
     if encoder is None:
         raise ValueError(
@@ -113,3 +111,14 @@ def _sets(model: Stamp) -> dict[str, np.ndarray]:
             "AlignConfig(targets='pathways' or 'both', gene_sets=...)"
         )
     return encoder.sets
+
+
+def _measured_shares(sets: dict[str, np.ndarray], index: np.ndarray) -> np.ndarray:
+    """Return the share of each set's genes that the table has, and log how many sets have none."""
+    shares = np.array([np.isin(genes, index).mean() for genes in sets.values()])
+    n_empty = np.count_nonzero(shares == 0)
+    if n_empty:
+        logger.warning(
+            f"{n_empty} of {len(sets)} gene sets have no gene in the table and count as average"
+        )
+    return shares

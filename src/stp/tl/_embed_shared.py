@@ -1,7 +1,7 @@
-"""What the verbs that embed share: batches with a progress bar, and results by row."""
+"""What the embedding verbs share: a buffer for results, batches and a progress bar."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -13,49 +13,68 @@ from stp.tables import keys
 if TYPE_CHECKING:
     from anndata import AnnData
 
+Rows = np.ndarray  # rows of a table, (n,)
+PatchBatch = tuple[Rows, np.ndarray]  # with the patches of these rows, (n, size, size, 3)
+Batch = TypeVar("Batch", Rows, PatchBatch)
+
 
 class EmbeddingBuffer:
-    """Features and aligned vectors by row, NaN where nothing was embedded."""
+    """Features and aligned vectors of each row of a table, NaN until the row is embedded."""
 
     def __init__(self, n_obs: int) -> None:
         self.n_obs = n_obs
         self.arrays: list[np.ndarray] = []
 
-    def add(self, rows: np.ndarray, outputs: tuple[torch.Tensor, ...]) -> None:
+    def add(self, rows: Rows, outputs: tuple[torch.Tensor, ...]) -> None:
+        """Store what a model returned for these rows."""
         if not self.arrays:
-            self.arrays = [
-                np.full((self.n_obs, out.shape[1]), np.nan, dtype=np.float32) for out in outputs
-            ]
-        for array, out in zip(self.arrays, outputs, strict=True):
-            array[rows] = out.float().cpu().numpy()
+            shapes = [(self.n_obs, output.shape[1]) for output in outputs]
+            self.arrays = [np.full(shape, np.nan, dtype=np.float32) for shape in shapes]
+        for array, output in zip(self.arrays, outputs, strict=True):
+            array[rows] = output.float().cpu().numpy()
 
     def write(self, adata: "AnnData", key: str) -> None:
+        """Write the features to `obsm[key]`, and the aligned vectors, if there are any, next to it.
+
+        Raises
+        ------
+        ValueError
+            No row was embedded.
+        """
         if not self.arrays:
             raise ValueError("there is no spot to embed: the table is empty, or no spot has tokens")
-        adata.obsm.pop(keys.aligned(key), None)  # of a model before, whose record is gone
-        for name, array in zip((key, keys.aligned(key)), self.arrays, strict=False):
+        # Aligned vectors of an earlier model do not belong to the new features.
+        adata.obsm.pop(keys.aligned(key), None)
+        names = (key, keys.aligned(key))
+        for name, array in zip(names, self.arrays, strict=False):
             adata.obsm[name] = array
 
 
-def batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (rows[start : start + size] for start in range(0, len(rows), size))
+def batches(rows: Rows, batch_size: int) -> Iterator[Rows]:
+    """Yield the rows in batches."""
+    for start in range(0, len(rows), batch_size):
+        yield rows[start : start + batch_size]
 
 
-def progress_of(batches: Iterator[Any], total: int, name: str, shown: bool) -> Iterator[Any]:
-    """Pass batches on, with a bar on a terminal."""
-    with tqdm(total=total, desc=name, unit="spot", disable=None if shown else True) as bar:
+def show_progress(
+    batches: Iterator[Batch], total: int, name: str, is_shown: bool
+) -> Iterator[Batch]:
+    """Yield the batches, and show a progress bar on a terminal."""
+    # None switches the bar off if there is no terminal.
+    disable = None if is_shown else True
+    with tqdm(total=total, desc=name, unit="spot", disable=disable) as bar:
         for batch in batches:
             yield batch
-            bar.update(len(batch[0] if isinstance(batch, tuple) else batch))
+            rows = batch[0] if isinstance(batch, tuple) else batch
+            bar.update(len(rows))
 
 
 def model_record(model: Pretrained) -> dict[str, str | None]:
-    """Tell which model it is, as `uns` keeps it beside an embedding."""
-    kind = type(model).__name__
-    vocabulary = model.vocabulary.digest if model.reads_genes else None
+    """Return name, class and digests of a model, as `uns` stores them with an embedding."""
+    class_name = type(model).__name__
     return {
-        "name": model.name or kind,
-        "class": kind,
+        "name": model.name or class_name,
+        "class": class_name,
         "digest": model.digest,
-        "vocabulary": vocabulary,
+        "vocabulary": model.vocabulary.digest if model.reads_genes else None,
     }

@@ -1,4 +1,4 @@
-"""Fuse embeddings."""
+"""Fuse embeddings of genes and images."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -30,13 +30,13 @@ def fuse(
     adata
         Table with the embeddings.
     use_reps
-        Their names in `obsm`.
+        Names of the embeddings in `obsm`.
     scale
-        Divide each embedding by its mean norm first, so that none outweighs the others.
+        Divide each embedding by its mean norm first, so that all of them weigh the same.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     key_added
-        Name of the result.
+        Name under which the results are stored.
     copy
         Return an annotated copy of the table instead of annotating it.
 
@@ -44,17 +44,17 @@ def fuse(
     -------
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
-    `adata.obsm['X_stp_fused' | key_added]` : (n_obs, sum of widths) float32
+    `adata.obsm['X_stp_fused' | key_added]` : (n, sum of widths) float32
         The embeddings side by side.
     `adata.uns['X_stp_fused' | key_added]` : dict
-        `params`; `model` that made the embeddings, None where it was none of stp; `version` of stp.
+        `params`; `model` that made the embeddings, None if no model of stp did; `version` of stp.
 
     Raises
     ------
     KeyError
         An embedding is missing.
     ValueError
-        Embeddings of stp are of different models, or nothing says of which.
+        Models of stp that made the embeddings differ, or `uns` does not record which they are.
 
     Examples
     --------
@@ -65,14 +65,20 @@ def fuse(
     >>> sdata.tables["table"].obsm["X_stp_fused"].shape[1]
     192
     """
-    adata, use_reps = table_to_annotate(adata, table_key, copy), as_list(use_reps)
-    blocks = [np.asarray(require(adata, "obsm", rep, keys.maker_call(rep))) for rep in use_reps]
+    adata = table_to_annotate(adata, table_key, copy)
+    use_reps = as_list(use_reps)
+    embeddings = [np.asarray(require(adata, "obsm", rep, keys.maker_call(rep))) for rep in use_reps]
     models = {f"obsm[{rep!r}]": model_of(adata, rep) for rep in use_reps}
-    model = require_one_model(
-        {label: made_by for label, made_by in models.items() if made_by is not None}
-    )
+    stp_models = {label: model for label, model in models.items() if model is not None}
+    shared_model = require_one_model(stp_models)
     if scale:
-        blocks = [block / np.nanmean(np.linalg.norm(block, axis=1)) for block in blocks]
-    adata.obsm[key_added] = np.concatenate(blocks, axis=1).astype(np.float32)
-    record(adata, key_added, {"use_reps": use_reps, "scale": scale}, model=model)
+        embeddings = [_scale(embedding) for embedding in embeddings]
+    adata.obsm[key_added] = np.concatenate(embeddings, axis=1).astype(np.float32)
+    params = {"use_reps": use_reps, "scale": scale}
+    record(adata, key_added, params, model=shared_model)
     return adata if copy else None
+
+
+def _scale(embedding: np.ndarray) -> np.ndarray:
+    """Divide an embedding (n_obs, d) by the mean norm of its spots."""
+    return embedding / np.nanmean(np.linalg.norm(embedding, axis=1))

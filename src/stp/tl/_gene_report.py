@@ -1,125 +1,170 @@
-"""What became of the genes of a table: kept in `uns`, said in a line, warned of where ranks would mislead."""
+"""Report which genes of a table were recognized: in `uns`, in the log and in warnings."""
 
-import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from stp._log import logger
+from stp._log import logger, warn
 from stp.genes.names import Names
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WARN_BELOW, REFUSE_BELOW = 0.8, 0.5  # share of UMIs in genes of the vocabulary
-FEW_GENES = 1000  # of a panel, below which a rank says little
-FEW_TOKENS = 100  # of the median spot; training leaves out such spots too
-LISTED = 100  # unmapped names, the heaviest
+# Shares of UMIs in genes of the vocabulary.
+MIN_COVERAGE = 0.5
+GOOD_COVERAGE = 0.8
+MIN_PANEL_GENES = 1000  # among fewer genes, ranks say little
+MIN_MEDIAN_TOKENS = 100  # training leaves out spots with fewer tokens too
+MAX_UNMAPPED_NAMES = 100
 
 
-def check_coverage(unmapped: np.ndarray, total: float, found: Names) -> float:
-    """Return the share of UMIs in genes of the vocabulary; refuse where it is below half."""
-    if not total:
-        return 1.0
-    coverage = 1 - unmapped.sum() / total
-    if coverage < WARN_BELOW:
-        shares = {
-            rule: unmapped[found.rule == rule].sum() / total
-            for rule in set(found.rule[found.index < 0])
-        }
-        rest = ", ".join(
-            f"{rule} {shares[rule]:.1%}"
-            for rule in sorted(shares, key=lambda rule: -shares[rule])[:3]
-        )
-        message = (
-            f"only {coverage:.1%} of UMIs are in genes of the vocabulary (of the rest: {rest}); check species, gene "
-            "names and gene_ids_key="
-        )
-        if coverage < REFUSE_BELOW:
-            raise ValueError(message)
-        warnings.warn(message, stacklevel=3)
-    return coverage
+class GeneReport(NamedTuple):
+    """Which names were recognized, by which rule, and which were not."""
+
+    rules: "pd.DataFrame"  # one row per rule: number of names and their share of unmapped UMIs
+    unmapped: "pd.DataFrame"  # one row per name: rule, note and share of UMIs
 
 
-def warn_of_spots(
-    n_tokens: np.ndarray, context_length: int, n_genes: int, n_vocabulary: int
-) -> None:
-    """Warn of a small panel, of shallow spots and of empty ones."""
-    if n_genes < min(FEW_GENES, n_vocabulary / 2):
-        warnings.warn(
-            f"the table measures {n_genes} of the {n_vocabulary} genes: ranks among so few depend on the choice of "
-            "the panel, and embeddings of different panels are not comparable",
-            stacklevel=3,
-        )
-    elif (
-        n_genes >= FEW_GENES
-        and len(n_tokens)
-        and np.median(n_tokens) < min(FEW_TOKENS, context_length)
-    ):
-        warnings.warn(
-            f"the median spot has {np.median(n_tokens):.0f} genes, so its ranks are mostly ties; of Visium HD, take "
-            "larger bins (8 or 16 um)",
-            stacklevel=3,
-        )
-    if empty := int((n_tokens == 0).sum()):
-        warnings.warn(
-            f"{empty} spots have no counts and get no embedding (NaN); "
-            "sc.pp.filter_cells(adata, min_counts=1) drops them",
-            stacklevel=3,
-        )
-
-
-def gene_report(
-    names: np.ndarray, found: Names, unmapped: np.ndarray, total: float
-) -> dict[str, "pd.DataFrame"]:
-    """Tell by which rule names were mapped, and which were not.
+def check_coverage(matches: Names, unmapped: np.ndarray, total: int) -> float:
+    """Return the share of UMIs in genes of the vocabulary.
 
     Parameters
     ----------
-    names, found
-        The gene names of a table and what they mean, (n_names,).
+    matches
+        Gene of each name in the table, (n_names,).
     unmapped
-        UMIs of each unmapped name (n_names,).
+        UMIs of each name without a gene, 0 for the others, (n_names,).
+    total
+        UMIs of the table.
+
+    Raises
+    ------
+    ValueError
+        The share is below one half.
+    """
+    if not total:
+        return 1.0
+    coverage = 1 - unmapped.sum() / total
+    if coverage < GOOD_COVERAGE:
+        message = (
+            f"only {coverage:.1%} of UMIs are in genes of the vocabulary "
+            f"(not in it: {_main_reasons(matches, unmapped, total)}); "
+            "check species, gene names and gene_ids_key="
+        )
+        if coverage < MIN_COVERAGE:
+            raise ValueError(message)
+        warn(message)
+    return coverage
+
+
+def _main_reasons(matches: Names, unmapped: np.ndarray, total: int) -> str:
+    """List the three reasons with most unmapped UMIs, and their shares of all UMIs."""
+    reasons = set(matches.rule[matches.index < 0])
+    shares = {reason: unmapped[matches.rule == reason].sum() / total for reason in reasons}
+    largest = sorted(shares, key=lambda reason: -shares[reason])[:3]
+    return ", ".join(f"{reason} {shares[reason]:.1%}" for reason in largest)
+
+
+def warn_about_spots(
+    n_tokens: np.ndarray, context_length: int, n_genes: int, n_vocabulary: int
+) -> None:
+    """Warn if the panel is small, spots are shallow, or spots are empty.
+
+    Parameters
+    ----------
+    n_tokens
+        Number of tokens of each spot, (n_obs,).
+    context_length
+        Highest possible number of tokens of a spot.
+    n_genes
+        Number of genes of the vocabulary that the table measures.
+    n_vocabulary
+        Number of genes in the vocabulary.
+    """
+    is_small_panel = n_genes < min(MIN_PANEL_GENES, n_vocabulary / 2)
+    if is_small_panel:
+        warn(
+            f"the table measures {n_genes} of the {n_vocabulary} genes: ranks among so few depend "
+            "on the choice of the panel, and embeddings of different panels are not comparable"
+        )
+    elif n_genes >= MIN_PANEL_GENES and len(n_tokens):
+        median = np.median(n_tokens)
+        if median < min(MIN_MEDIAN_TOKENS, context_length):
+            warn(
+                f"the median spot has {median:.0f} genes, so its ranks are mostly ties; "
+                "if this is Visium HD, use larger bins (8 or 16 µm)"
+            )
+    n_empty = np.count_nonzero(n_tokens == 0)
+    if n_empty:
+        warn(
+            f"{n_empty} spots have no counts and get no embedding (NaN); "
+            "sc.pp.filter_cells(adata, min_counts=1) drops them"
+        )
+
+
+def gene_report(names: np.ndarray, matches: Names, unmapped: np.ndarray, total: int) -> GeneReport:
+    """Report by which rule gene names were recognized, and which names were not.
+
+    Parameters
+    ----------
+    names
+        Gene names of a table, (n_names,).
+    matches
+        Gene of each name, (n_names,).
+    unmapped
+        UMIs of each name without a gene, 0 for the others, (n_names,).
     total
         UMIs of the table.
 
     Returns
     -------
-    `rules`: names and share of UMIs (of unmapped ones) by rule; `unmapped`: rule, note and share of UMIs of the
-    heaviest unmapped names and of all ambiguous ones.
+    All rules, most frequent first, and the names without a gene, most expressed first: at most 100
+    of them, and all ambiguous ones.
     """
     import pandas as pd
 
-    share = unmapped / max(total, 1)
-    table = pd.DataFrame(
-        {"rule": found.rule.astype(str), "note": found.note.astype(str), "umis": share}
-    )
-    table.index = pd.Index(np.asarray(names, str), name="gene")
-    rules = table.groupby("rule").agg(names=("rule", "size"), umis=("umis", "sum"))
-    lost = table[found.index < 0].sort_values("umis", ascending=False, kind="stable")
-    listed = (np.arange(len(lost)) < LISTED) | (lost["rule"] == "ambiguous").to_numpy()
-    return {
-        "rules": rules.sort_values("names", ascending=False, kind="stable"),
-        "unmapped": lost[listed],
+    columns = {
+        "rule": matches.rule.astype(str),
+        "note": matches.note.astype(str),
+        "umis": unmapped / max(total, 1),
     }
+    table = pd.DataFrame(columns, index=pd.Index(np.asarray(names, str), name="gene"))
+    rules = table.groupby("rule").agg(names=("rule", "size"), umis=("umis", "sum"))
+    without_gene = table[matches.index < 0].sort_values("umis", ascending=False, kind="stable")
+    is_ambiguous = (without_gene["rule"] == "ambiguous").to_numpy()
+    is_among_first = np.arange(len(without_gene)) < MAX_UNMAPPED_NAMES
+    return GeneReport(
+        rules.sort_values("names", ascending=False, kind="stable"),
+        without_gene[is_among_first | is_ambiguous],
+    )
 
 
 def log_summary(
-    key: str, found: Names, report: dict[str, "pd.DataFrame"], coverage: float, n_tokens: np.ndarray
+    matches: Names, unmapped: "pd.DataFrame", coverage: float, n_tokens: np.ndarray
 ) -> None:
-    """Log what was understood, in one line."""
-    rules = report["rules"]["names"]
-    mapped = [
-        f"{rules[rule]} by {rule}"
-        for rule in rules.index
-        if rule in set(found.rule[found.index >= 0])
-    ]
-    lost = [f"{gene} ({rule})" for gene, rule in report["unmapped"]["rule"][:5].items()]
-    logger.info(
-        "%s: %s; %.1f%% of UMIs; median %d tokens per spot; most expressed of the rest: %s",
-        key,
-        ", ".join(mapped),
-        100 * coverage,
-        np.median(n_tokens) if len(n_tokens) else 0,
-        ", ".join(lost) or "none",
+    """Log how many genes were recognized, and the most expressed names that were not.
+
+    Parameters
+    ----------
+    matches
+        Gene of each name in the table, (n_names,).
+    unmapped
+        Names without a gene and their rule, most expressed first, as `gene_report` returns them.
+    coverage
+        Share of UMIs in genes of the vocabulary.
+    n_tokens
+        Number of tokens of each spot, (n_obs,).
+    """
+    n_genes = len(matches.index)
+    n_recognized = np.count_nonzero(matches.index >= 0)
+    median = np.median(n_tokens) if len(n_tokens) else 0
+    message = (
+        f"Tokenized {len(n_tokens)} spots: "
+        f"{n_recognized} of {n_genes} genes recognized ({100 * coverage:.4g} % of UMIs), "
+        f"median {median:.0f} tokens per spot"
     )
+    if len(unmapped):
+        most_expressed = unmapped["rule"].head(5).items()
+        examples = ", ".join(f"{name} ({rule})" for name, rule in most_expressed)
+        message += f". Most expressed genes that were not recognized: {examples}"
+    logger.info(message)

@@ -1,6 +1,6 @@
-"""A linear probe: what a linear layer reads off frozen features."""
+"""Train a linear probe: a linear layer that predicts classes from frozen features."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-EPOCHS, PATIENCE = 100, 5  # the paper's
-BATCH, MIN_STEPS = 256, 10  # spots of a step, halved for few spots: steps of an epoch
-HELD_OUT = 0.1  # share of the training spots that tells when to stop
+# The paper's.
+MAX_EPOCHS = 100
+PATIENCE = 5
+
+BATCH_SIZE = 256  # spots per step; fewer if an epoch would otherwise have less than MIN_STEPS
+MIN_STEPS = 10
+VALIDATION_SHARE = 0.1  # of the training spots; their loss decides when training stops
 
 
 def linear_probe(
@@ -36,30 +40,33 @@ def linear_probe(
 ) -> "AnnData | None":
     """Predict classes from frozen features by one linear layer, in folds (paper, section A.3.3).
 
-    Cross-entropy, Adam, 100 epochs; it stops after five epochs without a lower loss on a tenth of the training spots,
-    and keeps the best. Features are taken as they are.
+    The layer is trained with cross-entropy and Adam for at most 100 epochs. A tenth of the training
+    spots is used for validation. Training stops after five epochs without a lower validation loss,
+    and the best layer is used. Features are not standardized.
 
     Parameters
     ----------
     adata
         Table with features and labels.
     label_key
-        Classes in `obs`. Spots without one (missing or "") are neither trained on nor scored.
+        Column of `obs` with tissue labels. Spots without a label (missing or "") are neither used
+        for training nor scored.
     group_key
-        Slides or patients in `obs`: each in turn is predicted from all others; spots without one are left out like
-        those without a label. Without `group_key` folds are random, which is for a single slide only.
+        Column of `obs` with slides or patients. Each is predicted by a probe that was trained on
+        all others, and spots without one are ignored. Without `group_key` the folds are random,
+        which is only allowed for a single slide.
     n_folds
-        Random folds.
+        Number of random folds, if there is no `group_key`.
     use_rep
-        Features in `obsm`.
+        Name of the features in `obsm`.
     learning_rate
-        Of Adam; the paper takes 1e-4 for images and 1e-3 for genes.
+        Learning rate of Adam; the paper uses 1e-4 for images and 1e-3 for genes.
     seed
-        Of folds and start.
+        Random seed for the folds and the initial weights.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     key_added
-        Name of the results.
+        Name under which the results are stored.
     copy
         Return an annotated copy of the table instead of annotating it.
 
@@ -68,19 +75,20 @@ def linear_probe(
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
     `adata.obs['stp_probe' | key_added]` : categorical
-        The class predicted for each spot by the probe that never saw its fold; missing where there is no label,
-        no group or no embedding.
+        Class of each spot, predicted by a probe that was not trained on its fold. Missing for spots
+        without a label, a group or features.
     `adata.uns['stp_probe' | key_added]` : dict
-        `params`; `scores`, a row per fold with spots, balanced accuracy and weighted F1; `classes`; `confusion`
-        (n_classes, n_classes), spots by label (rows) and prediction.
+        `params`; `scores`, one row per fold with the number of spots, balanced accuracy and
+        weighted F1; `classes`; `confusion` (n_classes, n_classes), number of spots by label (rows)
+        and prediction (columns).
 
     Raises
     ------
     KeyError
         Labels, groups or features are missing.
     ValueError
-        No spot has label, group and features, there is one class, a class is rarer than there are folds, or a slide
-        would be in both sides of a split.
+        No spot has a label, a group and features; there is only one class; a class has fewer spots
+        than there are folds; or spots of one slide would be in both sides of a split.
 
     Examples
     --------
@@ -90,107 +98,171 @@ def linear_probe(
     ['n_spots', 'balanced_accuracy', 'weighted_f1']
     """
     adata = table_to_annotate(adata, table_key, copy)
-    features = np.asarray(
-        require(adata, "obsm", use_rep, keys.maker_call(use_rep)), dtype=np.float32
-    )
-    labels = _labels(adata, label_key)
-    column = None if group_key is None else require_column(adata, group_key, "group_key")
-    known = labels.notna().to_numpy() & np.isfinite(features).all(axis=1)
-    rows = np.flatnonzero(known if column is None else known & has_value(column))
-    if not len(rows):
-        needed = [f"obs[{key!r}]" for key in (label_key, group_key) if key]
-        raise ValueError(f"no spot has all of {', '.join([*needed, f'obsm[{use_rep!r}]'])}")
-    groups = None if column is None else column.astype(str).to_numpy()[rows]
-    check_whole(_slides(adata)[rows], groups)
-    classes, codes = np.unique(labels.to_numpy()[rows].astype(str), return_inverse=True)
-    parts = folds(classes[codes], groups, n_folds=n_folds, seed=seed)
-    found, scores = np.empty_like(codes), {}
-    for number, (train, test) in enumerate(parts):
-        layer = _fit(features[rows[train]], codes[train], len(classes), learning_rate, seed)
-        found[test] = _predict(layer, features[rows[test]])
-        name = str(number) if groups is None else groups[test[0]]
-        scores[name] = {"n_spots": len(test), **classification_scores(codes[test], found[test])}
-    _write(
+    spots = _read_spots(adata, label_key, group_key, use_rep)
+    splits = folds(spots.labels, spots.groups, n_folds=n_folds, seed=seed)
+    result = _probe(spots, splits, learning_rate, seed)
+    params = {
+        "label_key": label_key,
+        "group_key": group_key,
+        "n_folds": len(splits),
+        "use_rep": use_rep,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    adata.obs[key_added] = result.predicted_column(adata.n_obs)
+    record(
         adata,
         key_added,
-        rows,
-        classes,
-        codes,
-        found,
-        scores,
-        {
-            "label_key": label_key,
-            "group_key": group_key,
-            "n_folds": len(parts),
-            "use_rep": use_rep,
-            "learning_rate": learning_rate,
-            "seed": seed,
-        },
+        params,
+        scores=result.scores,
+        classes=result.classes.astype(object),
+        confusion=result.confusion(),
     )
     return adata if copy else None
 
 
-def _labels(adata: "AnnData", key: str) -> "pd.Series":
-    labels = require_column(adata, key, "label_key")
-    labels = labels.astype(object).where(has_value(labels), None)
-    if (n := labels.nunique()) < 2:
-        what = "no spot has a label" if n == 0 else f"all labels are {labels.dropna().iloc[0]!r}"
-        raise ValueError(f"{what} in obs[{key!r}]; a probe needs two classes")
+class _Spots(NamedTuple):
+    """The spots that have a label, a group and features."""
+
+    rows: np.ndarray  # (n,) rows of the table
+    features: np.ndarray  # (n, width) float32
+    labels: np.ndarray  # (n,) str
+    groups: np.ndarray | None  # (n,) str
+
+
+class ProbeResult(NamedTuple):
+    """Predictions of a linear probe and their scores."""
+
+    rows: np.ndarray  # (n,) rows of the table
+    classes: np.ndarray  # (n_classes,) str
+    true_codes: np.ndarray  # (n,) position of the label in `classes`
+    predicted_codes: np.ndarray  # (n,) position of the predicted class in `classes`
+    scores: "pd.DataFrame"  # one row per fold
+
+    def predicted_column(self, n_obs: int) -> "pd.Categorical":
+        """Return the class of each row of the table (n_obs,), missing if it has no prediction."""
+        import pandas as pd
+
+        codes = np.full(n_obs, -1)
+        codes[self.rows] = self.predicted_codes
+        return pd.Categorical.from_codes(codes, self.classes)
+
+    def confusion(self) -> np.ndarray:
+        """Return the number of spots by label (rows) and prediction (columns)."""
+        from sklearn.metrics import confusion_matrix
+
+        labels = np.arange(len(self.classes))
+        return confusion_matrix(self.true_codes, self.predicted_codes, labels=labels)
+
+
+def _read_spots(adata: "AnnData", label_key: str, group_key: str | None, use_rep: str) -> _Spots:
+    """Return the spots that a probe can use, or raise an error that names what is missing."""
+    stored = require(adata, "obsm", use_rep, keys.maker_call(use_rep))
+    features = np.asarray(stored, dtype=np.float32)
+    labels = _read_labels(adata, label_key)
+    groups = None if group_key is None else require_column(adata, group_key, "group_key")
+    usable = labels.notna().to_numpy() & np.isfinite(features).all(axis=1)
+    if groups is not None:
+        usable &= has_value(groups)
+    rows = np.flatnonzero(usable)
+    if not len(rows):
+        columns = [f"obs[{key!r}]" for key in (label_key, group_key) if key]
+        needed = ", ".join([*columns, f"obsm[{use_rep!r}]"])
+        raise ValueError(f"no spot has all of {needed}")
+    group_names = None if groups is None else groups.astype(str).to_numpy()[rows]
+    check_whole(_slides(adata)[rows], group_names)
+    return _Spots(rows, features[rows], labels.to_numpy()[rows].astype(str), group_names)
+
+
+def _read_labels(adata: "AnnData", label_key: str) -> "pd.Series":
+    """Return the labels of all spots, None if a spot has none."""
+    column = require_column(adata, label_key, "label_key")
+    labels = column.astype(object).where(has_value(column), None)
+    n_classes = labels.nunique()
+    if n_classes == 0:
+        raise ValueError(f"no spot has a label in obs[{label_key!r}]; a probe needs two classes")
+    if n_classes == 1:
+        label = labels.dropna().iloc[0]
+        raise ValueError(
+            f"all labels are {label!r} in obs[{label_key!r}]; a probe needs two classes"
+        )
     return labels
 
 
 def _slides(adata: "AnnData") -> np.ndarray:
-    """Return the region of each row (n_obs,), where the table annotates regions."""
+    """Return the region of each row (n_obs,) if the table annotates regions, else one for all."""
     key = adata.uns.get("spatialdata_attrs", {}).get("region_key")
     return adata.obs[key].to_numpy() if key in adata.obs else np.zeros(adata.n_obs)
 
 
-def _fit(
-    features: np.ndarray, codes: np.ndarray, n_classes: int, learning_rate: float, seed: int
+def _probe(
+    spots: _Spots,
+    splits: list[tuple[np.ndarray, np.ndarray]],
+    learning_rate: float,
+    seed: int,
+) -> ProbeResult:
+    """Predict each fold by a layer that was trained on the others."""
+    import pandas as pd
+
+    classes, codes = np.unique(spots.labels, return_inverse=True)
+    predicted = np.empty_like(codes)
+    scores = {}
+    for number, (train, test) in enumerate(splits):
+        layer = _train_layer(
+            spots.features[train],
+            codes[train],
+            n_classes=len(classes),
+            learning_rate=learning_rate,
+            seed=seed,
+        )
+        predicted[test] = _predict(layer, spots.features[test])
+        name = str(number) if spots.groups is None else spots.groups[test[0]]
+        fold_scores = classification_scores(codes[test], predicted[test])
+        scores[name] = {"n_spots": len(test), **fold_scores}
+    table = pd.DataFrame.from_dict(scores, orient="index")
+    return ProbeResult(spots.rows, classes, codes, predicted, table)
+
+
+def _train_layer(
+    features: np.ndarray, codes: np.ndarray, *, n_classes: int, learning_rate: float, seed: int
 ) -> torch.nn.Linear:
-    """Train until the loss of the held-out part has not fallen for some epochs; return the best."""
+    """Train until the validation loss has not fallen for some epochs, and return the best layer."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(codes))
-    n_held = max(1, round(HELD_OUT * len(codes)))
-    x, y = torch.from_numpy(features), torch.from_numpy(codes)
-    held, train = (torch.from_numpy(part) for part in (order[:n_held], order[n_held:]))
+    n_validation = max(1, round(VALIDATION_SHARE * len(codes)))
+    validation = torch.from_numpy(order[:n_validation])
+    train = torch.from_numpy(order[n_validation:])
+    x = torch.from_numpy(features)
+    y = torch.from_numpy(codes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layer = torch.nn.Linear(x.shape[1], n_classes)
     optimizer = torch.optim.Adam(layer.parameters(), lr=learning_rate)
-    size = min(BATCH, max(1, len(train) // MIN_STEPS))
-    best, state, waited = np.inf, layer.state_dict(), 0
-    for _ in range(EPOCHS):
-        for batch in train[torch.from_numpy(rng.permutation(len(train)))].split(size):
+    batch_size = min(BATCH_SIZE, max(1, len(train) // MIN_STEPS))
+    best_loss = np.inf
+    best_state = layer.state_dict()
+    n_epochs_without_gain = 0
+    for _ in range(MAX_EPOCHS):
+        shuffled = train[torch.from_numpy(rng.permutation(len(train)))]
+        for batch in shuffled.split(batch_size):
             optimizer.zero_grad()
             F.cross_entropy(layer(x[batch]), y[batch]).backward()
             optimizer.step()
         with torch.no_grad():
-            loss = float(F.cross_entropy(layer(x[held]), y[held]))
-        if loss < best:
-            best, state, waited = (
-                loss,
-                {name: value.clone() for name, value in layer.state_dict().items()},
-                0,
-            )
-        elif (waited := waited + 1) == PATIENCE:
-            break
-    layer.load_state_dict(state)
+            loss = float(F.cross_entropy(layer(x[validation]), y[validation]))
+        if loss < best_loss:
+            best_loss = loss
+            best_state = {name: value.clone() for name, value in layer.state_dict().items()}
+            n_epochs_without_gain = 0
+        else:
+            n_epochs_without_gain += 1
+            if n_epochs_without_gain == PATIENCE:
+                break
+    layer.load_state_dict(best_state)
     return layer
 
 
 @torch.no_grad()
 def _predict(layer: torch.nn.Linear, features: np.ndarray) -> np.ndarray:
+    """Return the predicted class of each spot, as a position in the classes."""
     return layer(torch.from_numpy(features)).argmax(dim=1).numpy()
-
-
-def _write(adata: "AnnData", key: str, rows, classes, codes, found, scores, params) -> None:
-    import pandas as pd
-    from sklearn.metrics import confusion_matrix
-
-    all_codes = np.full(adata.n_obs, -1)
-    all_codes[rows] = found
-    adata.obs[key] = pd.Categorical.from_codes(all_codes, classes)
-    table = pd.DataFrame.from_dict(scores, orient="index")
-    confusion = confusion_matrix(codes, found, labels=np.arange(len(classes)))
-    record(adata, key, params, scores=table, classes=classes.astype(object), confusion=confusion)

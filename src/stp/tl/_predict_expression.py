@@ -1,4 +1,4 @@
-"""Predict expression from images, by the measured spots that look alike."""
+"""Predict expression from images by retrieving similar measured spots."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-FAR = (
-    "the highest similarity is not positive, or lower than the first quartile over these spots minus 1.5 times the "
-    "distance between their quartiles"
+FAR_RULE = (
+    "the highest similarity is not positive, or lower than the first quartile over these spots "
+    "minus 1.5 times the distance between their quartiles"
 )
 
 
@@ -38,35 +38,39 @@ def predict_expression(
 ) -> "AnnData | None":
     """Predict expression by retrieving measured spots whose genes match the image (paper, eq. 12).
 
-    Each query is the similarity-weighted mean of the expression of its nearest references; negative similarities
-    weigh nothing, and where none is positive the weights are uniform. The search is exact; ties go to the reference
-    that comes first. References on disk are read in blocks.
+    The prediction for a spot is the mean expression of its nearest references, weighted by
+    similarity. Negative similarities get weight 0; if no similarity is positive, all weights are
+    equal. The search is exact. If several references are equally similar, the first ones are used.
+    References on disk are read in blocks.
 
     Parameters
     ----------
     adata
-        Spots with aligned images; needs no counts.
+        Table with aligned image vectors of the spots to predict; it needs no counts.
     reference
-        Spots with aligned genes and raw counts, never from the slide that is predicted: a table, a SpatialData, the
-        path of one on disk (which is not read whole), or several of these.
+        Measured spots with aligned gene vectors and raw counts, never from the slide that is
+        predicted: a table, a SpatialData, the path of one on disk (which is read in blocks), or a
+        list of these.
     genes
-        Genes to predict, which all references measure; by default those that `var["highly_variable"]` of any
-        reference marks.
+        Genes to predict, which all references must measure; by default those that
+        `var["highly_variable"]` of any reference marks.
     n_neighbors
-        References per query.
-    use_rep, reference_rep
-        Unit vectors in `obsm` of `adata` and of `reference`; "X_stp_pathways_aligned" where images were aligned with
-        pathways.
+        Number of references per predicted spot.
+    use_rep
+        Name of the aligned image vectors in `obsm`.
+    reference_rep
+        Name of the aligned gene vectors in `obsm` of `reference`; "X_stp_pathways_aligned" if
+        images were aligned with pathways.
     layer
-        Layer of the reference. Raw counts, in X by default, become log1p of counts per 10,000; a layer that holds
-        anything else is averaged as it is.
+        Layer of the references; by default `X`. Raw counts become log1p of counts per 10,000, other
+        values are used as they are.
     slide_key
-        Column of the references' `obs` that names slides; by default the regions that a SpatialData's table
-        annotates, or the reference itself.
+        Column of `obs` with slides. It is read from the references; by default a slide is a region
+        that the table of a SpatialData annotates, or else the whole reference.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     key_added
-        Name of the results.
+        Name under which the results are stored.
     copy
         Return an annotated copy of the table instead of annotating it.
 
@@ -74,30 +78,35 @@ def predict_expression(
     -------
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
-    `adata.obsm['stp_expression' | key_added]` : (n_obs, n_genes) float32
+    `adata.obsm['stp_expression' | key_added]` : (n, n_genes) float32
         Prediction; NaN for spots without an embedding.
-    `adata.obsm['stp_expression_uncertainty' | key_added + '_uncertainty']` : (n_obs, n_genes) float32
-        Weighted standard deviation over the references behind it: how far they disagree, no confidence interval.
-    `adata.obsm['stp_expression_neighbors' | key_added + '_neighbors']` : (n_obs, n_neighbors) int32
-        Those references, nearest first, as rows of `uns[...]['references']`; -1 for spots without an embedding.
-    `adata.obsm['stp_expression_similarity' | key_added + '_similarity']` : (n_obs, n_neighbors) float32
-        Their cosines.
+    `adata.obsm['stp_expression_uncertainty' | key_added + '_uncertainty']` : (n, n_genes) float32
+        Weighted standard deviation over the references of a prediction. It shows how far they
+        disagree and is not a confidence interval.
+    `adata.obsm['stp_expression_neighbors' | key_added + '_neighbors']` : (n, n_neighbors) int32
+        References of each prediction, nearest first, as rows of `uns[...]['references']`; -1 for
+        spots without an embedding.
+    `adata.obsm['stp_expression_similarity' | key_added + '_similarity']` : (n, n_neighbors) float32
+        Cosine similarity of these references.
     `adata.obs['stp_expression_uniform' | key_added + '_uniform']` : bool
         Whether no similarity was positive.
     `adata.obs['stp_expression_far' | key_added + '_far']` : bool
-        Whether the spot is far from any reference, by the rule in `uns`.
+        Whether the spot is far from all references, by the rule in `uns`.
     `adata.uns['stp_expression' | key_added]` : dict
-        `params`; `genes`, the names of the columns; `units`; `references`, a table of the references that were
-        used: their names, slides, place among the references given, and row there; `far`, the rule and threshold;
-        `model` that made both embeddings; `version` of stp.
+        `params`; `genes`, the names of the columns; `units`; `references`, a table of the
+        references that were used with their names and slides, the number of the reference that they
+        belong to, and their row in it; `far`, the rule and threshold; `model` that made both
+        embeddings; `version` of stp.
 
     Raises
     ------
     KeyError
-        An embedding or a gene is missing, or no gene is marked as highly variable and none is asked for.
+        An embedding or a gene is missing, or `genes` is left out and no gene is marked as highly
+        variable.
     ValueError
-        The embeddings are of different models, or nothing says of which; no spot has an embedding, the references
-        share no gene, there are fewer references than `n_neighbors`, or their counts are not raw.
+        The embeddings are of different models, or `uns` does not record of which; no spot has an
+        embedding; the references share no gene; there are fewer references than `n_neighbors`; or
+        their counts are not raw.
 
     Examples
     --------
@@ -109,70 +118,91 @@ def predict_expression(
     >>> sdata.tables["table"].obsm["stp_expression"].shape[1]
     5
     """
-    adata, tables = table_to_annotate(adata, table_key, copy), open_references(reference, table_key)
+    adata = table_to_annotate(adata, table_key, copy)
+    tables = open_references(reference, table_key)
     queries, vectors, model = open_embeddings(adata, use_rep, tables, reference_rep)
-    chosen, units = choose_genes(tables, genes), one_unit(tables, layer)
-    known = np.isfinite(queries).all(axis=1)
-    if not known.any():
+    genes_to_predict = choose_genes(tables, genes)
+    units = one_unit(tables, layer)
+    has_embedding = np.isfinite(queries).all(axis=1)
+    if not has_embedding.any():
         raise ValueError(f"no spot has an embedding in obsm[{use_rep!r}], all are NaN")
-    if n_neighbors > (n := sum(one.shape[0] for one in vectors)):
+    n_references = sum(array.shape[0] for array in vectors)
+    if n_neighbors > n_references:
         raise ValueError(
-            f"cannot retrieve {n_neighbors} neighbors from {n} references; lower n_neighbors"
+            f"cannot retrieve {n_neighbors} neighbors from {n_references} references; "
+            "lower n_neighbors"
         )
-    found = nearest(queries[known], blocks(vectors), n_neighbors)
-    weight, uniform = weights(found.similarity)
-    average = WeightedMeans(found.index, weight, len(chosen))
-    _read_profiles(average, tables, layer, chosen)
-    far, threshold = _far(found.similarity[:, 0])
-    rows = average.rows
-    results = {
-        key_added: average.mean,
-        keys.uncertainty(key_added): average.std,
-        keys.neighbors(key_added): np.searchsorted(rows, found.index).astype(np.int32),
-        keys.similarity(key_added): found.similarity,
+    neighbors = nearest(queries[has_embedding], blocks(vectors), n_neighbors)
+    weight, is_uniform = weights(neighbors.similarity)
+    means = WeightedMeans(neighbors.index, weight, len(genes_to_predict))
+    _add_profiles(means, tables, layer, genes_to_predict)
+    is_far, threshold = _find_far(neighbors.similarity[:, 0])
+    reference_rows = means.rows
+    obsm = {
+        key_added: means.mean,
+        keys.uncertainty(key_added): means.std,
+        keys.neighbors(key_added): np.searchsorted(reference_rows, neighbors.index).astype(
+            np.int32
+        ),
+        keys.similarity(key_added): neighbors.similarity,
     }
-    for key, values in results.items():
-        adata.obsm[key] = _fill_missing_spots(values, known)
-    adata.obs[keys.uniform(key_added)] = _fill_missing_spots(uniform, known)
-    adata.obs[keys.far(key_added)] = _fill_missing_spots(far, known)
+    for key, values in obsm.items():
+        adata.obsm[key] = _fill_missing_spots(values, has_embedding)
+    adata.obs[keys.uniform(key_added)] = _fill_missing_spots(is_uniform, has_embedding)
+    adata.obs[keys.far(key_added)] = _fill_missing_spots(is_far, has_embedding)
     params = {
         "n_neighbors": n_neighbors,
         "use_rep": use_rep,
         "reference_rep": reference_rep,
         "layer": layer,
     }
-    details = {
-        "references": name_spots(tables, rows, slide_key),
-        "far": {"rule": FAR, "threshold": threshold},
-    }
-    record(adata, key_added, params, genes=chosen, units=units, **details, model=model)
+    record(
+        adata,
+        key_added,
+        params,
+        genes=genes_to_predict,
+        units=units,
+        references=name_spots(tables, reference_rows, slide_key),
+        far={"rule": FAR_RULE, "threshold": threshold},
+        model=model,
+    )
     return adata if copy else None
 
 
-def _read_profiles(
-    average: WeightedMeans, tables: dict[str, "AnnData"], layer: str | None, genes: np.ndarray
+def _add_profiles(
+    means: WeightedMeans, tables: dict[str, "AnnData"], layer: str | None, genes: np.ndarray
 ) -> None:
-    """Add the profiles of the references that are needed, and of no others, to the averages."""
-    rows, first = average.rows, 0
+    """Add the profiles of the retrieved references to the means; no others are read.
+
+    The rows of the means count the references through all tables.
+    """
+    all_rows = means.rows
+    first_row = 0
     for table in tables.values():
-        of_table = rows[slice(*np.searchsorted(rows, (first, first + table.n_obs)))]
-        done = 0
-        for block in profiles(table, layer, genes, of_table - first) if len(of_table) else ():
-            average.add(of_table[done : done + len(block)], block)
-            done += len(block)
-        first += table.n_obs
+        start, stop = np.searchsorted(all_rows, (first_row, first_row + table.n_obs))
+        rows = all_rows[start:stop]
+        if len(rows):
+            n_added = 0
+            for block in profiles(table, layer, genes, rows - first_row):
+                means.add(rows[n_added : n_added + len(block)], block)
+                n_added += len(block)
+        first_row += table.n_obs
 
 
-def _far(best: np.ndarray) -> tuple[np.ndarray, float]:
-    """Flag spots whose best reference is unlike theirs, as Tukey flags outliers; return the threshold too."""
-    low, high = np.quantile(best, (0.25, 0.75))
+def _find_far(highest_similarity: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return which spots are far from all references, by Tukey's rule for outliers.
+
+    The second value is the threshold.
+    """
+    low, high = np.quantile(highest_similarity, (0.25, 0.75))
     threshold = float(max(low - 1.5 * (high - low), 0.0))
-    return (best < threshold) | (best <= 0), threshold
+    is_far = (highest_similarity < threshold) | (highest_similarity <= 0)
+    return is_far, threshold
 
 
-def _fill_missing_spots(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Give values to the spots that have an embedding; the others get NaN, -1 or False."""
-    empty = {"f": np.nan, "i": -1, "b": False}[values.dtype.kind]
-    full = np.full((len(known), *values.shape[1:]), empty, dtype=values.dtype)
-    full[known] = values
-    return full
+def _fill_missing_spots(values: np.ndarray, has_embedding: np.ndarray) -> np.ndarray:
+    """Return values for all spots: NaN, -1 or False for those without an embedding."""
+    missing = {"f": np.nan, "i": -1, "b": False}[values.dtype.kind]
+    all_values = np.full((len(has_embedding), *values.shape[1:]), missing, dtype=values.dtype)
+    all_values[has_embedding] = values
+    return all_values

@@ -17,6 +17,7 @@ from stp.tables.table import record, require, table_to_annotate
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from sklearn.pipeline import Pipeline
     from spatialdata import SpatialData
 
 
@@ -33,33 +34,34 @@ def regress_expression(
     key_added: str = keys.EXPRESSION,
     copy: bool = False,
 ) -> "AnnData | None":
-    """Predict expression by ridge regression on principal components of features (as HEST-Benchmark does).
+    """Predict expression by ridge regression on principal components (as HEST-Benchmark does).
 
-    Features are standardized and reduced on the references alone; then one ridge regression predicts all genes.
+    Features are standardized and reduced to principal components, both fitted on the references
+    alone. One ridge regression then predicts all genes.
 
     Parameters
     ----------
     adata
-        Spots with image features; needs no counts.
+        Table with image features of the spots to predict; it needs no counts.
     reference
-        Spots with the same features and raw counts, never from the slide that is predicted: a table, a SpatialData,
-        the path of one on disk, or several of these.
+        Measured spots with the same image features and raw counts, never from the slide that is
+        predicted: a table, a SpatialData, the path of one on disk, or a list of these.
     genes
-        Genes to predict, which all references measure; by default those that `var["highly_variable"]` of any
-        reference marks.
+        Genes to predict, which all references must measure; by default those that
+        `var["highly_variable"]` of any reference marks.
     alpha
-        Strength of the penalty.
+        Strength of the ridge penalty.
     n_components
-        Principal components; at most as many as features or references.
+        Number of principal components, at most the number of features or of references.
     use_rep
-        Features in `obsm` on both sides.
+        Name of the features in `obsm`.
     layer
-        Layer of the reference. Raw counts, in X by default, become log1p of counts per 10,000; a layer that holds
-        anything else is predicted as it is.
+        Layer of the references; by default `X`. Raw counts become log1p of counts per 10,000, other
+        values are used as they are.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     key_added
-        Name of the results.
+        Name under which the results are stored.
     copy
         Return an annotated copy of the table instead of annotating it.
 
@@ -67,18 +69,20 @@ def regress_expression(
     -------
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
-    `adata.obsm['stp_expression' | key_added]` : (n_obs, n_genes) float32
+    `adata.obsm['stp_expression' | key_added]` : (n, n_genes) float32
         Prediction; NaN for spots without features.
     `adata.uns['stp_expression' | key_added]` : dict
-        `params`; `genes`, the names of the columns; `units`; `model` that made the features; `version` of stp.
+        `params`; `genes`, the names of the columns; `units`; `model` that made the features;
+        `version` of stp.
 
     Raises
     ------
     KeyError
-        Features or a gene are missing, or no gene is marked as highly variable and none is asked for.
+        Features or a gene are missing, or `genes` is left out and no gene is marked as highly
+        variable.
     ValueError
-        The features are of different models, or nothing says of which; no spot has any, the references share no
-        gene, or their counts are not raw.
+        The features are of different models, or `uns` does not record of which; no spot has
+        features; the references share no gene; or their counts are not raw.
 
     Examples
     --------
@@ -89,28 +93,31 @@ def regress_expression(
     >>> sdata.tables["table"].obsm["stp_expression"].shape[1]
     5
     """
-    adata, tables = table_to_annotate(adata, table_key, copy), open_references(reference, table_key)
-    features, of_references, made_by = open_embeddings(adata, use_rep, tables, use_rep)
-    known_features = np.concatenate(list(blocks(of_references)))
-    chosen, units = choose_genes(tables, genes), one_unit(tables, layer)
-    known, usable = (np.isfinite(x).all(axis=1) for x in (features, known_features))
-    if not known.any() or not usable.any():
-        raise ValueError(
-            f"no spot of {'the references' if known.any() else 'the table'} has obsm[{use_rep!r}]"
-        )
+    adata = table_to_annotate(adata, table_key, copy)
+    tables = open_references(reference, table_key)
+    features, stored_features, model = open_embeddings(adata, use_rep, tables, use_rep)
+    reference_features = np.concatenate(list(blocks(stored_features)))
+    genes_to_predict = choose_genes(tables, genes)
+    units = one_unit(tables, layer)
+    has_features = np.isfinite(features).all(axis=1)
+    is_usable = np.isfinite(reference_features).all(axis=1)
+    if not has_features.any():
+        raise ValueError(f"no spot of the table has obsm[{use_rep!r}]")
+    if not is_usable.any():
+        raise ValueError(f"no spot of the references has obsm[{use_rep!r}]")
     expression = np.concatenate(
-        [block for table in tables.values() for block in profiles(table, layer, chosen)]
+        [block for table in tables.values() for block in profiles(table, layer, genes_to_predict)]
     )
-    predicted = np.full((adata.n_obs, len(chosen)), np.nan, dtype=np.float32)
-    model = _ridge(alpha, min(n_components, usable.sum(), features.shape[1]))
-    predicted[known] = (
-        model.fit(known_features[usable], expression[usable])
-        .predict(features[known])
-        .reshape(-1, len(chosen))
+    ridge = _ridge(alpha, min(n_components, is_usable.sum(), features.shape[1]))
+    ridge.fit(reference_features[is_usable], expression[is_usable])
+    predicted = np.full((adata.n_obs, len(genes_to_predict)), np.nan, dtype=np.float32)
+    # The result for one gene has one dimension.
+    predicted[has_features] = ridge.predict(features[has_features]).reshape(
+        -1, len(genes_to_predict)
     )
     _write(adata, key_added, predicted)
     params = {"alpha": alpha, "n_components": n_components, "use_rep": use_rep, "layer": layer}
-    record(adata, key_added, params, genes=chosen, units=units, model=made_by)
+    record(adata, key_added, params, genes=genes_to_predict, units=units, model=model)
     return adata if copy else None
 
 
@@ -124,22 +131,22 @@ def apply_expression_head(
     key_added: str = keys.EXPRESSION,
     copy: bool = False,
 ) -> "AnnData | None":
-    """Predict expression by a head that :func:`stp.train.fit_expression_head` fitted (paper, A.3.3).
+    """Predict expression by a head of :func:`stp.train.fit_expression_head` (paper, A.3.3).
 
     Parameters
     ----------
     adata
-        Spots with the features that the head reads.
+        Table with features of the model that the head was fitted for.
     head
-        The head.
+        Head that predicts expression from these features.
     use_rep
-        Features in `obsm`.
+        Name of the features in `obsm`.
     device
-        A torch device; by default a GPU if there is one.
+        Torch device; by default a GPU if there is one.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     key_added
-        Name of the results.
+        Name under which the results are stored.
     copy
         Return an annotated copy of the table instead of annotating it.
 
@@ -147,17 +154,18 @@ def apply_expression_head(
     -------
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
-    `adata.obsm['stp_expression' | key_added]` : (n_obs, n_genes) float32
+    `adata.obsm['stp_expression' | key_added]` : (n, n_genes) float32
         Prediction; NaN for spots without features.
     `adata.uns['stp_expression' | key_added]` : dict
-        `params`, with the digest of the head; `genes`; `units`; `model` that made the features; `version` of stp.
+        `params`, with the digest of the head; `genes`; `units`; `model` that made the features;
+        `version` of stp.
 
     Raises
     ------
     KeyError
         There are no features.
     ValueError
-        The features are of another model than those the head was fitted on.
+        The features are of another model than the features that the head was fitted on.
 
     Examples
     --------
@@ -167,36 +175,40 @@ def apply_expression_head(
     >>> head = stp.train.fit_expression_head(
     ...     sdata, "runs/head", genes=genes, config=config, resume=False
     ... )
-    >>> stp.tl.apply_expression_head(sdata, head)  # here on what it was fitted on
+    >>> stp.tl.apply_expression_head(sdata, head)  # here on the slide that it was fitted on
     >>> sdata.tables["table"].obsm["stp_expression"].shape[1]
     3
     """
     adata = table_to_annotate(adata, table_key, copy)
-    features = np.asarray(
-        require(adata, "obsm", use_rep, keys.maker_call(use_rep)), dtype=np.float32
-    )
-    made_by, asked = model_of(adata, use_rep), head.config
-    if asked.width != features.shape[1] or (made_by and made_by["digest"] != asked.features_of):
+    stored = require(adata, "obsm", use_rep, keys.maker_call(use_rep))
+    features = np.asarray(stored, dtype=np.float32)
+    config = head.config
+    model = model_of(adata, use_rep)
+    is_other_model = model is not None and model["digest"] != config.features_of
+    if config.width != features.shape[1] or is_other_model:
         raise ValueError(
-            f"obsm[{use_rep!r}] was not made by the model whose features the head was fitted on; embed the spots "
-            "with that, or fit a head on features of this one"
+            f"obsm[{use_rep!r}] was not made by the model whose features the head was fitted on; "
+            "embed the spots with that model, or fit a head on features of this one"
         )
-    known = np.isfinite(features).all(axis=1)
-    predicted = np.full((adata.n_obs, len(asked.genes)), np.nan, dtype=np.float32)
-    with inference(head, device, "fp32") as chosen:
-        predicted[known] = head(torch.from_numpy(features[known]).to(chosen)).cpu().numpy()
+    has_features = np.isfinite(features).all(axis=1)
+    predicted = np.full((adata.n_obs, len(config.genes)), np.nan, dtype=np.float32)
+    with inference(head, device, "fp32") as torch_device:
+        batch = torch.from_numpy(features[has_features]).to(torch_device)
+        predicted[has_features] = head(batch).cpu().numpy()
     _write(adata, key_added, predicted)
-    entries = {
-        "genes": np.asarray(asked.genes, dtype=object),
-        "units": asked.units,
-        "model": made_by,
-    }
-    record(adata, key_added, {"use_rep": use_rep, "head": head.digest}, **entries)
+    record(
+        adata,
+        key_added,
+        {"use_rep": use_rep, "head": head.digest},
+        genes=np.asarray(config.genes, dtype=object),
+        units=config.units,
+        model=model,
+    )
     return adata if copy else None
 
 
 def _write(adata: "AnnData", key: str, predicted: np.ndarray) -> None:
-    """Write a prediction in place of one that was retrieved, whose references and uncertainty are not its own."""
+    """Write a prediction, and delete what an earlier retrieval stored under the same name."""
     for name in (keys.uncertainty, keys.neighbors, keys.similarity):
         adata.obsm.pop(name(key), None)
     for name in (keys.uniform, keys.far):
@@ -205,7 +217,8 @@ def _write(adata: "AnnData", key: str, predicted: np.ndarray) -> None:
     adata.obsm[key] = predicted
 
 
-def _ridge(alpha: float, n_components: int):
+def _ridge(alpha: float, n_components: int) -> "Pipeline":
+    """Return an unfitted ridge regression on principal components of standardized features."""
     from sklearn.decomposition import PCA
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline

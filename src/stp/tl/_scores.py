@@ -1,4 +1,4 @@
-"""Scores of clusters, predicted expression and retrieval, kept beside what they are scores of."""
+"""Score clusters, predicted expression and retrieval, and store the scores in the table."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,20 +28,22 @@ def score_clusters(
     key_added: str = "stp_cluster_scores",
     copy: bool = False,
 ) -> "AnnData | None":
-    """Compare the clusters of one slide with labels, and score how far they lie apart (paper, table 1).
+    """Compare the clusters of one slide with labels, and score their separation (paper, table 1).
 
     Parameters
     ----------
     adata
-        Table with labels, clusters and the embedding that was clustered.
-    label_key, cluster_key
-        Columns of `obs`; spots that lack either (missing or "") are not scored.
+        Table with labels, clusters and the features that were clustered.
+    label_key
+        Column of `obs` with tissue labels. Spots without a label (missing or "") are not scored.
+    cluster_key
+        Column of `obs` with clusters. Spots without a cluster (missing or "") are not scored.
     use_rep
-        The embedding in `obsm`.
+        Name of the features in `obsm`.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     key_added
-        Name of the results.
+        Name under which the results are stored.
     copy
         Return an annotated copy of the table instead of annotating it.
 
@@ -56,9 +58,9 @@ def score_clusters(
     Raises
     ------
     KeyError
-        A column or the embedding is missing.
+        A column or the features are missing.
     ValueError
-        No spot has label and cluster, or all labels are the same.
+        No spot has a label and a cluster, or all labels are the same.
 
     Examples
     --------
@@ -72,22 +74,23 @@ def score_clusters(
     """
     adata = table_to_annotate(adata, table_key, copy)
     embedding = np.asarray(require(adata, "obsm", use_rep, keys.maker_call(use_rep)))
-    columns = [
-        require_column(adata, label_key, "label_key"),
-        require(adata, "obs", cluster_key, "sc.tl.leiden(adata)"),
-    ]
-    known = np.isfinite(embedding).all(axis=1)
-    for column in columns:
-        known &= has_value(column)
-    labels, clusters = (column[known].astype(str).to_numpy() for column in columns)
-    if len(np.unique(labels)) < 2:
-        what = (
-            f"all labels are {labels[0]!r}" if len(labels) else "no spot has a label and a cluster"
+    label_column = require_column(adata, label_key, "label_key")
+    cluster_column = require(adata, "obs", cluster_key, "sc.tl.leiden(adata)")
+    has_embedding = np.isfinite(embedding).all(axis=1)
+    is_scored = has_embedding & has_value(label_column) & has_value(cluster_column)
+    labels = label_column[is_scored].astype(str).to_numpy()
+    clusters = cluster_column[is_scored].astype(str).to_numpy()
+    if not len(labels):
+        raise ValueError(
+            f"no spot has a label and a cluster in obs[{label_key!r}] and obs[{cluster_key!r}]; "
+            "a comparison needs two classes"
         )
-        raise ValueError(f"{what} in obs[{label_key!r}]; a comparison needs two classes")
-    scores = metrics.clustering_scores(labels, clusters) | metrics.separation_scores(
-        embedding[known], clusters
-    )
+    if len(np.unique(labels)) < 2:
+        raise ValueError(
+            f"all labels are {labels[0]!r} in obs[{label_key!r}]; a comparison needs two classes"
+        )
+    scores = metrics.clustering_scores(labels, clusters)
+    scores |= metrics.separation_scores(embedding[is_scored], clusters)
     params = {"label_key": label_key, "cluster_key": cluster_key, "use_rep": use_rep}
     record(adata, key_added, params, n_spots=len(labels), scores=scores)
     return adata if copy else None
@@ -104,25 +107,26 @@ def score_expression(
     key_added: str = "stp_expression_scores",
     copy: bool = False,
 ) -> "AnnData | None":
-    """Score predicted expression of one slide beside what was measured there (paper, table 2).
+    """Score predicted expression of one slide against measured expression (paper, table 2).
 
     Parameters
     ----------
     adata
         Table with raw counts and a prediction in log1p of counts per 10,000.
     reference
-        Training slides with raw counts: the genes that are scored are the most variable and the most expressed there.
-        A table, a SpatialData, the path of one on disk, or several of these.
+        Training slides with raw counts. The genes that are scored are the most variable and the
+        most expressed ones in these slides. A table, a SpatialData, the path of one on disk, or a
+        list of these.
     key
         Name of the prediction.
     n_genes
-        How many of each kind.
+        Number of most variable genes, and of most expressed genes, that are scored.
     layer
-        Layer of the raw counts of both; X by default.
+        Layer with the raw counts; by default `X`.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     key_added
-        Name of the results.
+        Name under which the results are stored.
     copy
         Return an annotated copy of the table instead of annotating it.
 
@@ -131,15 +135,17 @@ def score_expression(
     `None` if `copy=False`, else the annotated table. Sets the following field:
 
     `adata.uns['stp_expression_scores' | key_added]` : dict
-        `params`; `n_spots`; `scores`: "PCC-V", "PCC-E" and "MSE" of :func:`stp.metrics.expression_scores`; `genes`, a
-        row per predicted gene with its correlation and whether it is one of the variable or expressed.
+        `params`; `n_spots`; `scores`: "PCC-V", "PCC-E" and "MSE" of
+        :func:`stp.metrics.expression_scores`; `genes`, one row per predicted gene with its
+        correlation and whether it is one of the most variable or most expressed genes.
 
     Raises
     ------
     KeyError
-        There is no prediction, or a predicted gene is not measured in both tables.
+        There is no prediction, or a predicted gene is not measured in all tables.
     ValueError
-        No spot has a prediction, it is in other units, counts are not raw, or names of genes are not unique.
+        No spot has a prediction, its units are not log1p of counts per 10,000, counts are not raw,
+        or gene names are not unique.
 
     Examples
     --------
@@ -154,34 +160,31 @@ def score_expression(
     """
     import pandas as pd
 
-    adata, references = (
-        table_to_annotate(adata, table_key, copy),
-        open_references(reference, table_key),
-    )
-    predicted = np.asarray(
-        require(adata, "obsm", key, "stp.tl.predict_expression(adata, reference)")
-    )
-    details = require(adata, "uns", key, "stp.tl.predict_expression(adata, reference)")
-    genes = [str(name) for name in details["genes"]]
-    if (units := details.get("units", LOG_COUNTS)) != LOG_COUNTS:
+    adata = table_to_annotate(adata, table_key, copy)
+    references = open_references(reference, table_key)
+    call = "stp.tl.predict_expression(adata, reference)"
+    predicted = np.asarray(require(adata, "obsm", key, call))
+    prediction_record = require(adata, "uns", key, call)
+    genes = [str(name) for name in prediction_record["genes"]]
+    units = prediction_record.get("units", LOG_COUNTS)
+    if units != LOG_COUNTS:
         raise ValueError(
-            f"predicted is {units}, scores are of {LOG_COUNTS}; predict from raw counts of the reference"
+            f"predicted is {units}, scores are of {LOG_COUNTS}; "
+            "predict from raw counts of the reference"
         )
-    known = np.isfinite(predicted).all(axis=1)
-    if not known.any():
+    is_predicted = np.isfinite(predicted).all(axis=1)
+    if not is_predicted.any():
         raise ValueError(f"no spot has a prediction in obsm[{key!r}], all are NaN")
-    measured, *training = (
-        _log_normalized(*one, genes, layer) for one in [("adata", adata), *references.items()]
-    )
-    chosen = metrics.scored_genes(np.concatenate(training), n_genes)
-    table = pd.DataFrame(
-        {"pearson": metrics.gene_pearson(measured[known], predicted[known])}, index=genes
-    )
-    for name, columns in chosen._asdict().items():
+    predicted = predicted[is_predicted]
+    measured = _log_normalized("adata", adata, genes, layer)[is_predicted]
+    training = [_log_normalized(label, table, genes, layer) for label, table in references.items()]
+    scored = metrics.scored_genes(np.concatenate(training), n_genes)
+    table = pd.DataFrame({"pearson": metrics.gene_pearson(measured, predicted)}, index=genes)
+    for name, columns in scored._asdict().items():
         table[name] = np.isin(np.arange(len(genes)), columns)
-    scores = metrics.expression_scores(measured[known], predicted[known], chosen)
+    scores = metrics.expression_scores(measured, predicted, scored)
     params = {"key": key, "n_genes": n_genes, "layer": layer}
-    record(adata, key_added, params, n_spots=int(known.sum()), scores=scores, genes=table)
+    record(adata, key_added, params, n_spots=int(is_predicted.sum()), scores=scores, genes=table)
     return adata if copy else None
 
 
@@ -194,18 +197,20 @@ def score_retrieval(
     key_added: str = "stp_retrieval_scores",
     copy: bool = False,
 ) -> "AnnData | None":
-    """Tell how often a spot's image finds its own genes among those of its slide: recall at 1, 5 and 10.
+    """Score how often the image of a spot finds its own genes on a slide: recall at 1, 5 and 10.
 
     Parameters
     ----------
     adata
-        Table of one slide with aligned images and genes.
-    use_rep, reference_rep
-        Unit vectors in `obsm` that ask and that are found.
+        Table of one slide with aligned vectors of images and genes.
+    use_rep
+        Name of the aligned image vectors in `obsm`.
+    reference_rep
+        Name of the aligned gene vectors in `obsm`, among which each image searches.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     key_added
-        Name of the results.
+        Name under which the results are stored.
     copy
         Return an annotated copy of the table instead of annotating it.
 
@@ -214,14 +219,15 @@ def score_retrieval(
     `None` if `copy=False`, else the annotated table. Sets the following field:
 
     `adata.uns['stp_retrieval_scores' | key_added]` : dict
-        `params`; `n_spots`; `scores`: "recall@1", "recall@5", "recall@10" and the chance of each.
+        `params`; `n_spots`; `scores`: "recall@1", "recall@5", "recall@10", and "chance@1",
+        "chance@5", "chance@10" for a random choice.
 
     Raises
     ------
     KeyError
         An embedding is missing.
     ValueError
-        No spot has both.
+        No spot has both embeddings.
 
     Examples
     --------
@@ -233,37 +239,31 @@ def score_retrieval(
     True
     """
     adata = table_to_annotate(adata, table_key, copy)
-    pair = [
-        np.asarray(require(adata, "obsm", rep, keys.maker_call(rep)))
-        for rep in (use_rep, reference_rep)
-    ]
-    known = np.isfinite(pair[0]).all(axis=1) & np.isfinite(pair[1]).all(axis=1)
-    if not (n := int(known.sum())):
+    images = np.asarray(require(adata, "obsm", use_rep, keys.maker_call(use_rep)))
+    genes = np.asarray(require(adata, "obsm", reference_rep, keys.maker_call(reference_rep)))
+    has_both = np.isfinite(images).all(axis=1) & np.isfinite(genes).all(axis=1)
+    n_spots = int(has_both.sum())
+    if n_spots == 0:
         raise ValueError(f"no spot has both obsm[{use_rep!r}] and obsm[{reference_rep!r}]")
-    recall = metrics.recall_at_k(pair[0][known], pair[1][known])
-    scores = {f"recall@{k}": value for k, value in recall.items()} | {
-        f"chance@{k}": min(1, k / n) for k in recall
-    }
-    record(
-        adata,
-        key_added,
-        {"use_rep": use_rep, "reference_rep": reference_rep},
-        n_spots=n,
-        scores=scores,
-    )
+    recall = metrics.recall_at_k(images[has_both], genes[has_both])
+    scores = {f"recall@{k}": value for k, value in recall.items()}
+    scores |= {f"chance@{k}": min(1, k / n_spots) for k in recall}
+    params = {"use_rep": use_rep, "reference_rep": reference_rep}
+    record(adata, key_added, params, n_spots=n_spots, scores=scores)
     return adata if copy else None
 
 
 def _log_normalized(
     label: str, table: "AnnData", genes: list[str], layer: str | None
 ) -> np.ndarray:
+    """Return log1p of counts per 10,000 of these genes, (n_obs, n_genes)."""
     check_unique(table, label)
     columns = table.var_names.get_indexer(genes)
-    if (columns < 0).any():
-        missing = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
+    missing = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
+    if missing:
         raise KeyError(
-            f"{len(missing)} predicted genes are not measured in {label}, e.g. {missing[:3]}; choose from its genes"
+            f"{len(missing)} predicted genes are not measured in {label}, e.g. {missing[:3]}; "
+            "choose from its genes"
         )
-    return np.concatenate(
-        [block[:, columns].toarray() for block in log_normalized_blocks(table, layer)]
-    )
+    blocks = log_normalized_blocks(table, layer)
+    return np.concatenate([block[:, columns].toarray() for block in blocks])

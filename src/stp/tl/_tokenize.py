@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,13 +15,13 @@ from stp.models.saved.pretrained import CONFIG
 from stp.tables import keys
 from stp.tables.counts import as_csr, get_counts, is_lazy, row_blocks
 from stp.tables.table import gene_names, record, table_to_annotate
-from stp.tl._gene_report import check_coverage, gene_report, log_summary, warn_of_spots
-
-CONTEXT_LENGTH = 1500
+from stp.tl._gene_report import check_coverage, gene_report, log_summary, warn_about_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+CONTEXT_LENGTH = 1500  # the paper's
 
 
 def tokenize(
@@ -42,18 +42,20 @@ def tokenize(
     adata
         Table with raw integer counts.
     vocabulary
-        A :class:`~stp.Vocabulary` with means, a model (its own vocabulary), or the path of either.
+        Vocabulary with gene means, made by `Vocabulary.fit`; or a model, whose vocabulary is used;
+        or the path of either.
     layer
-        Layer of the raw counts; X by default.
+        Layer with the raw counts; by default `X`.
     gene_ids_key
-        Column of `var` with gene ids; by default `gene_ids` where that holds Ensembl ids, `var_names` otherwise.
-        Ensembl ids, with or without version, current symbols, aliases and previous symbols are understood, also mixed.
+        Column of `var` with gene names; by default `gene_ids` if it holds Ensembl ids, else
+        `var_names`.
     context_length
-        Genes kept per spot; by default as many as the model reads, or 1,500 (the paper's) with a vocabulary alone.
+        Number of genes that are kept per spot; by default as many as the model reads, or the 1,500
+        of the paper if there is only a vocabulary.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     key_added
-        Name of the results.
+        Name under which the results are stored.
     copy
         Return an annotated copy of the table instead of annotating it.
 
@@ -61,24 +63,26 @@ def tokenize(
     -------
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
-    `adata.obsm['stp_tokens' | key_added]` : (n_obs, context_length) uint16
-        Tokens, padded with 0; a Dask array where the counts are one.
+    `adata.obsm['stp_tokens' | key_added]` : (n, context_length) uint16
+        Tokens, padded with 0. A Dask array if the counts are one.
     `adata.obs['stp_tokens_n' | key_added + '_n']` : int
-        Tokens per spot; 0 flags a spot without counts.
+        Number of tokens per spot; 0 for a spot without counts.
     `adata.uns['stp_tokens' | key_added]` : dict
-        `params`, with the digest of the vocabulary; `coverage`, the share of UMIs in its genes; `rules`, how many
-        names were recognized by which rule; `unmapped`, the most expressed names that were not, and why.
+        `params`, with the digest of the vocabulary; `coverage`, the share of UMIs in its genes;
+        `n_genes`, the number of columns that are in it; `rules`, how many names each rule
+        recognized; `unmapped`, the most expressed names that no rule recognized, and why.
 
     Notes
     -----
-    What was understood is logged in a line by the logger "stp". As many threads work as numba is allowed
-    (`NUMBA_NUM_THREADS`).
+    Gene names may be Ensembl ids, with or without version, current symbols, aliases or previous
+    symbols, also mixed. The logger "stp" writes one line that sums up what was recognized.
+    `NUMBA_NUM_THREADS` sets the number of threads.
 
     Raises
     ------
     ValueError
-        The vocabulary has no means or is of another species, the counts are not raw, no gene is known, or less than
-        half of the UMIs are.
+        The vocabulary has no means or is of another species, the counts are not raw, no gene is
+        recognized, or less than half of the UMIs are in genes of the vocabulary.
 
     Examples
     --------
@@ -93,27 +97,27 @@ def tokenize(
     adata = table_to_annotate(adata, table_key, copy)
     vocabulary = _vocabulary(vocabulary)
     names = gene_names(adata, gene_ids_key)
-    found, table = vocabulary.recognize(names), _table(vocabulary.divisors().tobytes())
-    X = get_counts(adata, layer)
-    # Nothing else, for Dask sends it to its workers.
-    arguments: dict[str, Any] = {
-        "index": found.index,
-        "table": table,
-        "n_special": vocabulary.n_special,
-    }
-    rank = partial(rank_genes, context_length=context_length, **arguments)
-    tokens, n_tokens, unmapped, mapped = (_rank_lazily if is_lazy(X) else _rank)(
-        X, rank, context_length
+    matches = vocabulary.recognize(names)
+    is_mapped = matches.index >= 0
+    # Dask sends this call to its workers, so it carries small arrays and no vocabulary.
+    rank = partial(
+        rank_genes,
+        index=matches.index,
+        table=_rank_table(vocabulary.divisors().tobytes()),
+        context_length=context_length,
+        n_special=vocabulary.n_special,
     )
-    total = int(mapped + unmapped.sum())
-    coverage = check_coverage(unmapped, total, found)
-    warn_of_spots(
-        n_tokens, context_length, len(np.unique(found.index[found.index >= 0])), len(vocabulary)
-    )
-    report = gene_report(names, found, unmapped, total)
-    log_summary(key_added, found, report, coverage, n_tokens)
-    adata.obsm[key_added] = tokens
-    adata.obs[keys.n_tokens(key_added)] = n_tokens
+    counts = get_counts(adata, layer)
+    rank_all = _rank_lazily if is_lazy(counts) else _rank_blocks
+    ranks = rank_all(counts, rank, context_length)
+    total = int(ranks.n_mapped_umis + ranks.unmapped_umis.sum())
+    coverage = check_coverage(matches, ranks.unmapped_umis, total)
+    n_genes = len(np.unique(matches.index[is_mapped]))
+    warn_about_spots(ranks.n_tokens, context_length, n_genes, len(vocabulary))
+    report = gene_report(names, matches, ranks.unmapped_umis, total)
+    log_summary(matches, report.unmapped, coverage, ranks.n_tokens)
+    adata.obsm[key_added] = ranks.tokens
+    adata.obs[keys.n_tokens(key_added)] = ranks.n_tokens
     params = {
         "layer": layer,
         "gene_ids_key": gene_ids_key,
@@ -122,82 +126,103 @@ def tokenize(
         "vocabulary": vocabulary.digest,
     }
     record(
-        adata, key_added, params, coverage=coverage, n_genes=int((found.index >= 0).sum()), **report
+        adata,
+        key_added,
+        params,
+        coverage=coverage,
+        n_genes=int(is_mapped.sum()),
+        rules=report.rules,
+        unmapped=report.unmapped,
     )
     return adata if copy else None
 
 
-@lru_cache(maxsize=1)
-def _table(divisors: bytes) -> RankTable:
-    """Keep the last table: sections of a collection are tokenized one after the other, by the same means."""
-    return rank_table(np.frombuffer(divisors).copy())
+class _TableTokens(NamedTuple):
+    """Tokens of all spots of a table, and how many UMIs they are based on."""
+
+    tokens: Any  # (n_obs, context_length) uint16, padded with 0; a Dask array if the counts are one
+    n_tokens: np.ndarray  # (n_obs,)
+    unmapped_umis: np.ndarray  # (n_columns,): UMIs of each column without a gene, 0 for the others
+    n_mapped_umis: int
 
 
-def _rank(
-    X: Any, rank: Callable, context_length: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Rank block by block; returns tokens, their number per spot, UMIs of each unmapped column, and of all others."""
-    tokens = np.zeros((X.shape[0], context_length), dtype=np.uint16)
-    n_tokens, unmapped, mapped, start = (
-        np.zeros(X.shape[0], np.int64),
-        np.zeros(X.shape[1], np.int64),
-        0,
-        0,
-    )
-    for block in row_blocks(X):
+def _rank_blocks(counts: Any, rank: Callable[..., Any], context_length: int) -> _TableTokens:
+    """Rank the genes of all spots, one block of rows at a time."""
+    n_obs, n_columns = counts.shape
+    tokens = np.zeros((n_obs, context_length), dtype=np.uint16)
+    n_tokens = np.zeros(n_obs, np.int64)
+    unmapped_umis = np.zeros(n_columns, np.int64)
+    n_mapped_umis = 0
+    start = 0
+    for block in row_blocks(counts):
         rows = slice(start, start + block.shape[0])
-        ranked = rank(block, out=tokens[rows])
-        n_tokens[rows] = ranked.n_tokens
-        unmapped, mapped, start = (
-            unmapped + ranked.unmapped,
-            mapped + ranked.mapped.sum(),
-            rows.stop,
-        )
-        del block, ranked  # or they would stay until the next block is read
-    return tokens, n_tokens, unmapped, mapped
+        ranks = rank(block, out=tokens[rows])
+        n_tokens[rows] = ranks.n_tokens
+        unmapped_umis += ranks.unmapped
+        n_mapped_umis += ranks.mapped.sum()
+        start = rows.stop
+        # Free the memory of this block before the next one is read.
+        del block, ranks
+    return _TableTokens(tokens, n_tokens, unmapped_umis, n_mapped_umis)
 
 
-def _rank_lazily(
-    X: Any, rank: Callable, context_length: int
-) -> tuple[Any, np.ndarray, np.ndarray, int]:
-    """Do the same with Dask: all but the tokens in one pass over the chunks, tokens when they are asked for."""
+def _rank_lazily(counts: Any, rank: Callable[..., Any], context_length: int) -> _TableTokens:
+    """Rank the genes of all spots with Dask.
+
+    One pass over the chunks computes everything but the tokens. The tokens stay a Dask array.
+    """
     import dask
     import dask.array
 
-    def tokens_of(block: Any) -> np.ndarray:
+    def rank_tokens(block: Any) -> np.ndarray:
         return rank(as_csr(block)).tokens
 
-    def rest_of(block: Any) -> tuple[np.ndarray, np.ndarray, int]:
-        ranked = rank(as_csr(block))
-        return ranked.n_tokens, ranked.unmapped, ranked.mapped.sum()
+    def count_umis(block: Any) -> tuple[np.ndarray, np.ndarray, int]:
+        ranks = rank(as_csr(block))
+        return ranks.n_tokens, ranks.unmapped, ranks.mapped.sum()
 
-    rests = dask.compute(*[dask.delayed(rest_of)(block) for block in X.to_delayed().ravel()])
-    n_tokens, unmapped, mapped = zip(*rests, strict=True)
-    tokens = X.map_blocks(
-        tokens_of,
-        chunks=(X.chunks[0], (context_length,)),
+    chunks = counts.to_delayed().ravel()
+    results = dask.compute(*[dask.delayed(count_umis)(chunk) for chunk in chunks])
+    n_tokens, unmapped_umis, n_mapped_umis = zip(*results, strict=True)
+    tokens = counts.map_blocks(
+        rank_tokens,
+        chunks=(counts.chunks[0], (context_length,)),
         dtype=np.uint16,
         meta=np.empty((0, 0), np.uint16),
     )
-    return tokens, np.concatenate(n_tokens), sum(unmapped), sum(mapped)
+    return _TableTokens(tokens, np.concatenate(n_tokens), sum(unmapped_umis), sum(n_mapped_umis))
+
+
+@lru_cache(maxsize=1)
+def _rank_table(divisors: bytes) -> RankTable:
+    """Return the rank table of these divisors.
+
+    The last one is cached, because the sections of a collection are tokenized one after the other
+    with the same gene means.
+    """
+    return rank_table(np.frombuffer(divisors).copy())
 
 
 def _context_length(source: Any) -> int:
-    """Return how many genes a model reads, given as such or as its folder."""
+    """Return how many genes a model, or the model in a folder, reads per spot."""
     if isinstance(source, str | Path):
         file = Path(source) / CONFIG
         config: Any = json.loads(file.read_text())["config"] if file.is_file() else {}
-        return (config.get("gene") or config).get("context_length", CONTEXT_LENGTH)
-    genes = getattr(source, "gene_encoder", None) or source
-    return getattr(getattr(genes, "config", None), "context_length", CONTEXT_LENGTH)
+        gene_config = config.get("gene") or config
+        return gene_config.get("context_length", CONTEXT_LENGTH)
+    encoder = getattr(source, "gene_encoder", None) or source
+    config = getattr(encoder, "config", None)
+    return getattr(config, "context_length", CONTEXT_LENGTH)
 
 
 def _vocabulary(source: Any) -> Vocabulary:
-    """Return a vocabulary given as such, as a model that has one, or as the path of either."""
+    """Return a vocabulary: the source itself, that of a model, or that in a file or folder."""
     if isinstance(source, str | Path):
         path = Path(source)
         return Vocabulary.load(path / "vocabulary.parquet" if path.is_dir() else path)
-    source = getattr(source, "vocabulary", source)
-    if not isinstance(source, Vocabulary):
-        raise TypeError(f"expected a Vocabulary, a model or a path, got {type(source).__name__}")
-    return source
+    vocabulary = getattr(source, "vocabulary", source)
+    if not isinstance(vocabulary, Vocabulary):
+        raise TypeError(
+            f"expected a Vocabulary, a model or a path, got {type(vocabulary).__name__}"
+        )
+    return vocabulary
