@@ -164,7 +164,7 @@ def find_or_skip(path: Path, source: str) -> Path:
 
 
 @pytest.fixture
-def made_by():
+def record_model():
     """Return a function that records in a table which model made its embeddings.
 
     Tests use it if they draw embeddings at random.

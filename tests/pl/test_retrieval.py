@@ -12,7 +12,7 @@ def close_figures():
 
 
 @pytest.fixture
-def slides(adata, image, made_by):
+def slides(adata, image, record_model):
     """Make three slides with vectors. One spot of each reference is near spot3, and no other is."""
     slides = []
     for seed, picture in enumerate([image, 255 - image, image // 2]):
@@ -22,7 +22,7 @@ def slides(adata, image, made_by):
         vectors[:, 1] = 1
         vectors[5 + seed] = (1, 0, seed / 4, 0)
         table.obsm["X_stp_images_aligned"] = table.obsm["X_stp_genes_aligned"] = vectors
-        made_by(table, "X_stp_images", "X_stp_genes")
+        record_model(table, "X_stp_images", "X_stp_genes")
         slides.append((sdata, picture))
     query = slides[0][0].tables["table"]
     query.obsm["X_stp_images_aligned"] = np.tile(np.eye(1, 4, dtype=np.float32), (16, 1))
