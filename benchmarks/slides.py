@@ -14,10 +14,10 @@ import zarr
 
 import stp
 from benchmarks.clusters import labelled_rows
-from stp.cli.embed import Model, open_model, reads_genes
 from stp.images.slides import Slide, find_slides
 from stp.models import GeneEncoder, ImageEncoder, Stamp
 from stp.tables import keys
+from stp.workflows.embed_stores import Model, open_model, reads_genes
 
 RAW = "X_raw"
 

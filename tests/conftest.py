@@ -1,4 +1,4 @@
-"""One synthetic slide whose color follows expression, its store, and a tiny Stamp trained on nothing."""
+"""What tests share: a synthetic slide, stores, a tiny untrained Stamp, the demo, and real data."""
 
 import fcntl
 import os
@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each of the processes that share the tests
+# Two processes share the tests and two cores; see addopts in pyproject.toml.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Torch threads that wait must not spin: next to another process a step takes fifty times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import anndata
 import matplotlib
@@ -18,18 +21,21 @@ from tests.slides import FILLERS, GENES, make_slide, write_space_ranger
 
 matplotlib.use("Agg")
 
+# Real data are not part of the repository. Tests look for them in a folder next to the checkout.
 SHARED = Path(__file__).parents[2] / "shared"
-# Where the folders of real data come from.
 SOURCES = {
-    "cohorts": "github.com/mahmoodlab/SurvPath",
-    "dlpfc": "Maynard et al. 2021",
-    "genes": "features.tsv.gz of the 10x references GRCh38 3.0.0 and 2020-A",
-    "genesets": "MSigDB and Reactome",
-    "her2st": "github.com/almaan/her2st (Andersson et al. 2021)",
-    "mob_st": "github.com/tare/Splotch (Ståhl et al. 2016)",
-    "other_st": "Ståhl et al. 2016, Thrane et al. 2018 and Moncada et al. 2020",
-    "xenium_lung": "10x Xenium, human lung",
+    "her2st": "HER2+ breast tumors: Andersson et al. 2021, zenodo.org/records/4751624",
+    "dlpfc": "prefrontal cortex: Maynard et al. 2021, research.libd.org/spatialLIBD",
+    "other_st": "breast: Ståhl et al. 2016; melanoma: Thrane et al. 2018; pancreas: GEO GSE111672",
+    "xenium_lung": "human lung: NCBI858 of HEST-1k, huggingface.co/datasets/MahmoodLab/hest",
+    "wsi": "small slides: openslide.cs.cmu.edu/download/openslide-testdata, portal.gdc.cancer.gov",
+    "genes": "features.tsv.gz of the 10x references GRCh38 3.0.0 and 2020-A: 10xgenomics.com",
+    "genesets": "gene sets: reactome.org and gsea-msigdb.org",
+    "cohorts": "TCGA tables of SurvPath: github.com/mahmoodlab/SurvPath",
+    "mob_st": "mouse olfactory bulb: Ståhl et al. 2016, github.com/tare/Splotch",
+    "golden": "values of the authors' code and files of their release: github.com/Hanminghao/STAMP",
 }
+STORE_UM_PER_PX = 1.75  # of the stores of the demo
 LONGEST = [
     "test_demo.py",
     "test_processes.py",
@@ -40,23 +46,17 @@ LONGEST = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the files that take longest, so that no process ends alone, and the demo, which others wait for."""
-    items.sort(
-        key=lambda item: (
-            LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
-        )
-    )
+    """Start with the demo, for which other tests wait, and with the files that take longest.
 
-
-def needs(*parts: str) -> pytest.MarkDecorator:
-    """Skip where real data are absent."""
-    path = SHARED.joinpath(*parts)
-    return pytest.mark.skipif(not path.exists(), reason=f"{path} is absent")
+    Otherwise one process would end long before the other.
+    """
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
 def slide_of():
-    """Make the slide of another seed: table and image."""
+    """Return the function that makes the slide of a seed: table and image."""
     return make_slide
 
 
@@ -84,7 +84,7 @@ def sdata(adata, image):
 
 @pytest.fixture(scope="session")
 def stores(tmp_path_factory) -> list[Path]:
-    """Three stores at 4 um per pixel: two to train on, one to validate."""
+    """Write three stores at 4 µm per pixel: two to train on, one to validate."""
     from stp.io import from_anndata, write_store
 
     folder = tmp_path_factory.mktemp("stores")
@@ -106,7 +106,7 @@ def vocabulary(stores):
 
 @pytest.fixture
 def ranked(tmp_path_factory, vocabulary):
-    """Rank the spots of opened stores into a file of their own."""
+    """Return a function that ranks the spots of opened stores into a new file."""
     from stp.data.ranking import rank_stores
     from stp.data.spot_file import SpotFile
 
@@ -122,7 +122,7 @@ def ranked(tmp_path_factory, vocabulary):
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    """The smallest Stamp that still has every part: 32 px patches of 8 px tokens at 4 um per pixel."""
+    """Return the smallest config with every part: 32 px patches at 4 µm per pixel, 8 px tokens."""
     from stp.models import GeneEncoderConfig, ImageEncoderConfig, StampConfig
 
     gene = GeneEncoderConfig(context_length=32, width=32, depth=2, n_heads=2, ffn_width=64)
@@ -144,38 +144,40 @@ def stamp(tiny_config, vocabulary):
 
 @pytest.fixture(scope="session")
 def real():
-    """Find a file of the real data; skip where it is absent."""
+    """Return a function that finds a file of the real data, or skips the test."""
 
     def find(*parts: str) -> Path:
-        path = SHARED.joinpath("data", *parts)
-        if not path.exists():
-            source = SOURCES.get(parts[0], "public repositories")
-            pytest.skip(f"{path} is absent; the data come from {source}")
-        return path
+        return find_or_skip(SHARED.joinpath("data", *parts), SOURCES[parts[0]])
 
     return find
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """Find the values computed with the authors' code; skip where they are absent."""
-    path = SHARED / "reference" / "golden"
+    """Find the values computed with the authors' code, or skip the test."""
+    return find_or_skip(SHARED / "reference" / "golden", SOURCES["golden"])
+
+
+def find_or_skip(path: Path, source: str) -> Path:
+    """Return a path, or skip the test with a message that says where the data come from."""
     if not path.exists():
-        pytest.skip(f"{path} is absent")
+        pytest.skip(f"needs {source}; looked for {path}")
     return path
 
 
 @pytest.fixture
-def made_by():
-    """Say in a table which model made its embeddings, where a test draws them at random."""
+def record_model():
+    """Return a function that records in a table which model made its embeddings.
 
-    def say(adata, *keys, name="model", digest="0" * 64):
+    Tests use it if they draw embeddings at random.
+    """
+
+    def record(adata, *keys, name="model", digest="0" * 64):
         for key in keys:
-            adata.uns[key] = {
-                "model": {"name": name, "class": "Stamp", "digest": digest, "vocabulary": None}
-            }
+            model = {"name": name, "class": "Stamp", "digest": digest, "vocabulary": None}
+            adata.uns[key] = {"model": model}
 
-    return say
+    return record
 
 
 @pytest.fixture
@@ -191,7 +193,7 @@ def embedded(sdata, stamp):
 
 @pytest.fixture
 def space_ranger(adata, image, tmp_path) -> Path:
-    """Make a Space Ranger folder, and its full-resolution slide beside it."""
+    """Write a Space Ranger folder, and the full-resolution slide next to it."""
     folder = tmp_path / "sample"
     write_space_ranger(folder, adata, image)
     tifffile.imwrite(tmp_path / "full.tif", image, tile=(256, 256), photometric="rgb")
@@ -200,11 +202,12 @@ def space_ranger(adata, image, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory) -> Path:
-    """Run `stp demo` as a user does; STP_DEMO names a folder where it has run, and saves three minutes."""
-    if done := os.environ.get("STP_DEMO"):
-        return Path(done)
+    """Run `stp demo` as a user does, or use the folder of an earlier run that STP_DEMO names."""
+    if earlier_run := os.environ.get("STP_DEMO"):
+        return Path(earlier_run)
     base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # which all processes have
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # this folder is the same for all processes
     folder = base / "demo"
     with (base / "demo.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -217,7 +220,10 @@ def demo(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def workplace(demo, tmp_path_factory) -> Path:
-    """Lay out the folder in which pages, examples and tutorials run: the demo, a slide, Space Ranger folders."""
+    """Make the folder in which pages, examples and tutorials run.
+
+    It holds the demo, a slide at 1 µm per pixel, and Space Ranger folders.
+    """
     import spatialdata
     from PIL import Image
 
@@ -225,18 +231,20 @@ def workplace(demo, tmp_path_factory) -> Path:
     shutil.copytree(demo, folder / "demo", ignore=shutil.ignore_patterns("resume*"))
     image = spatialdata.read_zarr(demo / "stores" / "held_out.zarr").images["image"]["scale0"].image
     picture = Image.fromarray(image.transpose("y", "x", "c").to_numpy())
-    picture.resize([round(1.75 * n) for n in picture.size]).save(
-        folder / "slide.tif"
-    )  # 1 um per pixel
+    size = [round(STORE_UM_PER_PX * n_pixels) for n_pixels in picture.size]
+    picture.resize(size).save(folder / "slide.tif")
     adata, image = make_slide()
     write_space_ranger(folder / "slide" / "outs", adata, image)
     Image.fromarray(image).save(folder / "slide" / "full_resolution.tif")
-    finer, twice = adata.copy(), image.repeat(2, 0).repeat(2, 1)  # 0.5 um per pixel
-    finer.obsm["spatial"] *= 2
+    # The same slide at 0.5 µm per pixel.
+    fine_adata = adata.copy()
+    fine_adata.obsm["spatial"] *= 2
+    fine_image = image.repeat(2, axis=0).repeat(2, axis=1)
     for name in "abcd":
-        write_space_ranger(folder / name / "outs", finer, twice, um_per_px=0.5)
-        Image.fromarray(twice).save(folder / name / "full_resolution.tif")
-    (folder / "public").mkdir()  # as squidpy leaves what it fetched
+        write_space_ranger(folder / name / "outs", fine_adata, fine_image, um_per_px=0.5)
+        Image.fromarray(fine_image).save(folder / name / "full_resolution.tif")
+    # A folder as squidpy.datasets.visium leaves it.
+    (folder / "public").mkdir()
     public = folder / "public" / "V1_Breast_Cancer_Block_A_Section_1"
     shutil.copytree(folder / "slide" / "outs", public)
     Image.fromarray(image).save(public / "image.tif")
@@ -245,7 +253,7 @@ def workplace(demo, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def names(workplace, monkeypatch) -> dict:
-    """Name what all pages take as given: the demo's held-out slide, a part of its spots, and the demo's Stamp."""
+    """Return the variables of all pages: a quarter of the demo's held-out slide, its Stamp."""
     import scanpy
     import spatialdata
 
@@ -255,9 +263,12 @@ def names(workplace, monkeypatch) -> dict:
     sdata = spatialdata.read_zarr("demo/stores/held_out.zarr")
     sdata.tables["table"] = sdata.tables["table"][::4].copy()
     model = stp.models.Stamp.from_pretrained("demo/stamp")
-    given = {"stp": stp, "sc": scanpy, "spatialdata": spatialdata, "sdata": sdata, "model": model}
-    return given | {"adata": sdata.tables["table"].copy(), "vocabulary": model.vocabulary}
-
-
-# Threads of torch that wait must not spin: beside other processes on the same cores a step takes fifty times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return {
+        "stp": stp,
+        "sc": scanpy,
+        "spatialdata": spatialdata,
+        "sdata": sdata,
+        "adata": sdata.tables["table"].copy(),
+        "model": model,
+        "vocabulary": model.vocabulary,
+    }

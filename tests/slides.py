@@ -1,4 +1,4 @@
-"""Slides that tests make: spots whose color follows their counts, and the folder that Space Ranger leaves of them."""
+"""Synthetic slides of tests: spots whose color follows their counts, and Space Ranger folders."""
 
 import json
 from pathlib import Path
@@ -26,18 +26,19 @@ GENES = [
 FILLERS = [
     f"RPL{i}" for i in (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 18, 19, 21, 22, 23, 24, 26)
 ]
-PITCH, MARGIN = 100.0, 200.0  # um
+PITCH_UM = 100.0
+MARGIN_UM = 200.0
 
 
 def make_slide(
     seed: int = 0, n_rows: int = 10, n_cols: int = 10
 ) -> tuple[anndata.AnnData, np.ndarray]:
-    """Make hexagonal spots with counts, and an image at 1 um per pixel whose color follows the same gradient."""
+    """Make hexagonal spots with counts, and an image at 1 µm per pixel with the same gradient."""
     rng = np.random.default_rng(seed)
-    row, col = (x.ravel() for x in np.meshgrid(np.arange(n_rows), np.arange(n_cols), indexing="ij"))
+    row, col = np.divmod(np.arange(n_rows * n_cols), n_cols)
     array_col = 2 * col + row % 2
-    xy = np.column_stack([array_col * PITCH / 2, row * PITCH * np.sqrt(3) / 2]) + MARGIN
-    height, width = (int(v) for v in xy.max(axis=0)[::-1] + MARGIN)
+    xy = np.column_stack([array_col / 2, row * np.sqrt(3) / 2]) * PITCH_UM + MARGIN_UM
+    width, height = (xy.max(axis=0) + MARGIN_UM).astype(int)
     y, x = np.mgrid[:height, :width]
     phase = rng.random(2) * 2 * np.pi
     field = np.stack([np.sin(x / 150 + phase[0]), np.cos(y / 130 + phase[1])], axis=-1)  # (y, x, 2)
@@ -45,7 +46,8 @@ def make_slide(
     image = np.empty((height, width, 3), dtype=np.uint8)
     image[..., :2] = 150 + 80 * field
     image[..., 2] = 140 + rng.integers(-15, 15, size=(height, width))
-    program = np.repeat(np.eye(3, 2), 4, axis=0)  # the third program follows nothing
+    # Four genes follow the first gradient, four the second, and four follow none.
+    program = np.repeat(np.eye(3, 2), 4, axis=0)
     rate = np.exp(1.5 + at_spots @ program.T * 1.2)
     counts = np.hstack([rng.poisson(rate), rng.poisson(4.0, size=(len(xy), len(FILLERS)))])
     obs = pd.DataFrame(
@@ -59,7 +61,7 @@ def make_slide(
 
 
 def write_counts(path, adata):
-    """Write counts as Cell Ranger 3 and later do: genes x barcodes in CSC."""
+    """Write counts as Cell Ranger 3 and later versions do: genes x barcodes in CSC."""
     strings = {
         "id": [f"ENSG{index:011d}" for index in range(adata.n_vars)],
         "name": adata.var_names,
@@ -85,7 +87,7 @@ def write_counts(path, adata):
 def write_space_ranger(
     folder: Path, adata: anndata.AnnData, image: np.ndarray, um_per_px: float = 1.0
 ) -> None:
-    """Write a Space Ranger folder with rows of positions in another order than barcodes."""
+    """Write a Space Ranger folder; its positions are in another order than its barcodes."""
     import PIL.Image
 
     (folder / "spatial").mkdir(parents=True)
@@ -93,16 +95,17 @@ def write_space_ranger(
     positions = pd.DataFrame({"barcode": adata.obs_names, "in_tissue": 1})
     positions[["array_row", "array_col"]] = adata.obs[["array_row", "array_col"]].to_numpy()
     positions[["pxl_row_in_fullres", "pxl_col_in_fullres"]] = adata.obsm["spatial"][:, ::-1]
-    positions.sample(frac=1, random_state=0).to_csv(
-        folder / "spatial" / "tissue_positions.csv", index=False
-    )
-    scales = {"tissue_hires_scalef": 0.5, "tissue_lowres_scalef": 0.1}
-    factors = {
+    shuffled = positions.sample(frac=1, random_state=0)
+    shuffled.to_csv(folder / "spatial" / "tissue_positions.csv", index=False)
+    factors = {"hires": 0.5, "lowres": 0.1}
+    scalefactors = {
         "spot_diameter_fullres": 65.0 / um_per_px,
         "fiducial_diameter_fullres": 100.0 / um_per_px,
-        **scales,
+        "tissue_hires_scalef": factors["hires"],
+        "tissue_lowres_scalef": factors["lowres"],
     }
-    (folder / "spatial" / "scalefactors_json.json").write_text(json.dumps(factors))
-    for name, factor in (("hires", 0.5), ("lowres", 0.1)):
-        small = PIL.Image.fromarray(image).resize([int(n * factor) for n in image.shape[1::-1]])
+    (folder / "spatial" / "scalefactors_json.json").write_text(json.dumps(scalefactors))
+    for name, factor in factors.items():
+        size = [int(n_pixels * factor) for n_pixels in image.shape[1::-1]]
+        small = PIL.Image.fromarray(image).resize(size)
         small.save(folder / "spatial" / f"tissue_{name}_image.png")

@@ -1,4 +1,4 @@
-"""What stp refuses: one error of the right kind, with a message that names the thing and the remedy."""
+"""Bad input raises an error of the right kind; the message names the thing and the remedy."""
 
 import inspect
 import re
@@ -11,11 +11,11 @@ from tests.bad_input import CASES
 @pytest.mark.filterwarnings("default")
 def test_bad_input_is_refused(case, tmp_path):
     error = case.run(tmp_path)
-    assert type(error) is case.error
-    assert re.search(case.says, error.args[0], flags=re.DOTALL), error
+    assert type(error) is case.error, error
+    assert re.search(case.message, error.args[0], flags=re.DOTALL), error
 
 
-def test_the_page_tells_cause_and_remedy_of_each():
+def test_each_case_has_a_cause_and_a_remedy():
     assert len({case.title for case in CASES}) == len(CASES)
     for case in CASES:
         cause, remedy = inspect.getdoc(case.function).split("\n\n")

@@ -15,7 +15,7 @@ import stp
     "huggingface_hub.hf_hub_download", mock.Mock(side_effect=LocalEntryNotFoundError("offline"))
 )
 def no_network_and_no_weights_in_the_cache():
-    """Weights come from the hub of Hugging Face or from its cache, and there is neither.
+    """Weights come from the Hugging Face hub or from its cache. Neither has them.
 
     Fetch them on a machine with a network and copy the cache or the file: [](howto/gpus.md).
     """
@@ -24,36 +24,38 @@ def no_network_and_no_weights_in_the_cache():
 
 @refused(ValueError, "no backbone 'resnet50'; choose from")
 def an_unknown_backbone():
-    """Only pathology encoders that are known with their scale and normalization have a name here.
+    """Only pathology encoders with a known scale and normalization have a name.
 
-    Choose one that the message lists, or give any vision transformer of timm as a config: [](howto/backbones.md).
+    Choose a name that the message lists, or describe any vision transformer of timm in a config:
+    [](howto/backbones.md).
     """
     stp.models.load_backbone("resnet50")
 
 
 @refused(FileNotFoundError, "has no config.json; give a folder written by save_pretrained")
 def a_folder_without_a_model():
-    """The path is wrong, or the run did not come to its first weights.
+    """The path is wrong, or the run stopped before its first weights.
 
-    Give a folder that `save_pretrained` or `stp.train` wrote. The published weights of STAMP's authors have another
-    form: {func}`stp.models.load_reference`, see [](howto/weights.md).
+    Pass a folder that `save_pretrained` or `stp.train` wrote. The published weights of STAMP's
+    authors have another format: use {func}`stp.models.load_reference`, see [](howto/weights.md).
     """
     stp.models.Stamp.from_pretrained("runs/stamp")
 
 
 @refused(ValueError, "contains a Stamp; load it with that class, not GeneEncoder")
 def a_model_of_another_class(model):
-    """The folder holds another kind of model.
+    """The folder has a model of another class.
 
-    Load it with its own class; a part of a Stamp is `model.gene_encoder` or `model.image_encoder`.
+    Load it with its own class. The parts of a Stamp are `model.gene_encoder` and
+    `model.image_encoder`.
     """
     model.save_pretrained("stamp")
     stp.models.GeneEncoder.from_pretrained("stamp")
 
 
 @refused(ValueError, "is truncated or damaged")
-def weights_were_cut_off(model):
-    """A copy ended early, or the disk was full.
+def weights_are_incomplete(model):
+    """The file was not copied completely, or the disk was full.
 
     Copy the folder again.
     """
@@ -63,10 +65,11 @@ def weights_were_cut_off(model):
 
 
 @refused(ValueError, "nothing in it was run")
-def weights_with_code_in_them():
-    """Files of torch.save may run code when they are read; these hold more than tensors, so they are not read.
+def weights_with_code():
+    """Files of `torch.save` can run code when they are read. This file has more than tensors, so it
+    is not read.
 
-    Take weights in safetensors. Of a file that you trust save the tensors alone:
+    Use weights in safetensors format. If you trust the file, save only its tensors with
     `torch.save(model.state_dict(), path)`.
     """
     torch.save(torch.nn.Linear(2, 2), "weights.bin")

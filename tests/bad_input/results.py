@@ -17,7 +17,7 @@ def spots_have_no_tokens(adata, model):
 
 @refused(ValueError, "made with another vocabulary than the model's")
 def tokens_are_of_another_vocabulary(adata, model):
-    """A token is a number, and means another gene in another vocabulary.
+    """A token is a number. It means another gene in another vocabulary.
 
     Tokenize with the model that embeds: `stp.tl.tokenize(adata, model)`.
     """
@@ -27,9 +27,9 @@ def tokens_are_of_another_vocabulary(adata, model):
 
 @refused(ValueError, "embeddings of different models do not mix")
 def embeddings_are_of_two_models(embedded, model):
-    """Vectors of two models lie in two spaces; a distance between them means nothing.
+    """Embeddings of two models lie in two spaces. Distances between them mean nothing.
 
-    Embed all with one model.
+    Embed all spots with one model.
     """
     stp.tl.embed_images(embedded, model)
     stp.tl.fuse(embedded)
@@ -37,9 +37,9 @@ def embeddings_are_of_two_models(embedded, model):
 
 @refused(ValueError, 'the model that made .* is not recorded.*uns_merge="same"')
 def concatenated_tables_lost_their_model(embedded):
-    """`anndata.concat` leaves `uns` behind, and with it which model made what.
+    """`anndata.concat` drops `uns`, which names the model of each embedding.
 
-    Pass `uns_merge="same"`. If that changes nothing, the tables were embedded with different models.
+    Pass `uns_merge="same"`. If the error remains, the tables were embedded with different models.
     """
     reference = sc.concat([embedded["table"]] * 2, index_unique="-")
     stp.tl.predict_expression(embedded, reference, genes=["EPCAM"])
@@ -47,19 +47,20 @@ def concatenated_tables_lost_their_model(embedded):
 
 @refused(KeyError, "marks no highly variable genes")
 def no_genes_are_named(embedded):
-    """Without `genes=` the highly variable ones are predicted, and the reference marks none.
+    """Without `genes=`, the highly variable genes are predicted. The reference does not mark any.
 
-    Name genes, or run `scanpy.pp.highly_variable_genes` on a normalized copy of the reference and bring the column
-    over. All genes: `genes=reference.var_names`.
+    Pass `genes=`, for example `genes=reference.var_names` for all genes. Or run
+    `scanpy.pp.highly_variable_genes` on a normalized copy of the reference, and copy its column
+    `highly_variable` into the reference.
     """
     stp.tl.predict_expression(embedded, embedded["table"])
 
 
 @refused(KeyError, "1 genes are not in the reference")
 def a_gene_is_not_measured(embedded):
-    """The reference does not measure it under this name.
+    """The reference has no gene of this name.
 
-    Choose from its `var_names`.
+    Choose from the `var_names` of the reference.
     """
     stp.tl.predict_expression(embedded, embedded["table"], genes=["HER2"])
 
@@ -68,10 +69,11 @@ def a_gene_is_not_measured(embedded):
     ValueError,
     r"gene names of reference 0 are not unique, e\.g\. \['DCN'\]; call its var_names_make_unique",
 )
-def genes_have_one_name(embedded):
-    """Symbols are not unique: the reference has two columns of this name, and either could be meant.
+def gene_names_are_not_unique(embedded):
+    """Gene symbols are not unique: the reference has two columns of this name.
 
-    Run `reference.var_names_make_unique()`, which numbers the second, or sum the columns.
+    Run `reference.var_names_make_unique()`, which adds a number to the second name, or sum the
+    columns.
     """
     reference = embedded["table"].copy()
     reference.var_names = [*reference.var_names[:-1], "DCN"]
@@ -80,7 +82,7 @@ def genes_have_one_name(embedded):
 
 @refused(ValueError, "cannot retrieve 500 neighbors from .* references; lower n_neighbors")
 def more_neighbors_than_references(embedded):
-    """The reference has fewer spots with an embedding.
+    """The reference has fewer spots with an embedding than `n_neighbors`.
 
     Lower `n_neighbors`, or add slides to the reference.
     """
@@ -88,28 +90,28 @@ def more_neighbors_than_references(embedded):
 
 
 @refused(KeyError, r"obs\['label'\] is missing; pass label_key= one of")
-def there_is_no_such_label(embedded):
+def the_label_does_not_exist(embedded):
     """The table has no such column.
 
-    Pass one of those that the message lists.
+    Pass one of the columns that the message lists.
     """
     stp.tl.linear_probe(embedded, "label")
 
 
 @refused(ValueError, "not on disk; call sdata.write")
 def results_of_a_slide_that_is_not_on_disk(embedded):
-    """Results are added to a SpatialData that is on disk; this one is in memory alone.
+    """Results can only be added to a SpatialData on disk. This one is only in memory.
 
-    Write it, `sdata.write(path)` or {func}`stp.io.write_store`, and read it from there.
+    Write it with `sdata.write(path)` or {func}`stp.io.write_store`, and read it again.
     """
     stp.io.write_results(embedded)
 
 
 @refused(ValueError, "rows of the table are not those of the store")
 def results_of_a_part_of_the_spots(embedded):
-    """The table was subset or reordered since it was read, and the store's own rows are never touched.
+    """The table was subset or reordered after it was read. The rows of the store never change.
 
-    Annotate all spots and subset afterwards, or write the subset to a store of its own.
+    Annotate all spots and subset afterwards, or write the subset to a new store.
     """
     embedded.write("slide.zarr")
     embedded.tables["table"] = embedded["table"][:10].copy()

@@ -10,28 +10,28 @@ import stp
 
 
 @refused(FileNotFoundError, r"no image at slide\.tif")
-def the_image_is_not_there(adata):
-    """The path leads nowhere; a relative one is taken from where Python runs.
+def the_image_does_not_exist(adata):
+    """There is no file at this path. A relative path starts at the working directory.
 
-    Give the path of the full-resolution TIFF, SVS, JPEG or PNG.
+    Pass the path of the full-resolution TIFF, SVS, JPEG or PNG.
     """
     stp.io.from_anndata(adata, "slide.tif", um_per_px=0.5)
 
 
 @refused(ValueError, "is a URL; download the image")
 def the_image_is_a_URL(adata):
-    """Patches are read in thousands of small pieces, which takes a file on disk.
+    """Patches are read in thousands of small pieces. This needs a file on disk.
 
-    Download the image and give its path.
+    Download the image and pass its path.
     """
     stp.io.from_anndata(adata, "https://example.org/slide.tif")
 
 
 @refused(ValueError, "expected 8 bits per channel, got uint16; convert the image to uint8")
 def the_image_has_16_bits(adata):
-    """H&E models are made for 8 bits per channel; a fluorescence image has no such colors at all.
+    """H&E models read 8 bits per channel. A fluorescence image has no H&E colors.
 
-    Of an H&E image scale the values to 0 to 255 and convert them to uint8.
+    Scale the values of an H&E image to 0 to 255 and convert them to uint8.
     """
     picture = np.zeros((700, 700, 3), dtype=np.uint16)
     stp.io.from_anndata(adata, picture, um_per_px=4)
@@ -39,19 +39,19 @@ def the_image_has_16_bits(adata):
 
 @refused(ValueError, "expected an RGB image")
 def the_image_has_one_channel(adata):
-    """It is grayscale, or one channel of many.
+    """The image is grayscale, or one channel of several.
 
-    Give the RGB image, as (y, x, 3) or (3, y, x).
+    Pass the RGB image, as (y, x, 3) or (3, y, x).
     """
     picture = np.zeros((700, 700), dtype=np.uint8)
     stp.io.from_anndata(adata, picture, um_per_px=4)
 
 
 @refused(ValueError, "is the file complete")
-def the_image_was_cut_off():
-    """A download or a copy of the file ended early.
+def the_image_is_incomplete():
+    """The file was not downloaded or copied completely.
 
-    Fetch it again, and compare size or checksum with those of the source.
+    Download it again, and compare its size or checksum with the source.
     """
     tifffile.imwrite("slide.tif", np.zeros((512, 512, 3), dtype=np.uint8), photometric="rgb")
     os.truncate("slide.tif", 100_000)
@@ -60,9 +60,11 @@ def the_image_was_cut_off():
 
 @refused(ValueError, "no physical scale: pass um_per_px=")
 def the_physical_scale_is_unknown(adata):
-    """Neither the file, nor scale factors, nor a lattice of Visium spots tells how large a pixel is.
+    """The size of a pixel follows neither from the file, nor from scale factors, nor from the
+    lattice of Visium spots.
 
-    Pass `um_per_px=`: a scan at 20x has about 0.5 um per pixel, one at 40x about 0.25. See [](howto/physical-scale.md).
+    Pass `um_per_px=`. A scan at 20x has about 0.5 µm per pixel, one at 40x about 0.25. See
+    [](howto/physical-scale.md).
     """
     del adata.obs["array_row"], adata.uns["spatial"]
     stp.io.from_anndata(adata, np.zeros((700, 700, 3), dtype=np.uint8))
@@ -70,40 +72,41 @@ def the_physical_scale_is_unknown(adata):
 
 @refused(ValueError, "sources of the physical scale contradict each other")
 def two_sources_give_different_scales(adata):
-    """What was passed, the file, the scale factors and the lattice of spots differ by more than 5 %. Mostly the image
-    is not the one that the spots were placed on, but a smaller copy.
+    """`um_per_px`, the file, the scale factors and the lattice of spots differ by more than 5 %.
+    Often the image is a smaller copy of the one on which the spots were placed.
 
-    Give the image that was given to Space Ranger; or remove the source that is wrong, such as a resolution tag that an
-    editor wrote into the file.
+    Pass the image that Space Ranger read. Or remove the wrong source, such as a resolution tag that
+    an image editor wrote into the file.
     """
     stp.io.from_anndata(adata, np.zeros((700, 700, 3), dtype=np.uint8), um_per_px=0.5)
 
 
 @refused(KeyError, r"obsm\['spatial'\] is missing")
 def the_table_has_no_coordinates(adata):
-    """The counts were read without the positions of their spots.
+    """The counts were read without the positions of the spots.
 
-    Read the whole Space Ranger folder ({func}`stp.io.read_visium`), or name the key that holds pixels (x, y) of the
-    full-resolution image: `spatial_key=`.
+    Read the whole Space Ranger folder ({func}`stp.io.read_visium`). Or pass `spatial_key=`, the key
+    of the pixels (x, y) of the full-resolution image.
     """
     del adata.obsm["spatial"]
     stp.io.from_anndata(adata, np.zeros((700, 700, 3), dtype=np.uint8))
 
 
 @refused(FileNotFoundError, "no Space Ranger folder")
-def the_Space_Ranger_folder_is_not_there():
-    """The path leads nowhere.
+def the_Space_Ranger_folder_does_not_exist():
+    """There is no folder at this path.
 
-    Give the folder `outs`, which holds `spatial` and the count matrix.
+    Pass the folder `outs`, which contains `spatial` and the count matrix.
     """
     stp.io.read_visium("sample/outs", image="slide.tif")
 
 
 @refused(ValueError, "no tile of 112 um holds 50% tissue")
 def a_slide_without_tissue():
-    """All tiles are glass: the scan is pale or gray, or its scale is wrong, so that a tile covers the whole slide.
+    """All tiles are glass. The scan is pale or gray, or its scale is wrong and a tile covers the
+    whole slide.
 
-    Check `um_per_px`, look at the image, and lower `min_tissue` where the stain is weak.
+    Check `um_per_px` and look at the image. Lower `min_tissue` if the stain is weak.
     """
     tifffile.imwrite("slide.tif", np.full((1024, 1024, 3), 240, dtype=np.uint8), photometric="rgb")
     stp.io.read_wsi("slide.tif", um_per_px=0.5, tile_um=112)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import spatialdata
 from tests.bad_input.case import refused
-from tests.bad_input.given import GENE
+from tests.bad_input.examples import GENE
 
 import stp
 
 
 @refused(FileExistsError, "pass overwrite=True to replace it")
 def the_store_exists(sdata):
-    """Nothing is replaced unasked.
+    """`stp` does not overwrite files unless you ask for it.
 
     Choose another path, or pass `overwrite=True`.
     """
@@ -21,9 +21,10 @@ def the_store_exists(sdata):
 
 @refused(ValueError, "is not a training store.*stp.io.write_store makes one")
 def a_SpatialData_in_place_of_a_store(sdata, vocabulary):
-    """Training reads stores that are written for it: Ensembl ids, two levels of the image, small chunks.
+    """Training reads stores: SpatialData folders with Ensembl ids, two levels of the image and
+    small chunks.
 
-    Write one with {func}`stp.io.write_store`; it is a SpatialData, too.
+    Write a store with {func}`stp.io.write_store`.
     """
     sdata.write("slide.zarr")
     stp.train.pretrain(["slide.zarr"], "run", vocabulary=vocabulary)
@@ -31,7 +32,7 @@ def a_SpatialData_in_place_of_a_store(sdata, vocabulary):
 
 @refused(TypeError, "stores is one path.*pass a list of paths")
 def one_path_in_place_of_a_list(vocabulary):
-    """Training takes a list of stores.
+    """Training reads a list of stores.
 
     Put the path into a list, or list a folder: `sorted(Path("stores").glob("*.zarr"))`.
     """
@@ -40,18 +41,19 @@ def one_path_in_place_of_a_list(vocabulary):
 
 @refused(ValueError, "there is no store to train on")
 def a_pattern_that_matches_no_store(vocabulary):
-    """The list of stores is empty, mostly because the pattern it was made from matches nothing.
+    """The list of stores is empty, often because its pattern matches nothing.
 
-    Look at the list; relative paths are taken from where Python runs.
+    Look at the list. Relative paths start at the working directory.
     """
     stp.train.pretrain(sorted(Path("stores").glob("*.zarr")), "run", vocabulary=vocabulary)
 
 
 @refused(ValueError, "is given more than once")
 def a_store_is_given_twice(sdata, vocabulary):
-    """A slide stands twice in the list, or is trained on and validated with.
+    """A slide is twice in the list, or it is in both training and validation. A link to a store
+    counts as that store.
 
-    A link to a store is that store. Take it out of one of the two.
+    Remove the store from one of the two.
     """
     stp.io.write_store(sdata, "slide.zarr", patch_um_per_px=4)
     stp.train.pretrain(
@@ -60,10 +62,11 @@ def a_store_is_given_twice(sdata, vocabulary):
 
 
 @refused(ValueError, "device 'gpu' cannot be used here.*stp doctor lists what can")
-def a_device_that_is_not_there(sdata, vocabulary):
-    """PyTorch knows no such device, or this machine has none that PyTorch can use.
+def a_device_that_does_not_exist(sdata, vocabulary):
+    """PyTorch does not know the device, or cannot use it on this machine.
 
-    Leave `device` out, and a GPU is taken if there is one; `stp doctor` tells what keeps it from being used.
+    Do not pass `device`: a GPU is then used if there is one. `stp doctor` shows why a GPU cannot be
+    used.
     """
     stp.io.write_store(sdata, "slide.zarr", patch_um_per_px=4)
     config = stp.train.PretrainConfig(device="gpu")
@@ -72,10 +75,10 @@ def a_device_that_is_not_there(sdata, vocabulary):
 
 @refused(ValueError, "needs spot coordinates.*which these stores lack")
 def stores_without_what_a_stage_needs(sdata, vocabulary):
-    """Neighborhoods need coordinates, alignment needs images; these stores were written of counts alone.
+    """Neighborhoods need coordinates, and alignment needs images. These stores have only counts.
 
-    Write them again with {func}`stp.io.from_anndata`; or train with masked genes alone:
-    `PretrainConfig(phases=(Phase("masked"),))`.
+    Write them again with {func}`stp.io.from_anndata`, or train only with masked genes:
+    `PretrainConfig(phases=(Phase(objective="masked"),))`.
     """
     del sdata["table"].obsm["spatial"], sdata["table"].uns["spatialdata_attrs"]
     stp.io.write_store(spatialdata.SpatialData(tables=dict(sdata.tables)), "counts.zarr")
@@ -84,9 +87,10 @@ def stores_without_what_a_stage_needs(sdata, vocabulary):
 
 @refused(ValueError, "no spot of 1 stores detects 5000 genes; lower min_genes")
 def no_spot_has_enough_genes(sdata, vocabulary):
-    """Spots of few genes are left out of training, and here all have few: a panel, or shallow sequencing.
+    """Training ignores spots with few genes. Here all spots have few genes, because of a small
+    panel or shallow sequencing.
 
-    Lower `min_genes`; for Visium HD take larger bins.
+    Lower `min_genes`. For Visium HD use larger bins.
     """
     stp.io.write_store(sdata, "slide.zarr", patch_um_per_px=4)
     config = stp.train.PretrainConfig(min_genes=5000)
@@ -95,8 +99,8 @@ def no_spot_has_enough_genes(sdata, vocabulary):
 
 @refused(ValueError, "need gene_sets, a GMT file")
 def pathways_without_gene_sets():
-    """To align images with pathways, their genes must be known.
+    """Alignment with pathways needs the genes of each pathway.
 
-    Name a GMT file, such as those of MSigDB or Reactome: `gene_sets="hallmark.gmt"`.
+    Pass a GMT file, for example of MSigDB or Reactome: `gene_sets="hallmark.gmt"`.
     """
     stp.train.AlignConfig(targets="pathways")

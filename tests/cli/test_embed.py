@@ -27,7 +27,7 @@ N_KILLS = 6
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, tiny_config, vocabulary):
-    """Two Stamps of other weights, and a gene and an image encoder, as folders."""
+    """Save Stamps with different weights, a gene and an image encoder, and a Stamp of pathways."""
     folder = tmp_path_factory.mktemp("models")
     with torch.random.fork_rng():
         for seed, name in enumerate(("one", "two")):
@@ -43,13 +43,14 @@ def models(tmp_path_factory, tiny_config, vocabulary):
 
 @pytest.fixture
 def slides(stores, tmp_path):
-    """Copies of two stores to embed."""
+    """Copy two stores."""
     return [Path(shutil.copytree(store, tmp_path / store.name)) for store in stores[:2]]
 
 
-def embed(*stores, model, **how):
+def embed(*stores, model, options=()):
+    """Run the command; return its status and the lines of the manifest."""
     manifest = stores[0].parent / "manifest.jsonl"
-    command = ["embed", *stores, "--model", model, "--manifest", manifest, *how.get("options", ())]
+    command = ["embed", *stores, "--model", model, "--manifest", manifest, *options]
     status = main([str(part) for part in command])
     return status, lines(manifest)
 
@@ -63,24 +64,27 @@ def table_of(store):
 
 
 def test_embeddings_are_those_of_the_verbs(slides, models):
-    status, (one, two) = embed(*slides, model=models / "one")
-    assert (status, one["status"], two["written"]) == (0, "embedded", list(KEYS))
+    status, (first, second) = embed(*slides, model=models / "one")
+    assert status == 0
+    assert first["status"] == "embedded"
+    assert second["written"] == list(KEYS)
     stamp = Stamp.from_pretrained(models / "one")
-    assert one["model"] == {"name": "one", "digest": stamp.digest}
+    assert first["model"] == {"name": "one", "digest": stamp.digest}
     for store in slides:
-        found, expected = table_of(store), spatialdata.read_zarr(store)
+        table = table_of(store)
+        expected = spatialdata.read_zarr(store)
         for key in KEYS:
             del expected["table"].obsm[key]
         tl.tokenize(expected, stamp)
         tl.embed_genes(expected, stamp)
         tl.embed_images(expected, stamp)
         for key in KEYS:
-            np.testing.assert_array_equal(found.obsm[key], expected["table"].obsm[key])
+            np.testing.assert_array_equal(table.obsm[key], expected["table"].obsm[key])
             np.testing.assert_array_equal(
-                found.obsm[f"{key}_aligned"], expected["table"].obsm[f"{key}_aligned"]
+                table.obsm[f"{key}_aligned"], expected["table"].obsm[f"{key}_aligned"]
             )
-            assert found.uns[key]["model"]["digest"] == stamp.digest
-        assert found.obs["X_stp_images_inside"].equals(expected["table"].obs["X_stp_images_inside"])
+            assert table.uns[key]["model"]["digest"] == stamp.digest
+        assert table.obs["X_stp_images_inside"].equals(expected["table"].obs["X_stp_images_inside"])
 
 
 def test_what_is_finished_is_skipped_and_another_model_replaces_it(slides, models):
@@ -125,32 +129,34 @@ def test_vectors_of_a_model_before_do_not_stay_beside_those_of_one_that_has_none
 def test_a_store_that_fails_does_not_stop_the_rest_and_the_manifest_says_why(
     slides, models, adata, tmp_path, capsys
 ):
-    damaged, nowhere, no_image = slides[0], tmp_path / "nowhere.zarr", tmp_path / "counts.zarr"
+    damaged = slides[0]
+    nowhere = tmp_path / "nowhere.zarr"
+    no_image = tmp_path / "counts.zarr"
     shutil.rmtree(damaged / "tables" / "table" / "X")
     write_store(adata, no_image)
-    status, found = embed(nowhere, damaged, no_image, slides[1], no_image, model=models / "one")
+    status, manifest = embed(nowhere, damaged, no_image, slides[1], no_image, model=models / "one")
     assert status == 1
-    assert [line["status"] for line in found] == ["failed", "failed", "embedded", "embedded"]
-    assert found[0]["error"] == f"FileNotFoundError: no store at {nowhere}"
-    assert found[2]["written"] == ["X_stp_genes"], (
-        "a Stamp embeds the genes of a store without an image"
-    )
+    assert [line["status"] for line in manifest] == ["failed", "failed", "embedded", "embedded"]
+    assert manifest[0]["error"] == f"FileNotFoundError: no store at {nowhere}"
+    # A Stamp embeds the genes of a store without an image.
+    assert manifest[2]["written"] == ["X_stp_genes"]
     assert "2 stores failed: see " in capsys.readouterr().out
     for name, kind in (("images", "an image encoder"), ("pathways", "a Stamp of pathways alone")):
-        status, found = embed(no_image, model=models / name)
-        assert status == 1 and "counts.zarr has no image, and " in found[-1]["error"], kind
+        status, manifest = embed(no_image, model=models / name)
+        assert status == 1, kind
+        assert "counts.zarr has no image, and " in manifest[-1]["error"], kind
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("nowhere", "has no config.json; give a folder of stp.train, or one of"),
-        ("odd", "holds a Oddity; embeddings"),
+        ("unknown", "holds a Transformer; embeddings"),
     ],
 )
 def test_a_model_that_is_none_is_refused_before_any_work(name, message, slides, tmp_path, capsys):
-    (tmp_path / "odd").mkdir()
-    (tmp_path / "odd" / "config.json").write_text('{"class": "Oddity"}')
+    (tmp_path / "unknown").mkdir()
+    (tmp_path / "unknown" / "config.json").write_text('{"class": "Transformer"}')
     with pytest.raises(SystemExit) as stopped:
         embed(slides[0], model=tmp_path / name)
     assert stopped.value.code == 2
@@ -177,7 +183,8 @@ def test_options_that_cannot_be_are_refused_before_any_store(
 
 
 def test_processes_under_torchrun_divide_the_stores_and_outlive_a_failure(slides, models, tmp_path):
-    manifest, nowhere = tmp_path / "manifest.jsonl", tmp_path / "nowhere.zarr"
+    manifest = tmp_path / "manifest.jsonl"
+    nowhere = tmp_path / "nowhere.zarr"
     command = [
         TORCHRUN,
         "--no-python",
@@ -189,16 +196,16 @@ def test_processes_under_torchrun_divide_the_stores_and_outlive_a_failure(slides
         nowhere,
         slides[1],
     ]
-    done = subprocess.run(
+    run = subprocess.run(
         [*map(str, command), "--model", models / "one", "--manifest", manifest],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    found = {Path(line["store"]).name: line for line in lines(manifest)}
-    assert done.returncode == 1, done.stderr
-    assert {name: (line["status"], line["process"]) for name, line in found.items()} == {
+    assert run.returncode == 1, run.stderr
+    by_store = {Path(line["store"]).name: line for line in lines(manifest)}
+    assert {name: (line["status"], line["process"]) for name, line in by_store.items()} == {
         "slide0.zarr": ("embedded", 0),
         "nowhere.zarr": ("failed", 1),
         "slide1.zarr": ("embedded", 0),
@@ -207,14 +214,16 @@ def test_processes_under_torchrun_divide_the_stores_and_outlive_a_failure(slides
         assert set(KEYS) <= set(table_of(store).obsm)
 
 
-# Forks of one process that has imported everything; a fork is killed at a number of writes into the stores.
+# One process imports everything; its forks run the command. A fork can be killed after a number of
+# writes into the stores.
 DRIVER = """
 import os, signal, sys
-import spatialdata, stp.cli.embed, timm
-from stp import cli
+import spatialdata, stp.workflows.embed_stores, timm
+from stp.cli.main import main
 folder, *arguments = sys.argv[1:]
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
-writes, last = 0, float("inf")
+writes = 0
+last = float("inf")
 
 def watch(event, values):
     global writes
@@ -230,7 +239,7 @@ for line in sys.stdin:
     if child == 0:
         last = float(line)
         sys.addaudithook(watch)
-        cli.main(arguments)
+        main(arguments)
         print(writes, flush=True)
         os._exit(0)
     if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
@@ -249,7 +258,7 @@ def driver(slides, models, tmp_path):
         assert process.stdout.readline() == "ready\n"
 
         def run(writes):
-            """Run until so many writes are done; returns their number, or "killed"."""
+            """Run until so many writes are done; return their number, or "killed"."""
             process.stdin.write(f"{writes}\n")
             process.stdin.flush()
             return process.stdout.readline().strip()
@@ -259,7 +268,7 @@ def driver(slides, models, tmp_path):
 
 
 def check_readable(store, counts, expected):
-    """Counts are as they were, and an embedding that says which model made it is the one of that model."""
+    """Check that counts are unchanged and each embedding is that of the model it names."""
     table = table_of(store)
     assert (table.X != counts).nnz == 0
     for key in KEYS:

@@ -1,4 +1,4 @@
-"""The source distribution and the wheel that is built from it: they hold what they must, and work where installed."""
+"""The source distribution, and the wheel built from it: their files, and that the wheel works."""
 
 import importlib.util
 import os
@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ANSWERS = """
+CHECK = """
 import importlib.metadata, pathlib, stp
-said = importlib.metadata.metadata("stp-spatial")
-assert said["License-Expression"] == "BSD-3-Clause" and "LICENSE" in said.get_all("License-File")
+metadata = importlib.metadata.metadata("stp-spatial")
+assert metadata["License-Expression"] == "BSD-3-Clause"
+assert "LICENSE" in metadata.get_all("License-File")
 folder = pathlib.Path(stp.__file__).parent
 assert (folder / "py.typed").exists()
 assert len(stp.Vocabulary.default()) > 19_000
@@ -27,7 +28,10 @@ print(folder)
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """Build a source distribution of the tree, and a wheel of what it unpacks to; no network."""
+    """Build a source distribution, unpack it, and build a wheel from that, without a network.
+
+    Returns the names of its files and the path of the wheel.
+    """
     folder = tmp_path_factory.mktemp("dist")
     build = [sys.executable, "-m", "hatchling", "build", "--directory", folder, "--target"]
     subprocess.run([*build, "sdist"], cwd=ROOT, check=True, capture_output=True)
@@ -46,7 +50,7 @@ def built(tmp_path_factory):
     return names, wheel
 
 
-def test_the_source_has_all_that_is_tracked(built):
+def test_the_source_has_all_tracked_files(built):
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -55,19 +59,19 @@ def test_the_source_has_all_that_is_tracked(built):
     assert not {name for name in tracked.stdout.split() if (ROOT / name).is_file()} - built[0]
 
 
-def test_the_wheel_works_in_an_environment_of_its_own(built, tmp_path):
-    """Its dependencies are those of the tests, which are seen from there; stp itself is what was installed."""
+def test_the_wheel_works_in_a_new_environment(built, tmp_path):
+    """Only stp itself is installed there; its dependencies are those of the tests."""
     has_pip = importlib.util.find_spec("pip") is not None
     venv.create(tmp_path / "env", with_pip=not has_pip, symlinks=True)
     programs = tmp_path / "env" / "bin"
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
     def run(*command):
-        done = subprocess.run(
+        process = subprocess.run(
             command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        assert process.returncode == 0, process.stderr
+        return process.stdout.strip()
 
     pip = (
         [sys.executable, "-m", "pip", "--python"]
@@ -76,7 +80,8 @@ def test_the_wheel_works_in_an_environment_of_its_own(built, tmp_path):
     )
     run(*pip, programs / "python", "install", "--no-index", "--no-deps", built[1])
     (packages,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
-    # Named in a file there, folders are searched; what makes stp editable in them is not followed.
+    # Python searches the folders that a .pth file names, but not the .pth files in those folders,
+    # which would make stp editable.
     (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
     assert run(programs / "stp", "--version").endswith(version("stp-spatial"))
-    assert Path(run(programs / "python", "-c", ANSWERS)) == packages / "stp"
+    assert Path(run(programs / "python", "-c", CHECK)) == packages / "stp"

@@ -1,4 +1,4 @@
-"""The door of the package: what `import stp` loads, and what it opens."""
+"""`import stp` is light, and every public part can be imported from it."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""README and docs: their Python blocks run, in order, and what the reference shows runs too."""
+"""The Python blocks of README and docs, the tutorials, and the examples of docstrings run."""
 
 import ast
 import doctest
@@ -21,13 +21,13 @@ PAGES = [
     if "_build" not in page.parts
 ]
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.ipynb"))
-OTHERWISE = re.compile(r"^```\{code-(?:block|cell)\}", re.MULTILINE)
+UNTESTED_BLOCK = re.compile(r"^```\{code-(?:block|cell)\}", re.MULTILINE)
 WITH_CODE = [page for page in PAGES if FENCED.search(page.read_text())]
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    """Close figures, and keep squidpy's and scanpy's from opening windows."""
+def close_figures():
+    """Close the figures of squidpy and scanpy."""
     import matplotlib.pyplot as plt
 
     yield
@@ -46,9 +46,9 @@ def test_blocks_of_pages_run(page, names):
             exec(code, names)
 
 
-def test_no_python_hides_from_the_tests():
+def test_every_python_block_is_tested_or_marked():
     blocks = [block for page in PAGES for block in FENCED.findall(page.read_text())]
-    assert not [page for page in PAGES if OTHERWISE.search(page.read_text())]
+    assert not [page for page in PAGES if UNTESTED_BLOCK.search(page.read_text())]
     assert len([block for block in blocks if NOT_RUN.match(block)]) < len(blocks) / 3
 
 
@@ -71,7 +71,10 @@ def test_tutorials_run(tutorial, names, workplace, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def sections(demo, real, tmp_path_factory):
-    """Lay out two sections of a patient as the demo's stores, beside the demo's Stamp, of whose genes they are."""
+    """Write two sections of a patient under the names of the demo's stores.
+
+    They have the genes of the demo's Stamp, which is linked.
+    """
     import anndata
 
     folder = tmp_path_factory.mktemp("sections") / "demo"
@@ -102,60 +105,58 @@ def sections(demo, real, tmp_path_factory):
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("default")
 def test_tutorials_run_on_real_slides(tutorial, sections, real, tmp_path, monkeypatch):
-    """With other slides under the same names; the one without counts is a scan of its own."""
+    """Real slides have the names of the demo's slides; the slide without counts is a real scan."""
     (tmp_path / "demo").symlink_to(sections)
     monkeypatch.chdir(tmp_path)
     cells = [
         cell for cell in json.loads(tutorial.read_text())["cells"] if cell["cell_type"] == "code"
     ]
-    given = (
-        {"path": real("wsi", "CMU-1-Small-Region.svs")}
-        if tutorial.stem == "slide_without_counts"
-        else {}
-    )
-    for number, cell in enumerate(cells[1:] if given else cells):
-        exec(compile("".join(cell["source"]), f"{tutorial.name}, cell {number}", "exec"), given)
+    variables = {}
+    if tutorial.stem == "slide_without_counts":
+        variables["path"] = real("wsi", "CMU-1-Small-Region.svs")
+        cells = cells[1:]  # the first cell sets the path
+    for number, cell in enumerate(cells):
+        code = compile("".join(cell["source"]), f"{tutorial.name}, cell {number}", "exec")
+        exec(code, variables)
 
 
 class Checker(doctest.OutputChecker):
-    """Where nothing is said to be printed, let the progress of other packages pass."""
+    """Accept any output if the example shows none: other packages print their progress."""
 
     def check_output(self, want, got, optionflags):
         return not want or super().check_output(want, got, optionflags)
 
 
-def public() -> dict[str, object]:
-    parts = {name: getattr(stp, name) for name in stp.__all__ if not name.startswith("_")}
-    modules = {name: part for name, part in parts.items() if inspect.ismodule(part)}
-    inner = {
-        f"{name}.{one}": getattr(part, one)
-        for name, part in modules.items()
-        for one in part.__all__
-    }
-    return inner | {name: part for name, part in parts.items() if name not in modules}
+def public_objects() -> dict[str, object]:
+    """Return all public functions and classes by name."""
+    objects: dict[str, object] = {}
+    for name in stp.__all__:
+        part = getattr(stp, name)
+        if inspect.ismodule(part):
+            objects |= {f"{name}.{inner}": getattr(part, inner) for inner in part.__all__}
+        elif not name.startswith("_"):
+            objects[name] = part
+    return objects
 
 
-@pytest.mark.parametrize("name", sorted(public()))
+@pytest.mark.parametrize("name", sorted(public_objects()))
 @pytest.mark.filterwarnings("default")
 def test_examples_of_the_reference_run(name, names):
-    part = public()[name]
-    own = [
-        test
-        for test in doctest.DocTestFinder(recurse=False).find(part, name, globs=names)
-        if test.examples
-    ]
-    assert own, f"give stp.{name} an Examples section"
+    finder = doctest.DocTestFinder(recurse=False)
+    tests = finder.find(public_objects()[name], name, globs=names)
+    tests = [test for test in tests if test.examples]
+    assert tests, f"give stp.{name} an Examples section"
     runner = doctest.DocTestRunner(
         Checker(), verbose=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     )
-    said: list[str] = []
-    for test in own:
-        runner.run(test, out=said.append)
-    assert not runner.failures, "".join(said)
+    output: list[str] = []
+    for test in tests:
+        runner.run(test, out=output.append)
+    assert not runner.failures, "".join(output)
 
 
-def test_links_between_pages_lead_somewhere():
-    """Sphinx sees to those within docs; this sees to README, whose links must also work from a package index."""
+def test_links_of_readme_lead_somewhere():
+    """Sphinx checks the links within docs. This test checks those of README."""
     for target in re.findall(r"\]\(((?!https?://)[^)]+)\)", (ROOT / "README.md").read_text()):
         path, _, anchor = target.partition("#")
         text = (ROOT / path).read_text() if (ROOT / path).suffix == ".md" else ""

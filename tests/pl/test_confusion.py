@@ -14,7 +14,7 @@ def close_figures():
 
 
 @pytest.fixture
-def probed():
+def adata():
     adata = anndata.AnnData(np.zeros((4, 1), np.float32))
     scores = pd.DataFrame({"balanced_accuracy": [0.5, 0.7]}, index=["s0", "s1"])
     confusion = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
@@ -29,8 +29,8 @@ def probed():
     return adata
 
 
-def test_confusion_shows_shares_of_each_class(probed):
-    ax = pl.confusion(probed).axes[0]
+def test_confusion_shows_shares_of_each_class(adata):
+    ax = pl.confusion(adata).axes[0]
     np.testing.assert_allclose(ax.images[0].get_array(), [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]])
     assert [label.get_text() for label in ax.get_yticklabels()] == [
         "tumor (4)",
@@ -41,13 +41,12 @@ def test_confusion_shows_shares_of_each_class(probed):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "obs['region']")
     assert ax.get_title() == "balanced accuracy 0.60, mean of 2 folds"
     assert {text.get_text() for text in ax.texts} >= {"0.75", "0.25", "1.00"}
-    probed.uns["stp_probe"]["scores"] = probed.uns["stp_probe"]["scores"][:1]
-    assert pl.confusion(probed).axes[0].get_title() == "balanced accuracy 0.50", (
-        "no mean of one fold"
-    )
+    adata.uns["stp_probe"]["scores"] = adata.uns["stp_probe"]["scores"][:1]
+    title = pl.confusion(adata).axes[0].get_title()
+    assert title == "balanced accuracy 0.50", "no mean of one fold"
 
 
-def test_batch_effect_draws_batches_beside_labels_and_chance():
+def test_batch_effect_draws_batches_labels_and_chance():
     adata = anndata.AnnData(np.zeros((4, 1), np.float32))
     scores = {
         "batch_accuracy": [0.4, 0.9],
@@ -69,7 +68,7 @@ def test_batch_effect_draws_batches_beside_labels_and_chance():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["X_a", "X_b"]
 
 
-def test_pictures_without_results_name_the_call():
+def test_figures_without_results_name_the_call():
     adata = anndata.AnnData(np.zeros((4, 1), np.float32))
     with pytest.raises(KeyError, match=r"run stp\.tl\.linear_probe\(adata, label_key\) first"):
         pl.confusion(adata)

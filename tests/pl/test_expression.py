@@ -14,7 +14,7 @@ def close_figures():
 
 @pytest.fixture
 def predicted(adata):
-    """ERBB2 predicted perfectly, LUM the wrong way round, both but for one spot."""
+    """Add a prediction: ERBB2 is perfect, LUM is reversed, and one spot has none."""
     counts = adata.X.toarray()
     profiles = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
     columns = adata.var_names.get_indexer(["LUM", "ERBB2"])
@@ -40,24 +40,28 @@ TITLES = [
 ]
 
 
-def test_expression_beside_each_other_on_both_scales(predicted):
+def test_expression_is_drawn_on_both_scales(predicted):
     figure = pl.expression(predicted, ["ERBB2", "LUM"])
     panels = figure.axes[:6]
     assert [ax.get_title() for ax in panels] == TITLES
-    known = np.arange(100) != 7
-    truth, found = predicted.uns["truth"], predicted.obsm["stp_expression"]
+    has_prediction = np.arange(100) != 7
+    truth = predicted.uns["truth"]
+    prediction = predicted.obsm["stp_expression"]
     for row, column in enumerate((1, 0)):
-        measured, fixed, own = (ax.collections[0] for ax in panels[3 * row : 3 * row + 3])
-        np.testing.assert_allclose(measured.get_array(), truth[:, column], rtol=1e-5)
-        for points in (fixed, own):
-            np.testing.assert_allclose(points.get_array(), found[known, column], rtol=1e-5)
-        limits = truth[:, column].min(), truth[:, column].max()
-        assert (measured.norm.vmin, measured.norm.vmax) == pytest.approx(limits)
-        assert (fixed.norm.vmin, fixed.norm.vmax) == (measured.norm.vmin, measured.norm.vmax)
-        assert (own.norm.vmin, own.norm.vmax) == (
-            np.nanmin(found[:, column]),
-            np.nanmax(found[:, column]),
+        measured, same_scale, own_scale = (
+            ax.collections[0] for ax in panels[3 * row : 3 * row + 3]
         )
+        np.testing.assert_allclose(measured.get_array(), truth[:, column], rtol=1e-5)
+        for points in (same_scale, own_scale):
+            np.testing.assert_allclose(
+                points.get_array(), prediction[has_prediction, column], rtol=1e-5
+            )
+        assert measured.norm.vmin == pytest.approx(truth[:, column].min())
+        assert measured.norm.vmax == pytest.approx(truth[:, column].max())
+        assert same_scale.norm.vmin == measured.norm.vmin
+        assert same_scale.norm.vmax == measured.norm.vmax
+        assert own_scale.norm.vmin == np.nanmin(prediction[:, column])
+        assert own_scale.norm.vmax == np.nanmax(prediction[:, column])
     assert all(ax.yaxis_inverted() and ax.get_aspect() == 1 for ax in panels)
     assert figure.get_supxlabel() == "log1p of counts per 10,000"
 
@@ -68,22 +72,21 @@ def test_expression_is_drawn_on_the_tissue(predicted, image):
     for ax in panels:
         (picture,) = ax.images
         height, width = picture.get_array().shape[:2]
-        assert max(height, width) == 1600 and height / width == pytest.approx(
-            image.shape[0] / image.shape[1], abs=0.01
-        )
+        assert max(height, width) == 1600
+        assert height / width == pytest.approx(image.shape[0] / image.shape[1], abs=0.01)
         low, high = sorted(ax.get_ylim())
-        assert 0 <= low < high <= height  # the spots, in pixels of the picture
+        assert 0 <= low < high <= height, "limits are in pixels of the picture"
         (bar,) = [artist for artist in ax.artists if isinstance(artist, ScaleBar)]
-        assert (bar.dx, bar.units) == (pytest.approx(max(image.shape[:2]) / 1600), "um")
+        assert bar.dx == pytest.approx(max(image.shape[:2]) / 1600)
+        assert bar.units == "um"
     assert len(panels[0].collections[0].get_paths()) == 100
 
 
 def test_expression_takes_a_layer_and_other_keys(predicted):
-    predicted.layers["counts"], predicted.X = predicted.X.copy(), None
-    predicted.obsm["xy"], predicted.obsm["mine"] = (
-        predicted.obsm.pop("spatial"),
-        predicted.obsm["stp_expression"],
-    )
+    predicted.layers["counts"] = predicted.X.copy()
+    predicted.X = None
+    predicted.obsm["xy"] = predicted.obsm.pop("spatial")
+    predicted.obsm["mine"] = predicted.obsm["stp_expression"]
     predicted.uns["mine"] = {**predicted.uns["stp_expression"], "genes": ["A", "LUM"]}
     panels = pl.expression(predicted, "LUM", key="mine", layer="counts", spatial_key="xy").axes[:3]
     drawn = panels[1].collections[0].get_array()
@@ -114,7 +117,7 @@ def test_expression_takes_a_layer_and_other_keys(predicted):
     ],
     ids=["prediction", "coordinates", "not predicted", "not measured"],
 )
-def test_expression_refuses(predicted, change, genes, message):
+def test_missing_values_are_named(predicted, change, genes, message):
     change(predicted)
     with pytest.raises(KeyError, match=message):
         pl.expression(predicted, genes)

@@ -30,13 +30,14 @@ def rectangles(ax):
 @pytest.mark.parametrize(
     "draw", [pl.patches, lambda sdata: pl.spots(sdata, "array_row")], ids=["patches", "spots"]
 )
-def test_of_several_slides_none_is_left_out_in_silence(sdata, draw):
+def test_a_table_of_several_slides_is_an_error(sdata, draw):
     table = sdata["table"].copy()
     table.obs["stp_region"] = pd.Categorical(["slide"] * 50 + ["other"] * 50)
     del table.uns["spatialdata_attrs"]
     sdata.shapes["other"] = sdata["slide"]
-    how = {"region": ["slide", "other"], "region_key": "stp_region", "instance_key": "stp_spot"}
-    sdata.tables["table"] = TableModel.parse(table, **how)
+    sdata.tables["table"] = TableModel.parse(
+        table, region=["slide", "other"], region_key="stp_region", instance_key="stp_spot"
+    )
     with pytest.raises(
         ValueError, match=r"the table covers \['slide', 'other'\]; subset the table to one"
     ):
@@ -58,7 +59,8 @@ def test_patches_shows_tissue_patches_and_regions(sdata, image):
     patches, regions = pictures[:6], pictures[6:]
     names = [ax.get_title() for ax in patches]
     y = sdata.tables["table"][names].obsm["spatial"][:, 1]
-    assert len(set(names)) == 6 and (np.diff(y) >= 0).all()
+    assert len(set(names)) == 6
+    assert (np.diff(y) >= 0).all()
     assert [ax.get_title() for ax in regions] == [""] * 6
 
 
@@ -69,9 +71,8 @@ def test_patches_are_what_lies_around_the_spots(sdata, image):
     np.testing.assert_array_equal(patch.images[0].get_array(), image[y : y + 224, x : x + 224])
     assert patch.images[0].get_extent() == [0, 224, 224, 0]
     assert region.images[0].get_extent() == [0, 672, 672, 0]
-    inner = (
-        region.images[0].get_array()[75:149, 75:149].astype(float)
-    )  # the patch, three times smaller
+    # The middle of the region is the patch, three times smaller.
+    inner = region.images[0].get_array()[75:149, 75:149].astype(float)
     small = image[y : y + 222, x : x + 222].reshape(74, 3, 74, 3, 3).mean(axis=(1, 3))
     assert np.abs(inner - small).mean() < 4
 
@@ -81,8 +82,8 @@ def test_patches_outlines_the_patch_in_its_region_and_on_the_tissue(sdata):
     (outline,) = rectangles(region)
     assert (outline.get_xy(), outline.get_width(), outline.get_height()) == ((100, 100), 100, 100)
     assert not rectangles(patch)
-    (marked,) = rectangles(overview)
-    center = np.add(marked.get_xy(), 50)
+    (outline,) = rectangles(overview)
+    center = np.add(outline.get_xy(), 50)
     np.testing.assert_allclose(center, sdata.tables["table"]["spot33"].obsm["spatial"][0])
     np.testing.assert_allclose(
         overview.collections[0].get_offsets(), sdata.tables["table"].obsm["spatial"]
@@ -113,7 +114,7 @@ def test_patches_of_few_spots_shows_them_all(sdata):
     assert titles(pl.patches(sdata))[1:3] == ["spot0", "spot1"]
 
 
-def test_patches_refuses_unknown_spots(sdata):
+def test_patches_of_unknown_spots_are_an_error(sdata):
     with pytest.raises(
         KeyError, match=r"no spots \['nowhere'\]; choose from the table's obs_names"
     ):
@@ -139,32 +140,30 @@ def test_spots_draws_categories_with_a_legend_on_the_tissue(colored, image):
     spots = ax.collections[0]
     colors = spots.get_facecolors()
     assert len(colors) == 99, "a spot without a category is left out"
-    assert (
-        len(np.unique(colors, axis=0)) == 2
-        and (colors[:49] == colors[0]).all()
-        and (colors[49:] == colors[-1]).all()
-    )
-    for one in (tissue, ax):
-        (picture,) = one.images
+    assert len(np.unique(colors, axis=0)) == 2
+    assert (colors[:49] == colors[0]).all()
+    assert (colors[49:] == colors[-1]).all()
+    for panel in (tissue, ax):
+        (picture,) = panel.images
         height, width = picture.get_array().shape[:2]
         assert height / width == pytest.approx(image.shape[0] / image.shape[1], abs=0.01)
     assert ax.get_ylim()[0] > ax.get_ylim()[1], "y points down, as in the image"
-    assert ax.get_xlim() == tissue.get_xlim() and ax.get_ylim() == tissue.get_ylim()
+    assert ax.get_xlim() == tissue.get_xlim()
+    assert ax.get_ylim() == tissue.get_ylim()
 
 
 def test_categories_have_the_colors_that_scanpy_or_the_user_gave_them(colored):
     table = colored.tables["table"]
     table.obs["domain"] = table.obs["domain"].cat.add_categories(["fat"])
     table.uns["domain_colors"] = ["#ff0000", "#00ff00", "#0000ff"]  # of stroma, tumor, fat
-    drawn = pl.spots(colored, "domain").axes[1].collections[0].get_facecolors()[:, :3]
-    assert (drawn[:50] == [0, 1, 0]).all() and (drawn[50:] == [1, 0, 0]).all()
+    colors = pl.spots(colored, "domain").axes[1].collections[0].get_facecolors()[:, :3]
+    assert (colors[:50] == [0, 1, 0]).all()
+    assert (colors[50:] == [1, 0, 0]).all()
     table.uns["domain_colors"] = ["#ff0000"]  # too few: of another clustering
-    assert not (
-        pl.spots(colored, "domain").axes[1].collections[0].get_facecolors()[50, :3] == [1, 0, 0]
-    ).all()
-    assert list(table.uns["domain_colors"]) == _colors.TEN[:3], (
-        "later plots of scanpy and squidpy use them, too"
-    )
+    colors = pl.spots(colored, "domain").axes[1].collections[0].get_facecolors()[:, :3]
+    assert not (colors[50] == [1, 0, 0]).all()
+    # Later plots of scanpy and squidpy use the same colors.
+    assert list(table.uns["domain_colors"]) == _colors.TEN[:3]
 
 
 def test_scale_bars_on_tissue_are_in_um(colored, image):
@@ -205,7 +204,7 @@ def test_spots_draws_a_panel_per_column(colored):
     assert titles(pl.spots(colored, ["domain", "depth"]))[:3] == ["H&E", "domain", "depth"]
 
 
-def test_spots_refuses_unknown_columns(colored):
+def test_unknown_columns_are_an_error(colored):
     with pytest.raises(KeyError, match=r"obs\['leiden'\] is missing"):
         pl.spots(colored, ["domain", "leiden"])
 
@@ -213,21 +212,25 @@ def test_spots_refuses_unknown_columns(colored):
 # ---- training
 
 
-def line(phase, step, split="train", **values):
+def log_line(phase, step, split="train", **values):
     return {"phase": phase, "epoch": 0, "step": step, "split": split, **values}
 
 
 LINES = [
-    line(0, 10, masked=3.0, loss=3.0, learning_rate=1e-4, spots_per_second=9.0),
-    line(0, 20, masked=2.0, loss=2.0, learning_rate=1e-4, spots_per_second=9.0),
-    line(0, 20, "validation", masked=2.5, score=-2.5),
-    line(1, 5, masked=2.0, neighborhood=4.0, loss=6.0, learning_rate=1e-4, spots_per_second=9.0),
-    line(1, 15, masked=1.0, neighborhood=3.0, loss=4.0, learning_rate=1e-4, spots_per_second=9.0),
+    log_line(0, 10, masked=3.0, loss=3.0, learning_rate=1e-4, spots_per_second=9.0),
+    log_line(0, 20, masked=2.0, loss=2.0, learning_rate=1e-4, spots_per_second=9.0),
+    log_line(0, 20, "validation", masked=2.5, score=-2.5),
+    log_line(
+        1, 5, masked=2.0, neighborhood=4.0, loss=6.0, learning_rate=1e-4, spots_per_second=9.0
+    ),
+    log_line(
+        1, 15, masked=1.0, neighborhood=3.0, loss=4.0, learning_rate=1e-4, spots_per_second=9.0
+    ),
 ]
 
 
 def write(folder, lines, end=""):
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines) + end)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + end)
 
 
 def curves(ax):
@@ -256,29 +259,29 @@ def test_training_draws_a_panel_per_quantity_through_all_phases(tmp_path, end):
         assert list(end_of_phase.get_xdata()) == [20, 20]
 
 
-def test_training_draws_one_in_nine_beside_the_share_of_patches_found(tmp_path):
-    write(tmp_path, [line(0, 10, localized=0.2), line(0, 20, localized=0.4)])
+def test_training_draws_a_chance_of_one_in_nine_for_localization(tmp_path):
+    write(tmp_path, [log_line(0, 10, localized=0.2), log_line(0, 20, localized=0.4)])
     (ax,) = pl.training(str(tmp_path)).axes
-    assert [list(one.get_ydata()) for one in ax.lines] == [[0.2, 0.4], [1 / 9, 1 / 9]]
+    assert [list(curve.get_ydata()) for curve in ax.lines] == [[0.2, 0.4], [1 / 9, 1 / 9]]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["train", "chance"]
 
 
-def test_training_draws_chance_beside_recall(tmp_path):
+def test_training_draws_the_chance_of_recall(tmp_path):
     scores = {"recall@1": 0.1, "recall@5": 0.3, "chance@5": 0.05, "score": 0.3}
-    write(tmp_path, [line(0, 10, loss=1.0), line(0, 10, "validation", **scores)])
+    write(tmp_path, [log_line(0, 10, loss=1.0), log_line(0, 10, "validation", **scores)])
     figure = pl.training(str(tmp_path))
     assert titles(figure)[:3] == ["loss", "recall@1", "recall@5"]
     assert set(curves(figure.axes[1])) == {"validation"}
     assert curves(figure.axes[2]) == {"validation": ([10], [0.3]), "chance": ([10], [0.05])}
 
 
-def test_training_hides_panels_that_hold_nothing(tmp_path):
-    write(tmp_path, [line(0, 10, **dict.fromkeys(["loss", "a", "b", "c", "d"], 1.0))])
+def test_training_hides_empty_panels(tmp_path):
+    write(tmp_path, [log_line(0, 10, **dict.fromkeys(["loss", "a", "b", "c", "d"], 1.0))])
     axes = pl.training(tmp_path).axes
     assert [ax.axison for ax in axes] == [True] * 5 + [False] * 3
 
 
-def test_training_refuses_what_is_no_run(tmp_path):
+def test_a_folder_without_metrics_is_an_error(tmp_path):
     with pytest.raises(
         FileNotFoundError,
         match=r"has no metrics\.jsonl; give the output_dir of stp\.train\.pretrain",

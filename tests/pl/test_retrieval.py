@@ -12,8 +12,8 @@ def close_figures():
 
 
 @pytest.fixture
-def slides(adata, image, made_by):
-    """Three slides with vectors; a reference of each is the nearest of spot3, and no other is near."""
+def slides(adata, image, record_model):
+    """Make three slides with vectors. One spot of each reference is near spot3, and no other is."""
     slides = []
     for seed, picture in enumerate([image, 255 - image, image // 2]):
         sdata = io.from_anndata(adata[:16].copy(), picture, um_per_px=1.0, name=f"slide{seed}")
@@ -22,11 +22,10 @@ def slides(adata, image, made_by):
         vectors[:, 1] = 1
         vectors[5 + seed] = (1, 0, seed / 4, 0)
         table.obsm["X_stp_images_aligned"] = table.obsm["X_stp_genes_aligned"] = vectors
-        made_by(table, "X_stp_images", "X_stp_genes")
+        record_model(table, "X_stp_images", "X_stp_genes")
         slides.append((sdata, picture))
-    slides[0][0].tables["table"].obsm["X_stp_images_aligned"] = np.eye(4, dtype=np.float32)[
-        np.zeros(16, int)
-    ]
+    query = slides[0][0].tables["table"]
+    query.obsm["X_stp_images_aligned"] = np.tile(np.eye(1, 4, dtype=np.float32), (16, 1))
     return slides
 
 
@@ -49,7 +48,7 @@ def test_patches_are_those_of_the_references(slides):
         assert np.abs(drawn[:2] - picture[y, x, :2]).max() < 8  # blue is noise
 
 
-def test_what_cannot_be_drawn_is_refused(slides):
+def test_what_cannot_be_drawn_is_an_error(slides):
     (query, _), *others = slides
     references = [sdata for sdata, _ in others]
     with pytest.raises(KeyError, match=r"run stp\.tl\.predict_expression"):

@@ -137,9 +137,9 @@ def test_embeddings_of_others_may_be_fused_with_ours(embedded, stamp):
     assert model_of(table, "X_stp_fused") is None
 
 
-def test_one_model(made_by, adata):
-    made_by(adata, "a", "b")
-    made_by(adata, "c", digest="1" * 64)
+def test_one_model(record_model, adata):
+    record_model(adata, "a", "b")
+    record_model(adata, "c", digest="1" * 64)
     models = {key: model_of(adata, key) for key in "abc"}
     assert require_one_model({key: models[key] for key in "ab"}) == models["a"]
     assert require_one_model({}) is None

@@ -5,12 +5,12 @@ from stp import tl
 
 
 @pytest.fixture
-def table(adata, made_by):
+def table(adata, record_model):
     rng = np.random.default_rng(0)
     adata.obsm["X_stp_genes"] = rng.normal(size=(100, 4)).astype(np.float32)
     adata.obsm["X_stp_images"] = 50 * rng.normal(size=(100, 6)).astype(np.float32)
     adata.obsm["X_stp_genes"][3] = np.nan
-    made_by(adata, "X_stp_genes", "X_stp_images")
+    record_model(adata, "X_stp_genes", "X_stp_images")
     return adata
 
 

@@ -13,21 +13,21 @@ def unit(rng, n, width=8):
 
 
 @pytest.fixture
-def reference(adata, made_by):
+def reference(adata, record_model):
     rng = np.random.default_rng(1)
     adata.obsm["X_stp_genes_aligned"] = unit(rng, adata.n_obs)
-    made_by(adata, "X_stp_genes")
+    record_model(adata, "X_stp_genes")
     adata.var["highly_variable"] = True
     return adata
 
 
 @pytest.fixture
-def query(made_by):
+def query(record_model):
     """Spots with an image and no counts."""
     rng = np.random.default_rng(2)
     table = anndata.AnnData(obs={"n": np.arange(30)})
     table.obsm["X_stp_images_aligned"] = unit(rng, 30)
-    made_by(table, "X_stp_images")
+    record_model(table, "X_stp_images")
     return table
 
 
@@ -262,14 +262,16 @@ def test_far_spots_are_flagged_by_a_stated_rule(query, reference):
     assert (query.obsm["stp_expression_neighbors"][8] == -1).all()
 
 
-def test_a_store_on_disk_is_read_in_blocks(query, reference, made_by, tmp_path, monkeypatch, image):
+def test_a_store_on_disk_is_read_in_blocks(
+    query, reference, record_model, tmp_path, monkeypatch, image
+):
     import spatialdata
     import zarr
 
     from stp import io
 
     sdata = io.from_anndata(reference, image, um_per_px=1.0)
-    made_by(sdata.tables["table"], "X_stp_genes")
+    record_model(sdata.tables["table"], "X_stp_genes")
     sdata.write(tmp_path / "a.zarr")
     tl.predict_expression(query, sdata, genes=["LUM"], key_added="memory")
     selections = []
@@ -323,9 +325,9 @@ def test_genes_without_a_mark_are_not_highly_variable(query, reference, dtype):
     assert list(query.uns["stp_expression"]["genes"]) == ["LUM"]
 
 
-def test_bad_references_are_refused_by_name(query, reference, made_by):
+def test_bad_references_are_refused_by_name(query, reference, record_model):
     other = reference.copy()
-    made_by(other, "X_stp_genes", name="another", digest="1" * 64)
+    record_model(other, "X_stp_genes", name="another", digest="1" * 64)
     with pytest.raises(ValueError, match="of reference 1 by another"):
         tl.predict_expression(query, [reference, other])
     other = reference.copy()

@@ -12,22 +12,22 @@ from stp.models import ExpressionHead, ExpressionHeadConfig
 
 
 @pytest.fixture
-def reference(adata, made_by):
+def reference(adata, record_model):
     """Features from which expression can be predicted."""
     normal = sc.pp.log1p(
         sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True
     ).X.toarray()
     rng = np.random.default_rng(0)
     adata.obsm["X_stp_images"] = (normal[:, :12] @ rng.normal(size=(12, 20))).astype(np.float32)
-    made_by(adata, "X_stp_images")
+    record_model(adata, "X_stp_images")
     return adata
 
 
 @pytest.fixture
-def query(reference, made_by):
+def query(reference, record_model):
     table = anndata.AnnData(obs={"n": np.arange(30)})
     table.obsm["X_stp_images"] = reference.obsm["X_stp_images"][:30].copy()
-    made_by(table, "X_stp_images")
+    record_model(table, "X_stp_images")
     return table
 
 

@@ -12,7 +12,7 @@ CONFIG = train.AdaptConfig(epochs=30, batch_size=32, device="cpu", log_every=1)
 
 
 @pytest.fixture
-def spots(made_by, stamp):
+def spots(record_model, stamp):
     """Make features of spots whose genes and images are two views of the same three numbers."""
 
     def make(n, seed):
@@ -21,7 +21,7 @@ def spots(made_by, stamp):
         views = np.random.default_rng(9).normal(size=(2, 3, 32))
         for key, view in zip(("X_stp_images", "X_stp_genes"), views, strict=True):
             table.obsm[key] = (hidden @ view + 0.1 * rng.normal(size=(n, 32))).astype(np.float32)
-        made_by(table, "X_stp_images", "X_stp_genes", digest=stamp.digest)
+        record_model(table, "X_stp_images", "X_stp_genes", digest=stamp.digest)
         return table
 
     return make
@@ -93,11 +93,11 @@ def test_an_adapted_model_embeds_as_any(embedded, stamp, tmp_path):
     )
 
 
-def test_bad_input(spots, stamp, tmp_path, made_by):
+def test_bad_input(spots, stamp, tmp_path, record_model):
     table = spots(30, 1)
     with pytest.raises(ValueError, match="adapters already"):
         train.adapt(table, tmp_path, model=adapted_from(stamp, CONFIG))
-    made_by(table, "X_stp_genes", name="another", digest="1" * 64)
+    record_model(table, "X_stp_genes", name="another", digest="1" * 64)
     with pytest.raises(
         ValueError, match=r"obsm\['X_stp_genes'\] of reference 0 was made by another \(1111"
     ):

@@ -13,7 +13,7 @@ CONFIG = train.RegressionConfig(epochs=60, batch_size=16, learning_rate=1e-3, de
 
 
 @pytest.fixture
-def slide(adata, made_by):
+def slide(adata, record_model):
     """Features that tell expression, but for noise."""
     normal = sc.pp.log1p(
         sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True
@@ -23,7 +23,7 @@ def slide(adata, made_by):
         np.float32
     )
     adata.obsm["X_stp_images"][7] = np.nan
-    made_by(adata, "X_stp_images")
+    record_model(adata, "X_stp_images")
     return adata
 
 
@@ -83,7 +83,7 @@ def test_a_run_resumes_after_early_stopping(slide, tmp_path):
         train.fit_expression_head(slide[:60].copy(), tmp_path, **arguments)
 
 
-def test_bad_input(slide, tmp_path, made_by):
+def test_bad_input(slide, tmp_path, record_model):
     head = ExpressionHead(ExpressionHeadConfig(20, ("LUM",), "", "1" * 64))
     with pytest.raises(
         ValueError, match="not made by the model whose features the head was fitted on"
@@ -92,7 +92,7 @@ def test_bad_input(slide, tmp_path, made_by):
     with pytest.raises(KeyError, match="pass genes="):
         train.fit_expression_head(slide, tmp_path)
     other = slide.copy()
-    made_by(other, "X_stp_images", digest="1" * 64)
+    record_model(other, "X_stp_images", digest="1" * 64)
     with pytest.raises(ValueError, match="embeddings of different models"):
         train.fit_expression_head([slide, other], tmp_path, genes=GENES)
     del other.obsm["X_stp_images"]
@@ -103,7 +103,7 @@ def test_bad_input(slide, tmp_path, made_by):
     empty = anndata.AnnData(
         slide.X, var=slide.var, obsm={"X_stp_images": np.full((100, 20), np.nan, np.float32)}
     )
-    made_by(empty, "X_stp_images")
+    record_model(empty, "X_stp_images")
     with pytest.raises(ValueError, match="no spot of reference 0 has all of"):
         train.fit_expression_head(empty, tmp_path, genes=GENES)
     assert not list(tmp_path.iterdir())

@@ -1,10 +1,11 @@
-"""What works on this machine: versions, devices, attention, optional parts, weights; a line of remedy for the rest."""
+"""`stp doctor`: print what works on this machine, and a remedy for what does not."""
 
+import argparse
 import importlib.metadata as metadata
 import os
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -12,177 +13,178 @@ from typing import NamedTuple
 from stp._extras import EXTRAS
 from stp._version import __version__
 
-OURS, THEIRS = "stp-spatial", "stp"
-MAIN = (
-    "anndata",
-    "scanpy",
-    "spatialdata",
-    "squidpy",
-    "timm",
-    "torch",
-    "zarr",
-)  # what the main job imports first
+OUR_PACKAGE = "stp-spatial"
+UNRELATED_PACKAGE = "stp"
+# The packages that every analysis imports first.
+MAIN_PACKAGES = ("anndata", "scanpy", "spatialdata", "squidpy", "timm", "torch", "zarr")
 
 
 class Line(NamedTuple):
-    """What was found; `ok` is None where nothing depends on it."""
+    """One line of the report; `ok` is None if nothing depends on the result."""
 
     name: str
     ok: bool | None
-    found: str
+    result: str
     remedy: str = ""
     needed: bool = False
 
 
-def run() -> int:
-    """Print what was found; returns 0, or 1 where the main job cannot run."""
-    print(f"stp {__version__} on Python {platform.python_version()}, {platform.platform()}")
-    able = True
-    for check in (versions, namesake, devices, attention, optional_parts, weights):
-        for line in _safely(check):
-            mark = {True: "ok", False: "no", None: "--"}[line.ok]
-            print(
-                f"{mark}  {line.name}: {line.found}" + (f"; {line.remedy}" if line.remedy else "")
-            )
-            able = able and (line.ok is not False or not line.needed)
-    print(
-        "the main job can run"
-        if able
-        else "the main job cannot run: mend the lines above that begin with no"
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "doctor", help="what works on this machine; status 1 if the main job cannot run"
     )
-    return 0 if able else 1
+    parser.set_defaults(run=run)
 
 
-def _safely(check) -> Iterator[Line]:
+def run(options: argparse.Namespace) -> int:
+    """Print the report; return 0, or 1 if the main job cannot run."""
+    print(f"stp {__version__} on Python {platform.python_version()}, {platform.platform()}")
+    can_run = True
+    for check in (versions, namesake, devices, attention, optional_parts, weights):
+        for line in _run_check(check):
+            mark = {True: "ok", False: "no", None: "--"}[line.ok]
+            remedy = f"; {line.remedy}" if line.remedy else ""
+            print(f"{mark}  {line.name}: {line.result}{remedy}")
+            if line.needed and line.ok is False:
+                can_run = False
+    if can_run:
+        print("the main job can run")
+    else:
+        print("the main job cannot run: mend the lines above that begin with no")
+    return 0 if can_run else 1
+
+
+def _run_check(check: Callable[[], Iterator[Line]]) -> Iterator[Line]:
+    """Run one check; an error in it becomes a line of the report."""
     try:
         yield from check()
     except Exception as error:  # noqa: BLE001 - the doctor must end, whatever is broken here
-        remedy = f"install again: pip install --force-reinstall {OURS}"
-        yield Line(check.__name__, False, f"{type(error).__name__}: {error}", remedy, needed=True)
+        remedy = f"install again: pip install --force-reinstall {OUR_PACKAGE}"
+        yield Line(check.__name__, False, _describe(error), remedy, needed=True)
 
 
 def versions() -> Iterator[Line]:
-    """Compare what is installed with what stp asks for, and import what the main job begins with."""
+    """Compare the installed versions with those that stp requires, and import the main packages."""
     from packaging.requirements import Requirement
 
-    for text in metadata.requires(OURS) or ():
-        asked = Requirement(text)
-        if asked.marker and not asked.marker.evaluate({"extra": ""}):
+    for text in metadata.requires(OUR_PACKAGE) or ():
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
-        remedy = f'pip install "{asked.name}{asked.specifier}"'
+        install = f'pip install "{requirement.name}{requirement.specifier}"'
         try:
-            found = metadata.version(asked.name)
+            version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            yield Line(asked.name, False, "missing", remedy, needed=True)
+            yield Line(requirement.name, False, "missing", install, needed=True)
             continue
-        fits = asked.specifier.contains(found, prereleases=True)
-        yield Line(asked.name, fits, found, "" if fits else f"too old: {remedy}", needed=True)
-    for name in MAIN:
+        is_new_enough = requirement.specifier.contains(version, prereleases=True)
+        remedy = "" if is_new_enough else f"too old: {install}"
+        yield Line(requirement.name, is_new_enough, version, remedy, needed=True)
+    for name in MAIN_PACKAGES:
         try:
             _import(name)
         except Exception as error:  # noqa: BLE001 - a broken install can raise anything
             remedy = f"install it again: pip install --force-reinstall {name}"
-            yield Line(
-                f"import {name}", False, f"{type(error).__name__}: {error}", remedy, needed=True
-            )
+            yield Line(f"import {name}", False, _describe(error), remedy, needed=True)
 
 
 def _import(name: str) -> None:
-    with warnings.catch_warnings():  # of others, about themselves
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other packages warn about themselves
         import_module(name)
 
 
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def namesake() -> Iterator[Line]:
-    """Notice the unrelated package `stp` of the public index, whose files may lie over ours."""
+    """Check for the unrelated package `stp` of PyPI, whose files may overwrite ours."""
     try:
-        found = metadata.version(THEIRS)
+        version = metadata.version(UNRELATED_PACKAGE)
     except metadata.PackageNotFoundError:
-        found = None
-    if found:
-        remedy = f"pip uninstall {THEIRS}, then pip install --force-reinstall {OURS}"
-        yield Line(
-            "package stp",
-            False,
-            f"{found}, of others, is installed beside {OURS}",
-            remedy,
-            needed=True,
+        version = None
+    if version:
+        remedy = (
+            f"pip uninstall {UNRELATED_PACKAGE}, then pip install --force-reinstall {OUR_PACKAGE}"
         )
-    yield Line("stp is imported from", None, str(Path(__file__).parent))
+        result = f"{version}, an unrelated package, is installed along with {OUR_PACKAGE}"
+        yield Line("package stp", False, result, remedy, needed=True)
+    yield Line("stp is imported from", None, str(Path(__file__).parents[1]))
 
 
 def devices() -> Iterator[Line]:
-    """Name the devices of torch."""
+    """List the devices of torch."""
     import torch
 
     yield Line("CPU", True, f"{torch.get_num_threads()} threads of {os.cpu_count()} cores")
     for number in range(torch.cuda.device_count()):
-        of = torch.cuda.get_device_properties(number)
+        gpu = torch.cuda.get_device_properties(number)
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: pass precision='fp32'"
-        yield Line(f"cuda:{number}", True, f"{of.name}, {of.total_memory / 2**30:.0f} GiB, {bf16}")
+        memory = f"{gpu.total_memory / 2**30:.0f} GiB"
+        yield Line(f"cuda:{number}", True, f"{gpu.name}, {memory}, {bf16}")
     if not torch.cuda.is_available():
-        built = "is built for CUDA" if torch.version.cuda else "is built for CPUs"
-        remedy = "the CPU is used; with an NVIDIA GPU, see that nvidia-smi works and torch is a CUDA build"
-        yield Line("GPU", None, f"none within reach, torch {built}", remedy)
+        build = "is built for CUDA" if torch.version.cuda else "is built for CPUs"
+        remedy = (
+            "the CPU is used; with an NVIDIA GPU, check that nvidia-smi works "
+            "and that torch is a CUDA build"
+        )
+        yield Line("GPU", None, f"none within reach, torch {build}", remedy)
 
 
 def attention() -> Iterator[Line]:
-    """Try each way of torch to compute attention on the device that would be used."""
+    """Try each attention backend of torch on the device that would be used."""
     import torch
     import torch.nn.functional as F
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = torch.bfloat16 if device == "cuda" else torch.float32
-    x = torch.ones(1, 2, 8, 16, device=device, dtype=kind)
-    kinds = {
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    x = torch.ones(1, 2, 8, 16, device=device, dtype=dtype)
+    backends = {
         "flash": SDPBackend.FLASH_ATTENTION,
         "memory-efficient": SDPBackend.EFFICIENT_ATTENTION,
+        "cuDNN": SDPBackend.CUDNN_ATTENTION,
+        "plain": SDPBackend.MATH,
     }
-    kinds |= {"cuDNN": SDPBackend.CUDNN_ATTENTION, "plain": SDPBackend.MATH}
-    for name, backend in kinds.items():
+    for name, backend in backends.items():
+        is_needed = name == "plain"
         try:
             with warnings.catch_warnings(), sdpa_kernel(backend):
                 warnings.simplefilter("ignore")
                 F.scaled_dot_product_attention(x, x, x)
-            yield Line(f"attention, {name}", True, f"works on {device}", needed=name == "plain")
+            yield Line(f"attention, {name}", True, f"works on {device}", needed=is_needed)
         except RuntimeError:
-            plain = name == "plain"
-            remedy = (
-                "install torch again" if plain else "torch chooses another by itself, nothing to do"
-            )
-            yield Line(
-                f"attention, {name}",
-                False if plain else None,
-                f"not on {device}",
-                remedy,
-                needed=plain,
-            )
+            ok = False if is_needed else None
+            remedy = "torch chooses another by itself, nothing to do"
+            if is_needed:
+                remedy = "install torch again"
+            yield Line(f"attention, {name}", ok, f"not on {device}", remedy, needed=is_needed)
 
 
 def optional_parts() -> Iterator[Line]:
-    """Import what only some functions need."""
+    """Import the packages that only some functions need."""
     for module, extra in EXTRAS.items():
         try:
             _import(module)
             yield Line(module, True, f"works, for {extra}")
         except Exception as error:  # noqa: BLE001 - a broken install can raise anything
-            yield Line(
-                module, None, f"does not ({type(error).__name__})", f"pip install '{OURS}[{extra}]'"
-            )
+            result = f"does not ({type(error).__name__})"
+            yield Line(module, None, result, f"pip install '{OUR_PACKAGE}[{extra}]'")
 
 
 def weights() -> Iterator[Line]:
-    """Tell where weights of the hub are kept."""
+    """Show the folder of downloaded weights and what is in it."""
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)
-    held = sorted(
+    names = sorted(
         folder.name.removeprefix("models--").replace("--", "/")
         for folder in cache.glob("models--*")
     )
-    there = f"{cache} ({', '.join(held) or 'empty'})"
-    yield Line("weight cache", None, there, "HF_HUB_CACHE moves it, e.g. to a disk with room")
+    result = f"{cache} ({', '.join(names) or 'empty'})"
+    yield Line("weight cache", None, result, "HF_HUB_CACHE moves it, e.g. to a disk with room")
     if constants.HF_HUB_OFFLINE:
         yield Line(
             "hub", None, "HF_HUB_OFFLINE is set: only the cache is used", "unset it to download"

@@ -1,4 +1,4 @@
-"""Pictures: what the model sees, what it predicts, how it learned."""
+"""Figures of slides, patches, predictions, scores and training runs."""
 
 from stp.pl._batch_effect import batch_effect
 from stp.pl._confusion import confusion

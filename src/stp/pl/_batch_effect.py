@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 def batch_effect(
     adata: "AnnData | SpatialData", *, key: str = keys.BATCH_EFFECT, table_key: str = "table"
 ) -> "Figure":
-    """Draw how well batches, and labels, can be read off each embedding.
+    """Draw how well each embedding predicts the batch and the label of a spot.
 
     Parameters
     ----------
     adata
         Table annotated by :func:`stp.tl.batch_effect`.
     key
-        Name of the result.
+        Name of the result in `uns`.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
 
     Returns
     -------
-    The figure: for each embedding a bar for batches and one for labels, with a line at the chance of each. Good
-    embeddings have batches near chance and labels far above it.
+    A figure with two bars for each embedding, one for batches and one for labels. Dotted lines mark
+    chance. Good embeddings have batches near chance and labels far above it.
 
     Raises
     ------
@@ -49,33 +49,31 @@ def batch_effect(
     import matplotlib.pyplot as plt
 
     table = get_table(adata, table_key)
-    found = require(table, "uns", key, "stp.tl.batch_effect(adata, batch_key)")
-    scores, params = found["scores"], found["params"]
+    result = require(table, "uns", key, "stp.tl.batch_effect(adata, batch_key)")
+    scores = result["scores"]
+    params = result["params"]
     kinds = [kind for kind in ("batch", "label") if f"{kind}_accuracy" in scores]
+    names = {
+        "batch": f"obs[{params['batch_key']!r}]",
+        "label": f"obs[{params.get('label_key')!r}], read across batches",
+    }
+    positions = np.arange(len(scores))
     width = 0.8 / len(kinds)
     figure, ax = plt.subplots(figsize=(2 + 1.6 * len(scores), 3.6), layout="constrained")
     for number, kind in enumerate(kinds):
-        x = np.arange(len(scores)) + (number - (len(kinds) - 1) / 2) * width
-        name = f"obs[{params[f'{kind}_key']!r}]" + (
-            ", read across batches" if kind == "label" else ""
-        )
-        bars = ax.bar(
-            x, scores[f"{kind}_accuracy"], width=0.92 * width, color=_colors.TEN[number], label=name
-        )
+        x = positions + (number - (len(kinds) - 1) / 2) * width
+        accuracy = scores[f"{kind}_accuracy"]
+        chance = scores[f"{kind}_chance"]
+        color = _colors.TEN[number]
+        bars = ax.bar(x, accuracy, width=0.92 * width, color=color, label=names[kind])
         ax.bar_label(bars, fmt="%.2f", fontsize=8)
-        ax.hlines(
-            scores[f"{kind}_chance"],
-            x - width / 2,
-            x + width / 2,
-            color="black",
-            linestyle=":",
-            zorder=3,
-        )
+        left, right = x - width / 2, x + width / 2
+        ax.hlines(chance, left, right, color="black", linestyle=":", zorder=3)
     ax.plot([], [], color="black", linestyle=":", label="chance")
     ax.set(
         ylim=(0, 1.08),
         ylabel="balanced accuracy",
-        xticks=np.arange(len(scores)),
+        xticks=positions,
         xticklabels=list(scores.index),
     )
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1, frameon=False, fontsize=8)

@@ -1,4 +1,4 @@
-"""Colors of curves and categories, apart for people with any color vision up to ten."""
+"""Colors of curves and categories."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,14 @@ RED = TEN[2]
 
 
 def of_categories(n: int) -> Sequence[str]:
-    """Return a color for each of n categories; beyond ten they are scanpy's, which no color vision tells all apart."""
+    """Return a color for each of n categories.
+
+    Up to ten colors can be told apart with any color vision. More colors are those of scanpy,
+    which cannot.
+    """
     from scanpy.plotting import palettes
 
-    larger = (palettes.default_20, palettes.default_28, palettes.default_102)
-    fitting = next((colors for colors in (TEN, *larger) if n <= len(colors)), ["#808080"] * n)
-    return fitting[:n]
+    for colors in (TEN, palettes.default_20, palettes.default_28, palettes.default_102):
+        if n <= len(colors):
+            return colors[:n]
+    return ["#808080"] * n

@@ -1,4 +1,4 @@
-"""What probes read: confusion of classes, and batches beside biology."""
+"""The confusion matrix of a linear probe."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def confusion(
     adata: "AnnData | SpatialData", *, key: str = keys.PROBE, table_key: str = "table"
 ) -> "Figure":
-    """Draw which classes a probe takes for which.
+    """Draw which classes a linear probe confuses.
 
     Parameters
     ----------
@@ -25,12 +25,12 @@ def confusion(
     key
         Name of the probe.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
 
     Returns
     -------
-    The figure: rows are labels, columns predictions; color and number are the share of a row's spots, and rows name
-    their number of spots.
+    A figure with labels as rows and predictions as columns. Colors and numbers show the share of a
+    row's spots. The number of spots follows the name of each row.
 
     Raises
     ------
@@ -47,24 +47,25 @@ def confusion(
     from sklearn.metrics import ConfusionMatrixDisplay
 
     table = get_table(adata, table_key)
-    found = require(table, "uns", key, "stp.tl.linear_probe(adata, label_key)")
-    counts, classes = np.asarray(found["confusion"]), [str(name) for name in found["classes"]]
-    totals = counts.sum(axis=1, keepdims=True)
+    probe = require(table, "uns", key, "stp.tl.linear_probe(adata, label_key)")
+    counts = np.asarray(probe["confusion"])
+    classes = [str(name) for name in probe["classes"]]
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
     side = 2.2 + 0.6 * len(classes)
     figure, ax = plt.subplots(figsize=(side + 1, side), layout="constrained")
-    display = ConfusionMatrixDisplay(counts / np.maximum(totals, 1), display_labels=classes)
+    display = ConfusionMatrixDisplay(shares, display_labels=classes)
     display.plot(
         ax=ax, cmap="Blues", values_format=".2f", im_kw={"vmin": 0, "vmax": 1}, xticks_rotation=45
     )
-    scores = found["scores"]
-    accuracy = float(np.average(scores["balanced_accuracy"]))
+    scores = probe["scores"]
+    title = f"balanced accuracy {float(np.average(scores['balanced_accuracy'])):.2f}"
+    if len(scores) > 1:
+        title += f", mean of {len(scores)} folds"
     ax.set(
         xlabel="predicted",
-        ylabel=f"obs[{found['params']['label_key']!r}]",
-        yticklabels=[
-            f"{name} ({total})" for name, total in zip(classes, totals[:, 0], strict=True)
-        ],
-        title=f"balanced accuracy {accuracy:.2f}"
-        + (f", mean of {len(scores)} folds" if len(scores) > 1 else ""),
+        ylabel=f"obs[{probe['params']['label_key']!r}]",
+        yticklabels=[f"{name} ({n})" for name, n in zip(classes, totals, strict=True)],
+        title=title,
     )
     return figure

@@ -1,7 +1,7 @@
-"""Predicted beside measured expression: on the tissue, and gene by gene."""
+"""Measured and predicted expression: on the tissue, and gene by gene."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,30 @@ from stp.tables.table import as_list, get_table, require
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-# Where the names of genes stand in a panel whose curve falls from left to right.
-BEST = {"x": 0.97, "y": 0.86, "ha": "right", "va": "top", "fontsize": 8}
-WORST = {"x": 0.03, "y": 0.05, "ha": "left", "va": "bottom", "fontsize": 8}
+PREDICT_CALL = "stp.tl.predict_expression(adata, reference)"
+
+
+class GenePairs(NamedTuple):
+    """Measured and predicted values of the same genes."""
+
+    genes: list[str]
+    measured: np.ndarray  # (n_obs, n_genes)
+    predicted: np.ndarray  # (n_obs, n_genes), NaN for spots without a prediction
+    units: str
+
+    @property
+    def has_prediction(self) -> np.ndarray:
+        """Whether each spot (n_obs,) has a prediction."""
+        return np.isfinite(self.predicted).all(axis=1)
+
+    def correlations(self) -> np.ndarray:
+        """Return the correlation of each gene (n_genes,) over spots."""
+        rows = self.has_prediction
+        return gene_pearson(self.measured[rows], self.predicted[rows])
 
 
 def expression(
@@ -34,39 +52,44 @@ def expression(
     table_key: str = "table",
     size: float | None = None,
 ) -> "Figure":
-    """Draw measured beside predicted expression of some genes, on the tissue (paper, figures 6 to 9).
+    """Draw measured and predicted expression of some genes on the tissue (paper, figures 6 to 9).
 
     Parameters
     ----------
     adata
-        SpatialData with one slide, or a table with coordinates (then without the tissue), with counts and a
-        prediction of :func:`stp.tl.predict_expression` or one of its kind.
+        SpatialData with one slide, or a table with coordinates (the tissue is then not drawn). It
+        needs counts and a prediction, for example of :func:`stp.tl.predict_expression`.
     genes
-        Predicted genes that are also measured, by name: a row each.
+        Names of genes that are both predicted and measured. Each gene is a row of the figure.
     key
         Name of the prediction.
     layer
-        Layer of what was measured, as the prediction read it from its references; X by default.
-    image_key, um_per_px
-        Image and its scale; resolved as in :func:`stp.tl.embed_images`.
+        Layer with the measured values, as passed for the prediction; by default `X`.
+    image_key
+        Name of the image; by default it is resolved from the table.
+    um_per_px
+        µm per pixel of the image at full resolution; by default it is resolved from the data, and
+        sources that differ by more than 5 % are an error.
     spatial_key
-        Coordinates in `obsm`, where there is no image.
+        Name of the spot coordinates in `obsm`.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
     size
-        Of spots: relative to their distance, or without an image the area of a marker in points squared.
+        Size of the spots, as a factor of their default size. Without an image, the area of a marker
+        in square points.
 
     Returns
     -------
-    The figure: what was measured, and the prediction on the color scale of what was measured and on its own, because
-    averaging over references narrows the range; r is the correlation over spots.
+    A figure with three panels for each gene: the measured values, the predicted values on the same
+    color scale, and the predicted values on a color scale of their own range. The last is there
+    because averages over references have a narrow range. `r` is the correlation over spots.
 
     Raises
     ------
     KeyError
         There is no prediction, or a gene is not measured or not predicted.
     ValueError
-        Measured and predicted are in different units, or names of genes are not unique.
+        Measured and predicted values have different units, or gene names are not unique.
 
     Examples
     --------
@@ -81,23 +104,26 @@ def expression(
     import matplotlib.pyplot as plt
     from matplotlib.colors import Normalize
 
-    genes, table = as_list(genes), get_table(adata, table_key)
-    measured, predicted, units = _both(table, key, layer, genes)
-    tissue = Tissue.of(adata, table_key, image_key, um_per_px, spatial_key)
-    known = np.isfinite(predicted).all(axis=1)
-    r = gene_pearson(measured[known], predicted[known])
+    table = get_table(adata, table_key)
+    pairs = _gene_pairs(table, key, layer, as_list(genes))
+    tissue = Tissue.from_data(adata, table_key, image_key, um_per_px, spatial_key)
+    correlations = pairs.correlations()
+    n_genes = len(pairs.genes)
     figure, axes = plt.subplots(
-        len(genes), 3, figsize=(12, 3.8 * len(genes)), layout="constrained", squeeze=False
+        n_genes, 3, figsize=(12, 3.8 * n_genes), layout="constrained", squeeze=False
     )
-    for i, (gene, row) in enumerate(zip(genes, axes, strict=True)):
-        fixed = Normalize(measured[:, i].min(), measured[:, i].max())
-        own = Normalize(predicted[known, i].min(), predicted[known, i].max())
-        tissue.draw(row[0], measured[:, i], size, norm=fixed, title=f"{gene}, measured")
-        tissue.draw(
-            row[1], predicted[:, i], size, norm=fixed, title=f"{gene}, predicted (r = {r[i]:.2f})"
-        )
-        tissue.draw(row[2], predicted[:, i], size, norm=own, title=f"{gene}, predicted, own scale")
-    figure.supxlabel(units, fontsize="small")
+    for i, gene in enumerate(pairs.genes):
+        measured = pairs.measured[:, i]
+        predicted = pairs.predicted[:, i]
+        finite = predicted[pairs.has_prediction]
+        scale = Normalize(measured.min(), measured.max())
+        own_scale = Normalize(finite.min(), finite.max())
+        r = f"r = {correlations[i]:.2f}"
+        left, middle, right = axes[i]
+        tissue.draw(left, measured, f"{gene}, measured", size=size, norm=scale)
+        tissue.draw(middle, predicted, f"{gene}, predicted ({r})", size=size, norm=scale)
+        tissue.draw(right, predicted, f"{gene}, predicted, own scale", size=size, norm=own_scale)
+    figure.supxlabel(pairs.units, fontsize="small")
     return figure
 
 
@@ -109,7 +135,7 @@ def gene_correlation(
     n_named: int = 5,
     table_key: str = "table",
 ) -> "Figure":
-    """Draw how well each gene is predicted: its correlation over spots, by rank and beside its mean.
+    """Draw how well each gene is predicted: its correlation by rank and by mean expression.
 
     Parameters
     ----------
@@ -118,22 +144,23 @@ def gene_correlation(
     key
         Name of the prediction.
     layer
-        Layer of what was measured, as the prediction read it from its references; X by default.
+        Layer with the measured values, as passed for the prediction; by default `X`.
     n_named
-        Genes that are named at either end.
+        Number of best and of worst genes that are named.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
 
     Returns
     -------
-    The figure. Genes that are not measured are left out, and counted in the title.
+    A figure with two panels. Genes that are not measured are ignored; the title counts them.
 
     Raises
     ------
     KeyError
         There is no prediction.
     ValueError
-        No predicted gene is measured, measured and predicted are in different units, or names of genes are not unique.
+        No predicted gene is measured, measured and predicted values have different units, or gene
+        names are not unique.
 
     Examples
     --------
@@ -147,68 +174,64 @@ def gene_correlation(
     import matplotlib.pyplot as plt
 
     table = get_table(adata, table_key)
-    require(table, "obsm", key, "stp.tl.predict_expression(adata, reference)")
-    names = [
-        str(name)
-        for name in require(table, "uns", key, "stp.tl.predict_expression(adata, reference)")[
-            "genes"
-        ]
-    ]
+    require(table, "obsm", key, PREDICT_CALL)
+    names = [str(name) for name in require(table, "uns", key, PREDICT_CALL)["genes"]]
     genes = [name for name in names if name in table.var_names]
     if not genes:
         raise ValueError(
             f"no predicted gene is measured: {names[:3]} are not among {list(table.var_names[:3])}"
         )
-    measured, predicted, units = _both(table, key, layer, genes)
-    known = np.isfinite(predicted).all(axis=1)
-    r = gene_pearson(measured[known], predicted[known])
-    order = np.argsort(-r, kind="stable")
+    pairs = _gene_pairs(table, key, layer, genes)
     figure, (ranks, means) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    ranks.plot(np.arange(1, len(r) + 1), r[order], color="black")
-    ranks.axhline(0, color="gray", linewidth=0.8)
-    ranks.axhline(
-        np.median(r),
-        color=_colors.RED,
-        linestyle="--",
-        linewidth=0.8,
-        label=f"median {np.median(r):.2f}",
-    )
-    ranks.legend(frameon=False)
-    absent = f", {len(names) - len(genes)} not measured" if len(genes) < len(names) else ""
-    ranks.set(
-        xlabel="gene, by rank", ylabel="correlation over spots", title=f"{len(genes)} genes{absent}"
-    )
-    means.scatter(measured[known].mean(axis=0), r, s=6, color="gray", linewidths=0)
+    _draw_ranks(ranks, pairs, n_named, n_not_measured=len(names) - len(genes))
+    mean_measured = pairs.measured[pairs.has_prediction].mean(axis=0)
+    means.scatter(mean_measured, pairs.correlations(), s=6, color="gray", linewidths=0)
     means.axhline(0, color="gray", linewidth=0.8)
-    means.set(xlabel=f"mean measured ({units})", ylabel="correlation over spots")
-    for corner, chosen in (
-        (BEST, order[:n_named]),
-        (WORST, order[max(n_named, len(order) - n_named) :]),
-    ):
-        ranks.text(
-            s="\n".join(f"{genes[i]} {r[i]:.2f}" for i in chosen),
-            transform=ranks.transAxes,
-            **corner,
-        )
+    means.set(xlabel=f"mean measured ({pairs.units})", ylabel="correlation over spots")
     return figure
 
 
-def _both(
-    table: "AnnData", key: str, layer: str | None, genes: list[str]
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return measured and predicted (n_obs, n_genes), and their units."""
-    values = require(table, "obsm", key, "stp.tl.predict_expression(adata, reference)")
-    details: dict[str, Any] = table.uns[key]
+def _draw_ranks(ax: "Axes", pairs: GenePairs, n_named: int, n_not_measured: int) -> None:
+    """Draw the correlation of each gene by rank, with the names of the best and worst genes."""
+    correlations = pairs.correlations()
+    order = np.argsort(-correlations, kind="stable")
+    ax.plot(np.arange(1, len(order) + 1), correlations[order], color="black")
+    ax.axhline(0, color="gray", linewidth=0.8)
+    median = np.median(correlations)
+    ax.axhline(
+        median, color=_colors.RED, linestyle="--", linewidth=0.8, label=f"median {median:.2f}"
+    )
+    ax.legend(frameon=False)
+    title = f"{len(order)} genes"
+    if n_not_measured:
+        title += f", {n_not_measured} not measured"
+    ax.set(xlabel="gene, by rank", ylabel="correlation over spots", title=title)
+    lines = [f"{pairs.genes[i]} {correlations[i]:.2f}" for i in order]
+    best = "\n".join(lines[:n_named])
+    worst = "\n".join(lines[max(n_named, len(lines) - n_named) :])
+    # The curve falls from left to right, so these two corners are empty.
+    ax.text(0.97, 0.86, best, ha="right", va="top", fontsize=8, transform=ax.transAxes)
+    ax.text(0.03, 0.05, worst, ha="left", va="bottom", fontsize=8, transform=ax.transAxes)
+
+
+def _gene_pairs(table: "AnnData", key: str, layer: str | None, genes: list[str]) -> GenePairs:
+    """Return measured and predicted values of some genes, or raise an error if one is missing."""
+    values = np.asarray(require(table, "obsm", key, PREDICT_CALL))
+    prediction = require(table, "uns", key, PREDICT_CALL)
     check_unique(table, "adata")
-    names = [str(name) for name in details["genes"]]
-    if missing := [gene for gene in genes if gene not in names]:
-        raise KeyError(f"{missing} were not predicted; choose from adata.uns[{key!r}]['genes']")
-    if missing := [gene for gene in genes if gene not in table.var_names]:
-        raise KeyError(f"{missing} are not measured; choose from adata.var_names")
-    predicted_units, units = details.get("units", LOG_COUNTS), units_of(table, layer)
+    names = [str(name) for name in prediction["genes"]]
+    if not_predicted := [gene for gene in genes if gene not in names]:
+        raise KeyError(
+            f"{not_predicted} were not predicted; choose from adata.uns[{key!r}]['genes']"
+        )
+    if not_measured := [gene for gene in genes if gene not in table.var_names]:
+        raise KeyError(f"{not_measured} are not measured; choose from adata.var_names")
+    predicted_units = prediction.get("units", LOG_COUNTS)
+    units = units_of(table, layer)
     if units != predicted_units:
         raise ValueError(
             f"predicted is {predicted_units}, measured is {units}; pass layer= what was predicted"
         )
-    predicted = np.asarray(values)[:, [names.index(gene) for gene in genes]]
-    return np.concatenate(list(profiles(table, layer, genes))), predicted, units
+    measured = np.concatenate(list(profiles(table, layer, genes)))
+    predicted = values[:, [names.index(gene) for gene in genes]]
+    return GenePairs(genes, measured, predicted, units)

@@ -1,4 +1,4 @@
-"""The groups that neighborhood training reads, drawn where they lie."""
+"""The groups of neighboring spots that neighborhood training reads."""
 
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,11 @@ from stp.tables.table import get_table, require
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
+
+MAX_COLORS = 102  # the longest list of colors that scanpy has
 
 
 def neighborhoods(
@@ -24,26 +27,27 @@ def neighborhoods(
     spatial_key: str = keys.SPATIAL,
     table_key: str = "table",
 ) -> "Figure":
-    """Draw groups of neighboring spots, and the spots that are in none (paper, Algorithm 2).
+    """Draw groups of neighboring spots, and the spots without a group (paper, Algorithm 2).
 
-    Training draws other groups in each epoch; this shows one such draw.
+    Training draws new groups in each epoch. The figure shows one draw.
 
     Parameters
     ----------
     adata
-        Table with coordinates.
+        Table with spot coordinates.
     size
-        Spots per group, the center included.
+        Number of spots per group, with the center.
     seed
-        Of the draw.
+        Random seed for the groups.
     spatial_key
-        Coordinates in `obsm`.
+        Name of the spot coordinates in `obsm`.
     table_key
-        Table of a SpatialData.
+        Name of the table in a SpatialData.
 
     Returns
     -------
-    The figure: every group a color, a line from its center to each neighbor; spots left out as open circles.
+    A figure with a color for each group and a line from its center to each neighbor. Open circles
+    are spots without a group.
 
     Raises
     ------
@@ -55,29 +59,25 @@ def neighborhoods(
     >>> figure = stp.pl.neighborhoods(sdata)
     """
     import matplotlib.pyplot as plt
-    from matplotlib.collections import LineCollection
 
     table = get_table(adata, table_key)
-    xy = np.asarray(require(table, "obsm", spatial_key, "what gives the coordinates"), dtype=float)[
-        :, :2
-    ]
+    coordinates = require(table, "obsm", spatial_key, "what gives the coordinates")
+    xy = np.asarray(coordinates, dtype=float)[:, :2]
     groups = draw_groups(xy, np.random.default_rng(seed), size=size)
-    left_out = np.setdiff1d(np.arange(len(xy)), groups)
     figure, ax = plt.subplots(figsize=(6.4, 6), layout="constrained")
-    marker = marker_area(len(xy))
-    colors = _colors.of_categories(min(len(groups), 102))
+    colors = _colors.of_categories(min(len(groups), MAX_COLORS))
     for number, group in enumerate(groups):
-        color = colors[number % len(colors)]
-        rays = [(xy[group[0]], xy[neighbor]) for neighbor in group[1:]]
-        ax.add_collection(LineCollection(rays, colors=[color], linewidths=0.8, zorder=1))
-        ax.scatter(
-            xy[group[1:], 0], xy[group[1:], 1], color=color, s=marker, linewidths=0, zorder=2
-        )
-        x, y = xy[group[0]]
-        ax.scatter(x, y, color=color, s=2 * marker, edgecolors="black", linewidths=0.8, zorder=3)
-    x, y = xy[left_out].T
+        _draw_group(ax, xy[group], colors[number % len(colors)], marker_area(len(xy)))
+    has_no_group = np.setdiff1d(np.arange(len(xy)), groups)
+    x, y = xy[has_no_group].T
     ax.scatter(
-        x, y, facecolors="none", edgecolors="gray", s=marker, linewidths=0.8, label="left out"
+        x,
+        y,
+        facecolors="none",
+        edgecolors="gray",
+        s=marker_area(len(xy)),
+        linewidths=0.8,
+        label="left out",
     )
     share = groups.size / max(len(xy), 1)
     ax.set(
@@ -87,6 +87,18 @@ def neighborhoods(
         yticks=[],
     )
     ax.invert_yaxis()
-    if len(left_out):
+    if len(has_no_group):
         ax.legend(loc="upper right", frameon=False)
     return figure
+
+
+def _draw_group(ax: "Axes", xy: np.ndarray, color: str, area: float) -> None:
+    """Draw the spots of a group (n, 2), its center first, with a line to each neighbor."""
+    from matplotlib.collections import LineCollection
+
+    center, *neighbors = xy
+    lines = [(center, neighbor) for neighbor in neighbors]
+    ax.add_collection(LineCollection(lines, colors=[color], linewidths=0.8, zorder=1))
+    ax.scatter(xy[1:, 0], xy[1:, 1], color=color, s=area, linewidths=0, zorder=2)
+    x, y = center
+    ax.scatter(x, y, color=color, s=2 * area, edgecolors="black", linewidths=0.8, zorder=3)

@@ -1,4 +1,4 @@
-"""What the model sees: patches and the regions around them."""
+"""Patches of spots and the regions around them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp.images.slides import Slide, SlideQuery, only_slide
-from stp.pl._tissue import picture_of
+from stp.pl._tissue import read_overview
 from stp.tables.table import as_list, get_table
 
 if TYPE_CHECKING:
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-DRAWN_PX = 224
-BAR_UM = {0: 50, 1: 100}  # scale bars of patches and regions
+PATCH_PIXELS = 224  # side of a drawn patch or region
+N_SPOTS = 6  # number of spots by default
+PATCH_BAR_UM = 50
+REGION_BAR_UM = 100
 
 
 def patches(
@@ -27,24 +29,28 @@ def patches(
     um_per_px: float | None = None,
     table_key: str = "table",
 ) -> "Figure":
-    """Draw the tissue with some spots, their patches, and the 3 x 3 regions around them.
+    """Draw the tissue, the patches of some spots, and the 3 x 3 regions around these patches.
 
     Parameters
     ----------
     sdata
         SpatialData with one slide.
     spots
-        Names of spots; by default six, spread from top to bottom.
+        Names of spots; by default six spots from top to bottom.
     patch_um
-        Side of a patch in um; a region is three times as wide.
-    image_key, um_per_px
-        Image and its scale; resolved as in :func:`stp.tl.embed_images`.
+        Side of a patch in µm. A region is three times as wide.
+    image_key
+        Name of the image; by default it is resolved from the table.
+    um_per_px
+        µm per pixel of the image at full resolution; by default it is resolved from the data, and
+        sources that differ by more than 5 % are an error.
     table_key
-        Table of the SpatialData.
+        Name of the table in a SpatialData.
 
     Returns
     -------
-    The figure: tissue, patches above regions, the patch outlined where it lies in its region.
+    A figure with the tissue on the left and patches above their regions. Each region shows the
+    outline of its patch.
 
     Raises
     ------
@@ -59,60 +65,73 @@ def patches(
 
     table = get_table(sdata, table_key)
     slide = only_slide(sdata, table, SlideQuery(image_key, um_per_px=um_per_px))
-    chosen = _choose(slide, table.obs_names[slide.rows], spots)
-    n = len(chosen)
-    figure = plt.figure(figsize=(4.6 + 1.9 * n, 4.2), layout="constrained")
-    grid = figure.add_gridspec(2, n + 1, width_ratios=[2.4, *[1] * n])
-    _overview(figure.add_subplot(grid[:, 0]), slide, chosen, patch_um)
-    for row, side in enumerate((patch_um, 3 * patch_um)):
-        um_per_drawn = side / DRAWN_PX
-        pictures = slide.pyramid.read(
-            slide.centers[chosen], size=DRAWN_PX, um_per_px=um_per_drawn, allow_upsampling=True
-        )
-        for column, picture in enumerate(pictures):
-            ax = figure.add_subplot(grid[row, column + 1])
-            ax.imshow(picture, extent=(0, side, side, 0))
-            scale_bar(ax, side, BAR_UM[row])
-            name = table.obs_names[slide.rows[chosen[column]]]
-            ax.set(xticks=[], yticks=[], title=str(name) if row == 0 else "")
-            if row:
-                ax.add_patch(
-                    plt.Rectangle(
-                        (patch_um, patch_um), patch_um, patch_um, fill=False, color="black"
-                    )
-                )
+    names = table.obs_names[slide.rows]
+    index = _index_of_spots(slide, names, spots)
+    figure = plt.figure(figsize=(4.6 + 1.9 * len(index), 4.2), layout="constrained")
+    grid = figure.add_gridspec(2, len(index) + 1, width_ratios=[2.4, *[1] * len(index)])
+    _draw_overview(figure.add_subplot(grid[:, 0]), slide, index, patch_um)
+    for column, picture in enumerate(_read_squares(slide, index, patch_um), start=1):
+        ax = figure.add_subplot(grid[0, column])
+        draw_patch(ax, picture, patch_um, PATCH_BAR_UM)
+        ax.set_title(str(names[index[column - 1]]))
+    for column, picture in enumerate(_read_squares(slide, index, 3 * patch_um), start=1):
+        ax = figure.add_subplot(grid[1, column])
+        draw_patch(ax, picture, 3 * patch_um, REGION_BAR_UM)
+        corner = (patch_um, patch_um)
+        ax.add_patch(plt.Rectangle(corner, patch_um, patch_um, fill=False, color="black"))
     return figure
 
 
-def _choose(slide: Slide, names: Sequence[str], spots: str | Sequence[str] | None) -> np.ndarray:
+def _index_of_spots(
+    slide: Slide, names: Sequence[str], spots: str | Sequence[str] | None
+) -> np.ndarray:
+    """Return the positions of the named spots in the slide, or of some spots from top to bottom."""
     if spots is None:
         order = np.argsort(slide.centers[:, 1], kind="stable")
-        return (
-            order if len(order) <= 6 else order[np.linspace(0, len(order) - 1, 8).astype(int)[1:-1]]
-        )
-    index, spots = {name: i for i, name in enumerate(names)}, as_list(spots)
-    if missing := [name for name in spots if name not in index]:
+        if len(order) <= N_SPOTS:
+            return order
+        # The topmost and the lowest spot often lie on the border of the tissue.
+        return order[np.linspace(0, len(order) - 1, N_SPOTS + 2).astype(int)[1:-1]]
+    position = {name: i for i, name in enumerate(names)}
+    spots = as_list(spots)
+    if missing := [name for name in spots if name not in position]:
         raise KeyError(f"no spots {missing}; choose from the table's obs_names")
-    return np.array([index[name] for name in spots])
+    return np.array([position[name] for name in spots])
 
 
-def _overview(ax: "Axes", slide: Slide, chosen: np.ndarray, patch_um: float) -> None:
+def _read_squares(slide: Slide, index: np.ndarray, side_um: float) -> np.ndarray:
+    """Read the squares around some spots (n, y, x, 3)."""
+    return slide.pyramid.read(
+        slide.centers[index],
+        size=PATCH_PIXELS,
+        um_per_px=side_um / PATCH_PIXELS,
+        allow_upsampling=True,
+    )
+
+
+def draw_patch(ax: "Axes", picture: np.ndarray, side_um: float, bar_um: float) -> None:
+    """Draw a square picture (y, x, 3) with a scale bar."""
+    ax.imshow(picture, extent=(0, side_um, side_um, 0))
+    left = 0.06 * side_um
+    low = 0.94 * side_um
+    ax.plot([left, left + bar_um], [low, low], color="black", linewidth=3, solid_capstyle="butt")
+    ax.text(left, low - 0.03 * side_um, f"{bar_um} um", fontsize=8, va="bottom")
+    ax.set(xticks=[], yticks=[])
+
+
+def _draw_overview(ax: "Axes", slide: Slide, index: np.ndarray, patch_um: float) -> None:
+    """Draw the tissue with all spots, and the patches of some of them."""
     import matplotlib.pyplot as plt
 
     height, width = slide.pyramid.levels[0].shape
-    um = slide.pyramid.um_per_px
-    ax.imshow(picture_of(slide)[0], extent=(0.0, width * um, height * um, 0.0))
-    xy = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
+    um_per_px = slide.pyramid.um_per_px
+    picture, _ = read_overview(slide)
+    ax.imshow(picture, extent=(0.0, width * um_per_px, height * um_per_px, 0.0))
+    xy = slide.pyramid.to_pixels(slide.centers) * um_per_px
     ax.scatter(xy[:, 0], xy[:, 1], s=4, facecolors="none", edgecolors="black", linewidths=0.4)
-    for x, y in xy[chosen]:
+    for x, y in xy[index]:
         corner = (x - patch_um / 2, y - patch_um / 2)
         ax.add_patch(
             plt.Rectangle(corner, patch_um, patch_um, fill=False, color="gold", linewidth=2)
         )
     ax.set(xlabel="um", ylabel="um", title=f"{slide.image_key}, {len(xy)} spots")
-
-
-def scale_bar(ax: "Axes", side: float, length: float) -> None:
-    left, low = 0.06 * side, 0.94 * side
-    ax.plot([left, left + length], [low, low], color="black", linewidth=3, solid_capstyle="butt")
-    ax.text(left, low - 0.03 * side, f"{length} um", fontsize=8, va="bottom")

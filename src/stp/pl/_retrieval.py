@@ -1,22 +1,22 @@
-"""The patch of a spot beside the patches of the references that spoke for it."""
+"""The patch of a spot and the reference patches that its prediction is based on."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stp.images.slides import find_slides
-from stp.pl._patches import DRAWN_PX, scale_bar
+from stp.pl._patches import PATCH_BAR_UM, PATCH_PIXELS, draw_patch
 from stp.retrieval.nearest import weights
 from stp.tables import keys
 from stp.tables.table import get_table, require
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    import pandas as pd
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-BAR_UM = 50
+PREDICT_CALL = "stp.tl.predict_expression(adata, reference)"
 
 
 def retrieval(
@@ -29,7 +29,7 @@ def retrieval(
     patch_um: float = 112.0,
     table_key: str = "table",
 ) -> "Figure":
-    """Draw the patch of a spot and those of the references nearest to it, which its prediction rests on.
+    """Draw the patch of a spot and the reference patches that its prediction is based on.
 
     Parameters
     ----------
@@ -40,17 +40,17 @@ def retrieval(
     spot
         Name of the spot.
     n_shown
-        References shown, of those that were used.
+        Number of references to show, the nearest first.
     key
         Name of the prediction.
     patch_um
-        Side of a patch in um.
+        Side of a patch in µm.
     table_key
-        Table of each SpatialData.
+        Name of the table in a SpatialData.
 
     Returns
     -------
-    The figure: each reference with its name, slide, cosine and share of the prediction.
+    A figure that shows for each reference its name, slide, cosine, and share of the prediction.
 
     Raises
     ------
@@ -70,62 +70,54 @@ def retrieval(
     """
     import matplotlib.pyplot as plt
 
-    table, made_by = get_table(sdata, table_key), "stp.tl.predict_expression(adata, reference)"
-    index, similarity = (
-        np.asarray(require(table, "obsm", name(key), made_by))
-        for name in (keys.neighbors, keys.similarity)
-    )
+    table = get_table(sdata, table_key)
+    neighbors = np.asarray(require(table, "obsm", keys.neighbors(key), PREDICT_CALL))
+    similarity = np.asarray(require(table, "obsm", keys.similarity(key), PREDICT_CALL))
     if spot not in table.obs_names:
         raise KeyError(f"no spot {spot!r}; choose from the table's obs_names")
     row = table.obs_names.get_loc(spot)
-    if index[row, 0] < 0:
+    if neighbors[row, 0] < 0:
         raise ValueError(
-            f"spot {spot!r} has no prediction, for want of an embedding; choose another"
+            f"spot {spot!r} has no prediction because it has no embedding; choose another"
         )
-    share = weights(similarity[row : row + 1])[0][0]
-    used = table.uns[key]["references"].iloc[index[row, :n_shown]]
-    given = [references] if hasattr(references, "tables") else list(references)
-    figure, axes = plt.subplots(
-        1, 1 + len(used), figsize=(2.1 * (1 + len(used)), 2.7), layout="constrained"
-    )
-    _draw(
-        axes[0], _patch(sdata, row, patch_um, table_key), patch_um, f"{spot}\nis predicted from\n"
-    )
-    for i, (ax, one) in enumerate(zip(axes[1:], used.itertuples(), strict=True)):
-        patch = _patch(_checked(given, one, table_key), one.row, patch_um, table_key)
-        numbers = f"cosine {similarity[row, i]:.2f}, {share[i]:.1%}"
-        _draw(ax, patch, patch_um, f"{one.spot}\n{one.slide}\n{numbers}")
+    shares = weights(similarity[row : row + 1])[0][0]
+    nearest = table.uns[key]["references"].iloc[neighbors[row, :n_shown]]
+    slides = [references] if hasattr(references, "tables") else list(references)
+    n_panels = 1 + len(nearest)
+    figure, axes = plt.subplots(1, n_panels, figsize=(2.1 * n_panels, 2.7), layout="constrained")
+    draw_patch(axes[0], _read_patch(sdata, row, patch_um, table_key), patch_um, PATCH_BAR_UM)
+    axes[0].set_title(f"{spot}\nis predicted from\n", fontsize=8)
+    for rank, (ax, (_, reference)) in enumerate(zip(axes[1:], nearest.iterrows(), strict=True)):
+        slide = _find_reference(slides, reference, table_key)
+        patch = _read_patch(slide, reference["row"], patch_um, table_key)
+        draw_patch(ax, patch, patch_um, PATCH_BAR_UM)
+        numbers = f"cosine {similarity[row, rank]:.2f}, {shares[rank]:.1%}"
+        ax.set_title(f"{reference['spot']}\n{reference['slide']}\n{numbers}", fontsize=8)
     return figure
 
 
-def _checked(given: list["SpatialData"], one, table_key: str) -> "SpatialData":
-    """Return the SpatialData that a reference is of."""
-    if one.reference < len(given):
-        names = get_table(given[one.reference], table_key).obs_names
-        if one.row < len(names) and str(names[one.row]) == one.spot:
-            return given[one.reference]
+def _find_reference(
+    slides: list["SpatialData"], reference: "pd.Series", table_key: str
+) -> "SpatialData":
+    """Return the slide of a reference spot, or raise ValueError if the spot is not where it was."""
+    if reference["reference"] < len(slides):
+        slide = slides[reference["reference"]]
+        names = get_table(slide, table_key).obs_names
+        if reference["row"] < len(names) and str(names[reference["row"]]) == reference["spot"]:
+            return slide
     raise ValueError(
-        f"{one.spot!r} of {one.slide} is not where the prediction found it; give the references of the prediction, "
-        "as they were and in the same order"
+        f"{reference['spot']!r} of {reference['slide']} is not where the prediction found it; "
+        "give the references of the prediction, unchanged and in the same order"
     )
 
 
-def _patch(sdata: "SpatialData", row: int, patch_um: float, table_key: str) -> np.ndarray:
+def _read_patch(sdata: "SpatialData", row: int, patch_um: float, table_key: str) -> np.ndarray:
     """Read the patch around the spot in one row of the table (y, x, 3)."""
-    slide = next(
-        slide for slide in find_slides(sdata, get_table(sdata, table_key)) if row in slide.rows
-    )
-    center = slide.centers[np.flatnonzero(slide.rows == row)]
-    how: dict[str, Any] = {
-        "size": DRAWN_PX,
-        "um_per_px": patch_um / DRAWN_PX,
-        "allow_upsampling": True,
-    }
-    return slide.pyramid.read(center, **how)[0]
-
-
-def _draw(ax: "Axes", patch: np.ndarray, patch_um: float, title: str) -> None:
-    ax.imshow(patch, extent=(0, patch_um, patch_um, 0))
-    scale_bar(ax, patch_um, BAR_UM)
-    ax.set(xticks=[], yticks=[])
-    ax.set_title(title, fontsize=8)
+    slides = find_slides(sdata, get_table(sdata, table_key))
+    slide = next(slide for slide in slides if row in slide.rows)
+    return slide.pyramid.read(
+        slide.centers[slide.rows == row],
+        size=PATCH_PIXELS,
+        um_per_px=patch_um / PATCH_PIXELS,
+        allow_upsampling=True,
+    )[0]

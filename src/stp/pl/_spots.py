@@ -1,4 +1,4 @@
-"""Values of spots, drawn on the tissue."""
+"""Values of spots on the tissue."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-PALE = 0.5  # of the tissue under the spots
+TISSUE_ALPHA = 0.5  # opacity of the tissue under the spots
 
 
 def spots(
@@ -25,25 +25,30 @@ def spots(
     table_key: str = "table",
     size: float | None = None,
 ) -> "Figure":
-    """Color spots by columns of `obs` on the tissue they lie on, beside that tissue.
+    """Draw the tissue, and spots on it that are colored by columns of `obs`.
 
     Parameters
     ----------
     sdata
         SpatialData with one slide.
     color
-        One or several columns of `obs`, categories, booleans or numbers: a panel each. Categories have the colors of
-        `uns["{column}_colors"]`; where there are none, ours are written there, as scanpy does, for later plots.
-    image_key, um_per_px
-        Image and its scale; resolved as in :func:`stp.tl.embed_images`.
+        One or several columns of `obs` with categories, booleans or numbers. Each column is a
+        panel. Categories have the colors of `uns["{column}_colors"]`. If there are none, default
+        colors are stored there for later plots, as scanpy does.
+    image_key
+        Name of the image; by default it is resolved from the table.
+    um_per_px
+        µm per pixel of the image at full resolution; by default it is resolved from the data, and
+        sources that differ by more than 5 % are an error.
     table_key
-        Table of the SpatialData.
+        Name of the table in a SpatialData.
     size
-        Of spots, relative to their distance.
+        Size of the spots, as a factor of their default size.
 
     Returns
     -------
-    The figure: the tissue alone, then spots on the tissue, paled; spots without a value are left out.
+    A figure with the tissue on the left, then a panel for each column with the spots on the paled
+    tissue. Spots without a value are not drawn.
 
     Examples
     --------
@@ -52,27 +57,30 @@ def spots(
     import matplotlib.pyplot as plt
 
     table = get_table(sdata, table_key)
-    columns = as_list(color)
-    values = [require(table, "obs", name, "what makes it").array for name in columns]
-    tissue = Tissue.on(only_slide(sdata, table, SlideQuery(image_key, um_per_px=um_per_px)))
+    names = as_list(color)
+    columns = [require(table, "obs", name, "what makes it").array for name in names]
+    tissue = Tissue.from_slide(only_slide(sdata, table, SlideQuery(image_key, um_per_px=um_per_px)))
+    n_panels = 1 + len(names)
     figure, axes = plt.subplots(
-        1,
-        1 + len(columns),
-        figsize=(4.6 * (1 + len(columns)), 4.2),
-        layout="constrained",
-        squeeze=False,
+        1, n_panels, figsize=(4.6 * n_panels, 4.2), layout="constrained", squeeze=False
     )
-    tissue.draw_picture(axes[0, 0], title="H&E")
-    for ax, name, column in zip(axes[0, 1:], columns, values, strict=True):
-        tissue.draw(ax, column, size, _colors_of(table, name), title=name, img_alpha=PALE)
+    tissue.draw_image(axes[0, 0], "H&E")
+    for ax, name, column in zip(axes[0, 1:], names, columns, strict=True):
+        colors = _category_colors(table, name)
+        tissue.draw(ax, column, name, size=size, colors=colors, image_alpha=TISSUE_ALPHA)
     return figure
 
 
-def _colors_of(table: "AnnData", name: str) -> list[str] | None:
-    """Return the colors of a column's categories, given by the user or scanpy; others are noted for their plots."""
-    if not hasattr(values := table.obs[name], "cat"):
+def _category_colors(table: "AnnData", name: str) -> list[str] | None:
+    """Return the colors of a column's categories; None if the column has no categories.
+
+    Default colors are stored in `uns` if the table has no colors, or too few.
+    """
+    column = table.obs[name]
+    if not hasattr(column, "cat"):
         return None
-    key, n = f"{name}_colors", len(values.cat.categories)
-    if len(table.uns.get(key, ())) < n:
-        table.uns[key] = [str(color) for color in _colors.of_categories(n)]
+    key = f"{name}_colors"
+    n_categories = len(column.cat.categories)
+    if len(table.uns.get(key, ())) < n_categories:
+        table.uns[key] = [str(color) for color in _colors.of_categories(n_categories)]
     return [str(color) for color in table.uns[key]]

@@ -1,12 +1,15 @@
-"""Values of spots on the tissue under them, through squidpy."""
+"""Values of spots on the tissue under them, drawn with squidpy."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stp.data.neighborhoods import spacing
 from stp.images.levels import with_gaps
+from stp.images.pyramid import ImagePyramid
 from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.pl import _colors
 from stp.tables.table import get_table, require
@@ -14,25 +17,26 @@ from stp.tables.table import get_table, require
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
 
-PICTURE_PX = 1600  # longer side of the picture of the whole slide
-MARGIN = 0.06  # around the spots, of their extent
-FILLED = 0.8  # of the distance to the next spot
-LIBRARY = "slide"  # squidpy's word for it
-BAR = {"location": "lower left", "box_alpha": 0.7, "length_fraction": 0.25}
+OVERVIEW_PIXELS = 1600  # longer side of the image of the whole slide
+MARGIN = 0.06  # space around the spots, as a share of their extent
+SPOT_SHARE = 0.8  # diameter of a spot, as a share of the distance to the next spot
+LIBRARY = "slide"  # squidpy's name for the slide
+SCALE_BAR = {"location": "lower left", "box_alpha": 0.7, "length_fraction": 0.25}
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """Where the spots of one slide lie, and what is under them."""
+    """The spots of one slide and the image under them."""
 
-    rows: np.ndarray  # (n,) in the table
-    xy: np.ndarray  # (n, 2); in um, where there is a picture
-    picture: np.ndarray | None  # (y, x, 3) uint8
-    um_per_px: float  # of the picture
+    rows: np.ndarray  # (n,) positions of the spots in the table
+    xy: np.ndarray  # (n, 2), in µm if there is an image
+    image: np.ndarray | None  # (y, x, 3) uint8
+    um_per_px: float  # of the image
 
     @classmethod
-    def of(
+    def from_data(
         cls,
         data: Any,
         table_key: str,
@@ -40,116 +44,158 @@ class Tissue:
         um_per_px: float | None,
         spatial_key: str,
     ) -> "Tissue":
-        """Find the slide of a SpatialData with an image, or take coordinates alone."""
+        """Find the slide of a SpatialData with an image; else take the coordinates alone."""
         table = get_table(data, table_key)
-        if getattr(data, "images", None):
-            return cls.on(only_slide(data, table, SlideQuery(image_key, um_per_px=um_per_px)))
-        xy = np.asarray(
-            require(table, "obsm", spatial_key, "what gives the coordinates"), dtype=float
-        )[:, :2]
+        if hasattr(data, "images") and data.images:
+            query = SlideQuery(image_key, um_per_px=um_per_px)
+            return cls.from_slide(only_slide(data, table, query))
+        coordinates = require(table, "obsm", spatial_key, "what gives the coordinates")
+        xy = np.asarray(coordinates, dtype=float)[:, :2]
         return cls(np.arange(len(xy)), xy, None, 1.0)
 
     @classmethod
-    def on(cls, slide: Slide) -> "Tissue":
-        """Take a slide with its image."""
+    def from_slide(cls, slide: Slide) -> "Tissue":
+        """Take the spots and the image of a slide."""
         xy = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
-        return cls(slide.rows, xy, *picture_of(slide))
+        image, um_per_px = read_overview(slide)
+        return cls(slide.rows, xy, image, um_per_px)
 
     def draw(
         self,
         ax: "Axes",
         values: Any,
-        size: float | None,
+        title: str,
+        *,
+        size: float | None = None,
         colors: Sequence[str] | None = None,
-        **how: Any,
+        norm: "Normalize | None" = None,
+        image_alpha: float | None = None,
     ) -> None:
-        """Color the spots by values (n_obs,) of the table, categories, booleans or numbers; none where missing."""
-        import squidpy as sq
+        """Color the spots by values of the table; spots without a value are not drawn.
 
-        shown = {"shape": "circle", "size": size or 1.0}
-        if self.picture is None:
-            shown = {"shape": None, "size": size or marker_area(len(self.xy))}
-        view = self._view(values[self.rows], colors)
-        sq.pl.spatial_scatter(
-            view, color="value", cmap="magma", ax=ax, **shown, **self._shown(), **how
+        Parameters
+        ----------
+        ax
+            Where the spots are drawn.
+        values
+            Categories, booleans or numbers (n_obs,).
+        title
+            Title of the panel.
+        size
+            Size of the spots, as a factor of their default size. Without an image, the area of a
+            marker in square points.
+        colors
+            Colors of the categories.
+        norm
+            Color scale of numbers; by default their range.
+        image_alpha
+            Opacity of the image.
+        """
+        default_size = marker_area(len(self.xy)) if self.image is None else 1.0
+        _import_squidpy().pl.spatial_scatter(
+            self._to_anndata(values[self.rows], colors),
+            color="value",
+            cmap="magma",
+            norm=norm,
+            shape=None if self.image is None else "circle",
+            size=size or default_size,
+            img_alpha=image_alpha,
+            title=title,
+            ax=ax,
+            **self._squidpy_options(),
         )
-        self._frame(ax)
+        self._set_limits(ax)
 
-    def draw_picture(self, ax: "Axes", **how: Any) -> None:
-        """Show the tissue alone."""
-        import squidpy as sq
-
-        view = self._view(np.zeros(len(self.xy)))
-        sq.pl.spatial_scatter(view, shape="circle", alpha=0, ax=ax, **self._shown(), **how)
-        self._frame(ax)
-
-    def _shown(self) -> dict[str, Any]:
-        bar = (
-            {"scalebar_dx": self.um_per_px, "scalebar_kwargs": BAR}
-            if self.picture is not None
-            else {}
+    def draw_image(self, ax: "Axes", title: str) -> None:
+        """Draw the tissue without spots."""
+        _import_squidpy().pl.spatial_scatter(
+            self._to_anndata(np.zeros(len(self.xy))),
+            shape="circle",
+            alpha=0,
+            title=title,
+            ax=ax,
+            **self._squidpy_options(),
         )
-        return {"library_id": LIBRARY, "axis_label": "", **bar}
+        self._set_limits(ax)
 
-    def _view(self, values: Any, colors: Sequence[str] | None = None) -> "AnnData":
-        """Make what squidpy reads: the spots that have a value, the picture, and colors of categories."""
+    def _squidpy_options(self) -> dict[str, Any]:
+        """Return the options that all of our squidpy plots share."""
+        options: dict[str, Any] = {"library_id": LIBRARY, "axis_label": ""}
+        if self.image is not None:
+            options["scalebar_dx"] = self.um_per_px
+            options["scalebar_kwargs"] = SCALE_BAR
+        return options
+
+    def _to_anndata(self, values: Any, colors: Sequence[str] | None = None) -> "AnnData":
+        """Make the table that squidpy draws: spots with a value, their colors, and the image."""
         import anndata
         import pandas as pd
 
         values = pd.Series(values)
-        if numeric := pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(
-            values
-        ):
+        is_boolean = pd.api.types.is_bool_dtype(values)
+        is_numeric = pd.api.types.is_numeric_dtype(values) and not is_boolean
+        if is_numeric:
             values = pd.Series(values.to_numpy(dtype=float, na_value=np.nan))
+            has_value = np.isfinite(values).to_numpy()
         else:
             values = values.astype("category").cat.rename_categories(str)
-        known = (np.isfinite(values) if numeric else values.notna()).to_numpy()
-        obs = pd.DataFrame({"value": values[known].array}, index=np.flatnonzero(known).astype(str))
-        view = anndata.AnnData(obs=obs, obsm={"spatial": self.xy[known]})
-        if not numeric:
-            met = np.unique(values[known].cat.codes)
-            view.obs["value"] = view.obs["value"].cat.remove_unused_categories()
-            view.uns["value_colors"] = np.asarray(
-                colors or _colors.of_categories(len(values.cat.categories))
-            )[met]
-        if self.picture is not None:
-            scale = {
-                "tissue_hires_scalef": 1 / self.um_per_px,
-                "spot_diameter_fullres": FILLED * _pitch(self.xy),
-            }
-            view.uns["spatial"] = {
-                LIBRARY: {"images": {"hires": self.picture}, "scalefactors": scale}
-            }
-        return view
+            has_value = values.notna().to_numpy()
+        shown = values[has_value].array
+        if not is_numeric:
+            shown = shown.remove_unused_categories()
+        obs = pd.DataFrame({"value": shown}, index=np.flatnonzero(has_value).astype(str))
+        table = anndata.AnnData(obs=obs, obsm={"spatial": self.xy[has_value]})
+        if not is_numeric:
+            all_colors = np.asarray(colors or _colors.of_categories(len(values.cat.categories)))
+            table.uns["value_colors"] = all_colors[np.unique(values[has_value].cat.codes)]
+        if self.image is not None:
+            table.uns["spatial"] = {LIBRARY: self._squidpy_image()}
+        return table
 
-    def _frame(self, ax: "Axes") -> None:
+    def _squidpy_image(self) -> dict[str, Any]:
+        """Return the image and its scale in the form of a Space Ranger folder."""
+        spot_distance = spacing(self.xy) if len(self.xy) > 1 else 0.0
+        scalefactors = {
+            "tissue_hires_scalef": 1 / self.um_per_px,
+            "spot_diameter_fullres": SPOT_SHARE * (spot_distance or 1.0),
+        }
+        return {"images": {"hires": self.image}, "scalefactors": scalefactors}
+
+    def _set_limits(self, ax: "Axes") -> None:
         """Show the spots with a margin; y points down, as in the image."""
         xy = self.xy / self.um_per_px
-        low, high = xy.min(axis=0), xy.max(axis=0)
+        low = xy.min(axis=0)
+        high = xy.max(axis=0)
         margin = MARGIN * (high - low).max()
         ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
         ax.set(xticks=[], yticks=[], xlabel="", ylabel="", aspect="equal")
 
 
-def picture_of(slide: Slide) -> tuple[np.ndarray, float]:
-    """Read a small picture of the whole slide; returns it and its um per pixel."""
+def read_overview(slide: Slide) -> tuple[np.ndarray, float]:
+    """Return a small image (y, x, 3) of the whole slide, and its µm per pixel."""
     height, width = slide.pyramid.levels[0].shape
-    um = slide.pyramid.um_per_px
-    scale = max(height, width) / PICTURE_PX
-    size = int(np.ceil(max(height, width) / scale))
-    center = np.array([[max(height, width) / 2] * 2])
-    in_pixels = type(slide.pyramid)(with_gaps(slide.pyramid.levels), um)
-    picture = in_pixels.read(center, size=size, um_per_px=um * scale, allow_upsampling=True)[0]
-    return picture[: int(np.ceil(height / scale)), : int(np.ceil(width / scale))], um * scale
+    side = max(height, width)
+    scale = side / OVERVIEW_PIXELS
+    um_per_px = slide.pyramid.um_per_px * scale
+    # A pyramid in pixels, where chunks of the image that were never written count as black.
+    in_pixels = ImagePyramid(with_gaps(slide.pyramid.levels), slide.pyramid.um_per_px)
+    square = in_pixels.read(
+        np.array([[side / 2, side / 2]]),
+        size=int(np.ceil(side / scale)),
+        um_per_px=um_per_px,
+        allow_upsampling=True,
+    )[0]
+    return square[: int(np.ceil(height / scale)), : int(np.ceil(width / scale))], um_per_px
 
 
 def marker_area(n_spots: int) -> float:
-    """Return the marker area, in points squared, at which this many spots neither touch nor vanish."""
+    """Return a marker area in square points at which spots neither overlap nor vanish."""
     return float(np.clip(12_000 / max(n_spots, 1), 2, 40))
 
 
-def _pitch(xy: np.ndarray) -> float:
-    """Return the median distance to the nearest spot."""
-    from scipy.spatial import cKDTree
-
-    return float(np.median(cKDTree(xy).query(xy, k=min(2, len(xy)))[0][..., -1])) or 1.0
+def _import_squidpy() -> Any:
+    """Import squidpy without the warnings of its dependencies about themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import squidpy
+    return squidpy

@@ -1,4 +1,4 @@
-"""How a training run went."""
+"""Curves of a training run."""
 
 import json
 from pathlib import Path
@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
 NOT_CURVES = {"phase", "epoch", "step", "split", "score", "learning_rate", "spots_per_second"}
 CHANCE = "chance"
-ONE_OF_NINE = "localized"  # a share whose chance is known without being logged
+LOCALIZED = "localized"  # share of patches found in their region; its chance is not logged
+N_CELLS = 9  # cells of a region
+
+Line = dict[str, Any]  # one line of metrics.jsonl
 
 
 def training(run_dir: str | Path) -> "Figure":
-    """Draw the metrics of a training run: a panel per quantity, training as lines, validation as dots.
+    """Draw the metrics of a training run.
 
     Parameters
     ----------
@@ -25,14 +28,15 @@ def training(run_dir: str | Path) -> "Figure":
 
     Returns
     -------
-    The figure; phases follow each other, divided by dashed lines.
+    A figure with a panel for each metric: training as a line, validation as dots. Dashed lines
+    separate the phases.
 
     Raises
     ------
     FileNotFoundError
         The folder has no metrics.jsonl.
     ValueError
-        It has no line yet.
+        The file has no line yet.
 
     Examples
     --------
@@ -40,59 +44,66 @@ def training(run_dir: str | Path) -> "Figure":
     """
     import matplotlib.pyplot as plt
 
-    lines, ends = _read(Path(run_dir))
-    found = {name for line in lines for name in line if not name.startswith(CHANCE)} - NOT_CURVES
-    names = sorted(found, key=lambda name: (name != "loss", len(name), name))
-    columns = min(4, len(names))
-    rows = -(-len(names) // columns)
-    size = (3.6 * columns, 2.8 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    lines = _read_metrics(Path(run_dir))
+    phase_ends = _number_steps_through(lines)
+    names = _metric_names(lines)
+    n_columns = min(4, len(names))
+    n_rows = -(-len(names) // n_columns)
+    figure, axes = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=(3.6 * n_columns, 2.8 * n_rows),
+        layout="constrained",
+        squeeze=False,
+    )
     for ax in axes.flat[len(names) :]:
         ax.set_axis_off()
     for ax, name in zip(axes.flat, names, strict=False):
-        _draw(ax, lines, name)
-        for end in ends[:-1]:
-            ax.axvline(end, color="gray", linestyle="--", linewidth=0.8)
+        _draw_metric(ax, lines, name)
+        for step in phase_ends[:-1]:
+            ax.axvline(step, color="gray", linestyle="--", linewidth=0.8)
     return figure
 
 
-def _draw(ax: "Axes", lines: list[dict], name: str) -> None:
-    """Draw one quantity of both splits, and chance where it was logged or is known."""
-    curves: dict[str, tuple[str, str, dict[str, Any]]] = {
-        "train": ("train", name, {"color": _colors.TEN[0]}),
-        "validation": (
-            "validation",
-            name,
-            {"color": _colors.TEN[1], "marker": "o", "markersize": 4},
-        ),
-        "chance": (
-            "validation",
-            CHANCE + name.rpartition("recall")[2],
-            {"linestyle": ":", "color": "gray"},
-        ),
-    }
-    for label, (split, column, style) in curves.items():
-        points = [
-            (line["step"], line[column])
-            for line in lines
-            if line["split"] == split and column in line
-        ]
-        if points and (label != "chance" or column != name):
-            ax.plot(*zip(*points, strict=True), label=label, **style)
-    if name == ONE_OF_NINE:
-        ax.axhline(1 / 9, label="chance", **curves["chance"][2])
+def _metric_names(lines: list[Line]) -> list[str]:
+    """Return the metrics to draw: the loss first, then short names before long ones."""
+    names = {name for line in lines for name in line if not name.startswith(CHANCE)} - NOT_CURVES
+    return sorted(names, key=lambda name: (name != "loss", len(name), name))
+
+
+def _draw_metric(ax: "Axes", lines: list[Line], name: str) -> None:
+    """Draw one metric of both splits, and chance if it is known."""
+    steps, values = _curve(lines, "train", name)
+    if steps:
+        ax.plot(steps, values, label="train", color=_colors.TEN[0])
+    steps, values = _curve(lines, "validation", name)
+    if steps:
+        color = _colors.TEN[1]
+        ax.plot(steps, values, label="validation", color=color, marker="o", markersize=4)
+    if "recall" in name:
+        k = name.rpartition("recall")[2]  # such as "@5"
+        steps, values = _curve(lines, "validation", CHANCE + k)
+        if steps:
+            ax.plot(steps, values, label="chance", linestyle=":", color="gray")
+    if name == LOCALIZED:
+        ax.axhline(1 / N_CELLS, label="chance", linestyle=":", color="gray")
     ax.set(title=name, xlabel="step")
     ax.legend(frameon=False)
 
 
-def _read(run_dir: Path) -> tuple[list[dict], list[int]]:
-    """Read metrics with steps counted on through all phases; return them and the last step of each phase."""
+def _curve(lines: list[Line], split: str, name: str) -> tuple[list[int], list[float]]:
+    """Return the steps at which a metric was logged, and its values."""
+    logged = [line for line in lines if line["split"] == split and name in line]
+    return [line["step"] for line in logged], [line[name] for line in logged]
+
+
+def _read_metrics(run_dir: Path) -> list[Line]:
     file = run_dir / "metrics.jsonl"
     if not file.is_file():
         raise FileNotFoundError(
             f"{run_dir} has no metrics.jsonl; give the output_dir of stp.train.pretrain or align"
         )
-    # A run that is under way may stand within its last line.
+    # A run that is still training may be writing its last line.
     lines = [
         json.loads(line)
         for line in file.read_text().splitlines(keepends=True)
@@ -100,11 +111,17 @@ def _read(run_dir: Path) -> tuple[list[dict], list[int]]:
     ]
     if not lines:
         raise ValueError(f"{file} has no line yet; wait for the first step")
-    ends, before = [], 0
+    return lines
+
+
+def _number_steps_through(lines: list[Line]) -> list[int]:
+    """Count the steps of each phase on from the phase before; return the last step of each."""
+    phase_ends: list[int] = []
+    offset = 0
     for phase in sorted({line["phase"] for line in lines}):
-        of_phase = [line for line in lines if line["phase"] == phase]
-        for line in of_phase:
-            line["step"] += before
-        before = max(line["step"] for line in of_phase)
-        ends.append(before)
-    return lines, ends
+        lines_of_phase = [line for line in lines if line["phase"] == phase]
+        for line in lines_of_phase:
+            line["step"] += offset
+        offset = max(line["step"] for line in lines_of_phase)
+        phase_ends.append(offset)
+    return phase_ends

@@ -1,7 +1,5 @@
-"""The whole way on synthetic slides: stores, both training stages, embeddings, clusters, prediction, a report."""
+"""The demo: stores, both training stages, embeddings, clusters and a prediction."""
 
-import base64
-import html
 import json
 import time
 from collections.abc import Iterator
@@ -13,22 +11,25 @@ import anndata
 import numpy as np
 import pandas as pd
 import scanpy as sc
-import torch
 from scipy.optimize import linear_sum_assignment
 
-from stp import datasets, get, io, metrics, pl, tl, train
+from stp import datasets, get, io, metrics, tl, train
 from stp.genes.vocabulary import Vocabulary
-from stp.models import GeneEncoderConfig, ImageEncoderConfig, Stamp
+from stp.models import GeneEncoder, GeneEncoderConfig, ImageEncoderConfig, Stamp
+from stp.models.device import build_with_seed
 from stp.pl import _colors
+from stp.workflows.demo_report import draw_figures, write_report
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-TRAIN, VALIDATION, TEST = ("train_0", "train_1", "train_2", "train_3"), "validation", "held_out"
-N_VARIABLE = 100  # genes scored, the most variable of the training slides
-MIN_RECALL, MIN_GAIN = 3.0, 2.0  # recall@5 over chance, correlation over untrained weights
-MARKERS = ["EPCAM", "COL1A1", "PTPRC", "PLIN1"]
+TRAIN = ("train_0", "train_1", "train_2", "train_3")
+VALIDATION = "validation"
+TEST = "held_out"
+N_VARIABLE = 100  # number of scored genes, the most variable of the training slides
+MIN_RECALL = 3.0  # recall@5 of the trained model, relative to chance
+MIN_GAIN = 2.0  # correlation of the trained model, relative to untrained weights
 
 GENE = GeneEncoderConfig(context_length=192, width=64, depth=2, n_heads=4, ffn_width=128)
 IMAGE = ImageEncoderConfig(
@@ -59,49 +60,51 @@ ALIGN = train.AlignConfig(
 
 
 def run(out: Path) -> int:
-    """Run the demo in the folder `out`; returns 0, or 1 where the trained model is no better than it must be."""
+    """Run the demo in the folder `out`; return 0, or 1 if training has not helped enough."""
     out.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
     with _timed("slides and stores", seconds):
         slides = {
-            name: datasets.synthetic_visium(seed=i, name=name)
-            for i, name in enumerate((*TRAIN, VALIDATION, TEST))
+            name: datasets.synthetic_visium(seed=seed, name=name)
+            for seed, name in enumerate((*TRAIN, VALIDATION, TEST))
         }
-        paths = _write_stores(slides, out)
+        stores = _write_stores(slides, out)
     with _timed("pretraining", seconds):
-        genes = _pretrain(paths, slides[TEST], out)
+        gene_encoder = _pretrain(stores, slides[TEST], out)
     with _timed("alignment", seconds):
-        stores, validation = [paths[name] for name in TRAIN], [paths[VALIDATION]]
         stamp = train.align(
-            stores,
+            [stores[name] for name in TRAIN],
             out / "stamp",
-            gene_encoder=genes,
+            gene_encoder=gene_encoder,
             image_encoder=IMAGE,
             config=ALIGN,
-            validation=validation,
+            validation=[stores[VALIDATION]],
         )
     with _timed("embedding, clusters, prediction", seconds):
-        references = [slides[name] for name in TRAIN]
+        references = _join_tables([slides[name] for name in TRAIN])
+        tl.tokenize(references, stamp)
+        tl.tokenize(slides[TEST], stamp)
         table, trained = _evaluate(stamp, references, slides[TEST])
         _, untrained = _evaluate(_untrained(stamp), references, slides[TEST])
     with _timed("figures", seconds):
-        figures = _draw(slides[TEST], table, out)
+        slides[TEST].tables["table"] = table
+        figures = draw_figures(slides[TEST], out)
     summary: dict[str, Any] = {
         "held_out": trained,
         "untrained": untrained,
         "seconds": seconds | {"total": sum(seconds.values())},
+        "passed": has_learned(trained, untrained),
     }
-    summary["passed"] = _passed(trained, untrained)
     (out / "summary.json").write_text(json.dumps(summary, indent=2))
-    (out / "report.html").write_text(_report(summary, figures))
-    print(
-        f"{'passed' if summary['passed'] else 'FAILED'}: see {out / 'report.html'} and {out / 'summary.json'}"
-    )
+    write_report(summary, figures, out / "report.html")
+    result = "passed" if summary["passed"] else "FAILED"
+    print(f"{result}: see {out / 'report.html'} and {out / 'summary.json'}")
     return 0 if summary["passed"] else 1
 
 
 @contextmanager
 def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Add the seconds of a step to `seconds`, and print them."""
     start = time.perf_counter()
     yield
     seconds[name] = round(time.perf_counter() - start, 1)
@@ -109,60 +112,68 @@ def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def _write_stores(slides: dict[str, "SpatialData"], out: Path) -> dict[str, Path]:
+    """Write each slide as a store; return their paths by name."""
     paths = {name: out / "stores" / f"{name}.zarr" for name in slides}
     for name, path in paths.items():
         io.write_store(slides[name], path, patch_um_per_px=IMAGE.um_per_px, overwrite=True)
     return paths
 
 
-def _pretrain(paths: dict[str, Path], slide: "SpatialData", out: Path) -> Any:
-    """Train on a vocabulary of the measured genes alone: the full one only adds embeddings that nothing reads."""
+def _pretrain(stores: dict[str, Path], slide: "SpatialData", out: Path) -> GeneEncoder:
+    """Train a gene encoder with a vocabulary of the measured genes.
+
+    The full vocabulary would only add embeddings of genes that no slide has.
+    """
     human = Vocabulary.default()
     index = np.unique(human.encode(slide.tables["table"].var_names))
     measured = Vocabulary.from_genes(human.gene_ids[index], human.symbols[index])
-    stores = [paths[name] for name in TRAIN]
+    training = [stores[name] for name in TRAIN]
     return train.pretrain(
-        stores,
+        training,
         out / "gene_encoder",
-        vocabulary=measured.fit(stores),
+        vocabulary=measured.fit(training),
         model=GENE,
         config=PRETRAIN,
-        validation=[paths[VALIDATION]],
+        validation=[stores[VALIDATION]],
     )
 
 
 def _untrained(stamp: Stamp) -> Stamp:
     """Return the same architecture with the weights that training would start from."""
-    with torch.random.fork_rng():
-        torch.manual_seed(ALIGN.seed)
-        return Stamp(stamp.config, stamp.vocabulary).eval()
+    return build_with_seed(ALIGN.seed, lambda: Stamp(stamp.config, stamp.vocabulary).eval())
+
+
+def _join_tables(slides: list["SpatialData"]) -> "AnnData":
+    """Return the spots of several slides as one table."""
+    return anndata.concat([slide.tables["table"] for slide in slides], index_unique="-")
 
 
 def _evaluate(
-    stamp: Stamp, references: list["SpatialData"], held_out: "SpatialData"
-) -> tuple["AnnData", dict]:
-    """Embed, cluster and predict the held-out slide from its image alone; score it."""
-    embedded = [_embed_genes(slide.tables["table"], stamp) for slide in references]
-    reference = anndata.concat(embedded, index_unique="-", uns_merge="same")
-    table = _embed_genes(tl.embed_images(held_out, stamp, copy=True), stamp)
+    stamp: Stamp, references: "AnnData", slide: "SpatialData"
+) -> tuple["AnnData", dict[str, float]]:
+    """Embed and cluster a slide, predict its expression from the image alone, and score both.
+
+    The tokens of references and slide are already there. Returns the annotated table of the slide
+    and its scores.
+    """
+    embedded = tl.embed_genes(references, stamp, copy=True)
+    table = tl.embed_images(slide, stamp, copy=True)
+    assert embedded is not None and table is not None  # because of copy=True
+    tl.embed_genes(table, stamp)
     tl.fuse(table, scale=True)
     scores = {f"ari_{name}": _cluster(table, name) for name in ("genes", "images", "fused")}
-    tl.predict_expression(table, reference, genes=list(reference.var_names))
-    scores["pcc"] = _correlation(table, reference)
-    found = metrics.recall_at_k(
+    tl.predict_expression(table, embedded, genes=list(embedded.var_names))
+    scores["pcc"] = _correlation(table, embedded)
+    recall = metrics.recall_at_k(
         table.obsm["X_stp_images_aligned"], table.obsm["X_stp_genes_aligned"]
     )
-    return table, scores | {"recall@5": found[5], "chance@5": 5 / table.n_obs}
-
-
-def _embed_genes(table: "AnnData", stamp: Stamp) -> "AnnData":
-    table = tl.tokenize(table, stamp, copy=True)
-    tl.embed_genes(table, stamp)
-    return table
+    scores["recall@5"] = recall[5]
+    scores["chance@5"] = 5 / table.n_obs
+    return table, scores
 
 
 def _cluster(table: "AnnData", name: str) -> float:
-    """Cluster one embedding with Leiden; return the adjusted Rand index against the true domains."""
+    """Cluster one embedding with Leiden; return the adjusted Rand index with the true domains."""
     sc.pp.neighbors(table, use_rep=f"X_stp_{name}")
     sc.tl.leiden(
         table,
@@ -172,102 +183,48 @@ def _cluster(table: "AnnData", name: str) -> float:
         directed=False,
         key_added=f"leiden_{name}",
     )
-    table.uns[f"leiden_{name}_colors"] = _colors_of(
-        table.obs["domain"], table.obs[f"leiden_{name}"]
-    )
-    return metrics.clustering_scores(table.obs["domain"], table.obs[f"leiden_{name}"])["ari"]
+    domains = table.obs["domain"]
+    clusters = table.obs[f"leiden_{name}"]
+    table.uns[f"leiden_{name}_colors"] = _cluster_colors(domains, clusters)
+    return metrics.clustering_scores(domains, clusters)["ari"]
 
 
-def _colors_of(domains: pd.Series, clusters: pd.Series) -> list[str]:
-    """Give each cluster the color of the domain that it shares most spots with, one to one; others get what is left."""
-    shared = pd.crosstab(clusters, domains).to_numpy()
-    matched, of_domain = linear_sum_assignment(-shared)
-    colors = _colors.of_categories(max(shared.shape))
-    order = np.empty(len(shared), dtype=int)
-    order[matched] = of_domain
-    others = np.setdiff1d(np.arange(len(shared)), matched)
-    order[others] = shared.shape[1] + np.arange(len(others))
-    return [colors[number] for number in order]
+def _cluster_colors(domains: pd.Series, clusters: pd.Series) -> list[str]:
+    """Give each cluster the color of a domain, so that most spots have the color of their domain.
+
+    Each domain gives its color to one cluster; further clusters get further colors.
+    """
+    n_shared = pd.crosstab(clusters, domains).to_numpy()
+    n_clusters, n_domains = n_shared.shape
+    colors = _colors.of_categories(max(n_clusters, n_domains))
+    matched, domain_of_matched = linear_sum_assignment(-n_shared)
+    others = np.setdiff1d(np.arange(n_clusters), matched)
+    color_index = np.empty(n_clusters, dtype=int)
+    color_index[matched] = domain_of_matched
+    color_index[others] = n_domains + np.arange(len(others))
+    return [colors[index] for index in color_index]
 
 
-def _correlation(table: "AnnData", reference: "AnnData") -> float:
-    """Mean correlation of measured and predicted genes, for the most variable genes of the training slides."""
-    normalized = [
-        sc.pp.log1p(sc.pp.normalize_total(a, target_sum=1e4, copy=True), copy=True)
-        for a in (reference, table)
-    ]
-    training, measured = (a.X.toarray() for a in normalized)
-    chosen = np.argsort(-training.var(axis=0))[:N_VARIABLE]
-    return float(
-        metrics.gene_pearson(measured[:, chosen], get.expression(table).X[:, chosen]).mean()
-    )
+def _correlation(table: "AnnData", references: "AnnData") -> float:
+    """Return the mean correlation of measured and predicted expression.
+
+    The genes are the most variable ones of the references.
+    """
+    in_references = _log_normalize(references)
+    variable = np.argsort(-in_references.var(axis=0))[:N_VARIABLE]
+    measured = _log_normalize(table)[:, variable]
+    predicted = get.expression(table).X[:, variable]
+    return float(metrics.gene_pearson(measured, predicted).mean())
 
 
-def _passed(trained: dict[str, float], untrained: dict[str, float]) -> bool:
-    """Tell whether training did what it must: retrieval beats chance, prediction beats untrained weights."""
+def _log_normalize(table: "AnnData") -> np.ndarray:
+    """Return log1p of counts per 10,000 (n_obs, n_vars)."""
+    normalized = sc.pp.normalize_total(table, target_sum=1e4, copy=True)
+    return sc.pp.log1p(normalized, copy=True).X.toarray()
+
+
+def has_learned(trained: dict[str, float], untrained: dict[str, float]) -> bool:
+    """Return whether retrieval beats chance, and prediction beats untrained weights."""
     retrieves = trained["recall@5"] >= MIN_RECALL * trained["chance@5"]
     predicts = trained["pcc"] > 0 and trained["pcc"] >= MIN_GAIN * untrained["pcc"]
     return retrieves and predicts
-
-
-def _draw(held_out: "SpatialData", table: "AnnData", out: Path) -> dict[str, Path]:
-    """Write the figures as PNG; returns caption to path."""
-    held_out.tables["table"] = table
-    clusters = ["domain", "leiden_genes", "leiden_images", "leiden_fused"]
-    figures = {
-        "True domains and clusters on the held-out slide": pl.spots(held_out, clusters),
-        "Patches and the regions around them": pl.patches(held_out),
-        "Measured and predicted from the image alone": pl.expression(held_out, MARKERS),
-        "Pretraining of the gene encoder": pl.training(out / "gene_encoder"),
-        "Alignment": pl.training(out / "stamp"),
-    }
-    paths = {}
-    for name, (caption, figure) in zip(
-        ("domains", "patches", "expression", "pretrain", "align"), figures.items(), strict=True
-    ):
-        paths[caption] = out / f"{name}.png"
-        figure.savefig(paths[caption], dpi=110)
-    return paths
-
-
-def _report(summary: dict[str, Any], figures: dict[str, Path]) -> str:
-    """Return one HTML page that holds its pictures."""
-    names = [name for name in summary["held_out"] if name != "chance@5"]
-    chance = summary["held_out"]["chance@5"]
-    rows = [
-        f"<tr><td>{name}</td><td>{summary['held_out'][name]:.3f}</td><td>{summary['untrained'][name]:.3f}</td></tr>"
-        for name in names
-    ]
-    pictures = [
-        f'<h2>{html.escape(caption)}</h2><img alt="{html.escape(caption)}" '
-        f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
-        for caption, path in figures.items()
-    ]
-    times = ", ".join(
-        f"{html.escape(name)} {value:.0f} s" for name, value in summary["seconds"].items()
-    )
-    return PAGE.format(
-        rows="\n".join(rows), chance=f"{chance:.3f}", times=times, pictures="\n".join(pictures)
-    )
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>stp demo</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }}
-img {{ max-width: 100%; }} td, th {{ padding: .2em 1.2em .2em 0; text-align: left; }}
-</style></head><body>
-<h1>stp demo</h1>
-<p>A small Stamp, trained on four synthetic slides, chosen on a fifth, and shown a sixth that it never saw. Slides share
-the law from tissue domain to nuclei and expression; their layout and stain differ. These numbers say that the software
-works, nothing about real tissue.</p>
-<table><tr><th>held-out slide</th><th>trained</th><th>untrained</th></tr>
-{rows}
-</table>
-<p>ari: adjusted Rand index of Leiden clusters (resolution 0.5) against the true domains. pcc: mean correlation of the
-100 most variable genes, predicted from the image alone. recall@5: own genes among the five nearest to the patch;
-chance is {chance}.</p>
-<p>{times}</p>
-{pictures}
-</body></html>
-"""

@@ -1,4 +1,4 @@
-"""What the parameters of cases stand for, made anew for each: nobody sees what another did to it."""
+"""The values of a case's parameters. Each case gets new ones, so cases do not affect each other."""
 
 from functools import cache
 
@@ -22,9 +22,11 @@ def _slide(name: str) -> spatialdata.SpatialData:
 
 
 def slide(name: str = "slide") -> spatialdata.SpatialData:
-    made = _slide(name)
+    original = _slide(name)
     return spatialdata.SpatialData(
-        dict(made.images), shapes=dict(made.shapes), tables={"table": made["table"].copy()}
+        images=dict(original.images),
+        shapes=dict(original.shapes),
+        tables={"table": original["table"].copy()},
     )
 
 
@@ -43,7 +45,8 @@ def stamp() -> stp.models.Stamp:
 
 @cache
 def _embedded() -> AnnData:
-    sdata, model = slide(), stamp()
+    sdata = slide()
+    model = stamp()
     stp.tl.tokenize(sdata, model)
     stp.tl.embed_genes(sdata, model, progress=False)
     stp.tl.embed_images(sdata, model, progress=False)
@@ -56,7 +59,7 @@ def embedded() -> spatialdata.SpatialData:
     return sdata
 
 
-GIVEN = {
+EXAMPLES = {
     "sdata": slide,
     "adata": table,
     "vocabulary": vocabulary,
