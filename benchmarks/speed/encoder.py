@@ -1,15 +1,13 @@
-"""Speed of the gene encoder at any size: FLOPs, share of a matrix product's speed, ratio to the padded form.
+"""How fast is the gene encoder, at any size? Next to a matrix product and to a form that pads.
 
-    python -m benchmarks.encoder --data ../shared/data/her2st [--width 512 --depth 12 --spots 4]
+    python -m benchmarks.speed.encoder --data ../shared/data/her2st [--width 512 --depth 12]
 
-The padded form runs the same layers over the whole context with a mask, with no head at inference and with the head at
-all positions in training. All forms are interleaved; figures are the median of several runs. Memory is the peak of a
-pass beyond what stays.
+The padded form runs the same layers over the whole context with a mask. It has no head at
+inference, and in training the head at all positions. All forms are interleaved; times are medians.
+Memory is the peak of a pass beyond what stays.
 """
 
-import argparse
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anndata
@@ -19,200 +17,216 @@ import torch.nn.functional as F
 from torch import nn
 
 import stp
-from benchmarks.tokenize import interleave
+from benchmarks.measure import (
+    Row,
+    at_least,
+    autocast,
+    choose_device,
+    interleave,
+    make_parser,
+    matrix_product_speed,
+    peak_growth,
+    silence_logger,
+    synchronized,
+    write_results,
+)
 from stp.genes.special_tokens import MASK_ID, PAD_ID
 from stp.models import GeneEncoder, GeneEncoderConfig
-from stp.models.device import autocast, choose_device
 from stp.models.gene import to_model_ids
 from stp.train.tasks import MaskedGenes
 
 MASKED = 0.15
+MIN_SHARE = 0.8  # goal: measured speed-up over the ratio of operations
+SIZES = ("context_length", "width", "depth", "n_heads", "ffn_width")
 
 
 def flops(
-    config: GeneEncoderConfig, n_tokens: int, lengths: np.ndarray, heads: np.ndarray
+    config: GeneEncoderConfig, n_tokens: int, lengths: np.ndarray, n_predicted: np.ndarray
 ) -> float:
-    """Floating-point operations of a forward pass over spots of these lengths, with the head at `heads` positions."""
-    width, linear = config.width, 8 * config.width**2 + 4 * config.width * config.ffn_width
-    attention = 4.0 * lengths.astype(float) ** 2 * width
-    return float(
-        (config.depth * (linear * lengths + attention)).sum() + 2.0 * width * n_tokens * heads.sum()
-    )
+    """Return the floating-point operations of a forward pass.
+
+    Parameters
+    ----------
+    config
+        Sizes of the encoder.
+    n_tokens
+        Number of tokens that a head tells apart.
+    lengths
+        Number of tokens of each spot (n,).
+    n_predicted
+        Number of positions of each spot to which the head is applied (n,).
+    """
+    linear = 8 * config.width**2 + 4 * config.width * config.ffn_width
+    attention = 4.0 * lengths.astype(float) ** 2 * config.width
+    layers = config.depth * (linear * lengths + attention)
+    head = 2.0 * config.width * n_tokens * n_predicted.sum()
+    return float(layers.sum() + head)
 
 
-def ceiling(device: torch.device, repeats: int) -> float:
-    """FLOP/s of a large matrix product, in the precision that the encoder uses there."""
-    n, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
-    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    return (
-        2.0
-        * n**3
-        / interleave({"product": synchronized(lambda: a @ b, device)}, repeats)["product"]
-    )
-
-
-def synchronized(run: Callable, device: torch.device) -> Callable:
-    """Return a function whose end is that of its work on the device."""
-
-    def timed() -> None:
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return timed
-
-
-def memory(step: Callable[[], None], device: torch.device) -> float:
-    """Return the GB that a step needs at its peak, beyond what is there before; on a CPU, of Linux."""
-    step()  # so that what stays is there
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 2**30
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
-    before = status("VmRSS")
+def peak_gb(step: Callable[[], None], device: torch.device) -> float:
+    """Return the GiB that a step needs at its peak, beyond what stays from step to step."""
+    step()  # what stays is there after it
+    if device.type != "cuda":
+        return peak_growth(step) / 1024
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
     step()
-    return (status("VmHWM") - before) / 2**20
+    return (torch.cuda.max_memory_allocated() - before) / 2**30
 
 
-def status(name: str) -> int:
-    """Read a line of the kernel's account of this process, in kB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-def inference_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Callable]:
-    """Return ours, the padded form, and PyTorch's own encoder in eval mode."""
-    config, ids = encoder.config, to_model_ids(tokens)
+def inference_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Callable[[], None]]:
+    """Return forward passes of our form, the padded form, and PyTorch's encoder in eval mode."""
+    config = encoder.config
+    ids = to_model_ids(tokens)
+    is_padding = ids == PAD_ID
     layer = nn.TransformerEncoderLayer(
         config.width, config.n_heads, config.ffn_width, 0.0, layer_norm_eps=1e-12, batch_first=True
     )
-    theirs = nn.TransformerEncoder(layer, config.depth).to(tokens.device).eval()
+    peer = nn.TransformerEncoder(layer, config.depth).to(tokens.device).eval()
     embedded = encoder.embeddings(ids).detach()
 
-    def forward(run: Callable) -> Callable:
-        def without_gradients() -> None:
-            with torch.inference_mode(), autocast(tokens.device, "auto"):
+    def without_gradients(run: Callable[[], object]) -> Callable[[], None]:
+        def forward() -> None:
+            with torch.inference_mode(), autocast(tokens.device):
                 run()
 
-        return without_gradients
+        return forward
+
+    def pad() -> torch.Tensor:
+        return encoder.pool(encoder.hidden(ids, padding=True), ~is_padding)
 
     return {
-        "ours": forward(lambda: encoder(tokens)),
-        "padded": forward(lambda: encoder.pool(encoder.hidden(ids, padding=True), ids != PAD_ID)),
-        "nn.TransformerEncoder": forward(
-            lambda: theirs(embedded, src_key_padding_mask=ids == PAD_ID)
-        ),
+        "ours": without_gradients(lambda: encoder(tokens)),
+        "padded": without_gradients(pad),
+        "peer": without_gradients(lambda: peer(embedded, src_key_padding_mask=is_padding)),
     }
 
 
-def training_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Callable]:
-    """Return a forward and backward pass of ours and of the padded form."""
+def training_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Callable[[], None]]:
+    """Return a forward and backward pass of our form and of the padded form."""
     ids = to_model_ids(tokens)
+    is_token = ids != PAD_ID
     generator = torch.Generator().manual_seed(0)
-    chosen = (torch.rand(ids.shape, generator=generator).to(ids.device) < MASKED) & (ids != PAD_ID)
-    inputs, task = ids.masked_fill(chosen, MASK_ID), MaskedGenes(encoder)
-    longest = int((ids != PAD_ID).sum(1).max())
+    is_masked = (torch.rand(ids.shape, generator=generator).to(ids.device) < MASKED) & is_token
+    inputs = ids.masked_fill(is_masked, MASK_ID)
+    task = MaskedGenes(encoder)
+    longest = int(is_token.sum(1).max())
     batch = {
         "inputs": inputs[:, :longest],
         "targets": ids[:, :longest],
-        "chosen": chosen[:, :longest],
+        "chosen": is_masked[:, :longest],
     }
 
-    def backward(loss: Callable) -> Callable:
+    def backward(loss_of: Callable[[], torch.Tensor]) -> Callable[[], None]:
         def step() -> None:
             encoder.zero_grad()
-            with autocast(tokens.device, "auto"):
-                value = loss()
-            value.backward()
+            with autocast(tokens.device):
+                loss = loss_of()
+            loss.backward()
 
         return step
 
-    def padded() -> torch.Tensor:
+    def padded_loss() -> torch.Tensor:
         logits = encoder.predict(encoder.hidden(inputs, padding=True))
-        return F.cross_entropy(logits[chosen], ids[chosen])
+        return F.cross_entropy(logits[is_masked], ids[is_masked])
 
-    return {"ours": backward(lambda: task(batch)["loss"]), "padded": backward(padded)}
+    return {"ours": backward(lambda: task(batch)["loss"]), "padded": backward(padded_loss)}
 
 
-def measure(
+def compare(
     encoder: GeneEncoder, tokens: torch.Tensor, speed: float, repeats: int
-) -> dict[str, dict]:
-    """Compare speeds with operations, at inference and in training."""
-    config, n_tokens = encoder.config, encoder.vocabulary.n_tokens
-    lengths, whole = (tokens > 0).sum(1).cpu().numpy(), np.full(len(tokens), tokens.shape[1])
-    masked, none = np.round(MASKED * lengths), np.zeros(len(tokens))
-    work = {
-        "inference": (flops(config, n_tokens, lengths, none), flops(config, n_tokens, whole, none)),
-        "training": (
-            3 * flops(config, n_tokens, lengths, masked),
-            3 * flops(config, n_tokens, whole, whole),
-        ),
-    }
-    forms = {
-        "inference": inference_forms(encoder, tokens),
-        "training": training_forms(encoder, tokens),
-    }
-    results = {}
-    for name, runs in forms.items():
-        seconds = interleave(
-            {form: synchronized(run, tokens.device) for form, run in runs.items()}, repeats
-        )
-        ours, padded = work[name]
-        results[name] = {
-            "spots_per_second": round(len(tokens) / seconds["ours"], 3),
-            "GFLOP_per_spot": round(ours / len(tokens) / 1e9, 1),
-            "MFU": round(ours / seconds["ours"] / speed, 3),
-            "FLOP_ratio": round(padded / ours, 2),
-            "peak_GB": round(memory(runs["ours"], tokens.device), 2),
-            "speed_ratio": {
-                form: round(value / seconds["ours"], 2) for form, value in seconds.items()
-            },
-        }
-    return results
+) -> Iterator[Row]:
+    """Compare speeds with numbers of operations, at inference and in training."""
+    n_tokens = encoder.vocabulary.n_tokens
+    lengths = (tokens > 0).sum(1).cpu().numpy()
+    whole = np.full(len(tokens), tokens.shape[1])
+    masked = np.round(MASKED * lengths)
+    none = np.zeros(len(tokens))
+    config = encoder.config
+    our_forward = flops(config, n_tokens, lengths, none)
+    padded_forward = flops(config, n_tokens, whole, none)
+    our_step = 3 * flops(config, n_tokens, lengths, masked)
+    padded_step = 3 * flops(config, n_tokens, whole, whole)
+    inference = inference_forms(encoder, tokens)
+    training = training_forms(encoder, tokens)
+    yield from _rows("inference", inference, tokens, our_forward, padded_forward, speed, repeats)
+    yield from _rows("training", training, tokens, our_step, padded_step, speed, repeats)
 
 
-def spots(data: Path, n_spots: int, thinned: float, context_length: int) -> torch.Tensor:
-    """Return tokens of some spots of section C4, thinned to a share of their counts."""
+def _rows(
+    name: str,
+    forms: dict[str, Callable[[], None]],
+    tokens: torch.Tensor,
+    our_flops: float,
+    padded_flops: float,
+    speed: float,
+    repeats: int,
+) -> Iterator[Row]:
+    runs = {form: synchronized(run, tokens.device) for form, run in forms.items()}
+    seconds = interleave(runs, repeats)
+    n_spots = len(tokens)
+    mean_length = (tokens > 0).sum(1).float().mean().item()
+    flop_ratio = padded_flops / our_flops
+    time_ratio = seconds["padded"] / seconds["ours"]
+    share = round(time_ratio / flop_ratio, 2)
+    row = {
+        "measured": f"{name}, {mean_length:,.0f} tokens per spot",
+        "spots/s": round(n_spots / seconds["ours"], 2),
+        "GFLOP per spot": round(our_flops / n_spots / 1e9, 1),
+        "share of a matrix product's speed": round(our_flops / seconds["ours"] / speed, 2),
+        "peak, GiB": round(peak_gb(forms["ours"], tokens.device), 2),
+        "FLOP ratio": round(flop_ratio, 2),
+        "padded / ours": round(time_ratio, 2),
+        "result": share,
+        "unit": "padded / ours, over the FLOP ratio",
+        **at_least(MIN_SHARE, share),
+    }
+    if "peer" in seconds:
+        row["nn.TransformerEncoder / ours"] = round(seconds["peer"] / seconds["ours"], 2)
+    yield row
+
+
+def read_tokens(data: Path, n_spots: int, share: float, context_length: int) -> torch.Tensor:
+    """Return tokens of spots of section C4 of which a share of the counts is kept."""
     adata = anndata.read_h5ad(data / "C4.h5ad")
     vocabulary = stp.Vocabulary.default().fit(adata)
-    adata.X.data = (
-        np.random.default_rng(0).binomial(adata.X.data.astype(int), thinned).astype(np.float32)
-    )
+    thinned = np.random.default_rng(0).binomial(adata.X.data.astype(int), share)
+    adata.X.data = thinned.astype(np.float32)
     stp.tl.tokenize(adata, vocabulary, context_length=context_length)
-    rows = np.random.default_rng(0).permutation(np.flatnonzero(adata.obs["stp_tokens_n"]))[:n_spots]
+    has_tokens = np.flatnonzero(adata.obs["stp_tokens_n"])
+    rows = np.random.default_rng(0).permutation(has_tokens)[:n_spots]
     return torch.from_numpy(adata.obsm["stp_tokens"][rows].astype(np.int64))
 
 
-def main() -> None:
-    """Measure on real spots, whole and thinned."""
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Measure on real spots, whole and thinned; print, write and return the rows."""
     default = GeneEncoderConfig()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of HER2+ sections")
-    for name in ("context_length", "width", "depth", "n_heads", "ffn_width"):
+    for name in SIZES:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(default, name))
     parser.add_argument("--spots", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
-    options = vars(parser.parse_args())
-    data, n_spots, repeats = (options.pop(name) for name in ("data", "spots", "repeats"))
-    device = choose_device(None)
-    config = GeneEncoderConfig(**options, tie_heads=False)
+    options = parser.parse_args(arguments)
+    silence_logger()
+    device = choose_device()
+    config = GeneEncoderConfig(
+        context_length=options.context_length,
+        width=options.width,
+        depth=options.depth,
+        n_heads=options.n_heads,
+        ffn_width=options.ffn_width,
+        tie_heads=False,
+    )
     encoder = GeneEncoder(config, stp.Vocabulary.default()).to(device)
-    speed = ceiling(device, 5)
-    results = {
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "ceiling_GFLOPs": round(speed / 1e9),
-    }
-    for name, thinned in (("whole", 1.0), ("thinned", 0.04)):
-        tokens = spots(data, n_spots, thinned, config.context_length).to(device)
-        results[f"{name}, {(tokens > 0).sum(1).float().mean():.0f} tokens"] = measure(
-            encoder, tokens, speed, repeats
-        )
-    print(json.dumps(results, indent=2))
+    speed = matrix_product_speed(device, 5)
+    rows = []
+    for share in (1.0, 0.04):
+        tokens = read_tokens(options.data, options.spots, share, config.context_length)
+        rows += compare(encoder, tokens.to(device), speed, options.repeats)
+    rows.append({"measured": "matrix product", "result": round(speed / 1e9), "unit": "GFLOP/s"})
+    write_results(options.out, rows)
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,15 +1,11 @@
-"""What millions of references on disk cost `predict_expression`: seconds, and memory of its own.
+"""What do millions of references on disk cost `predict_expression`? Time, and memory of its own.
 
-    python -m benchmarks.many_references --out results/references
+    python -m benchmarks.speed.many_references --folder runs/references
 
-One store of 100,000 spots with random unit vectors and counts, given as many times as are asked for; 2,000 queries.
-Beside it, in turns, the matrix products that compare all pairs, from memory. Linux only.
+One store of 100,000 spots with random unit vectors and counts is passed many times, with 2,000
+queries. Next to it, in turns, run the matrix products that compare all pairs (Linux only).
 """
 
-import argparse
-import json
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import anndata
@@ -17,82 +13,111 @@ import numpy as np
 import scipy.sparse
 
 import stp
-from benchmarks.encoder import status
-from benchmarks.retrieval import N_QUERIES, unit
-from benchmarks.tokenize import interleave
+from benchmarks.measure import (
+    Row,
+    anonymous_growth,
+    at_most,
+    interleave,
+    make_parser,
+    silence_logger,
+    write_results,
+)
+from benchmarks.speed.retrieval import draw_unit_vectors
 
-N_SPOTS, N_GENES, DETECTED = 100_000, 2_000, 0.05
-REP, BLOCK = {"images": "X_stp_images_aligned", "genes": "X_stp_genes_aligned"}, 4096
+N_GENES = 2_000
+N_PREDICTED = 200
+WIDTH = 512
+DETECTED = 0.05  # share of counts that are not zero
+BLOCK = 4096  # references multiplied at a time
+IMAGES = "X_stp_images_aligned"
+GENES = "X_stp_genes_aligned"
 MODEL = {"model": {"name": "random", "class": "Stamp", "digest": "0" * 64, "vocabulary": None}}
+MAX_RATIO = 1.6
+MAX_MEGABYTES = 200.0
 
 
-def table(vectors: np.ndarray, kind: str, density: float) -> anndata.AnnData:
-    """Make spots with vectors, as if a model had made them, and counts."""
-    shape, rng = (len(vectors), N_GENES), np.random.default_rng(0)
+def make_table(vectors: np.ndarray, key: str, density: float) -> anndata.AnnData:
+    """Return spots with counts, and with vectors as if a model had made them."""
+    rng = np.random.default_rng(0)
     counts = scipy.sparse.random(
-        *shape, density, "csr", np.float32, rng, lambda n: rng.integers(1, 9, n)
+        len(vectors),
+        N_GENES,
+        density,
+        format="csr",
+        dtype=np.float32,
+        random_state=rng,
+        data_rvs=lambda n: rng.integers(1, 9, n),
     )
-    adata = anndata.AnnData(
-        counts, obsm={REP[kind]: vectors, "spatial": rng.random((len(vectors), 2)) * 1e5}
-    )
+    centers = rng.random((len(vectors), 2)) * 1e5
+    adata = anndata.AnnData(counts, obsm={key: vectors, "spatial": centers})
     adata.var_names = [f"gene{number}" for number in range(N_GENES)]
-    adata.uns[REP[kind]] = MODEL
+    adata.uns[key] = MODEL
     return adata
 
 
-def write(path: Path) -> None:
-    """Write the store, unless it is there."""
-    if not path.exists():
-        slide = stp.io.from_anndata(table(unit(N_SPOTS, 1), "genes", DETECTED), None, um_per_px=1.0)
-        slide.write(path)
+def write_references(path: Path, n_spots: int) -> None:
+    """Write a store of references, unless it is there."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = make_table(draw_unit_vectors(n_spots, WIDTH, 1), GENES, DETECTED)
+    stp.io.from_anndata(table, None, um_per_px=1.0).write(path)
 
 
-def peak_of(work: Callable[[], None]) -> float:
-    """Return the MB of its own by which this process grows at most while it works."""
-    before, seen, done = status("RssAnon"), [], threading.Event()
-    watch = threading.Thread(
-        target=lambda: [seen.append(status("RssAnon")) for _ in iter(lambda: done.wait(0.05), True)]
-    )
-    watch.start()
-    work()
-    done.set()
-    watch.join()
-    return (max(seen) - before) / 1024
-
-
-def main() -> None:
-    """Predict from all the references, several times."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the store")
-    parser.add_argument("--stores", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "references.zarr"
-    write(path)
-    queries, block = table(unit(N_QUERIES, 0), "images", 0.0), unit(BLOCK, 2)
-    scores = np.empty((N_QUERIES, BLOCK), np.float32)
-    n_references = N_SPOTS * options.stores
-    genes = [f"gene{number}" for number in range(200)]
+def compare(path: Path, n_stores: int, n_spots: int, n_queries: int, repeats: int) -> list[Row]:
+    """Compare the verb with the products, several times in turns."""
+    queries = make_table(draw_unit_vectors(n_queries, WIDTH, 0), IMAGES, 0.0)
+    block = draw_unit_vectors(BLOCK, WIDTH, 2)
+    scores = np.empty((n_queries, BLOCK), np.float32)
+    genes = [f"gene{number}" for number in range(N_PREDICTED)]
+    n_references = n_spots * n_stores
+    n_blocks = max(1, n_references // BLOCK)
 
     def predict() -> None:
-        stp.tl.predict_expression(queries, [path] * options.stores, genes=genes)
+        stp.tl.predict_expression(queries, [path] * n_stores, genes=genes)
 
-    def product() -> None:
-        for _ in range(n_references // BLOCK):
-            np.matmul(queries.obsm[REP["images"]], block.T, out=scores)
+    def multiply() -> None:
+        for _ in range(n_blocks):
+            np.matmul(queries.obsm[IMAGES], block.T, out=scores)
 
     stp.tl.predict_expression(queries, path, genes=genes)  # compiles
-    memory = peak_of(predict)
-    seconds = interleave({"product": product, "predict_expression": predict}, options.repeats)
-    ratio = seconds["predict_expression"] / seconds["product"]
-    shown = {name: round(value, 1) for name, value in seconds.items()} | {
-        "ratio": round(ratio, 2),
-        "MB": round(memory),
-    }
-    print(json.dumps({"references": n_references, **shown}, indent=2))
+    growth = round(anonymous_growth(predict))
+    seconds = interleave({"products": multiply, "verb": predict}, repeats)
+    ratio = round(seconds["verb"] / seconds["products"], 2)
+    name = f"predict_expression, {n_references:,} references in stores"
+    return [
+        {
+            "measured": f"{name}, time",
+            "products, s": round(seconds["products"], 1),
+            "ours, s": round(seconds["verb"], 1),
+            "result": ratio,
+            "unit": "times the products",
+            **at_most(MAX_RATIO, ratio),
+        },
+        {
+            "measured": f"{name}, memory",
+            "result": growth,
+            "unit": "MB",
+            **at_most(MAX_MEGABYTES, growth),
+        },
+    ]
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Predict from all the references, several times; print, write and return the rows."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="folder for the store")
+    parser.add_argument("--stores", type=int, default=20)
+    parser.add_argument("--spots", type=int, default=100_000, help="spots of a store")
+    parser.add_argument("--queries", type=int, default=2_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args(arguments)
+    silence_logger()
+    path = options.folder / f"references_{options.spots}.zarr"
+    write_references(path, options.spots)
+    rows = compare(path, options.stores, options.spots, options.queries, options.repeats)
+    write_results(options.out, rows)
+    return rows
 
 
 if __name__ == "__main__":

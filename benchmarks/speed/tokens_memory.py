@@ -1,15 +1,12 @@
-"""Memory and storage of tokens: backed files, Dask, a million spots, and what padding costs.
+"""How much memory and storage do tokens take? Backed files, Dask, a million spots, and padding.
 
-    python -m benchmarks.tokenize_memory --out results/tokens --data ../shared/data/her2st
+    python -m benchmarks.speed.tokens_memory --folder runs/tokens --data ../shared/data/her2st
 
-Every measurement runs in a process of its own; growth is that of its peak resident memory while it tokenizes.
+Every measurement runs in a new process. Memory is by how much its peak grows during the work.
 """
 
-import argparse
-import json
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata
@@ -19,156 +16,162 @@ import scipy.sparse as sp
 import zarr
 
 import stp
-from benchmarks.tokenize import synthetic
+from benchmarks.measure import (
+    Row,
+    at_most,
+    in_new_process,
+    make_parser,
+    process_kb,
+    silence_logger,
+    write_results,
+)
+from benchmarks.speed.tokens import draw_counts
 
-CHUNK = 4096  # rows of a block or chunk
-SPOTS = 10 * CHUNK
+N_CHUNKS = 10
+N_BLOCK = 1000  # spots that are drawn; larger tables repeat them
+MAX_CHUNKS = 3.0  # goal: peak memory in chunks of counts
+MAX_PADDING = 0.05  # goal: what padding adds to the stored bytes
 
 
-def peak() -> float:
-    """Peak resident memory of this process so far, MB; Linux alone tells it without that of the parent."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-def rows(block: sp.csr_matrix, seed: int, n_rows: int = CHUNK) -> sp.csr_matrix:
+def draw_rows(block: sp.csr_matrix, seed: int, n_rows: int) -> sp.csr_matrix:
     """Draw rows of a table, with replacement."""
     return block[np.random.default_rng(seed).integers(0, block.shape[0], n_rows)]
 
 
-def lazy(block: sp.csr_matrix, n_spots: int) -> dask.array.Array:
-    """Chunks of counts that are made when they are asked for."""
-    n_chunks = n_spots // CHUNK
+def make_lazy_counts(block: sp.csr_matrix, n_chunks: int, chunk_rows: int) -> dask.array.Array:
+    """Return chunks of counts that are drawn when they are computed."""
     seeds = dask.array.arange(n_chunks, chunks=1)
-    meta = sp.csr_matrix((0, 0), dtype=np.float32)
-    chunks = ((CHUNK,) * n_chunks, (block.shape[1],))
     return seeds.map_blocks(
-        lambda seed: rows(block, int(seed[0])),
-        chunks=chunks,
+        lambda seed: draw_rows(block, int(seed[0]), chunk_rows),
+        chunks=((chunk_rows,) * n_chunks, (block.shape[1],)),
         new_axis=1,
         dtype=np.float32,
-        meta=meta,
+        meta=sp.csr_matrix((0, 0), dtype=np.float32),
     )
 
 
-def backed(out: Path) -> dict[str, float]:
+def write_tables(folder: Path, chunk_rows: int) -> None:
+    """Write a block of spots, a vocabulary with its means, and a large table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = draw_counts(N_BLOCK)
+    block = anndata.AnnData(counts)
+    block.var_names = stp.Vocabulary.default().gene_ids[: counts.shape[1]]
+    block.write_h5ad(folder / "block.h5ad")
+    stp.Vocabulary.default().fit(block).save(folder / "vocabulary.parquet")
+    parts = [draw_rows(counts, seed, chunk_rows) for seed in range(N_CHUNKS)]
+    large = anndata.AnnData(sp.vstack(parts, format="csr"))
+    large.var_names = block.var_names
+    large.write_h5ad(folder / "counts.h5ad")
+
+
+def measure_backed(folder: Path, chunk_rows: int) -> Row:
     """Tokenize a backed h5ad; its result stays in memory."""
-    adata = anndata.read_h5ad(out / "counts.h5ad", backed="r")
-    vocabulary = stp.Vocabulary.load(out / "vocabulary.parquet")
-    stp.tl.tokenize(
-        adata[:300].to_memory(), vocabulary
-    )  # compiled and imported before it is measured
-    before = peak()
+    silence_logger()
+    adata = anndata.read_h5ad(folder / "counts.h5ad", backed="r")
+    vocabulary = stp.Vocabulary.load(folder / "vocabulary.parquet")
+    stp.tl.tokenize(adata[:300].to_memory(), vocabulary)  # compiles and imports
+    before = process_kb("VmHWM")
     stp.tl.tokenize(adata, vocabulary)
-    grown = peak() - before
+    growth = (process_kb("VmHWM") - before) / 1024
+    result = adata.obsm["stp_tokens"].nbytes / 2**20
+    chunk = _megabytes(adata[:chunk_rows].to_memory().X)
+    n_chunks = round((growth - result) / chunk, 1)
     return {
-        "grown": grown,
-        "result": adata.obsm["stp_tokens"].nbytes / 2**20,
-        "chunk": _chunk(adata[:CHUNK]),
+        "measured": f"memory of a backed h5ad, {adata.n_obs:,} spots",
+        "growth, MB": round(growth),
+        "of it the result, MB": round(result),
+        "chunk of counts, MB": round(chunk),
+        "result": n_chunks,
+        "unit": "chunks, without the result",
+        **at_most(MAX_CHUNKS, n_chunks),
     }
 
 
-def with_dask(out: Path, n_spots: int = SPOTS) -> dict[str, float]:
+def measure_dask(folder: Path, n_chunks: int, chunk_rows: int) -> Row:
     """Tokenize chunk by chunk into a zarr array; nothing stays in memory."""
-    block = anndata.read_h5ad(out / "block.h5ad")
-    vocabulary = stp.Vocabulary.load(out / "vocabulary.parquet")
-    stp.tl.tokenize(block[:300].copy(), vocabulary)
-    adata = anndata.AnnData(lazy(block.X, n_spots), var=block.var)
-    chunk = _chunk(anndata.AnnData(rows(block.X, 0)))
-    target = out / f"tokens_{n_spots}.zarr"
+    silence_logger()
+    block = anndata.read_h5ad(folder / "block.h5ad")
+    vocabulary = stp.Vocabulary.load(folder / "vocabulary.parquet")
+    stp.tl.tokenize(block[:300].copy(), vocabulary)  # compiles and imports
+    adata = anndata.AnnData(make_lazy_counts(block.X, n_chunks, chunk_rows), var=block.var)
+    chunk = _megabytes(draw_rows(block.X, 0, chunk_rows))
+    target = folder / f"tokens_{n_chunks}.zarr"
     shutil.rmtree(target, ignore_errors=True)
     with dask.config.set(scheduler="synchronous"):
-        before = peak()
+        before = process_kb("VmHWM")
         stp.tl.tokenize(adata, vocabulary)
         dask.array.to_zarr(adata.obsm["stp_tokens"], str(target))
-    return {"grown": peak() - before, "spots": adata.n_obs, "chunk": chunk}
+    growth = (process_kb("VmHWM") - before) / 1024
+    ratio = round(growth / chunk, 1)
+    return {
+        "measured": f"memory of Dask, tokens written to zarr, {adata.n_obs:,} spots",
+        "growth, MB": round(growth),
+        "chunk of counts, MB": round(chunk),
+        "result": ratio,
+        "unit": "chunks",
+        **at_most(MAX_CHUNKS, ratio),
+    }
 
 
-def _chunk(adata: anndata.AnnData) -> float:
-    """MB of a chunk of counts."""
-    X = adata.to_memory().X if adata.isbacked else adata.X
-    return (X.data.nbytes + X.indices.nbytes + X.indptr.nbytes) / 2**20
+def _megabytes(counts: sp.csr_matrix) -> float:
+    return (counts.data.nbytes + counts.indices.nbytes + counts.indptr.nbytes) / 2**20
 
 
-def million(out: Path) -> dict[str, float]:
-    """Tokenize a million spots."""
-    return with_dask(out, 10**6 // CHUNK * CHUNK)
-
-
-def padding(data: Path) -> dict[str, dict]:
-    """Compare the bytes of padded tokens with those of the same tokens cut, as anndata writes them to zarr."""
+def compare_padding(data: Path) -> Iterator[Row]:
+    """Compare the stored bytes of padded tokens with those of the same tokens without padding."""
     sections = [anndata.read_h5ad(path) for path in sorted(data.glob("[CF][1-3].h5ad"))]
     vocabulary = stp.Vocabulary.default().fit(sections)
-    shares = {}
-    for thinned in (1.0, 0.3, 0.1):
-        tokens = []
-        for adata in sections:
-            rng = np.random.default_rng(0)
-            adata.layers["thin"] = adata.X.copy()
-            adata.layers["thin"].data = rng.binomial(adata.X.data.astype(int), thinned).astype(
-                np.float32
-            )
-            stp.tl.tokenize(adata, vocabulary, layer="thin")
-            tokens.append(adata.obsm["stp_tokens"])
-        padded = np.concatenate(tokens)
-        cut = padded[padded > 0]
-        name = f"{(padded > 0).sum(axis=1).mean():.0f} tokens per spot"
-        shares[name] = {
-            f"zarr v{v}": round(_stored(padded, v) / _stored(cut, v) - 1, 4) for v in (2, 3)
-        }
-    return shares
+    for share in (1.0, 0.3, 0.1):
+        padded = np.concatenate([_tokens_of_some(adata, vocabulary, share) for adata in sections])
+        n_tokens = (padded > 0).sum(axis=1).mean()
+        for version in (2, 3):
+            stored = _stored_bytes(padded, version)
+            unpadded = _stored_bytes(padded[padded > 0], version)
+            extra = round(stored / unpadded - 1, 4)
+            yield {
+                "measured": f"storage, zarr v{version}, {n_tokens:.0f} tokens per spot",
+                "result": extra,
+                "unit": "share that padding adds",
+                **at_most(MAX_PADDING, extra),
+            }
 
 
-def _stored(tokens: np.ndarray, version: int) -> int:
-    """Bytes of an array that anndata wrote, as `write_zarr` and `stp.io.write_results` do."""
+def _tokens_of_some(adata: anndata.AnnData, vocabulary: stp.Vocabulary, share: float) -> np.ndarray:
+    """Return tokens of spots of which a share of the counts is kept."""
+    thinned = adata.X.copy()
+    rng = np.random.default_rng(0)
+    thinned.data = rng.binomial(adata.X.data.astype(int), share).astype(np.float32)
+    adata.layers["thinned"] = thinned
+    stp.tl.tokenize(adata, vocabulary, layer="thinned")
+    return adata.obsm["stp_tokens"]
+
+
+def _stored_bytes(tokens: np.ndarray, version: int) -> int:
+    """Return the bytes of an array as `write_zarr` and `stp.io.write_results` store it."""
     group = zarr.open_group(zarr.storage.MemoryStore(), mode="w", zarr_format=version)
     anndata.io.write_elem(group, "tokens", tokens)
     return group["tokens"].nbytes_stored()
 
 
-def main() -> None:
-    """Make the tables, measure each way in a process of its own, and print the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for tables and tokens")
-    parser.add_argument(
-        "--data", type=Path, help="folder of HER2+ sections, for the cost of padding"
-    )
-    parser.add_argument("--only", choices=["backed", "with_dask", "million"])
-    options = parser.parse_args()
-    stp.tl  # noqa: B018 - so that the logger is there to be hushed
-    stp._log.logger.setLevel("WARNING")
-    if options.only:
-        print(json.dumps(globals()[options.only](options.out)))
-        return
-    options.out.mkdir(parents=True, exist_ok=True)
-    counts = synthetic(1000)
-    block = anndata.AnnData(counts)
-    block.var_names = stp.Vocabulary.default().gene_ids[: counts.shape[1]]
-    block.write_h5ad(options.out / "block.h5ad")
-    stp.Vocabulary.default().fit(block).save(options.out / "vocabulary.parquet")
-    many = anndata.AnnData(
-        sp.vstack([rows(counts, seed) for seed in range(SPOTS // CHUNK)], format="csr")
-    )
-    many.var_names = block.var_names
-    many.write_h5ad(options.out / "counts.h5ad")
-    results = {}
-    for way in ("backed", "with_dask", "million"):
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.tokenize_memory",
-            "--out",
-            str(options.out),
-            "--only",
-            way,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        results[way] = json.loads(done.stdout.splitlines()[-1])
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Make the tables, measure each way; print, write and return the rows."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="folder for tables and tokens")
+    parser.add_argument("--data", type=Path, help="folder of HER2+ sections, for padding")
+    parser.add_argument("--chunk-rows", type=int, default=4096, help="spots of a chunk")
+    parser.add_argument("--spots", type=int, default=10**6, help="spots of the largest table")
+    options = parser.parse_args(arguments)
+    silence_logger()
+    folder = options.folder
+    chunk_rows = options.chunk_rows
+    write_tables(folder, chunk_rows)
+    rows = [in_new_process(measure_backed, folder, chunk_rows)]
+    for n_chunks in (N_CHUNKS, options.spots // chunk_rows):
+        rows.append(in_new_process(measure_dask, folder, n_chunks, chunk_rows))
     if options.data:
-        results["padding"] = padding(options.data)
-    print(json.dumps(results, indent=2))
+        rows += compare_padding(options.data)
+    write_results(options.out, rows)
+    return rows
 
 
 if __name__ == "__main__":
