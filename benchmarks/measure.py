@@ -171,6 +171,15 @@ def at_most(goal: float, result: float) -> Row:
 # Records
 
 
+def run_once(path: Path, run: Callable[[], list[Row]]) -> list[Row]:
+    """Run unless the file has the result already, and return the result."""
+    if not path.exists():
+        rows = run()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rows, indent=1))
+    return json.loads(path.read_text())
+
+
 def write_results(out: Path | None, rows: Sequence[Row]) -> None:
     """Print rows of a result table; write them with command, commit, machine and date.
 

@@ -1,29 +1,37 @@
-"""Does alignment learn, and from what? Losses, targets and gene encoders varied, three seeds, tested on one section.
+r"""Does alignment learn, and from what? Losses, targets and gene encoders varied, three seeds.
 
-    python -m benchmarks.alignment --data ../shared/data/her2st --gene-sets ../shared/data/genesets --out DIR
+    python -m benchmarks.accuracy.alignment --data ../shared/data/her2st \
+        --gene-sets ../shared/data/genesets --folder runs/alignment
 
-Trained on C2 to C4, the epoch chosen by recall@5 on C5, tested once on C6. These are serial sections of one patient:
-what is measured is transfer between sections, not to a patient; the position baseline says how far that goes without
-any image. Gene encoders, one for each way to start, and the means of the vocabulary come from patients D, E and F.
-Runs that are done are not repeated; a run that was stopped goes on.
+Training is on C2 to C4, the epoch is chosen by recall@5 on C5, and C6 is tested once. These are
+serial sections of one patient: the result is transfer between sections, not to a patient. The
+position baseline shows how far that goes without any image. Gene encoders, one for each way to
+start, and the means of the vocabulary come from patients D, E and F. Runs that are done are not
+repeated; a run that was stopped continues.
 """
 
-import argparse
 import dataclasses
-import json
-import logging
-import time
 import warnings
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
+import spatialdata
 import torch
 
 import stp
-from benchmarks.expression import (
+from benchmarks.accuracy.alignment_variants import (
+    ALIGN,
+    GENE,
+    IMAGE,
+    STARTS,
+    VARIANTS,
+    Variant,
+)
+from benchmarks.accuracy.expression import (
     Targets,
     color_and_texture,
     neighbor_mean,
@@ -31,224 +39,194 @@ from benchmarks.expression import (
     position,
     ridge,
 )
-from benchmarks.her2st import (
+from benchmarks.accuracy.her2st import join
+from benchmarks.accuracy.sections import (
     PITCH_UM,
     TEST,
     TRAIN,
     VALIDATION,
-    _centers,
+    Settings,
+    centers_of,
+    patches_of,
     read_section,
     write_stores,
 )
-from benchmarks.her2st import Settings as Her2st
+from benchmarks.measure import Row, make_parser, run_once, silence_logger, write_results
 from stp.data.pairs import PairDataset
 from stp.data.samplers import SpotIndex
 from stp.data.store import SpotStore
-from stp.images.pyramid import ImagePyramid
-from stp.metrics import recall_at_k
-from stp.models import GeneEncoder, GeneEncoderConfig, ImageEncoderConfig, Stamp
-from stp.train import AlignConfig, Phase, PretrainConfig
+from stp.models import GeneEncoder, Stamp
+from stp.train import AlignConfig
 from stp.train.tasks import Alignment
 
 N_GENES = 5000  # of the vocabulary: those that most spots of the other patients detect
-GENE = GeneEncoderConfig(context_length=96, width=64, depth=1, n_heads=4, ffn_width=128)
-IMAGE = ImageEncoderConfig(
-    "vit_tiny_patch16_224",
-    {"patch_size": 16, "embed_dim": 96, "depth": 3, "num_heads": 3},
-    image_size=64,
-    um_per_px=112 / 64,
-)
 PRETRAINED_ON = ("D1", "D2", "E1", "E2", "F1")
-MASKED, NEIGHBORS = (
-    Phase(epochs=2, batch_size=64),
-    Phase(objective="neighborhood", epochs=2, batch_size=63),
-)
-RATES = {"learning_rate": 2e-3, "min_learning_rate": 1e-4}
-STARTS = {  # of the gene encoder; both see every spot four times
-    "pretrained": PretrainConfig(phases=(MASKED, NEIGHBORS), **RATES),
-    "without phase one": PretrainConfig(phases=(NEIGHBORS, NEIGHBORS), **RATES),
-}
-ALIGN = AlignConfig(
-    epochs=12,
-    batch_size=48,
-    accumulate=1,
-    learning_rate=1e-3,
-    min_learning_rate=2e-5,
-    rotate=True,
-    stain_jitter=0.2,
-    projection_width=128,
-)
-LOSSES, HALLMARK = ALIGN.losses, "hallmark_v7.0_46of50sets.gmt"
-# Name of a variant: start of the gene encoder, what differs in the config.
-VARIANTS = {
-    "all four losses": ("pretrained", {}),
-    "patch-gene": ("pretrained", {"losses": LOSSES[:1]}),
-    "+ region-gene": ("pretrained", {"losses": LOSSES[:2]}),
-    "+ patch-region": ("pretrained", {"losses": LOSSES[:3]}),
-    "random gene encoder": ("random", {}),
-    "pathways": (None, {"targets": "pathways", "gene_sets": HALLMARK}),
-    "genes and pathways": ("pretrained", {"targets": "both", "gene_sets": HALLMARK}),
-    "without phase one": ("without phase one", {}),
-}
+HALLMARK = "hallmark_v7.0_46of50sets.gmt"
 LOCALIZED_EPOCHS = 5  # draws of the region cell for each test spot
+Line = dict[str, str | int | float]  # scores of one run
 
 
 def main(arguments: list[str] | None = None) -> pd.DataFrame:
-    """Train and score whatever is not done yet; writes a line per run into scores/, runs.csv, and prints a summary."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Train and score what is not done yet; write runs.csv and the rows, and return all scores."""
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of HER2+ sections")
     parser.add_argument("--gene-sets", type=Path, required=True, help="folder of GMT files")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder for stores, models and scores"
+        "--folder", type=Path, required=True, help="folder for stores, models and scores"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--short", action="store_true", help="a smoke test: an epoch each")
     options = parser.parse_args(arguments)
-    stp.tl  # noqa: B018 - so that the logger is there to be hushed
-    logging.getLogger("stp").setLevel(logging.WARNING)
+    silence_logger()
     warnings.filterwarnings("ignore", message=".* spots are few")
-    bench = Bench(options.data, options.gene_sets, options.out, options.short)
-    lines = bench.on_main_process("baselines", bench.baselines)
+    bench = Bench(options.data, options.gene_sets, options.folder, options.short)
+    lines = bench.cached("baselines", bench.baselines)
     for seed in options.seeds:
         for variant in options.variants:
-            lines += bench.on_main_process(
-                f"{variant} {seed}", lambda v=variant, s=seed: bench.run(v, s)
-            )
+            lines += bench.cached(f"{variant} {seed}", partial(bench.run, variant, seed))
     table = pd.DataFrame(lines)
-    table.to_csv(options.out / "runs.csv", index=False)
-    print(
-        table.groupby("method", sort=False)
-        .mean(numeric_only=True)
-        .drop(columns="seed")
-        .round(3)
-        .to_string()
-    )
+    table.to_csv(options.folder / "runs.csv", index=False)
+    write_results(options.out, list_rows(table))
     return table
 
 
+def list_rows(table: pd.DataFrame) -> list[Row]:
+    """Return a row per method: the mean of each score, and its range over seeds."""
+    rows = []
+    for method, runs in table.groupby("method", sort=False):
+        row: Row = {"method": method}
+        for name in runs.columns.drop(["method", "seed"], errors="ignore"):
+            values = runs[name].dropna().round(3)
+            if len(values) > 1:
+                span = [float(values.min()), float(values.max())]
+                row[name] = {"mean": round(float(runs[name].mean()), 3), "range": span}
+            elif len(values):
+                row[name] = float(values.iloc[0])
+        rows.append(row)
+    return rows
+
+
 class Bench:
-    """Five sections of one patient: what is trained, and how it is scored."""
+    """Five sections of one patient: what is trained on them, and how it is scored.
 
-    def __init__(self, data: Path, gene_sets: Path, out: Path, short: bool) -> None:
-        self.data, self.gene_sets, self.out = data, gene_sets, out
-        self.short = {"epochs": 1} if short else {}
-        self.stores = write_stores(data, out, Her2st(image=IMAGE, n_sections=2))
-        self.others = [self.stores[name] for name in PRETRAINED_ON]
-        genes = stp.Vocabulary.default().fit(self.others)
+    Parameters
+    ----------
+    data
+        Folder of the sections.
+    gene_sets
+        Folder of GMT files.
+    folder
+        Folder for stores, models and scores.
+    short
+        Train one epoch each, as a smoke test.
+    """
+
+    def __init__(self, data: Path, gene_sets: Path, folder: Path, short: bool) -> None:
+        self.data = data
+        self.gene_sets = gene_sets
+        self.folder = folder
+        self.align_config = dataclasses.replace(ALIGN, epochs=1) if short else ALIGN
+        self.stores = write_stores(data, folder, Settings(image=IMAGE, n_sections=2))
+        self.other_stores = [self.stores[name] for name in PRETRAINED_ON]
+        genes = stp.Vocabulary.default().fit(self.other_stores)
         most = np.sort(np.argsort(-genes.n_detected, kind="stable")[:N_GENES])
-        self.vocabulary = stp.Vocabulary.from_genes(genes.gene_ids[most], genes.symbols[most]).fit(
-            self.others
-        )
+        vocabulary = stp.Vocabulary.from_genes(genes.gene_ids[most], genes.symbols[most])
+        self.vocabulary = vocabulary.fit(self.other_stores)
 
-    def on_main_process(self, name: str, score) -> list[dict]:
+    def cached(self, name: str, score: Callable[[], list[Line]]) -> list[Line]:
         """Score unless that was done before."""
-        path = self.out / "scores" / f"{name}.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            start = time.perf_counter()
-            lines = score()
-            text = json.dumps(
-                [{**line, "seconds": round(time.perf_counter() - start)} for line in lines],
-                indent=1,
-            )
-            path.write_text(text)
-            print(name, text, flush=True)
-        return json.loads(path.read_text())
+        return run_once(self.folder / "scores" / f"{name}.json", score)
 
-    def run(self, variant: str, seed: int) -> list[dict]:
+    def run(self, name: str, seed: int) -> list[Line]:
         """Align one variant and score it on the test section."""
-        start, changes = VARIANTS[variant]
-        if "gene_sets" in changes:
-            changes = changes | {"gene_sets": str(self.gene_sets / changes["gene_sets"])}
-        genes = (
-            {"gene_encoder": self.gene_encoder(start, seed)}
-            if start
-            else {"vocabulary": self.vocabulary}
-        )
-        stamp = stp.train.align(
-            [self.stores[name] for name in TRAIN],
-            self.out / "models" / f"{variant} {seed}",
-            image_encoder=IMAGE,
-            config=dataclasses.replace(ALIGN, seed=seed, **changes, **self.short),
-            validation=[self.stores[VALIDATION]],
-            **genes,
-        )
-        lines = [{"method": variant, "seed": seed, **self.score(stamp)}]
-        if variant == next(iter(VARIANTS)):
-            untrained = seeded(seed, Stamp, stamp.config, stamp.vocabulary)
+        stamp = self.align(name, seed)
+        lines: list[Line] = [{"method": name, "seed": seed, **self.score(stamp)}]
+        if name == next(iter(VARIANTS)):
+            untrained = build_with_seed(seed, lambda: Stamp(stamp.config, stamp.vocabulary))
             lines.append({"method": "untrained", "seed": seed, **self.score(untrained)})
         return lines
 
-    def gene_encoder(self, start: str, seed: int) -> GeneEncoder:
-        """Return the gene encoder that alignment starts from: other patients' or none's."""
+    def align(self, name: str, seed: int) -> Stamp:
+        """Align one variant."""
+        variant = VARIANTS[name]
+        encoder = self.gene_encoder(variant.start, seed)
+        return stp.train.align(
+            [self.stores[section] for section in TRAIN],
+            self.folder / "models" / f"{name} {seed}",
+            gene_encoder=encoder,
+            vocabulary=self.vocabulary if encoder is None else None,
+            image_encoder=IMAGE,
+            config=self.config(variant, seed),
+            validation=[self.stores[VALIDATION]],
+        )
+
+    def config(self, variant: Variant, seed: int) -> AlignConfig:
+        """Return the settings of a variant."""
+        gene_sets = None if variant.targets == "genes" else str(self.gene_sets / HALLMARK)
+        return dataclasses.replace(
+            self.align_config,
+            seed=seed,
+            losses=ALIGN.losses[: variant.n_losses],
+            targets=variant.targets,
+            gene_sets=gene_sets,
+        )
+
+    def gene_encoder(self, start: str | None, seed: int) -> GeneEncoder | None:
+        """Return the gene encoder that alignment starts from: pretrained, random, or none."""
+        if start is None:
+            return None
         if start == "random":
-            return seeded(seed, GeneEncoder, GENE, self.vocabulary)
-        folder = self.out / "models" / f"genes {start}"
+            return build_with_seed(seed, lambda: GeneEncoder(GENE, self.vocabulary))
         return stp.train.pretrain(
-            self.others, folder, vocabulary=self.vocabulary, model=GENE, config=STARTS[start]
+            self.other_stores,
+            self.folder / "models" / f"genes {start}",
+            vocabulary=self.vocabulary,
+            model=GENE,
+            config=STARTS[start],
         )
 
     @cached_property
-    def slides(self) -> dict:
+    def slides(self) -> dict[str, spatialdata.SpatialData]:
         """The sections with their images, by name."""
         return {name: read_section(self.data, name) for name in (*TRAIN, TEST)}
 
     @cached_property
     def targets(self) -> Targets:
         """Genes to predict and to score by, chosen on the training sections."""
-        train = [self.slides[name].tables["table"] for name in TRAIN]
-        measured = set.intersection(
-            *(set(slide.tables["table"].var_names) for slide in self.slides.values())
-        )
-        return Targets.choose(train, sorted(measured))
+        tables = {name: slide.tables["table"] for name, slide in self.slides.items()}
+        shared = set.intersection(*(set(table.var_names) for table in tables.values()))
+        return Targets.choose([tables[name] for name in TRAIN], sorted(shared))
 
     @cached_property
     def expression(self) -> dict[str, np.ndarray]:
         """Measured expression of the genes to predict, by section."""
+        genes = self.targets.genes
         return {
-            name: normalized(slide.tables["table"], self.targets.genes)
-            for name, slide in self.slides.items()
+            name: normalized(slide.tables["table"], genes) for name, slide in self.slides.items()
         }
 
     def score(self, stamp: Stamp) -> dict[str, float]:
         """Score retrieval, localization and expression on the test section."""
-        tables = {name: self.embed(slide, stamp) for name, slide in self.slides.items()}
-        test, train = tables[TEST], [tables[name] for name in TRAIN]
-        reference = anndata.concat(train, join="inner", index_unique="-", uns_merge="same")
-        ridged = self.regress({name: table.obsm["X_stp_images"] for name, table in tables.items()})
-        line = {"localized": self.localized(stamp)}
-        line |= {f"ridge {name}": value for name, value in self.compare(ridged).items()}
+        tables = {name: embed(slide, stamp) for name, slide in self.slides.items()}
+        test = tables[TEST]
+        reference = join([tables[name] for name in TRAIN])
+        features = {name: table.obsm["X_stp_images"] for name, table in tables.items()}
+        scores = {"localized": self.localize(stamp)}
+        for name, value in self.compare(self.regress(features)).items():
+            scores[f"ridge {name}"] = value
         for target in ("genes", "pathways"):
-            rep = f"X_stp_{target}_aligned"
-            if rep in test.obsm:
-                stp.tl.predict_expression(
-                    test, reference, genes=list(self.targets.genes), reference_rep=rep
-                )
-                found = {
-                    f"recall@{k}": v
-                    for k, v in recall_at_k(
-                        test.obsm["X_stp_images_aligned"], test.obsm[rep]
-                    ).items()
-                }
-                scores = found | self.compare(test.obsm["stp_expression"])
-                line |= {
-                    name if name not in line else f"{target} {name}": value
-                    for name, value in scores.items()
-                }
-        return line
-
-    def embed(self, slide, stamp: Stamp) -> anndata.AnnData:
-        """Return the table of a slide with images, and genes or pathways, embedded."""
-        table = stp.tl.embed_images(slide, stamp, progress=False, copy=True)
-        if stamp.gene_encoder is not None:
-            stp.tl.tokenize(table, stamp)
-            stp.tl.embed_genes(table, stamp, progress=False)
-        if stamp.pathway_encoder is not None:
-            stp.tl.embed_pathways(table, stamp)
-        return table
+            key = f"X_stp_{target}_aligned"
+            if key not in test.obsm:
+                continue
+            genes = list(self.targets.genes)
+            stp.tl.predict_expression(test, reference, genes=genes, reference_rep=key)
+            recall = stp.metrics.recall_at_k(test.obsm["X_stp_images_aligned"], test.obsm[key])
+            retrieved = {f"recall@{k}": value for k, value in recall.items()}
+            retrieved |= self.compare(test.obsm["stp_expression"])
+            for name, value in retrieved.items():
+                scores[name if name not in scores else f"{target} {name}"] = value
+        return scores
 
     def compare(self, predicted: np.ndarray) -> dict[str, float]:
         """Score predicted expression of the test section."""
@@ -256,65 +234,65 @@ class Bench:
 
     def regress(self, features: dict[str, np.ndarray]) -> np.ndarray:
         """Predict the test section by ridge regression on features."""
-        train = [
-            np.concatenate([values[name] for name in TRAIN])
-            for values in (features, self.expression)
-        ]
-        return ridge(*train, features[TEST])
+        train = np.concatenate([features[name] for name in TRAIN])
+        expression = np.concatenate([self.expression[name] for name in TRAIN])
+        return ridge(train, expression, features[TEST])
 
     @torch.inference_mode()
-    def localized(self, stamp: Stamp) -> float:
-        """Return the share of test patches found in their region; cells are drawn anew for each of some epochs."""
-        store, window = (
-            SpotStore(self.stores[TEST]),
-            {"image_size": IMAGE.image_size, "um_per_px": IMAGE.um_per_px},
+    def localize(self, stamp: Stamp) -> float:
+        """Return the share of test patches found in their region, over some draws of the cell."""
+        store = SpotStore(self.stores[TEST])
+        dataset = PairDataset(
+            [store], {}, image_size=IMAGE.image_size, um_per_px=IMAGE.um_per_px, seed=0
         )
-        dataset, task, found = (
-            PairDataset([store], {}, seed=0, **window),
-            Alignment(stamp, losses=LOSSES[3:]),
-            [],
-        )
+        task = Alignment(stamp, losses=ALIGN.losses[3:])
         rows = np.column_stack([np.zeros(len(store), int), np.arange(len(store))])
+        shares = []
         for epoch in range(LOCALIZED_EPOCHS):
             for part in np.array_split(rows, 4):
-                found += [task(dataset[SpotIndex(epoch, part)])["localized"].item()] * len(part)
-        return float(np.mean(found))
+                share = task(dataset[SpotIndex(epoch, part)])["localized"].item()
+                shares += [share] * len(part)
+        return float(np.mean(shares))
 
-    def baselines(self) -> list[dict]:
-        """Score what learns no alignment; the last one looks at the test section itself."""
-        train, test = [self.expression[name] for name in TRAIN], self.expression[TEST]
-        centers = {name: _centers(slide) for name, slide in self.slides.items()}
-        pixels = {name: color_and_texture(patches_of(slide)) for name, slide in self.slides.items()}
-        mean = np.broadcast_to(np.concatenate(train).mean(axis=0), test.shape)
-        n = len(test)
-        return [
-            {"method": "mean profile", **self.compare(mean)},
-            {"method": "ridge on color and texture", **self.compare(self.regress(pixels))},
-            {
-                "method": "position",
-                **self.compare(
-                    position([(centers[s], self.expression[s]) for s in TRAIN], centers[TEST])
-                ),
-            },
-            {
-                "method": "neighbors in the section (measured)",
-                **self.compare(neighbor_mean(centers[TEST], test, 1.2 * PITCH_UM)),
-            },
-            {"method": "chance", **{f"recall@{k}": k / n for k in (1, 5, 10)}, "localized": 1 / 9},
-        ]
-
-
-def patches_of(slide) -> np.ndarray:
-    """Cut the patches of a slide."""
-    image = ImagePyramid.from_spatialdata(slide, next(iter(slide.images)))
-    return image.read(_centers(slide), size=IMAGE.image_size, um_per_px=IMAGE.um_per_px)
+    def baselines(self) -> list[Line]:
+        """Score what learns no alignment; the neighbors are of the test section itself."""
+        train = [self.expression[name] for name in TRAIN]
+        test = self.expression[TEST]
+        centers = {name: centers_of(slide) for name, slide in self.slides.items()}
+        pixels = {
+            name: color_and_texture(patches_of(slide, IMAGE)) for name, slide in self.slides.items()
+        }
+        sisters = [(centers[name], self.expression[name]) for name in TRAIN]
+        neighbors = neighbor_mean(centers[TEST], test, 1.2 * PITCH_UM)
+        predicted = {
+            "mean profile": np.broadcast_to(np.concatenate(train).mean(axis=0), test.shape),
+            "ridge on color and texture": self.regress(pixels),
+            "position": position(sisters, centers[TEST]),
+            "neighbors in the section (measured)": neighbors,
+        }
+        lines: list[Line] = []
+        for name, values in predicted.items():
+            lines.append({"method": name, **self.compare(values)})
+        chance = {f"recall@{k}": k / len(test) for k in (1, 5, 10)}
+        return [*lines, {"method": "chance", **chance, "localized": 1 / 9}]
 
 
-def seeded(seed: int, build, *arguments):
+def embed(slide: spatialdata.SpatialData, stamp: Stamp) -> anndata.AnnData:
+    """Return the table of a slide with images, and genes or pathways, embedded."""
+    table = stp.tl.embed_images(slide, stamp, progress=False, copy=True)
+    if stamp.gene_encoder is not None:
+        stp.tl.tokenize(table, stamp)
+        stp.tl.embed_genes(table, stamp, progress=False)
+    if stamp.pathway_encoder is not None:
+        stp.tl.embed_pathways(table, stamp)
+    return table
+
+
+def build_with_seed(seed: int, build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
     """Build a module from a seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build(*arguments).eval()
+        return build().eval()
 
 
 if __name__ == "__main__":

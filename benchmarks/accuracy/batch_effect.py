@@ -1,31 +1,34 @@
-"""How well patient and slide are read off embeddings, beside the regions of a pathologist that they carry.
+r"""How well can patient and slide be read off an embedding, compared with a pathologist's regions?
 
-    python -m benchmarks.batches --stores S/*.zarr --model M --label-key pathologist_label --out results/batches
+    python -m benchmarks.accuracy.batch_effect --stores runs/her2st/stores/*.zarr \
+        --model runs/her2st/pretrain_without_C --label-key pathologist_label --folder runs/batches
 
-A slide's patient is read from his other slides; slides have no others, so theirs are read in random folds.
+The patient of a slide is read from other slides. The slide itself is read in random folds.
 """
 
-import argparse
 from pathlib import Path
 
 import anndata
+import numpy as np
 import pandas as pd
-import torch
 
 import stp
-from benchmarks.clusters import pca_of
-from benchmarks.her2st import embed_genes
-from benchmarks.slides import Section, read
+from benchmarks.accuracy.clusters import pca_of
+from benchmarks.accuracy.her2st import embed_genes, untrained
+from benchmarks.accuracy.slides import Section, read_sections
+from benchmarks.measure import Row, make_parser, write_results
 from stp.models import GeneEncoder
 
-REPS = ["X_pca", "X_untrained", "X_stp_genes"]
+EMBEDDINGS = {
+    "X_pca": "50 principal components",
+    "X_untrained": "untrained gene encoder",
+    "X_stp_genes": "gene encoder",
+}
 
 
-def main(arguments: list[str] | None = None) -> dict[str, pd.DataFrame]:
-    """Read patients, and slides, off each embedding; returns, prints and draws the scores."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Read patients and slides off each embedding; print, write, draw and return the scores."""
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--stores",
         type=Path,
@@ -38,44 +41,70 @@ def main(arguments: list[str] | None = None) -> dict[str, pd.DataFrame]:
         "--label-key", required=True, help="column of obs with classes; slides may lack it"
     )
     parser.add_argument("--patient-key", default="patient", help="column of obs (patient)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for figures")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for figures")
     options = parser.parse_args(arguments)
-    table = joined(
-        read(options.stores, options.patient_key),
-        GeneEncoder.from_pretrained(options.model),
-        options.label_key,
+    sections = read_sections(options.stores, options.patient_key)
+    model = GeneEncoder.from_pretrained(options.model)
+    table = join(sections, model, options.label_key)
+    embeddings = list(EMBEDDINGS)
+    stp.tl.batch_effect(
+        table,
+        "patient",
+        label_key="label",
+        slide_key="slide",
+        use_reps=embeddings,
+        key_added="patients",
     )
-    how = {"label_key": "label", "slide_key": "slide"}
-    stp.tl.batch_effect(table, "patient", **how, use_reps=REPS, key_added="patients")
-    stp.tl.batch_effect(table, "slide", use_reps=REPS, key_added="slides")
-    options.out.mkdir(parents=True, exist_ok=True)
-    scores = {key: table.uns[key]["scores"] for key in ("patients", "slides")}
-    for key, of in scores.items():
-        print(of.round(3).to_string())
-        stp.pl.batch_effect(table, key=key).savefig(options.out / f"{key}.png", dpi=110)
-    return scores
+    stp.tl.batch_effect(table, "slide", use_reps=embeddings, key_added="slides")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for key in ("patients", "slides"):
+        stp.pl.batch_effect(table, key=key).savefig(options.folder / f"{key}.png", dpi=110)
+    rows = list_rows(table.uns["patients"]["scores"], table.uns["slides"]["scores"])
+    write_results(options.out, rows)
+    return rows
 
 
-def joined(sections: list[Section], model: GeneEncoder, label_key: str) -> anndata.AnnData:
-    """Put the spots of all slides in one table, with their embeddings; principal components are fitted on all."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        untrained = GeneEncoder(model.config, model.vocabulary).eval()
-    parts, components = [], pca_of(*[[one.table for one in sections]] * 2)
-    for section, of in zip(sections, components, strict=True):
+def list_rows(patients: pd.DataFrame, slides: pd.DataFrame) -> list[Row]:
+    """Return a row per embedding, and one for chance."""
+    rows = []
+    for key, name in EMBEDDINGS.items():
+        rows.append(list_row(name, patients.loc[key], slides.loc[key], "accuracy"))
+    first = next(iter(EMBEDDINGS))
+    return [*rows, list_row("chance", patients.loc[first], slides.loc[first], "chance")]
+
+
+def list_row(name: str, patients: pd.Series, slides: pd.Series, score: str) -> Row:
+    """Return one row of the table."""
+    return {
+        "embedding": name,
+        "patient": round(float(patients[f"batch_{score}"]), 3),
+        "section": round(float(slides[f"batch_{score}"]), 3),
+        "region across patients": round(float(patients[f"label_{score}"]), 3),
+    }
+
+
+def join(sections: list[Section], model: GeneEncoder, label_key: str) -> anndata.AnnData:
+    """Return the spots of all slides in one table, with their embeddings.
+
+    Principal components are fitted on all slides.
+    """
+    random_model = untrained(model)
+    slide_tables = [section.table for section in sections]
+    components = pca_of(slide_tables, slide_tables)
+    parts = []
+    for section, values in zip(sections, components, strict=True):
         part = embed_genes(section.table, model)
-        part.obsm["X_pca"], part.obsm["X_untrained"] = (
-            of,
-            embed_genes(section.table, untrained).obsm["X_stp_genes"],
-        )
+        part.obsm["X_pca"] = values
+        part.obsm["X_untrained"] = embed_genes(section.table, random_model).obsm["X_stp_genes"]
+        labels = np.full(part.n_obs, "", dtype=object)
+        if label_key in section.table.obs:
+            rows = section.rows(label_key)
+            labels[rows] = section.table.obs[label_key].astype(str).to_numpy()[rows]
         part.obs = pd.DataFrame(
-            {"slide": section.name, "patient": section.patient, "label": ""},
+            {"slide": section.name, "patient": section.patient, "label": labels},
             index=part.obs_names,
             dtype=object,
         )
-        if label_key in section.table.obs:
-            rows = section.rows(label_key)
-            part.obs.iloc[rows, 2] = section.table.obs[label_key].astype(str).to_numpy()[rows]
         parts.append(part)
     return anndata.concat(parts, join="inner", index_unique="-", uns_merge="same")
 

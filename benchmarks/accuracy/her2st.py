@@ -1,27 +1,27 @@
-"""HER2+ breast tumors from sections on disk to numbers: alignment on C2-C4, chosen on C5, tested once on C6.
+"""Can the expression of HER2+ breast tumors be predicted from H&E, and do clusters match regions?
 
-    python -m benchmarks.her2st --data ../shared/data/her2st --out results/her2st
+    python -m benchmarks.accuracy.her2st --data ../shared/data/her2st --folder runs/her2st
 
-Gene encoders are scored against the labels of a patient that neither their weights nor their means have seen. C2 to
-C6 are serial sections of one patient: what is predicted there is transfer between sections, and the position
-baseline, which looks at no image, says how far that alone goes (docs/concepts/method.md).
+Alignment is on C2 to C4, its epoch is chosen on C5, and C6 is tested once. C2 to C6 are serial
+sections of one patient: the result is transfer between sections. The position baseline, which sees
+no image, shows how far that alone goes (docs/concepts/method.md). Gene encoders are scored against
+the labels of a patient that neither their weights nor their means have seen.
 """
 
-import argparse
-import dataclasses
-import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
+import scanpy as sc
 import spatialdata
 import torch
 
 import stp
-from benchmarks.clusters import agreement, labelled, pca
-from benchmarks.expression import (
+from benchmarks.accuracy.clusters import agreement, labelled, pca
+from benchmarks.accuracy.expression import (
     Targets,
     color_and_texture,
     neighbor_mean,
@@ -29,81 +29,35 @@ from benchmarks.expression import (
     position,
     ridge,
 )
-from stp.models import GeneEncoder, GeneEncoderConfig, ImageEncoderConfig, Stamp
-from stp.train import AlignConfig, Phase, PretrainConfig
+from benchmarks.accuracy.sections import (
+    LABELLED,
+    PITCH_UM,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Settings,
+    centers_of,
+    patches_of,
+    patient_of,
+    pretrain_without,
+    read_section,
+    write_stores,
+)
+from benchmarks.measure import Row, make_parser, write_results
+from stp.models import GeneEncoder, Stamp
 
-TRAIN, VALIDATION, TEST = ("C2", "C3", "C4"), "C5", "C6"
-LABELLED = ("C1", "D1", "E1", "F1")
-PITCH_UM, SPOT_UM = 200.0, 100.0
 MARKERS = ["ERBB2", "COL1A1", "CD74", "GNAS"]
+RETRIEVAL = "retrieval, Stamp"
+UNTRAINED = "retrieval, untrained Stamp"
+COLUMNS = {"ari": "ARI", "nmi": "NMI", "ari_matched": "ARI matched", "nmi_matched": "NMI matched"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Sizes of the run; `short` is a smoke test of the same path."""
-
-    gene: GeneEncoderConfig = GeneEncoderConfig(
-        context_length=192, width=96, depth=3, n_heads=4, ffn_width=192
-    )
-    image: ImageEncoderConfig = ImageEncoderConfig(
-        "vit_tiny_patch16_224",
-        {"patch_size": 16, "embed_dim": 192, "depth": 4, "num_heads": 6},
-        image_size=96,
-        um_per_px=112 / 96,
-    )
-    pretrain: PretrainConfig = PretrainConfig(
-        phases=(Phase(epochs=2, batch_size=64), Phase(objective="neighborhood", batch_size=72)),
-        learning_rate=1e-3,
-        min_learning_rate=5e-5,
-    )
-    align: AlignConfig = AlignConfig(
-        epochs=30,
-        batch_size=48,
-        accumulate=1,
-        learning_rate=5e-4,
-        min_learning_rate=2e-5,
-        rotate=True,
-        stain_jitter=0.2,
-        projection_width=128,
-    )
-    labelled: tuple[str, ...] = LABELLED
-    n_sections: int | None = None  # of each patient to pretrain on
-
-    @classmethod
-    def small(cls) -> "Settings":
-        """Return the gene encoder without patient C alone, and a smaller image encoder aligned with it as it is."""
-        full = cls()
-        image = {"patch_size": 16, "embed_dim": 96, "depth": 3, "num_heads": 3}
-        return cls(
-            image=dataclasses.replace(full.image, backbone_args=image),
-            align=dataclasses.replace(full.align, epochs=15, learning_rate=1e-3, trained="images"),
-            labelled=(),
-        )
-
-    @classmethod
-    def short(cls) -> "Settings":
-        """Return a run of about a minute."""
-        gene = GeneEncoderConfig(context_length=64, width=32, depth=1, n_heads=2, ffn_width=64)
-        image = {"patch_size": 16, "embed_dim": 48, "depth": 1, "num_heads": 3}
-        full = cls()
-        return cls(
-            gene,
-            dataclasses.replace(full.image, backbone_args=image, image_size=48, um_per_px=112 / 48),
-            dataclasses.replace(full.pretrain, phases=(Phase(batch_size=64),)),
-            dataclasses.replace(full.align, epochs=2),
-            labelled=("D1",),
-            n_sections=1,
-        )
-
-
-def main(arguments: list[str] | None = None) -> dict:
-    """Run everything that is not done yet; returns and writes results.json."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Run everything that is not done yet; print, write and return the rows."""
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of h5ad and jpg files")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder for stores, models, figures and results"
+        "--folder", type=Path, required=True, help="folder for stores, models and figures"
     )
     parser.add_argument("--short", action="store_true", help="a smoke test")
     parser.add_argument(
@@ -111,106 +65,66 @@ def main(arguments: list[str] | None = None) -> dict:
     )
     parser.add_argument("--models-only", action="store_true", help="train and score nothing")
     options = parser.parse_args(arguments)
-    settings = (
-        Settings.short() if options.short else Settings.small() if options.small else Settings()
-    )
+    settings = Settings()
+    if options.short:
+        settings = Settings.short()
+    elif options.small:
+        settings = Settings.small()
     start = time.perf_counter()
-    stores = write_stores(options.data, options.out, settings)
-    encoders = {
-        patient: pretrain_without(patient, stores, options.out, settings)
-        for patient in _patients(settings)
-    }
-    train, validation = [stores[name] for name in TRAIN], [stores[VALIDATION]]
+    folder = options.folder
+    stores = write_stores(options.data, folder, settings)
+    encoders = {}
+    for patient in settings.patients():
+        encoders[patient] = pretrain_without(patient, stores, folder, settings)
     stamp = stp.train.align(
-        train,
-        options.out / "stamp",
+        [stores[name] for name in TRAIN],
+        folder / "stamp",
         gene_encoder=encoders["C"],
         image_encoder=settings.image,
         config=settings.align,
-        validation=validation,
+        validation=[stores[VALIDATION]],
     )
     if options.models_only:
-        return {}
-    results = {"agreement": score_labels(options.data, encoders, settings)}
-    results |= score_expression(options.data, stamp, options.out)
-    results["seconds"] = round(time.perf_counter() - start)
+        return []
+    rows = list(score_expression(options.data, stamp, folder))
+    rows += score_labels(options.data, encoders, settings)
     for name in ("pretrain_without_C", "stamp"):
-        stp.pl.training(options.out / name).savefig(options.out / f"{name}.png", dpi=110)
-    (options.out / "results.json").write_text(json.dumps(results, indent=2))
-    print(json.dumps(results, indent=2))
-    return results
+        stp.pl.training(folder / name).savefig(folder / f"{name}.png", dpi=110)
+    write_results(options.out, rows)
+    print(f"{time.perf_counter() - start:.0f} seconds")
+    return rows
 
 
-def _patients(settings: Settings) -> list[str]:
-    """List the patients to leave out: those of labelled sections, and C, on whose images the alignment is."""
-    return sorted({"C", *(section[0] for section in settings.labelled)})
-
-
-def read_section(data: Path, section: str) -> spatialdata.SpatialData:
-    """Read a section with its full H&E where there is one."""
-    adata = anndata.read_h5ad(data / f"{section}.h5ad")
-    image = data / f"{section}.jpg"
-    scale = adata.uns["um_per_px"]
-    return stp.io.from_anndata(
-        adata,
-        image if image.exists() else None,
-        um_per_px=scale,
-        spot_diameter_um=SPOT_UM,
-        name=section,
-    )
-
-
-def write_stores(data: Path, out: Path, settings: Settings) -> dict[str, Path]:
-    """Write every section as a store, unless it is there; counts of all, images of C2 to C6."""
-    sections = sorted(path.stem for path in data.glob("*.h5ad"))
-    if settings.n_sections:
-        sections = [s for s in sections if s[0] == "C" or int(s[1:]) <= settings.n_sections]
-    stores = {section: out / "stores" / f"{section}.zarr" for section in sections}
-    for section, path in stores.items():
-        if not path.exists():
-            stp.io.write_store(
-                read_section(data, section), path, patch_um_per_px=settings.image.um_per_px
-            )
-    return stores
-
-
-def pretrain_without(
-    patient: str, stores: dict[str, Path], out: Path, settings: Settings
-) -> GeneEncoder:
-    """Pretrain on all other patients; means, too, come from them alone."""
-    train = [path for section, path in stores.items() if section[0] != patient]
-    vocabulary = stp.Vocabulary.default().fit(train)
-    folder = out / f"pretrain_without_{patient}"
-    return stp.train.pretrain(
-        train, folder, vocabulary=vocabulary, model=settings.gene, config=settings.pretrain
-    )
-
-
-def score_labels(
-    data: Path, encoders: dict[str, GeneEncoder], settings: Settings
-) -> dict[str, dict]:
-    """Compare clusters with a pathologist's regions, section by section."""
-    results = {}
+def score_labels(data: Path, encoders: dict[str, GeneEncoder], settings: Settings) -> Iterator[Row]:
+    """Compare clusters with a pathologist's regions; yield a row per method."""
+    scores: dict[str, dict[str, dict[str, float]]] = {}
     for name in settings.labelled:
         section = labelled(anndata.read_h5ad(data / f"{name}.h5ad"))
         labels = section.obs["pathologist_label"].to_numpy()
-        encoder = encoders[name[0]]
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            untrained = GeneEncoder(encoder.config, encoder.vocabulary).eval()
-        others = [anndata.read_h5ad(data / f"{s}.h5ad") for s in LABELLED if s[0] != name[0]]
+        encoder = encoders[patient_of(name)]
+        others = [s for s in LABELLED if patient_of(s) != patient_of(name)]
+        tables = [anndata.read_h5ad(data / f"{other}.h5ad") for other in others]
         embeddings = {
             "gene encoder": embed_genes(section, encoder).obsm["X_stp_genes"],
-            "untrained gene encoder": embed_genes(section, untrained).obsm["X_stp_genes"],
-            "PCA fitted on other patients": pca(section, others),
+            "untrained gene encoder": embed_genes(section, untrained(encoder)).obsm["X_stp_genes"],
+            "PCA fitted on other patients": pca(section, tables),
             "PCA fitted on the section": pca(section, [section]),
         }
-        results[name] = {
-            "n_spots": section.n_obs,
-            "n_classes": len(np.unique(labels)),
-            **{method: agreement(embedding, labels) for method, embedding in embeddings.items()},
-        }
-    return results
+        for method, embedding in embeddings.items():
+            scores.setdefault(method, {})[name] = agreement(embedding, labels)
+    for method, sections in scores.items():
+        row: Row = {"method": f"clusters, {method}"}
+        for key, column in COLUMNS.items():
+            values = {name: round(section[key], 3) for name, section in sections.items()}
+            row[column] = {"mean": round(float(np.mean(list(values.values()))), 3), **values}
+        yield row
+
+
+def untrained(encoder: GeneEncoder) -> GeneEncoder:
+    """Return a gene encoder of the same sizes with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return GeneEncoder(encoder.config, encoder.vocabulary).eval()
 
 
 def embed_genes(adata: anndata.AnnData, model: Stamp | GeneEncoder) -> anndata.AnnData:
@@ -220,60 +134,59 @@ def embed_genes(adata: anndata.AnnData, model: Stamp | GeneEncoder) -> anndata.A
     return adata
 
 
-def score_expression(data: Path, stamp: Stamp, out: Path) -> dict[str, dict]:
-    """Predict the test section from its image and score it beside every baseline."""
+def score_expression(data: Path, stamp: Stamp, folder: Path) -> Iterator[Row]:
+    """Predict the test section from its image; yield a row per method, and chance."""
     slides = {name: read_section(data, name) for name in (*TRAIN, TEST)}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        untrained = Stamp(stamp.config, stamp.vocabulary).eval()
+        random_stamp = Stamp(stamp.config, stamp.vocabulary).eval()
     tables = {name: embed(slide, stamp) for name, slide in slides.items()}
-    train, test = [tables[name] for name in TRAIN], tables[TEST]
-    reference = anndata.concat(train, join="inner", index_unique="-", uns_merge="same")
-    targets = Targets.choose(train, reference.var_names.intersection(test.var_names, sort=False))
+    random_tables = {name: embed(slide, random_stamp) for name, slide in slides.items()}
+    train = [tables[name] for name in TRAIN]
+    test = tables[TEST]
+    genes = join(train).var_names.intersection(test.var_names, sort=False)
+    targets = Targets.choose(train, genes)
     measured = normalized(test, targets.genes)
-    expression = [normalized(a, targets.genes) for a in train]
-    stp.tl.predict_expression(test, reference, genes=list(targets.genes))
-    start = {name: embed(slides[name], untrained) for name in (*TRAIN, TEST)}
-    stp.tl.predict_expression(
-        start[TEST],
-        anndata.concat(
-            [start[name] for name in TRAIN], join="inner", index_unique="-", uns_merge="same"
-        ),
-        genes=list(targets.genes),
-    )
-    pixels = {name: color_and_texture(_patches(slides[name], stamp)) for name in slides}
-    centers = {name: _centers(slides[name]) for name in slides}
-    pooled = np.concatenate(expression)
-
-    def regress(features: dict[str, np.ndarray]) -> np.ndarray:
-        return ridge(np.concatenate([features[name] for name in TRAIN]), pooled, features[TEST])
-
+    expression = {name: normalized(tables[name], targets.genes) for name in TRAIN}
     predictions = {
-        "retrieval (Stamp)": test.obsm["stp_expression"],
-        "retrieval (untrained)": start[TEST].obsm["stp_expression"],
-        "ridge on image features (Stamp)": regress(
-            {n: t.obsm["X_stp_images"] for n, t in tables.items()}
-        ),
+        RETRIEVAL: retrieve(tables, targets),
+        UNTRAINED: retrieve(random_tables, targets),
+        **predict_baselines(slides, tables, expression, measured, stamp),
+    }
+    recall = {RETRIEVAL: recall_of(test), UNTRAINED: recall_of(random_tables[TEST])}
+    draw(slides[TEST], test, folder)
+    for method, predicted in predictions.items():
+        scores = targets.score(measured, predicted) | recall.get(method, {})
+        yield {"method": method, **{name: round(value, 3) for name, value in scores.items()}}
+    yield {"method": "chance", **{f"recall@{k}": round(k / test.n_obs, 3) for k in (1, 5, 10)}}
+
+
+def predict_baselines(
+    slides: dict[str, spatialdata.SpatialData],
+    tables: dict[str, anndata.AnnData],
+    expression: dict[str, np.ndarray],
+    measured: np.ndarray,
+    stamp: Stamp,
+) -> dict[str, np.ndarray]:
+    """Predict the test section by ridge, position, mean, and its own measured neighbors."""
+    pooled = np.concatenate(list(expression.values()))
+    centers = {name: centers_of(slide) for name, slide in slides.items()}
+    sisters = [(centers[name], values) for name, values in expression.items()]
+    image = stamp.config.image
+    features = {name: table.obsm["X_stp_images"] for name, table in tables.items()}
+    pixels = {name: color_and_texture(patches_of(slides[name], image)) for name in slides}
+
+    def regress(values: dict[str, np.ndarray]) -> np.ndarray:
+        return ridge(np.concatenate([values[name] for name in TRAIN]), pooled, values[TEST])
+
+    return {
+        "ridge on image features of the Stamp": regress(features),
         "ridge on color and texture": regress(pixels),
         "mean profile": np.broadcast_to(pooled.mean(axis=0), measured.shape),
-        "position": position(
-            [(centers[n], e) for n, e in zip(TRAIN, expression, strict=True)], centers[TEST]
-        ),
+        "position": position(sisters, centers[TEST]),
         "neighbors in the section (measured)": neighbor_mean(
             centers[TEST], measured, 1.2 * PITCH_UM
         ),
-    }
-    draw(slides[TEST], test, out)
-    return {
-        "expression": {
-            name: targets.score(measured, predicted) for name, predicted in predictions.items()
-        },
-        "recall": {
-            "Stamp": _recall(test),
-            "untrained": _recall(start[TEST]),
-            "chance@5": 5 / test.n_obs,
-        },
-        "spots": {name: table.n_obs for name, table in tables.items()},
     }
 
 
@@ -284,44 +197,45 @@ def embed(slide: spatialdata.SpatialData, model: Stamp) -> anndata.AnnData:
     return table
 
 
-def _patches(slide: spatialdata.SpatialData, stamp: Stamp) -> np.ndarray:
-    pyramid, config = stp.images.ImagePyramid, stamp.config.image
-    image = pyramid.from_spatialdata(slide, next(iter(slide.images)))
-    return image.read(_centers(slide), size=config.image_size, um_per_px=config.um_per_px)
+def join(tables: list[anndata.AnnData]) -> anndata.AnnData:
+    """Return the spots of several sections in one table."""
+    return anndata.concat(tables, join="inner", index_unique="-", uns_merge="same")
 
 
-def _centers(slide: spatialdata.SpatialData) -> np.ndarray:
-    """Spot centers in um."""
-    table = slide.tables["table"]
-    return np.asarray(table.obsm["spatial"], dtype=float) * table.uns["um_per_px"]
+def retrieve(tables: dict[str, anndata.AnnData], targets: Targets) -> np.ndarray:
+    """Predict the test section by retrieval from the training sections."""
+    test = tables[TEST]
+    reference = join([tables[name] for name in TRAIN])
+    stp.tl.predict_expression(test, reference, genes=list(targets.genes))
+    return test.obsm["stp_expression"]
 
 
-def _recall(table: anndata.AnnData) -> dict[str, float]:
-    known = np.isfinite(table.obsm["X_stp_genes"]).all(axis=1)
-    images, genes = (table.obsm[f"X_stp_{name}_aligned"][known] for name in ("images", "genes"))
+def recall_of(table: anndata.AnnData) -> dict[str, float]:
+    """Return the recall from patches to genes among the spots of a section."""
+    has_genes = np.isfinite(table.obsm["X_stp_genes"]).all(axis=1)
+    images = table.obsm["X_stp_images_aligned"][has_genes]
+    genes = table.obsm["X_stp_genes_aligned"][has_genes]
     return {f"recall@{k}": value for k, value in stp.metrics.recall_at_k(images, genes).items()}
 
 
-def draw(slide: spatialdata.SpatialData, table: anndata.AnnData, out: Path) -> None:
-    """Write pictures of the test section: patches, clusters on tissue, measured beside predicted."""
-    import scanpy as sc
-
+def draw(slide: spatialdata.SpatialData, table: anndata.AnnData, folder: Path) -> None:
+    """Draw patches, clusters on tissue, and measured next to predicted expression."""
     for name in ("genes", "images", "fused"):
-        known = np.isfinite(table.obsm[f"X_stp_{name}"]).all(axis=1)
-        part = table[known].copy()
+        has_embedding = np.isfinite(table.obsm[f"X_stp_{name}"]).all(axis=1)
+        part = table[has_embedding].copy()
         sc.pp.neighbors(part, use_rep=f"X_stp_{name}", transformer="sklearn")
         sc.tl.leiden(part, resolution=0.5, flavor="leidenalg")
         table.obs[f"leiden_{name}"] = pd.Categorical(part.obs["leiden"].reindex(table.obs_names))
     slide.tables["table"] = table
+    predicted = table.uns["stp_expression"]["genes"]
+    markers = [gene for gene in MARKERS if gene in predicted]
     figures = {
         "patches": stp.pl.patches(slide),
         "clusters": stp.pl.spots(slide, ["leiden_genes", "leiden_images", "leiden_fused"]),
-        "expression": stp.pl.expression(
-            table, [g for g in MARKERS if g in table.uns["stp_expression"]["genes"]]
-        ),
+        "expression": stp.pl.expression(table, markers),
     }
     for name, figure in figures.items():
-        figure.savefig(out / f"{name}.png", dpi=110)
+        figure.savefig(folder / f"{name}.png", dpi=110)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Expression of a slide predicted from its image: by STAMP as in the paper, and by every baseline."""
+"""Expression of a slide predicted from its image: by STAMP as in the paper, and by baselines."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -8,78 +8,101 @@ import numpy as np
 import torch
 
 import stp
-from benchmarks.expression import color_and_texture, normalized, position, ridge
-from benchmarks.slides import FEATURES, RAW, Embedder, Section
+from benchmarks.accuracy.expression import color_and_texture, normalized, position, ridge
+from benchmarks.accuracy.slides import GENES, IMAGES, RAW, Embedder, Model, Section
 from stp.models import Stamp
-from stp.tables import keys
 
-CON, CON_ADAPTED, REG = "STAMP_Con, no adapter", "STAMP_Con", "STAMP_Reg"
-RIDGES = {"ridge on STAMP_V": FEATURES["STAMP_V"], "ridge on raw backbone": RAW}
-PIXELS, POSITION, MEAN = "ridge on color and texture", "position", "mean profile"
+CON = "STAMP_Con, no adapter"
+CON_ADAPTED = "STAMP_Con"
+REG = "STAMP_Reg"
+RIDGES = {"ridge on STAMP_V": IMAGES, "ridge on raw backbone": RAW}
+PIXELS = "ridge on color and texture"
+POSITION = "position"
+MEAN = "mean profile"
 METHODS = [CON_ADAPTED, CON, REG, *RIDGES, PIXELS, POSITION, MEAN]
+EXPRESSION = "stp_expression"
+PATCH_PIXELS = 96
+PATCH_UM = 112.0
 
 
 def predictions(
     train: Sequence[Section], section: Section, embed: Embedder, genes: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each method and what it predicts (n_obs, n_genes); position copies spots of the patient's other slides."""
-    query, references = embed(section, section), [embed(one, section) for one in train]
+    """Yield each method and what it predicts (n_obs, n_genes).
+
+    Position copies spots of other slides of the same patient, if there are any.
+    """
+    query = embed(section, section)
+    references = [embed(other, section) for other in train]
     if RAW not in query.obsm:
         raise ValueError(f"{embed.path(section)} reads no images; give a Stamp or an image encoder")
-    named = {"genes": list(genes)}
-    yield from _of_stamp(query, references, embed.model(section), named)
+    yield from _predict_by_stamp(query, references, embed.model(section), list(genes))
     for name, key in RIDGES.items():
-        yield (
-            name,
-            stp.tl.regress_expression(query, references, **named, use_rep=key, copy=True).obsm[
-                keys.EXPRESSION
-            ],
+        table = stp.tl.regress_expression(
+            query, references, genes=list(genes), use_rep=key, copy=True
         )
-    expressed = [normalized(one.table, genes) for one in train]
-    pooled, pixels = (
-        np.concatenate(expressed),
-        np.concatenate([color_and_texture(_patches(one)) for one in train]),
-    )
+        yield name, table.obsm[EXPRESSION]
+    expression = [normalized(other.table, genes) for other in train]
+    pooled = np.concatenate(expression)
+    pixels = np.concatenate([color_and_texture(_patches(other)) for other in train])
     yield PIXELS, ridge(pixels, pooled, color_and_texture(_patches(section)))
-    sisters = [
-        (one.centers, e)
-        for one, e in zip(train, expressed, strict=True)
-        if one.patient == section.patient
-    ]
+    sisters = []
+    for other, values in zip(train, expression, strict=True):
+        if other.patient == section.patient:
+            sisters.append((other.centers, values))
     if sisters:
         yield POSITION, position(sisters, section.centers)
     yield MEAN, np.broadcast_to(pooled.mean(axis=0), (section.table.n_obs, len(genes)))
 
 
-def _of_stamp(query, references, model, named) -> Iterator[tuple[str, np.ndarray]]:
+def _predict_by_stamp(
+    query: anndata.AnnData, references: list[anndata.AnnData], model: Model, genes: list[str]
+) -> Iterator[tuple[str, np.ndarray]]:
     """Predict by retrieval, with and without adapters, and by three linear layers (paper, A.3.3).
 
-    Where there are several training slides, the last tells the adapters and the layers when to stop.
+    If there are several training slides, adapters and layers stop by their loss on the last one.
     """
-    fitted, held = (references[:-1], references[-1:]) if len(references) > 1 else (references, ())
+    train = references
+    validation: list[anndata.AnnData] = []
+    if len(references) > 1:
+        train = references[:-1]
+        validation = references[-1:]
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(model, Stamp) and model.gene_encoder is not None:
-            adapted = stp.train.adapt(fitted, f"{folder}/adapted", model=model, validation=held)
-            for name, tables in {
-                CON: [query, *references],
-                CON_ADAPTED: [_aligned(one, adapted) for one in (query, *references)],
-            }.items():
-                found = stp.tl.predict_expression(tables[0], tables[1:], **named, copy=True)
-                yield name, found.obsm[keys.EXPRESSION]
-        head = stp.train.fit_expression_head(fitted, f"{folder}/head", **named, validation=held)
-        yield REG, stp.tl.apply_expression_head(query, head, copy=True).obsm[keys.EXPRESSION]
+            adapted = stp.train.adapt(
+                train, f"{folder}/adapted", model=model, validation=validation
+            )
+            yield CON, _retrieve(query, references, genes)
+            adapted_references = [_adapt(table, adapted) for table in references]
+            yield CON_ADAPTED, _retrieve(_adapt(query, adapted), adapted_references, genes)
+        head = stp.train.fit_expression_head(
+            train, f"{folder}/head", genes=genes, validation=validation
+        )
+        yield REG, stp.tl.apply_expression_head(query, head, copy=True).obsm[EXPRESSION]
+
+
+def _retrieve(
+    query: anndata.AnnData, references: list[anndata.AnnData], genes: list[str]
+) -> np.ndarray:
+    table = stp.tl.predict_expression(query, references, genes=genes, copy=True)
+    return table.obsm[EXPRESSION]
 
 
 @torch.no_grad()
-def _aligned(table: anndata.AnnData, adapted: Stamp) -> anndata.AnnData:
+def _adapt(table: anndata.AnnData, adapted: Stamp) -> anndata.AnnData:
     """Return a table whose aligned vectors are those of the adapted model."""
     table = table.copy()
-    for key, encode in ((keys.IMAGES, adapted.encode_images), (keys.GENES, adapted.encode_genes)):
-        table.obsm[keys.aligned(key)] = encode(torch.from_numpy(table.obsm[key]))[1].numpy()
+    _, images = adapted.encode_images(torch.from_numpy(table.obsm[IMAGES]))
+    _, genes = adapted.encode_genes(torch.from_numpy(table.obsm[GENES]))
+    table.obsm[f"{IMAGES}_aligned"] = images.numpy()
+    table.obsm[f"{GENES}_aligned"] = genes.numpy()
     return table
 
 
 def _patches(section: Section) -> np.ndarray:
     return section.slide.pyramid.read(
-        section.slide.centers, size=96, um_per_px=112 / 96, allow_upsampling=True
+        section.slide.centers,
+        size=PATCH_PIXELS,
+        um_per_px=PATCH_UM / PATCH_PIXELS,
+        allow_upsampling=True,
     )
