@@ -1,1 +1,1 @@
-"""What stp is measured by: one module per question, results in RESULTS.md."""
+"""What `stp` is measured by: one module per question. `README.md` lists questions and results."""

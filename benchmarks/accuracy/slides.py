@@ -1,5 +1,6 @@
 """Slides read from stores, and their embeddings by the model that may see them."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +14,17 @@ import torch
 import zarr
 
 import stp
-from benchmarks.clusters import labelled_rows
+from benchmarks.accuracy.clusters import labelled_rows
 from stp.images.slides import Slide, find_slides
 from stp.models import GeneEncoder, ImageEncoder, Stamp
-from stp.tables import keys
-from stp.workflows.embed_stores import Model, open_model, reads_genes
 
+Model = Stamp | GeneEncoder | ImageEncoder
+
+GENES = "X_stp_genes"
+IMAGES = "X_stp_images"
+FUSED = "X_stp_fused"
 RAW = "X_raw"
+FEATURES = {"STAMP_G": GENES, "STAMP_V": IMAGES, "STAMP_F": FUSED, "raw backbone": RAW}
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,12 @@ class Section:
 
     Parameters
     ----------
-    name, patient
-        Who it is, and of whom.
+    name
+        Name of the slide.
+    patient
+        Name of its patient.
     sdata
-        What was read.
+        What was read from the store.
     """
 
     name: str
@@ -40,12 +47,12 @@ class Section:
 
     @property
     def table(self) -> anndata.AnnData:
-        """Its table."""
+        """The table with counts."""
         return self.sdata.tables["table"]
 
     @property
     def path(self) -> Path | None:
-        """Where it was read from."""
+        """The store; None if the slide was made in memory."""
         return self.sdata.path and Path(self.sdata.path)
 
     @cached_property
@@ -55,25 +62,27 @@ class Section:
 
     @property
     def centers(self) -> np.ndarray | None:
-        """Spot centers (n, 2) in um; None where there are none."""
+        """Spot centers (n, 2) in µm; None if there are none."""
         return self.table.obsm.get("spatial")
 
     def rows(self, label_key: str) -> np.ndarray:
-        """Positions of spots with a determined label whose class has enough spots."""
+        """Return the positions of spots with a determined label whose class has enough spots."""
         if label_key not in self.table.obs:
             raise KeyError(
-                f"{self.name} has no obs[{label_key!r}]; choose --label-key from {list(self.table.obs)}"
+                f"{self.name} has no obs[{label_key!r}]; choose --label-key from "
+                f"{list(self.table.obs)}"
             )
         return labelled_rows(self.table.obs[label_key])
 
 
-def read(paths: Sequence[Path], patient_key: str) -> list[Section]:
+def read_sections(paths: Sequence[Path], patient_key: str) -> list[Section]:
     """Read stores; without `obs[patient_key]` each slide counts as a patient."""
     sections = []
     for path in paths:
-        sdata, name = spatialdata.read_zarr(path), Path(path).name.removesuffix(".zarr")
-        sections.append(Section(name, patient_of(path, patient_key), sdata))
-    names = [one.name for one in sections]
+        name = Path(path).name.removesuffix(".zarr")
+        sdata = spatialdata.read_zarr(path)
+        sections.append(Section(name, patient_of_store(path, patient_key), sdata))
+    names = [section.name for section in sections]
     if len(set(names)) < len(names):
         raise ValueError(
             f"two stores have one name among {names}; a slide would be in both sides of a split"
@@ -81,8 +90,8 @@ def read(paths: Sequence[Path], patient_key: str) -> list[Section]:
     return sections
 
 
-def patient_of(path: Path, patient_key: str) -> str:
-    """Read the patient of a store; the slide itself where nothing tells the patient."""
+def patient_of_store(path: Path, patient_key: str) -> str:
+    """Return the patient of a store, or the name of the slide if the patient is not stored."""
     obs = zarr.open_group(path, mode="r")["tables/table/obs"]
     if patient_key not in obs:
         return path.name.removesuffix(".zarr")
@@ -94,24 +103,43 @@ def patient_of(path: Path, patient_key: str) -> str:
     return str(patients[0])
 
 
+def open_model(name: str) -> Model:
+    """Load a model of any class from its folder, or a pathology encoder by its name."""
+    if name in stp.models.backbones().index:
+        return stp.models.load_backbone(name)
+    config = json.loads((Path(name) / "config.json").read_text())
+    classes = {"Stamp": Stamp, "GeneEncoder": GeneEncoder, "ImageEncoder": ImageEncoder}
+    return classes[config["class"]].from_pretrained(name)
+
+
+def reads_genes(model: Model) -> bool:
+    """Whether a model embeds tokens; a Stamp that was aligned with pathways alone does not."""
+    if isinstance(model, Stamp):
+        return model.gene_encoder is not None
+    return isinstance(model, GeneEncoder)
+
+
 class Embedder:
     """Embed sections, each once per model.
 
     Parameters
     ----------
     template
-        Path of a model; `{slide}` and `{patient}` in it are those that are tested, for models that never saw them.
+        Path of a model. `{slide}` and `{patient}` in it are replaced by those that are tested, for
+        models that never saw them.
     backbone
-        Name or folder of an image encoder whose features stand beside; by default the model's own, untrained.
+        Name or folder of an image encoder to compare with; by default the model's own, untrained.
     """
 
     def __init__(self, template: str, backbone: str | None = None) -> None:
-        self.template, self.backbone, self.notes = template, backbone, []
+        self.template = template
+        self.backbone = backbone
+        self.notes: list[str] = []
         self._models: dict[str, Model] = {}
         self._tables: dict[tuple[str, str], anndata.AnnData] = {}
 
     def path(self, tested: Section) -> str:
-        """Path of the model for the fold in which a section is tested."""
+        """Return the path of the model for the fold in which a section is tested."""
         return self.template.format(slide=tested.name, patient=tested.patient)
 
     def model(self, tested: Section) -> Model:
@@ -121,47 +149,39 @@ class Embedder:
             self._models[path] = open_model(path)
             if isinstance(self._models[path], GeneEncoder):
                 self.notes.append(
-                    "STAMP_G is the gene encoder of stage one, without alignment: the paper's dagger"
+                    "STAMP_G is the gene encoder of stage one, without alignment: the paper's "
+                    "dagger"
                 )
         return self._models[path]
 
     def __call__(self, section: Section, tested: Section) -> anndata.AnnData:
-        """Return the table of a section with all embeddings that the fold's model and the section allow."""
+        """Return the table of a section with the embeddings that model and section allow."""
         key = self.path(tested), section.name
         if key not in self._tables:
             self._tables[key] = self._embed(section, self.model(tested))
         return self._tables[key]
 
     def _embed(self, section: Section, model: Model) -> anndata.AnnData:
-        quiet = {"progress": False}
         table = section.table.copy()
         if reads_genes(model):
             stp.tl.tokenize(table, model)
-            stp.tl.embed_genes(table, model, **quiet)
-        if section.slide is None or not isinstance(model, Stamp | ImageEncoder):
+            stp.tl.embed_genes(table, model, progress=False)
+        if section.slide is None or isinstance(model, GeneEncoder):
             return table
-        parts = (section.sdata.images, section.sdata.shapes, section.sdata.labels, {"table": table})
-        sdata = spatialdata.SpatialData.init_from_elements(
-            {name: one for part in parts for name, one in part.items()}
-        )
-        stp.tl.embed_images(sdata, model, **quiet)
-        stp.tl.embed_images(sdata, self._raw(model), key_added=RAW, **quiet)
+        elements = {"table": table}
+        for part in (section.sdata.images, section.sdata.shapes, section.sdata.labels):
+            elements |= dict(part.items())
+        sdata = spatialdata.SpatialData.init_from_elements(elements)
+        stp.tl.embed_images(sdata, model, progress=False)
+        stp.tl.embed_images(sdata, self._raw_encoder(model), key_added=RAW, progress=False)
         if reads_genes(model):
             stp.tl.fuse(table)
         return table
 
-    def _raw(self, model: Stamp | ImageEncoder) -> ImageEncoder:
+    def _raw_encoder(self, model: Stamp | ImageEncoder) -> ImageEncoder:
         if self.backbone is not None:
             return open_model(self.backbone)
-        config = (model.image_encoder if isinstance(model, Stamp) else model).config
+        encoder = model.image_encoder if isinstance(model, Stamp) else model
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return ImageEncoder(config).eval()
-
-
-FEATURES = {
-    "STAMP_G": keys.GENES,
-    "STAMP_V": keys.IMAGES,
-    "STAMP_F": keys.FUSED,
-    "raw backbone": RAW,
-}
+            return ImageEncoder(encoder.config).eval()

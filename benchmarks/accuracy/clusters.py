@@ -1,0 +1,152 @@
+"""How well embeddings agree with a pathologist's regions: Leiden clusters, a probe, and PCA."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import anndata
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from stp.metrics import clustering_scores
+
+SEEDS = range(5)
+RESOLUTION = 0.5  # of the paper
+MAX_RESOLUTION = 3.0
+MIN_SPOTS = 20  # smaller classes are dropped
+NO_LABEL = ["", "undetermined", "nan", "None", "NA"]
+N_VARIABLE = 2000
+N_COMPONENTS = 50
+N_BLOCKS = 4  # blocks per side of a section
+N_FOLDS = 5
+
+
+def labelled(adata: anndata.AnnData, label_key: str = "pathologist_label") -> anndata.AnnData:
+    """Return the spots with a determined label whose class has enough spots."""
+    return adata[labelled_rows(adata.obs[label_key])].copy()
+
+
+def labelled_rows(labels: pd.Series) -> np.ndarray:
+    """Return the positions of spots with a determined label whose class has enough spots."""
+    labels = labels.astype(str)
+    counts = labels[~labels.isin(NO_LABEL)].value_counts()
+    return np.flatnonzero(labels.isin(counts.index[counts >= MIN_SPOTS]))
+
+
+def agreement(embedding: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return mean ARI and NMI over seeds.
+
+    Scores are at the paper's resolution, and once more ("matched") at as many clusters as there are
+    classes.
+    """
+    adata = _make_graph(embedding)
+    n_classes = len(np.unique(labels))
+    clusters = {
+        "": [_cluster(adata, RESOLUTION, seed) for seed in SEEDS],
+        "_matched": [_cluster_into(adata, n_classes, seed) for seed in SEEDS],
+    }
+    means = {}
+    for suffix, runs in clusters.items():
+        scores = [clustering_scores(labels, run) for run in runs]
+        for name in ("ari", "nmi"):
+            means[name + suffix] = float(np.mean([score[name] for score in scores]))
+    return means
+
+
+def clusters_of(
+    embedding: np.ndarray, seeds: Iterable[int] = SEEDS
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each seed and its Leiden clusters at the paper's resolution."""
+    adata = _make_graph(embedding)
+    for seed in seeds:
+        yield seed, _cluster(adata, RESOLUTION, seed)
+
+
+def _make_graph(embedding: np.ndarray) -> anndata.AnnData:
+    adata = anndata.AnnData(np.zeros((len(embedding), 1), np.float32), obsm={"X": embedding})
+    sc.pp.neighbors(adata, use_rep="X", transformer="sklearn")
+    return adata
+
+
+def _cluster(adata: anndata.AnnData, resolution: float, seed: int) -> np.ndarray:
+    sc.tl.leiden(adata, resolution=resolution, random_state=seed, flavor="leidenalg")
+    return adata.obs["leiden"].to_numpy()
+
+
+def _cluster_into(adata: anndata.AnnData, n_clusters: int, seed: int) -> np.ndarray:
+    """Bisect the resolution for a number of clusters, and return the run that came nearest."""
+    low = 0.0
+    high = MAX_RESOLUTION
+    best = None
+    best_distance = np.inf
+    for _ in range(12):
+        middle = (low + high) / 2
+        clusters = _cluster(adata, middle, seed)
+        n = len(np.unique(clusters))
+        if abs(n - n_clusters) < best_distance:
+            best = clusters
+            best_distance = abs(n - n_clusters)
+        if n == n_clusters:
+            break
+        if n < n_clusters:
+            low = middle
+        else:
+            high = middle
+    return best
+
+
+def probe(embedding: np.ndarray, labels: np.ndarray, coordinates: np.ndarray) -> float:
+    """Return the balanced accuracy of logistic regression over five folds of spatial blocks."""
+    predicted = np.empty_like(labels)
+    fold = number_blocks(coordinates, N_FOLDS)
+    for number in range(N_FOLDS):
+        train = fold != number
+        test = fold == number
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        predicted[test] = model.fit(embedding[train], labels[train]).predict(embedding[test])
+    return float(balanced_accuracy_score(labels, predicted))
+
+
+def number_blocks(coordinates: np.ndarray, n_folds: int) -> np.ndarray:
+    """Return the fold of each spot; the spots of one spatial block are in one fold."""
+    quantiles = np.linspace(0, 1, N_BLOCKS + 1)[1:-1]
+    column, row = (np.searchsorted(np.quantile(axis, quantiles), axis) for axis in coordinates.T)
+    fold = np.empty(len(coordinates), dtype=int)
+    splits = GroupKFold(n_folds).split(coordinates, groups=row * N_BLOCKS + column)
+    for number, (_, test) in enumerate(splits):
+        fold[test] = number
+    return fold
+
+
+def pca(section: anndata.AnnData, train: Sequence[anndata.AnnData]) -> np.ndarray:
+    """Return components of a section, fitted on other sections."""
+    return pca_of([section], train)[0]
+
+
+def pca_of(
+    sections: Sequence[anndata.AnnData], train: Sequence[anndata.AnnData]
+) -> list[np.ndarray]:
+    """Return components of log expression of each section, fitted once on the training sections.
+
+    Only the most variable genes of the training sections are used.
+    """
+    shared = sorted(set.intersection(*(set(a.var_names) for a in (*sections, *train))))
+    pooled = _normalize(anndata.concat([a[:, shared] for a in train], index_unique="-"))
+    sc.pp.highly_variable_genes(pooled, n_top_genes=min(N_VARIABLE, pooled.n_vars))
+    is_variable = pooled.var["highly_variable"].to_numpy()
+    n_components = min(N_COMPONENTS, pooled.n_obs, int(is_variable.sum()))
+    model = PCA(n_components, random_state=0).fit(pooled.X[:, is_variable].toarray())
+    components = []
+    for section in sections:
+        values = _normalize(section[:, shared]).X[:, is_variable]
+        components.append(model.transform(values.toarray()))
+    return components
+
+
+def _normalize(adata: anndata.AnnData) -> anndata.AnnData:
+    return sc.pp.log1p(sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True)

@@ -1,0 +1,1 @@
+"""How fast `stp` is, and how much memory it takes."""
