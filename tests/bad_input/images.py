@@ -39,7 +39,7 @@ def several_images_fit(sdata, model):
     stp.tl.embed_images(sdata, model)
 
 
-@refused(ValueError, "the image has 4 um per pixel, patches of 0.5 are wanted")
+@refused(ValueError, "the image has 4 µm per pixel, patches of 0.5 are wanted")
 def the_image_is_too_coarse(sdata):
     """Finer pixels are wanted than the image has: often it is `tissue_hires_image.png`, 2,000 px wide, not the slide.
 

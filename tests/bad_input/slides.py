@@ -99,7 +99,7 @@ def the_Space_Ranger_folder_is_not_there():
     stp.io.read_visium("sample/outs", image="slide.tif")
 
 
-@refused(ValueError, "no tile of 112 um holds 50% tissue")
+@refused(ValueError, "no tile of 112 µm is 50% tissue")
 def a_slide_without_tissue():
     """All tiles are glass: the scan is pale or gray, or its scale is wrong, so that a tile covers the whole slide.
 
