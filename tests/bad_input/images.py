@@ -39,7 +39,7 @@ def several_images_fit(sdata, model):
     stp.tl.embed_images(sdata, model)
 
 
-@refused(ValueError, "the image has 4 um per pixel, patches of 0.5 are wanted")
+@refused(ValueError, "the image has 4 µm per pixel, patches of 0.5 are wanted")
 def the_image_is_too_coarse(sdata):
     """The image has larger pixels than the patches. Often it is `tissue_hires_image.png`, which is
     2,000 pixels wide, and not the slide.

@@ -101,7 +101,7 @@ def the_Space_Ranger_folder_does_not_exist():
     stp.io.read_visium("sample/outs", image="slide.tif")
 
 
-@refused(ValueError, "no tile of 112 um holds 50% tissue")
+@refused(ValueError, "no tile of 112 µm is 50% tissue")
 def a_slide_without_tissue():
     """All tiles are glass. The scan is pale or gray, or its scale is wrong and a tile covers the
     whole slide.

@@ -1,4 +1,4 @@
-"""Objects like those of spatialdata-io need no argument if only one reading is possible."""
+"""Slides as spatialdata-io returns them, rebuilt in memory: `stp` reads them without arguments."""
 
 import anndata
 import geopandas
@@ -18,8 +18,9 @@ IMAGE = RNG.integers(0, 256, (1203, 1405, 3)).astype(np.uint8)
 FACTOR = 0.25  # of the hires picture
 
 
-def image_of(array, systems, **options):
-    return Image2DModel.parse(array, dims=("y", "x", "c"), transformations=systems, **options)
+def image_of(array, systems, **settings):
+    dims = ("y", "x", "c")
+    return Image2DModel.parse(array, dims=dims, transformations=systems, **settings)
 
 
 def scaled(factor):
@@ -27,7 +28,7 @@ def scaled(factor):
 
 
 def pictures(name):
-    """The full-resolution and the hires image, as `visium` and `visium_hd` return them."""
+    """Make the full-resolution image and the hires picture, as `visium` and `visium_hd` do."""
     hires = {f"{name}_downscaled_hires": Identity(), name: scaled(1 / FACTOR)}
     return {
         f"{name}_full_image": image_of(
@@ -92,9 +93,10 @@ def visium_hd(name="HD", um_per_px=0.5):
     return spatialdata.SpatialData(images=pictures(name), shapes=shapes, tables=tables)
 
 
-PIXEL = 0.2125  # um of Xenium
-# H&E pixels to Xenium pixels: a quarter turn
-TURN = np.array([[0.0, -2.0, 2900.0], [2.0, 0.0, 40.0], [0, 0, 1]])
+PIXEL_UM = 0.2125  # of Xenium
+TURN = np.array(
+    [[0.0, -2.0, 2900.0], [2.0, 0.0, 40.0], [0, 0, 1]]
+)  # H&E pixels to Xenium pixels: a quarter turn
 
 
 def xenium():
@@ -108,7 +110,9 @@ def xenium():
     obs = pd.DataFrame(
         {"cell_id": [f"aaaa{i}-1" for i in range(n)], "cell_labels": np.arange(n) + 1}
     )
-    adata = counts(n, obs=obs.set_index(obs.index.astype(str)), obsm={"spatial": centers * PIXEL})
+    adata = counts(
+        n, obs=obs.set_index(obs.index.astype(str)), obsm={"spatial": centers * PIXEL_UM}
+    )
     adata.obs["region"] = pd.Categorical(["cell_labels"] * n)
     stains = ["DAPI", "ATP1A1/CD45/E-Cadherin", "18S", "AlphaSMA/Vimentin"]
     focus = RNG.integers(0, 4000, (286, 290, 4)).astype(np.uint16)
@@ -162,7 +166,7 @@ def test_visium_without_its_slide_is_refused_with_the_remedy(stamp):
     (slide,) = find_slides(sdata, sdata["table"])
     assert (slide.image_key, slide.pyramid.um_per_px) == ("V1_hires_image", pytest.approx(2.0))
     with pytest.raises(
-        ValueError, match="has 2 um per pixel, patches of 0.5 are wanted: give the full-resolution"
+        ValueError, match="has 2 µm per pixel, patches of 0.5 are wanted: give the full-resolution"
     ):
         slide.pyramid.read(slide.centers, size=32, um_per_px=0.5)
 
@@ -198,10 +202,10 @@ def test_xenium(attrs):
         "he_image",
         "global",
     )
-    assert slide.pyramid.um_per_px == pytest.approx(2 * PIXEL, rel=1e-3)
+    assert slide.pyramid.um_per_px == pytest.approx(2 * PIXEL_UM, rel=1e-3)
     assert slide.pyramid.scale_source == "the um of Xenium in obsm['spatial']"
     in_global = np.column_stack([slide.centers, np.ones(len(slide.centers))])
-    np.testing.assert_allclose(slide.centers, sdata["table"].obsm["spatial"] / PIXEL, atol=1)
+    np.testing.assert_allclose(slide.centers, sdata["table"].obsm["spatial"] / PIXEL_UM, atol=1)
     pixels = (in_global @ np.linalg.inv(TURN).T)[:, :2]
     assert_patches_are_slices(slide, pixels, slide.pyramid.um_per_px)
 
@@ -219,8 +223,7 @@ def test_xenium_beside_stains_alone_has_no_picture():
 
 
 def test_two_slides_in_one_table(stamp):
-    one = visium("one")
-    two = visium("two", um_per_px=0.7)
+    one, two = visium("one"), visium("two", um_per_px=0.7)
     for name, sdata in (("one", one), ("two", two)):
         sdata["table"].obs_names = [f"{name}{spot}" for spot in sdata["table"].obs_names]
     both = spatialdata.concatenate([one, two], concatenate_tables=True)
@@ -237,9 +240,9 @@ def test_two_slides_in_one_table(stamp):
     for single in (one, two):
         tl.embed_images(single, stamp)
         rows = both["table"].obs_names.get_indexer(single["table"].obs_names)
-        embedding = both["table"].obsm["X_stp_images"][rows]
+        of_both = both["table"].obsm["X_stp_images"][rows]
         np.testing.assert_allclose(
-            embedding, single["table"].obsm["X_stp_images"], rtol=1e-4, atol=1e-5
+            of_both, single["table"].obsm["X_stp_images"], rtol=1e-4, atol=1e-5
         )
 
 

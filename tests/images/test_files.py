@@ -6,7 +6,6 @@ import PIL.Image
 import pytest
 import tifffile
 
-import stp.images.files
 from stp.images.files import open_file as open_arrays
 from stp.images.levels import open_array
 
@@ -116,10 +115,9 @@ def test_16_bit_png_is_refused_by_name(tmp_path):
     "ignore::PIL.Image.DecompressionBombWarning"
 )  # by PIL in this test, not by stp
 def test_a_real_jpeg_is_not_decoded_before_it_is_read(real, monkeypatch):
-    decoded, decode = [], stp.images.files._decode
-    monkeypatch.setattr(
-        stp.images.files, "_decode", lambda path: decoded.append(path) or decode(path)
-    )
+    decoded = []
+    decode = imagecodecs.imread
+    monkeypatch.setattr(imagecodecs, "imread", lambda path: decoded.append(path) or decode(path))
     path = real("her2st", "C6.jpg")
     ((level,), _) = open_file(path)
     with PIL.Image.open(path) as small:
@@ -142,7 +140,8 @@ def cut(path, share):
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
 @pytest.mark.parametrize("name", ["tiled.tif", "strip.tif", "deflated.tif", "a.jpg", "a.png"])
 def test_a_truncated_file_is_refused_when_it_is_opened(name, share, tmp_path):
-    path, large = tmp_path / name, np.tile(RGB, (8, 8, 1))
+    path = tmp_path / name
+    large = np.tile(RGB, (8, 8, 1))
     tiff = {
         "tiled.tif": {"tile": (64, 64)},
         "strip.tif": {},
@@ -206,11 +205,11 @@ def test_a_url_is_refused_with_the_remedy():
         open_file("https://example.org/slide.svs")
 
 
-def empty_tiles(path, chosen):
+def empty_tiles(path, numbers):
     with tifffile.TiffFile(path, mode="r+") as tiff:
         for tag in ("TileByteCounts", "TileOffsets"):
             values = tiff.pages[0].tags[tag]
-            values.overwrite([0 if i in chosen else value for i, value in enumerate(values.value)])
+            values.overwrite([0 if i in numbers else value for i, value in enumerate(values.value)])
 
 
 @pytest.mark.parametrize("compression", ["jpeg", None])

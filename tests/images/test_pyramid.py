@@ -29,13 +29,11 @@ class Counted:
     """An array that notes the windows read from it."""
 
     def __init__(self, array):
-        self.array, self.shape, self.ndim, self.dtype, self.windows = (
-            array,
-            array.shape,
-            array.ndim,
-            array.dtype,
-            [],
-        )
+        self.array = array
+        self.shape = array.shape
+        self.ndim = array.ndim
+        self.dtype = array.dtype
+        self.windows = []
 
     def __getitem__(self, key):
         window = self.array[key]
@@ -63,12 +61,12 @@ def test_the_convention_of_pixels_by_hand():
     patches = pyramid_of(IMAGE).read(np.array([[10, 20], [10.5, 20.5]]), size=4, um_per_px=0.5)
     np.testing.assert_array_equal(patches[0], IMAGE[18:22, 8:12])
     np.testing.assert_array_equal(patches[1], IMAGE[19:23, 9:13])
-    odd = pyramid_of(IMAGE).read(np.array([[10.5, 20.5]]), size=1, um_per_px=0.5)
-    np.testing.assert_array_equal(odd[0, 0, 0], IMAGE[20, 10])
+    pixel = pyramid_of(IMAGE).read(np.array([[10.5, 20.5]]), size=1, um_per_px=0.5)
+    np.testing.assert_array_equal(pixel[0, 0, 0], IMAGE[20, 10])
 
 
 def test_a_level_that_is_almost_at_scale_is_not_resampled():
-    # 0.499 um per pixel, as Aperio writes it: 224 px at 0.5 are 224.4 of its pixels.
+    # 0.499 µm per pixel, as Aperio writes it: 224 px at 0.5 are 224.4 of its pixels.
     patch = pyramid_of(IMAGE, um_per_px=0.499).read(
         np.array([[150, 150]]), size=224, um_per_px=0.5
     )[0]
@@ -153,10 +151,9 @@ def test_patches_are_the_same_whatever_memory_they_take(rows, um_per_px):
 
 
 def test_a_stream_is_the_read_in_the_order_of_the_picture():
-    how = {"size": 32, "um_per_px": 0.5}
-    expected = pyramid_of(IMAGE).read(CENTERS, **how)
+    expected = pyramid_of(IMAGE).read(CENTERS, size=32, um_per_px=0.5)
     tiled = pyramid_of(zarr.create_array({}, data=IMAGE, chunks=(50, 64, 3)))
-    batches = list(tiled.stream(CENTERS, PatchWindow(**how), batch_size=7))
+    batches = list(tiled.stream(CENTERS, PatchWindow(32, 0.5), batch_size=7))
     assert [len(rows) for rows, _ in batches] == [7, 7, 7, 4]
     rows = np.concatenate([rows for rows, _ in batches])
     assert sorted(rows) == list(range(25))
@@ -228,7 +225,7 @@ def test_a_picture_that_is_fine_enough_is_accepted(um_per_px):
 def test_a_coarse_picture_is_refused():
     pyramid = pyramid_of(IMAGE, um_per_px=2.0)
     with pytest.raises(
-        ValueError, match=r"has 2 um per pixel, patches of 0\.5 are wanted.*allow_upsampling=True"
+        ValueError, match=r"has 2 µm per pixel, patches of 0\.5 are wanted.*allow_upsampling=True"
     ):
         pyramid.read(CENTERS, size=32, um_per_px=0.5)
     assert pyramid.read(CENTERS, size=32, um_per_px=0.5, allow_upsampling=True).shape == (
@@ -292,9 +289,9 @@ def test_files_are_opened_in_each_process(method, real):
     expected = [pyramid.read(part, size=64, um_per_px=0.499) for part in parts]  # open here already
     assert len(ForkingPickler.dumps(pyramid)) < 2000
     with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context(method)) as workers:
-        found = list(workers.map(partial(pyramid.read, size=64, um_per_px=0.499), parts))
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
+        patches = list(workers.map(partial(pyramid.read, size=64, um_per_px=0.499), parts))
+    for of_worker, of_parent in zip(patches, expected, strict=True):
+        np.testing.assert_array_equal(of_worker, of_parent)
 
 
 @pytest.mark.filterwarnings(

@@ -11,11 +11,12 @@ import zarr
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import Affine, Identity, Scale, Sequence, Translation
 
-from stp.images.levels import element_levels
+from stp.images.levels import open_element
 from stp.images.pyramid import ImagePyramid
 
 RNG = np.random.default_rng(0)
-# Smooth, so that a shift of a pixel shows; halved twice without a rest, which spatialdata would drop on the left.
+# Smooth, so that a shift of a pixel shows. It can be halved twice: of odd sides, spatialdata drops
+# the first pixel.
 IMAGE = np.asarray(
     PIL.Image.fromarray(RNG.integers(0, 256, (12, 16, 3)).astype(np.uint8)).resize((400, 300), 3)
 )
@@ -88,11 +89,11 @@ def test_levels_of_any_size_show_the_same_place(shape):
     assert origins == [(0, 0), (shape[1] % 2, shape[0] % 2), (shape[1] % 4, shape[0] % 4)]
     centers = CENTERS.clip(60, 240)
     for um_per_px in (1.2, 2.6):
-        how = {"size": 16, "um_per_px": um_per_px}
-        difference = pyramid.read(centers, **how).astype(int) - ImagePyramid.from_array(
-            image, 0.5
-        ).read(centers, **how)
-        assert np.abs(difference).mean() < 1.5  # spatialdata cuts its means off: 0.4 for each level
+        of_levels = pyramid.read(centers, size=16, um_per_px=um_per_px).astype(int)
+        of_array = ImagePyramid.from_array(image, 0.5).read(centers, size=16, um_per_px=um_per_px)
+        assert (
+            np.abs(of_levels - of_array).mean() < 1.5
+        )  # spatialdata cuts its means off: 0.4 for each level
 
 
 def test_levels_of_a_real_slide_show_the_same_place(real):
@@ -118,8 +119,8 @@ def test_levels_of_a_real_slide_show_the_same_place(real):
             .astype(int)
         )
         for pyramid, tolerance in ((levels, 1.6), (slide, compressed)):
-            found = pyramid.read(centers, size=64, um_per_px=um_per_px)
-            assert np.abs(found - expected).mean() < tolerance
+            patches = pyramid.read(centers, size=64, um_per_px=um_per_px)
+            assert np.abs(patches - expected).mean() < tolerance
     at_level = slide.read(centers, size=64, um_per_px=0.5)
     corners = np.floor(centers / 2 - 32 + 0.5).astype(int)
     for patch, (x, y) in zip(at_level, corners, strict=True):
@@ -157,9 +158,7 @@ def test_centers_are_in_the_coordinate_system(system):
     centers = CENTERS if system == "global" else CENTERS / 2
     expected = ARRAY.read(CENTERS, size=32, um_per_px=0.5)
     np.testing.assert_array_equal(pyramid.read(centers, size=32, um_per_px=0.5), expected)
-    assert (
-        ImagePyramid.from_spatialdata(sdata, "he").affine[0, 0] == 2
-    )  # um is what is meant where nothing is said
+    assert ImagePyramid.from_spatialdata(sdata, "he").affine[0, 0] == 2  # "um" is the default
 
 
 def test_a_spatialdata_image_that_cannot_be_read_as_asked():
@@ -183,11 +182,11 @@ def test_a_spatialdata_image_that_cannot_be_read_as_asked():
     assert read(sdata, "he", coordinate_system="a", um_per_px=0.25).um_per_px == 0.25
 
 
-def test_element_levels_are_lazy():
+def test_levels_of_an_element_are_lazy():
     image = Image2DModel.parse(
         dask.array.from_array(IMAGE, chunks=100), dims=("y", "x", "c"), scale_factors=[2]
     )
-    levels = element_levels(image)
+    levels = open_element(image)
     assert [level.shape for level in levels] == [(300, 400), (150, 200)]
     assert all(isinstance(level.array, dask.array.Array) for level in levels)
     np.testing.assert_array_equal(levels[0].read(0, 300, 0, 400), IMAGE)

@@ -6,7 +6,13 @@ import pandas as pd
 import pytest
 
 from stp.images.coordinates import um_system
-from stp.images.scale import bin_um, fitted_um_per_unit, lattice_um_per_unit, resolve, scale_factors
+from stp.images.scale import (
+    bin_um,
+    resolve_scale,
+    scale_factors,
+    um_per_unit_from_lattice,
+    um_per_unit_from_places,
+)
 
 
 def hexagonal(um_per_px, jitter_um=0.0, angle=0.0, keep=1.0, shape=(30, 20)):
@@ -17,8 +23,8 @@ def hexagonal(um_per_px, jitter_um=0.0, angle=0.0, keep=1.0, shape=(30, 20)):
     um = np.column_stack([obs["array_col"] * 50.0, obs["array_row"] * 50 * np.sqrt(3)])
     um += rng.normal(0, jitter_um, um.shape)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    kept = rng.random(len(um)) < keep
-    return obs[kept], ((um @ turn.T + 300) / um_per_px)[kept]
+    is_kept = rng.random(len(um)) < keep
+    return obs[is_kept], ((um @ turn.T + 300) / um_per_px)[is_kept]
 
 
 @pytest.mark.parametrize(
@@ -27,14 +33,17 @@ def hexagonal(um_per_px, jitter_um=0.0, angle=0.0, keep=1.0, shape=(30, 20)):
 )
 def test_lattice_of_real_spatial_transcriptomics(section, real):
     adata = anndata.read_h5ad(real("her2st", f"{section}.h5ad"))
-    pitch = 200 * adata.uns["um_per_px"] / lattice_um_per_unit(adata.obs, adata.obsm["spatial"])
+    pitch = (
+        200 * adata.uns["um_per_px"] / um_per_unit_from_lattice(adata.obs, adata.obsm["spatial"])
+    )
     assert 198 <= pitch <= 202
 
 
 def test_lattices_of_real_visium(real):
     samples = pd.read_csv(real("dlpfc", "dlpfc_spots_labels.tsv.gz"), sep="\t").groupby("sample")
     fitted = {
-        name: lattice_um_per_unit(spots, spots[["px_col", "px_row"]]) for name, spots in samples
+        name: um_per_unit_from_lattice(spots, spots[["px_col", "px_row"]])
+        for name, spots in samples
     }
     assert len(fitted) == 12
     # 151673 from its nearest neighbors: 0.730, because these are whole pixels: 137 of 138.03.
@@ -42,12 +51,12 @@ def test_lattices_of_real_visium(real):
     assert all(0.718 < value < 0.725 for value in fitted.values())
     for value in fitted.values():
         assert (
-            resolve({"um_per_px": 0.73, "the spot lattice": value})[0] == 0.73
+            resolve_scale({"um_per_px": 0.73, "the spot lattice": value})[0] == 0.73
         )  # no contradiction
 
 
 @pytest.mark.parametrize(
-    "how",
+    "lattice",
     [
         {},
         {"jitter_um": 10},
@@ -57,10 +66,10 @@ def test_lattices_of_real_visium(real):
     ],
     ids=["exact", "jitter", "turned", "holes", "all"],
 )
-def test_lattice_of_synthetic_visium(how):
-    obs, centers = hexagonal(0.37, **how)
-    tolerance = 0.005 if "jitter_um" in how else 1e-9
-    assert lattice_um_per_unit(obs, centers) == pytest.approx(0.37, rel=tolerance)
+def test_lattice_of_synthetic_visium(lattice):
+    obs, centers = hexagonal(0.37, **lattice)
+    tolerance = 0.005 if "jitter_um" in lattice else 1e-9
+    assert um_per_unit_from_lattice(obs, centers) == pytest.approx(0.37, rel=tolerance)
 
 
 def test_a_fit_is_not_the_median_of_nearest_neighbors():
@@ -68,11 +77,11 @@ def test_a_fit_is_not_the_median_of_nearest_neighbors():
     apart = np.linalg.norm(centers[:, None] - centers, axis=-1)
     np.fill_diagonal(apart, np.inf)
     assert 100 / np.median(apart.min(axis=1)) > 1.1
-    assert lattice_um_per_unit(obs, centers) == pytest.approx(1.0, rel=0.005)
+    assert um_per_unit_from_lattice(obs, centers) == pytest.approx(1.0, rel=0.005)
 
 
 @pytest.mark.parametrize(
-    ("obs", "why"),
+    ("obs", "reason"),
     [
         ({"array_row": [0, 1, 2]}, "no columns"),
         ({"array_row": [0, 1, 2], "array_col": [0, 1, 2]}, "on a line"),
@@ -80,8 +89,8 @@ def test_a_fit_is_not_the_median_of_nearest_neighbors():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_no_lattice_where_indices_do_not_span_a_plane(obs, why):
-    assert lattice_um_per_unit(pd.DataFrame(obs), np.array([[0, 0], [0, 1], [1, 0]])) is None
+def test_no_lattice_if_indices_do_not_span_a_plane(obs, reason):
+    assert um_per_unit_from_lattice(pd.DataFrame(obs), np.array([[0, 0], [0, 1], [1, 0]])) is None
 
 
 def test_the_coordinate_system_in_um():
@@ -94,15 +103,15 @@ def test_spots_without_place_are_left_out_of_the_fit():
     obs, centers = hexagonal(0.37)
     obs = obs.astype({"array_row": float, "array_col": "Int64"})
     obs.iloc[0, 0], obs.iloc[1, 1], centers[2] = np.nan, pd.NA, np.nan
-    assert lattice_um_per_unit(obs, centers) == pytest.approx(0.37)
-    assert lattice_um_per_unit(obs * np.nan, centers) is None
+    assert um_per_unit_from_lattice(obs, centers) == pytest.approx(0.37)
+    assert um_per_unit_from_lattice(obs * np.nan, centers) is None
 
 
 def test_the_first_known_source_wins():
-    assert resolve({"a": None, "b": 0.5, "c": 0.51}) == (0.5, "b")
+    assert resolve_scale({"a": None, "b": 0.5, "c": 0.51}) == (0.5, "b")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # no warning while anything better is known
-        assert resolve({"a": 0.5}, spot_diameter=10.0) == (0.5, "a")
+        assert resolve_scale({"a": 0.5}, spot_diameter=10.0) == (0.5, "a")
 
 
 @pytest.mark.parametrize(
@@ -111,20 +120,20 @@ def test_the_first_known_source_wins():
 def test_sources_may_differ_by_five_percent(other, agrees):
     sources = {"um_per_px": 0.5, "the file": None, "the spot lattice": other}
     if agrees:
-        assert resolve(sources) == (0.5, "um_per_px")
+        assert resolve_scale(sources) == (0.5, "um_per_px")
         return
     with pytest.raises(ValueError, match="contradict") as error:
-        resolve(sources)
+        resolve_scale(sources)
     message = str(error.value)
-    assert f"um_per_px gives 0.5 um per pixel, the spot lattice gives {other}" in message
+    assert f"um_per_px gives 0.5 µm per pixel, the spot lattice gives {other}" in message
     assert "pass the right one as um_per_px=" in message
 
 
 def test_the_spot_diameter_comes_last_with_a_warning():
     with pytest.warns(
-        UserWarning, match=r"taken from the spot diameter \(65 um\): pass um_per_px="
+        UserWarning, match=r"taken from the spot diameter \(65 µm\): pass um_per_px="
     ):
-        assert resolve({"a": None}, spot_diameter=130.0) == (0.5, "spot diameter")
+        assert resolve_scale({"a": None}, spot_diameter=130.0) == (0.5, "spot diameter")
 
 
 @pytest.mark.parametrize("spot_diameter", [None, 0.0])
@@ -132,25 +141,23 @@ def test_nothing_known_is_an_error_with_the_remedy(spot_diameter):
     with pytest.raises(
         ValueError, match=r"no physical scale: pass um_per_px= .* array_row and array_col"
     ):
-        resolve({"a": None}, spot_diameter)
+        resolve_scale({"a": None}, spot_diameter)
 
 
 @pytest.mark.parametrize("value", [0, -0.5, np.nan, np.inf])
 def test_a_scale_must_be_positive(value):
     with pytest.raises(ValueError, match="um_per_px gives .* no scale"):
-        resolve({"um_per_px": value, "the spot lattice": 0.5})
+        resolve_scale({"um_per_px": value, "the spot lattice": 0.5})
 
 
 def test_bins_of_visium_hd_are_a_lattice_of_known_pitch():
     row, col = (x.ravel() for x in np.meshgrid(np.arange(300), np.arange(200), indexing="ij"))
-    obs, centers = (
-        pd.DataFrame({"array_row": row, "array_col": col}),
-        np.column_stack([col, row]) * 29.3,
-    )
+    obs = pd.DataFrame({"array_row": row, "array_col": col})
+    centers = np.column_stack([col, row]) * 29.3
     assert (
-        lattice_um_per_unit(obs, centers) is None
+        um_per_unit_from_lattice(obs, centers) is None
     )  # a large square lattice is of an unknown technology
-    assert lattice_um_per_unit(obs, centers, bin_um("sample_square_008um")) == pytest.approx(
+    assert um_per_unit_from_lattice(obs, centers, bin_um("sample_square_008um")) == pytest.approx(
         8 / 29.3
     )
 
@@ -172,11 +179,11 @@ def test_places_known_in_um():
     rng = np.random.default_rng(0)
     centers = rng.uniform(0, 5000, (50, 2))
     um = centers[:, ::-1] * [0.2125, -0.2125] + [7, 9]  # turned, mirrored and moved
-    assert fitted_um_per_unit(um, centers) == pytest.approx(0.2125)
+    assert um_per_unit_from_places(um, centers) == pytest.approx(0.2125)
     um[3] = np.nan
-    assert fitted_um_per_unit(um, centers) == pytest.approx(0.2125)
-    assert fitted_um_per_unit(rng.permutation(um), centers) is None
-    assert fitted_um_per_unit(um[:2], centers[:2]) is None
+    assert um_per_unit_from_places(um, centers) == pytest.approx(0.2125)
+    assert um_per_unit_from_places(rng.permutation(um), centers) is None
+    assert um_per_unit_from_places(um[:2], centers[:2]) is None
 
 
 def test_scale_factors_are_those_of_the_region_or_of_the_only_library():

@@ -12,13 +12,14 @@ from spatialdata.transformations import (
     set_transformation,
 )
 
-from stp.images.slides import SlideQuery, find_slides, spots_in_um
+from stp.images.regions import spots_in_um
+from stp.images.slides import SlideQuery, find_slides
 from stp.io import from_anndata
 
 
-def slide(sdata, **how):
-    (found,) = find_slides(sdata, sdata["table"], SlideQuery(**how))
-    return found
+def only_slide(sdata, **query):
+    (slide,) = find_slides(sdata, sdata["table"], SlideQuery(**query))
+    return slide
 
 
 def image_element(array, systems, names=("r", "g", "b")):
@@ -32,15 +33,15 @@ def scaled(factor):
 
 
 def test_all_is_resolved_from_the_table(sdata, adata):
-    found = slide(sdata)
-    assert (found.region, found.image_key, found.coordinate_system) == (
+    slide = only_slide(sdata)
+    assert (slide.region, slide.image_key, slide.coordinate_system) == (
         "slide",
         "slide_full_image",
         "um",
     )
-    assert found.rows.tolist() == list(range(adata.n_obs))
-    np.testing.assert_allclose(found.centers, adata.obsm["spatial"])
-    assert (found.pyramid.um_per_px, found.pyramid.scale_source) == (
+    assert slide.rows.tolist() == list(range(adata.n_obs))
+    np.testing.assert_allclose(slide.centers, adata.obsm["spatial"])
+    assert (slide.pyramid.um_per_px, slide.pyramid.scale_source) == (
         1.0,
         "the coordinate system um",
     )
@@ -49,9 +50,9 @@ def test_all_is_resolved_from_the_table(sdata, adata):
 @pytest.mark.parametrize("system", ["um", "global"])
 def test_patches_do_not_depend_on_the_coordinate_system(adata, image, system):
     adata.obs = adata.obs[[]]
-    found = slide(from_anndata(adata, image, um_per_px=0.5), coordinate_system=system)
-    assert found.coordinate_system == system
-    patches = found.pyramid.read(found.centers[:9], size=32, um_per_px=0.5)
+    slide = only_slide(from_anndata(adata, image, um_per_px=0.5), coordinate_system=system)
+    assert slide.coordinate_system == system
+    patches = slide.pyramid.read(slide.centers[:9], size=32, um_per_px=0.5)
     for patch, (x, y) in zip(patches, adata.obsm["spatial"][:9], strict=True):
         left, top = int(np.floor(x - 15.5)), int(np.floor(y - 15.5))
         np.testing.assert_array_equal(patch, image[top : top + 32, left : left + 32])
@@ -61,9 +62,9 @@ def test_rows_are_joined_by_instance_and_never_by_order(sdata, adata):
     order = np.random.default_rng(0).permutation(adata.n_obs)[:60]
     table = sdata["table"][order].copy()
     sdata.shapes["slide"] = sdata.shapes["slide"].iloc[::-1]
-    (found,) = find_slides(sdata, table)
-    np.testing.assert_allclose(found.centers, adata.obsm["spatial"][order])
-    assert found.rows.tolist() == list(range(60))
+    (slide,) = find_slides(sdata, table)
+    np.testing.assert_allclose(slide.centers, adata.obsm["spatial"][order])
+    assert slide.rows.tolist() == list(range(60))
 
 
 def test_instances_may_be_names(sdata, adata):
@@ -74,13 +75,13 @@ def test_instances_may_be_names(sdata, adata):
     named = spatialdata.SpatialData(
         images=dict(sdata.images), shapes={"slide": shapes}, tables={"table": table}
     )
-    np.testing.assert_allclose(slide(named).centers, adata.obsm["spatial"][::-1])
+    np.testing.assert_allclose(only_slide(named).centers, adata.obsm["spatial"][::-1])
 
 
 def test_a_row_without_a_spot_is_an_error(sdata):
     sdata.shapes["slide"] = sdata.shapes["slide"].iloc[:-3]
     with pytest.raises(ValueError, match="3 rows of the table have no spot in 'slide', e.g. 97"):
-        slide(sdata)
+        only_slide(sdata)
 
 
 def test_labels_may_be_the_region(sdata, adata):
@@ -94,13 +95,13 @@ def test_labels_may_be_the_region(sdata, adata):
     table.obs["cell"] = 7 + np.arange(0, 100, 2)
     table = TableModel.parse(table, region="cells", region_key="stp_region", instance_key="cell")
     cells = Labels2DModel.parse(labels, dims=("y", "x"), transformations=systems)
-    found = slide(
+    slide = only_slide(
         spatialdata.SpatialData(
             images=dict(sdata.images), labels={"cells": cells}, tables={"table": table}
         )
     )
-    assert found.region == "cells"
-    np.testing.assert_allclose(found.centers, corners[::2])
+    assert slide.region == "cells"
+    np.testing.assert_allclose(slide.centers, corners[::2])
 
 
 def two_regions(adata, image):
@@ -116,11 +117,11 @@ def two_regions(adata, image):
     )
     images = {key: part[key] for part in parts for key in part.images}
     shapes = {key: part[key] for part in parts for key in part.shapes}
-    # Slides of their own: nothing is shared between them.
+    # The two slides share no coordinate system.
     for name in ("one", "two"):
-        for found in (images[f"{name}_full_image"], shapes[name]):
-            to_um = get_transformation(found, "um")
-            set_transformation(found, {name: to_um}, set_all=True)
+        for element in (images[f"{name}_full_image"], shapes[name]):
+            to_um = get_transformation(element, "um")
+            set_transformation(element, {name: to_um}, set_all=True)
     return spatialdata.SpatialData(images=images, shapes=shapes, tables={"table": table})
 
 
@@ -133,10 +134,10 @@ def test_each_region_has_its_own_image(adata, image):
     ]
     assert sorted(np.concatenate([s.rows for s in slides])) == list(range(200))
     obs = sdata["table"].obs
-    for found in slides:
-        assert set(obs["stp_region"].iloc[found.rows]) == {found.region}
+    for slide in slides:
+        assert set(obs["stp_region"].iloc[slide.rows]) == {slide.region}
         np.testing.assert_allclose(
-            found.centers, adata.obsm["spatial"][obs["stp_spot"].iloc[found.rows]]
+            slide.centers, adata.obsm["spatial"][obs["stp_spot"].iloc[slide.rows]]
         )
 
 
@@ -159,11 +160,11 @@ def test_slides_keep_their_scale_when_coordinate_systems_are_renamed(adata, imag
     parts = {key: from_anndata(adata, image, um_per_px=um) for key, um in (("a", 1.0), ("b", 0.5))}
     both = spatialdata.concatenate(parts, concatenate_tables=True)
     assert "um" not in both.coordinate_systems
-    found = [
+    scales = [
         (s.region, s.pyramid.um_per_px, s.pyramid.scale_source)
         for s in find_slides(both, both["table"])
     ]
-    assert found == [
+    assert scales == [
         ("slide-a", 1.0, "the coordinate system um"),
         ("slide-b", 0.5, "the coordinate system um"),
     ]
@@ -175,7 +176,7 @@ def test_of_images_in_one_coordinate_system_the_one_under_the_spots_is_taken(sda
     for name, scale, offset in (("finer", 0.5, 10_000), ("equal", 1.0, -5_000)):
         steps = Sequence([scaled(scale), Translation([offset, 0], axes=("x", "y"))])
         sdata.images[name] = image_element(image, {"global": steps, "um": steps})
-    assert slide(sdata).image_key == "slide_full_image"
+    assert only_slide(sdata).image_key == "slide_full_image"
 
 
 def test_a_mapping_names_the_image_of_each_region(sdata, adata, image):
@@ -186,9 +187,9 @@ def test_a_mapping_names_the_image_of_each_region(sdata, adata, image):
         match=r"several images fit the spots; pass image_key= one of \['.*_full_image', 'other'\]",
     ):
         find_slides(sdata, sdata["table"], SlideQuery(um_per_px=1.0))
-    chosen = {"one": "other", "two": "two_full_image"}
-    slides = find_slides(sdata, sdata["table"], SlideQuery(chosen, um_per_px=1.0))
-    assert {s.region: s.image_key for s in slides} == chosen
+    images_of_regions = {"one": "other", "two": "two_full_image"}
+    slides = find_slides(sdata, sdata["table"], SlideQuery(images_of_regions, um_per_px=1.0))
+    assert {s.region: s.image_key for s in slides} == images_of_regions
 
 
 def test_the_finest_rgb_image_is_chosen(sdata, image):
@@ -196,8 +197,8 @@ def test_the_finest_rgb_image_is_chosen(sdata, image):
     sdata.images["hires"] = image_element(image[::2, ::2], systems)
     sdata.images["mask"] = image_element(image[..., :1], {"um": scaled(0.1)}, names=["m"])
     sdata.images["elsewhere"] = image_element(image, {"other": scaled(0.1)})
-    assert slide(sdata).image_key == "slide_full_image"
-    named = slide(sdata, image_key="hires")
+    assert only_slide(sdata).image_key == "slide_full_image"
+    named = only_slide(sdata, image_key="hires")
     assert (named.image_key, named.pyramid.um_per_px) == ("hires", 2.0)
 
 
@@ -206,8 +207,8 @@ def test_several_images_are_listed(sdata):
     with pytest.raises(
         ValueError, match=r"several images .* image_key= one of \['slide_full_image', 'copy'\]"
     ):
-        slide(sdata)
-    assert slide(sdata, image_key="copy").image_key == "copy"
+        only_slide(sdata)
+    assert only_slide(sdata, image_key="copy").image_key == "copy"
 
 
 def test_shapes_may_be_named(sdata, adata):
@@ -215,7 +216,7 @@ def test_shapes_may_be_named(sdata, adata):
     moved["geometry"] = moved.translate(10, 20)
     sdata.shapes["moved"] = ShapesModel.parse(moved)
     np.testing.assert_allclose(
-        slide(sdata, shapes_key="moved").centers, adata.obsm["spatial"] + [10, 20]
+        only_slide(sdata, shapes_key="moved").centers, adata.obsm["spatial"] + [10, 20]
     )
 
 
@@ -223,17 +224,17 @@ def test_spots_and_image_meet_where_both_are(sdata, adata):
     shift = Translation([100, 50], axes=("x", "y"))
     set_transformation(sdata["slide_full_image"], {"aligned": Identity()}, set_all=True)
     set_transformation(sdata["slide"], {"aligned": shift, "own": Identity()}, set_all=True)
-    found = slide(sdata)
-    assert found.coordinate_system == "aligned"
+    slide = only_slide(sdata)
+    assert slide.coordinate_system == "aligned"
     np.testing.assert_allclose(
-        found.pyramid.to_pixels(found.centers), adata.obsm["spatial"] + [100, 50]
+        slide.pyramid.to_pixels(slide.centers), adata.obsm["spatial"] + [100, 50]
     )
 
 
 def test_several_shared_coordinate_systems_that_say_the_same_are_one(sdata):
-    for found in (sdata["slide_full_image"], sdata["slide"]):
-        set_transformation(found, {"a": Identity(), "b": scaled(0.3)}, set_all=True)
-    assert slide(sdata).coordinate_system == "a"
+    for element in (sdata["slide_full_image"], sdata["slide"]):
+        set_transformation(element, {"a": Identity(), "b": scaled(0.3)}, set_all=True)
+    assert only_slide(sdata).coordinate_system == "a"
 
 
 def test_several_shared_coordinate_systems_are_listed(sdata):
@@ -244,8 +245,8 @@ def test_several_shared_coordinate_systems_are_listed(sdata):
     with pytest.raises(
         ValueError, match=r"share several .* coordinate_system= one of \['a', 'b'\]"
     ):
-        slide(sdata)
-    assert slide(sdata, coordinate_system="b").coordinate_system == "b"
+        only_slide(sdata)
+    assert only_slide(sdata, coordinate_system="b").coordinate_system == "b"
 
 
 def test_nothing_shared_names_both_sides(sdata):
@@ -253,22 +254,22 @@ def test_nothing_shared_names_both_sides(sdata):
     with pytest.raises(
         ValueError, match=r"no RGB image in any .*\['slide_full_image'\], spots are in \['own'\]"
     ):
-        slide(sdata)
+        only_slide(sdata)
     with pytest.raises(ValueError, match="no RGB image in 'um'"):
-        slide(sdata, coordinate_system="um")
+        only_slide(sdata, coordinate_system="um")
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("query", "message"),
     [
         ({"image_key": "x"}, r"no image 'x'; pass image_key= one of \['slide_full_image'\]"),
         ({"shapes_key": "x"}, r"no shapes or labels 'x'; pass shapes_key= one of \['slide'\]"),
     ],
     ids=["image", "shapes"],
 )
-def test_missing_elements_are_named(sdata, how, message):
+def test_missing_elements_are_named(sdata, query, message):
     with pytest.raises(KeyError, match=message):
-        slide(sdata, **how)
+        only_slide(sdata, **query)
 
 
 def test_no_image_and_no_annotation(sdata, adata):
@@ -276,7 +277,7 @@ def test_no_image_and_no_annotation(sdata, adata):
         find_slides(sdata, adata)
     del sdata.images["slide_full_image"]
     with pytest.raises(KeyError, match=r"no image; stp\.io\.from_anndata\(adata, image\)"):
-        slide(sdata)
+        only_slide(sdata)
 
 
 def test_an_anndata_is_no_slide(adata):
@@ -285,9 +286,9 @@ def test_an_anndata_is_no_slide(adata):
 
 
 def only_global(sdata):
-    """Take the scale in um away."""
-    for found in (sdata["slide_full_image"], sdata["slide"]):
-        set_transformation(found, {"global": Identity()}, set_all=True)
+    """Remove the coordinate system in µm."""
+    for element in (sdata["slide_full_image"], sdata["slide"]):
+        set_transformation(element, {"global": Identity()}, set_all=True)
     return sdata
 
 
@@ -296,9 +297,9 @@ def scalefactors(sdata, **factors):
 
 
 def test_the_scale_from_the_lattice(sdata):
-    found = slide(only_global(sdata))
-    assert found.pyramid.um_per_px == pytest.approx(1.0)
-    assert found.pyramid.scale_source == "the spot lattice"
+    slide = only_slide(only_global(sdata))
+    assert slide.pyramid.um_per_px == pytest.approx(1.0)
+    assert slide.pyramid.scale_source == "the spot lattice"
 
 
 def test_the_scale_of_a_downscaled_image(sdata, image):
@@ -306,11 +307,11 @@ def test_the_scale_of_a_downscaled_image(sdata, image):
     only_global(sdata)
     sdata.images["slide_full_image"] = image_element(image[::2, ::2], {"global": scaled(2)})
     scalefactors(sdata, microns_per_pixel=1.0)
-    found = slide(sdata)
-    assert found.pyramid.um_per_px == pytest.approx(2.0)
-    assert found.pyramid.scale_source == "microns_per_pixel of the scalefactors"
+    slide = only_slide(sdata)
+    assert slide.pyramid.um_per_px == pytest.approx(2.0)
+    assert slide.pyramid.scale_source == "microns_per_pixel of the scalefactors"
     np.testing.assert_allclose(
-        found.pyramid.to_pixels(found.centers), sdata["table"].obsm["spatial"] / 2
+        slide.pyramid.to_pixels(slide.centers), sdata["table"].obsm["spatial"] / 2
     )
 
 
@@ -320,32 +321,33 @@ def test_the_scale_from_the_spot_diameter_comes_last(sdata):
     scalefactors(sdata, spot_diameter_fullres=130.0)
     table.obs = table.obs.drop(columns=["array_row", "array_col"])
     with pytest.warns(UserWarning, match="spot diameter"):
-        assert slide(sdata).pyramid.um_per_px == pytest.approx(0.5)
+        assert only_slide(sdata).pyramid.um_per_px == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
     "factors", [{"microns_per_pixel": 0.5}, {"spot_diameter_fullres": 130.0}], ids=lambda f: [*f][0]
 )
-@pytest.mark.filterwarnings("ignore:um per pixel taken from the spot diameter")
+@pytest.mark.filterwarnings("ignore:µm per pixel taken from the spot diameter")
 def test_scale_factors_are_in_full_pixels_whatever_the_coordinate_system(sdata, factors):
-    # Spots in full-resolution pixels of 0.5 um, an image of half of them, and a system in whose unit they meet.
+    # Spots are in full-resolution pixels of 0.5 µm, and the image has half of them. Both are in a
+    # third unit.
     set_transformation(sdata["slide"], {"aligned": scaled(0.1)}, set_all=True)
     set_transformation(sdata["slide_full_image"], {"aligned": scaled(0.2)}, set_all=True)
     sdata["table"].obs = sdata["table"].obs.drop(columns=["array_row", "array_col"])
     scalefactors(sdata, **factors)
-    assert slide(sdata).pyramid.um_per_px == pytest.approx(1.0)
+    assert only_slide(sdata).pyramid.um_per_px == pytest.approx(1.0)
 
 
 def test_no_scale(sdata):
     only_global(sdata)
     sdata["table"].obs = sdata["table"].obs.drop(columns=["array_row", "array_col"])
     with pytest.raises(ValueError, match="no physical scale: pass um_per_px="):
-        slide(sdata)
-    assert slide(sdata, um_per_px=0.25).pyramid.um_per_px == 0.25
+        only_slide(sdata)
+    assert only_slide(sdata, um_per_px=0.25).pyramid.um_per_px == 0.25
 
 
 @pytest.mark.parametrize(
-    ("how", "factors", "message"),
+    ("query", "factors", "message"),
     [
         ({"um_per_px": 0.5}, {}, r"um_per_px gives 0\.5 .*the coordinate system um gives 1 "),
         (
@@ -356,7 +358,7 @@ def test_no_scale(sdata):
     ],
     ids=["argument", "scale factors"],
 )
-def test_contradictions_name_both_sources(sdata, how, factors, message):
+def test_contradictions_name_both_sources(sdata, query, factors, message):
     scalefactors(sdata, **factors)
     with pytest.raises(ValueError, match=message.removesuffix(" ")):
-        slide(sdata, **how)
+        only_slide(sdata, **query)

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from stp.images.slides import SlideQuery
 from stp.io import from_anndata
+from stp.io._store import TableQuery, write_slide
+from stp.io._store_image import StoreLevels
 
 
 def table(counts, names, **more):
@@ -14,9 +17,15 @@ def table(counts, names, **more):
     return adata
 
 
+def write_in_chunks(sdata, path, patch_um_per_px, chunk_pixels=64):
+    """Write a store with small chunks, so that a small slide has several shards."""
+    levels = StoreLevels(patch_um_per_px, region_scale=3, chunk_pixels=chunk_pixels)
+    write_slide(sdata, path, TableQuery(), SlideQuery(), levels)
+
+
 @pytest.fixture
-def shot(bare_slide):
-    """A slide at 0.7 um per pixel: spots and an image where a bright square of 4 x 4 px marks each."""
+def marked_slide(bare_slide):
+    """A slide at 0.7 µm per pixel, in whose image a bright square of 4 x 4 px marks each spot."""
     adata, centers = bare_slide
     image = np.full((901, 1102, 3), 40, np.uint8)
     for x, y in centers:

@@ -1,5 +1,6 @@
 import anndata
 import dask.array
+import imagecodecs
 import numpy as np
 import PIL.Image
 import pytest
@@ -7,7 +8,6 @@ import spatialdata
 import tifffile
 from spatialdata.transformations import get_transformation, remove_transformation
 
-import stp.images.files
 from stp.images.slides import find_slides
 from stp.io import from_anndata, read_visium, read_wsi
 
@@ -22,7 +22,7 @@ def to_um(element):
 
 @pytest.fixture
 def bare(adata):
-    """Spots that say nothing of their scale."""
+    """Spots without a scale."""
     adata.obs = adata.obs[[]]
     return adata
 
@@ -63,38 +63,37 @@ def test_both_coordinate_systems(bare, image, um_per_px):
     assert sdata["slide"]["radius"].unique() * um_per_px == pytest.approx(27.5)
     wide = from_anndata(bare, image, um_per_px=um_per_px, spot_diameter_um=100)
     assert wide["slide"]["radius"].unique() * um_per_px == pytest.approx(50)
-    (found,) = find_slides(sdata, sdata["table"])
-    np.testing.assert_allclose(found.pyramid.to_pixels(found.centers), bare.obsm["spatial"])
+    (slide,) = find_slides(sdata, sdata["table"])
+    np.testing.assert_allclose(slide.pyramid.to_pixels(slide.centers), bare.obsm["spatial"])
 
 
 @pytest.mark.parametrize("kind", ["cyx", "rgba", "tiled tiff", "png"])
 def test_from_anndata_takes_images_of_any_kind(kind, adata, image, tmp_path):
     if kind == "cyx":
-        given = np.ascontiguousarray(np.moveaxis(image, -1, 0))
+        picture = np.ascontiguousarray(np.moveaxis(image, -1, 0))
     elif kind == "rgba":
-        given = np.concatenate([image, image[..., :1]], axis=-1)
+        picture = np.concatenate([image, image[..., :1]], axis=-1)
     elif kind == "png":
-        given = tmp_path / "a.png"
-        PIL.Image.fromarray(image).save(given)
+        picture = tmp_path / "a.png"
+        PIL.Image.fromarray(image).save(picture)
     else:
-        given = str(tmp_path / "a.tif")
-        tifffile.imwrite(given, image, tile=(256, 256), photometric="rgb")
-    sdata = from_anndata(adata, given, um_per_px=1.0)
+        picture = str(tmp_path / "a.tif")
+        tifffile.imwrite(picture, image, tile=(256, 256), photometric="rgb")
+    sdata = from_anndata(adata, picture, um_per_px=1.0)
     assert isinstance(sdata["slide_full_image"].data, dask.array.Array)
     assert sdata["slide_full_image"].shape == (3, *image.shape[:2])
     np.testing.assert_array_equal(pixels(sdata), image)
 
 
 def test_a_real_section_is_opened_and_not_decoded(real, monkeypatch):
-    decoded, decode = [], stp.images.files._decode
-    monkeypatch.setattr(
-        stp.images.files, "_decode", lambda path: decoded.append(path) or decode(path)
-    )
+    decoded = []
+    decode = imagecodecs.imread
+    monkeypatch.setattr(imagecodecs, "imread", lambda path: decoded.append(path) or decode(path))
     adata = anndata.read_h5ad(real("her2st", "C6.h5ad"))
     sdata = from_anndata(adata, real("her2st", "C6.jpg"), um_per_px=adata.uns["um_per_px"])
-    (found,) = find_slides(sdata, sdata["table"])
+    (slide,) = find_slides(sdata, sdata["table"])
     assert decoded == []
-    patches = found.pyramid.read(found.centers[::20], size=64, um_per_px=1.75)
+    patches = slide.pyramid.read(slide.centers[::20], size=64, um_per_px=1.75)
     assert decoded
     means = patches.mean(axis=(1, 2))
     assert (means.max(axis=1) < 235).all()  # spots are on tissue, not on glass
@@ -119,8 +118,8 @@ def test_from_anndata_survives_the_disk(adata, image, tmp_path):
     from_anndata(adata, image, um_per_px=1.0).write(tmp_path / "a.zarr")
     back = spatialdata.read_zarr(tmp_path / "a.zarr")
     np.testing.assert_array_equal(pixels(back), image)
-    (found,) = find_slides(back, back["table"])
-    np.testing.assert_allclose(found.centers, adata.obsm["spatial"])
+    (slide,) = find_slides(back, back["table"])
+    np.testing.assert_allclose(slide.centers, adata.obsm["spatial"])
 
 
 def test_other_coordinates(adata, image):
@@ -156,7 +155,7 @@ def test_scale_errors(adata, bare, image):
 
 def test_the_lattice_contradicts(adata, image):
     with pytest.raises(
-        ValueError, match=r"um_per_px gives 0\.5 um per pixel, the spot lattice gives 1;"
+        ValueError, match=r"um_per_px gives 0\.5 µm per pixel, the spot lattice gives 1;"
     ):
         from_anndata(adata, image, um_per_px=0.5)
     assert to_um(from_anndata(adata, image, um_per_px=1.04)["slide"])[0, 0] == 1.04
@@ -177,15 +176,15 @@ def test_read_visium(space_ranger, adata, image):
     assert table.obs_names.tolist() == adata.obs_names.tolist()
     assert (table.X != adata.X).nnz == 0
     assert table.var["gene_ids"].iloc[3] == "ENSG00000000003"
-    (found,) = find_slides(sdata, table)
-    assert (found.region, found.image_key, found.coordinate_system) == (
+    (slide,) = find_slides(sdata, table)
+    assert (slide.region, slide.image_key, slide.coordinate_system) == (
         "sample",
         "sample_full_image",
         "um",
     )
-    assert found.pyramid.um_per_px == pytest.approx(1.0)
-    np.testing.assert_allclose(found.centers, adata.obsm["spatial"], rtol=1e-6)
-    patches = found.pyramid.read(found.centers, size=32, um_per_px=1.0)
+    assert slide.pyramid.um_per_px == pytest.approx(1.0)
+    np.testing.assert_allclose(slide.centers, adata.obsm["spatial"], rtol=1e-6)
+    patches = slide.pyramid.read(slide.centers, size=32, um_per_px=1.0)
     for patch, (x, y) in zip(
         patches, np.floor(adata.obsm["spatial"] - 15.5).astype(int), strict=True
     ):
@@ -195,7 +194,7 @@ def test_read_visium(space_ranger, adata, image):
 
 
 def test_paths_from_here(space_ranger, monkeypatch):
-    """As a user writes them, from where he is; spatialdata-io looks for the image in the folder."""
+    """Relative paths start at the current folder, though spatialdata-io starts in its own."""
     monkeypatch.chdir(space_ranger.parent)
     assert "mine_full_image" in read_visium("sample", image="full.tif", name="mine").images
 
@@ -203,10 +202,10 @@ def test_paths_from_here(space_ranger, monkeypatch):
 def test_read_visium_without_the_slide(space_ranger):
     sdata = read_visium(str(space_ranger), name="mine")
     assert sorted(sdata.images) == ["mine_hires_image", "mine_lowres_image"]
-    (found,) = find_slides(sdata, sdata["table"])
-    assert (found.image_key, found.pyramid.um_per_px) == ("mine_hires_image", pytest.approx(2.0))
+    (slide,) = find_slides(sdata, sdata["table"])
+    assert (slide.image_key, slide.pyramid.um_per_px) == ("mine_hires_image", pytest.approx(2.0))
     with pytest.raises(ValueError, match="give the full-resolution slide"):
-        found.pyramid.read(found.centers, size=32, um_per_px=0.5)
+        slide.pyramid.read(slide.centers, size=32, um_per_px=0.5)
 
 
 def test_read_visium_errors(space_ranger, tmp_path):
@@ -262,13 +261,13 @@ def test_tiles_of_real_slides_are_on_tissue(name, n_tiles, real):
     sdata = read_wsi(real("wsi", name), um_per_px=um_per_px, tile_um=112, name="case")
     table = sdata["table"]
     assert table.shape == (n_tiles, 0)  # counted on the picture
-    (found,) = find_slides(sdata, table)
-    assert (found.region, found.image_key) == ("case", "case_full_image")
-    assert found.pyramid.inside(found.centers, size=224, um_per_px=0.5).all()
-    steps = found.centers / 112 - 0.5
+    (slide,) = find_slides(sdata, table)
+    assert (slide.region, slide.image_key) == ("case", "case_full_image")
+    assert slide.pyramid.inside(slide.centers, size=224, um_per_px=0.5).all()
+    steps = slide.centers / 112 - 0.5
     np.testing.assert_allclose(steps, steps.round(), atol=1e-6)
-    patches = found.pyramid.read(
-        found.centers, size=56, um_per_px=2.0, allow_upsampling=True
+    patches = slide.pyramid.read(
+        slide.centers, size=56, um_per_px=2.0, allow_upsampling=True
     ).astype(int)
     stained = np.ptp(patches, axis=-1) > 20
     assert stained.mean(axis=(1, 2)).min() > 0.35
@@ -278,7 +277,7 @@ def test_tiles_of_real_slides_are_on_tissue(name, n_tiles, real):
 def test_tiles_of_a_small_piece_of_kidney(real):
     path = real("wsi", "kidney-48-5.tif")  # one piece, 117 x 65 px, on a slide of glass
     with pytest.raises(
-        ValueError, match=r"no tile of 112 um holds 50% tissue, the fullest \d+%: check um_per_px"
+        ValueError, match=r"no tile of 112 µm is 50% tissue, the fullest is \d+%: check um_per_px"
     ):
         read_wsi(path, um_per_px=0.5, tile_um=112)
     centers = read_wsi(path, um_per_px=12.0, tile_um=112)["table"].obsm["spatial"]
@@ -322,15 +321,15 @@ def test_a_real_picture_of_xenium(real):
     for order in (["y_pixel", "x_pixel"], ["x_pixel", "y_pixel"]):  # x_pixel is the row
         adata.obsm["spatial"] = adata.obs[order].to_numpy()
         sdata = from_anndata(adata, picture, um_per_px=2.125)
-        (found,) = find_slides(sdata, sdata["table"])
+        (slide,) = find_slides(sdata, sdata["table"])
         window = {"size": 8, "um_per_px": 2.125}
-        tissue[order[0]] = found.pyramid.read(found.centers, **window).mean(axis=-1) < 200
-        tissue[order[0], "inside"] = found.pyramid.inside(found.centers, **window).all()
+        tissue[order[0]] = slide.pyramid.read(slide.centers, **window).mean(axis=-1) < 200
+        tissue[order[0], "inside"] = slide.pyramid.inside(slide.centers, **window).all()
     assert tissue["y_pixel"].mean() > 0.65 and tissue["y_pixel", "inside"]
     assert tissue["x_pixel"].mean() < 0.35 and not tissue["x_pixel", "inside"]
-    assert found.pyramid.um_per_px == 2.125
+    assert slide.pyramid.um_per_px == 2.125
     with pytest.raises(
         ValueError,
-        match=r"has 2\.12 um per pixel, patches of 0\.5 are wanted: give the full-resolution",
+        match=r"has 2\.12 µm per pixel, patches of 0\.5 are wanted: give the full-resolution",
     ):
-        found.pyramid.read(found.centers, size=224, um_per_px=0.5)
+        slide.pyramid.read(slide.centers, size=224, um_per_px=0.5)

@@ -1,4 +1,6 @@
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -7,21 +9,20 @@ import spatialdata
 import zarr
 from spatialdata import SpatialData
 
-import stp.io._results
 from stp.io import write_results
 from stp.tables.table import record
 
 
 @pytest.fixture
 def on_disk(stores, tmp_path):
-    """A store of its own, read back."""
+    """A store that only this test writes to, read back."""
     path = tmp_path / "a.zarr"
     shutil.copytree(stores[0], path)
     return spatialdata.read_zarr(path)
 
 
 def contents(path):
-    """Every file of the store but for metadata: its bytes and when it was written."""
+    """Return bytes and time of every file of the store, without metadata."""
     files = (file for file in path.rglob("*") if file.is_file() and file.name != "zarr.json")
     return {
         str(file.relative_to(path)): (file.read_bytes(), file.stat().st_mtime_ns) for file in files
@@ -39,13 +40,13 @@ def add_results(table):
     record(table, "X_stp", {"layer": None, "names": ["a", "b"], "nested": {"um": 0.5}})
 
 
-def same_results(found, expected):
+def assert_same_results(table, expected):
     for key in ("X_stp", "tokens"):
-        np.testing.assert_array_equal(found.obsm[key], expected.obsm[key])
-        assert found.obsm[key].dtype == expected.obsm[key].dtype
-    assert set(found.obs) == set(expected.obs)
-    pd.testing.assert_frame_equal(found.obs[list(expected.obs)], expected.obs)
-    params = found.uns["X_stp"]["params"]
+        np.testing.assert_array_equal(table.obsm[key], expected.obsm[key])
+        assert table.obsm[key].dtype == expected.obsm[key].dtype
+    assert set(table.obs) == set(expected.obs)
+    pd.testing.assert_frame_equal(table.obs[list(expected.obs)], expected.obs)
+    params = table.uns["X_stp"]["params"]
     assert (params["layer"], list(params["names"]), params["nested"]) == (
         None,
         ["a", "b"],
@@ -72,7 +73,7 @@ def test_results_are_added_and_nothing_else_is_touched(on_disk):
 def test_results_are_read_back(on_disk):
     add_results(on_disk["table"])
     write_results(on_disk)
-    same_results(spatialdata.read_zarr(on_disk.path)["table"], on_disk["table"])
+    assert_same_results(spatialdata.read_zarr(on_disk.path)["table"], on_disk["table"])
 
 
 def test_consolidated_metadata_knows_the_results(on_disk):
@@ -90,51 +91,47 @@ def test_a_sdata_written_by_spatialdata_is_as_good(sdata, tmp_path):
     sdata.write(tmp_path / "own.zarr")
     add_results(sdata["table"])
     write_results(sdata)
-    same_results(spatialdata.read_zarr(tmp_path / "own.zarr")["table"], sdata["table"])
+    assert_same_results(spatialdata.read_zarr(tmp_path / "own.zarr")["table"], sdata["table"])
 
 
 def test_more_results_join_those_before(on_disk):
     add_results(on_disk["table"])
     write_results(on_disk)
     back = spatialdata.read_zarr(on_disk.path)
-    back["table"].obsm["X_stp"] = np.zeros(
-        (100, 2), np.float32
-    )  # on disk already: not replaced unasked
+    back["table"].obsm["X_stp"] = np.zeros((100, 2), np.float32)  # not named, so not replaced
     back["table"].obsm["X_more"] = np.ones((100, 2), np.float32)
     back["table"].obs["more"] = 1.5
     write_results(back)
-    found = spatialdata.read_zarr(on_disk.path)["table"]
-    np.testing.assert_array_equal(found.obsm["X_stp"], on_disk["table"].obsm["X_stp"])
-    assert found.obsm["X_more"].sum() == 200
-    assert list(found.obs) == [*on_disk["table"].obs, "more"]
+    stored = spatialdata.read_zarr(on_disk.path)["table"]
+    np.testing.assert_array_equal(stored.obsm["X_stp"], on_disk["table"].obsm["X_stp"])
+    assert stored.obsm["X_more"].sum() == 200
+    assert list(stored.obs) == [*on_disk["table"].obs, "more"]
 
 
 def test_only_named_keys_are_written_and_those_are_replaced(on_disk):
     add_results(on_disk["table"])
     write_results(on_disk, keys=["X_stp", "leiden"])
-    found = spatialdata.read_zarr(on_disk.path)["table"]
-    assert "X_stp" in found.obsm
-    assert "X_stp" in found.uns
-    assert "tokens" not in found.obsm
-    assert list(found.obs.columns[-2:]) == ["stp_spot", "leiden"]
+    stored = spatialdata.read_zarr(on_disk.path)["table"]
+    assert "X_stp" in stored.obsm
+    assert "X_stp" in stored.uns
+    assert "tokens" not in stored.obsm
+    assert list(stored.obs.columns[-2:]) == ["stp_spot", "leiden"]
     write_results(on_disk, keys="note")
     assert list(spatialdata.read_zarr(on_disk.path)["table"].obs.columns[-2:]) == ["leiden", "note"]
     on_disk["table"].obsm["X_stp"] = np.full((100, 7), 2.0, np.float32)
     on_disk["table"].obs["leiden"] = pd.Categorical(["c"] * 100)
     write_results(on_disk, keys=["X_stp", "leiden"])
-    found = spatialdata.read_zarr(on_disk.path)["table"]
-    assert found.obsm["X_stp"].shape == (100, 7)
-    assert set(found.obs["leiden"]) == {"c"}
-    assert list(found.obs.columns).count("leiden") == 1
+    stored = spatialdata.read_zarr(on_disk.path)["table"]
+    assert stored.obsm["X_stp"].shape == (100, 7)
+    assert set(stored.obs["leiden"]) == {"c"}
+    assert list(stored.obs.columns).count("leiden") == 1
 
 
 def test_named_keys_that_the_table_has_no_more_are_removed(on_disk):
     table = on_disk["table"]
-    table.obs["seen"], table.obsm["X_old"], table.uns["X_old"] = (
-        1,
-        np.zeros((table.n_obs, 2)),
-        {"params": {}},
-    )
+    table.obs["seen"] = 1
+    table.obsm["X_old"] = np.zeros((table.n_obs, 2))
+    table.uns["X_old"] = {"params": {}}
     write_results(on_disk)
     del table.obs["seen"], table.obsm["X_old"]
     write_results(on_disk, keys=["seen", "X_old"])
@@ -178,7 +175,7 @@ def test_a_sdata_not_on_disk_is_refused(sdata):
 def test_a_store_that_is_read_only_is_refused_before_anything_is_written(on_disk, monkeypatch):
     add_results(on_disk["table"])
     before = contents(on_disk.path)
-    monkeypatch.setattr(stp.io._results.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(PermissionError, match=r"a\.zarr cannot be written to; copy the store"):
         write_results(on_disk)
     assert contents(on_disk.path) == before
@@ -197,27 +194,24 @@ def killed_at(step, function):
     """Stop at the call of this number."""
     calls = []
 
-    def call(*args, **how):
+    def call(*args, **options):
         calls.append(args)
         if len(calls) == step:
             raise Killed
-        return function(*args, **how)
+        return function(*args, **options)
 
     return call
 
 
-STEPS = [("_move", 1), ("_move", 3), ("_move", 7), ("metadata", 1)]
+# One move for each of two arrays, four columns and a record, then the consolidated metadata.
+STEPS = [(Path, "rename", step) for step in range(1, 8)]
+STEPS.append((SpatialData, "write_consolidated_metadata", 1))
 
 
-@pytest.mark.parametrize(("what", "step"), STEPS)
-def test_killed_at_any_step_the_store_is_readable(on_disk, what, step, monkeypatch):
+@pytest.mark.parametrize(("owner", "name", "step"), STEPS)
+def test_killed_at_any_step_the_store_is_readable(on_disk, owner, name, step, monkeypatch):
     before = spatialdata.read_zarr(on_disk.path)["table"].to_memory()
     add_results(on_disk["table"])
-    owner, name = (
-        (SpatialData, "write_consolidated_metadata")
-        if what == "metadata"
-        else (stp.io._results, what)
-    )
     monkeypatch.setattr(owner, name, killed_at(step, getattr(owner, name)))
     with pytest.raises(Killed):
         write_results(on_disk)
@@ -225,32 +219,35 @@ def test_killed_at_any_step_the_store_is_readable(on_disk, what, step, monkeypat
     back = spatialdata.read_zarr(on_disk.path)
     assert (back["table"].X != before.X).nnz == 0
     pd.testing.assert_frame_equal(back["table"].obs[list(before.obs)], before.obs)
+    is_complete = name != "rename"
+    assert ("X_stp" in back["table"].uns) == is_complete, "the record comes last"
     write_results(on_disk)  # what was lost is written now
-    same_results(spatialdata.read_zarr(on_disk.path)["table"], on_disk["table"])
+    assert_same_results(spatialdata.read_zarr(on_disk.path)["table"], on_disk["table"])
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])
+# The record leaves; then array and columns leave and enter, each in turn; then the record enters.
+@pytest.mark.parametrize("step", range(1, 9))
 def test_killed_while_replacing_the_store_is_readable(on_disk, step, monkeypatch):
     add_results(on_disk["table"])
     write_results(on_disk)
     table = on_disk["table"]
-    table.obs["inside"], table.obs["n"] = ~table.obs["inside"], table.obs["n"] + 1
-    monkeypatch.setattr(
-        stp.io._results.Path, "rename", killed_at(step, stp.io._results.Path.rename)
-    )
+    table.obs["inside"] = ~table.obs["inside"]
+    table.obs["n"] = table.obs["n"] + 1
+    monkeypatch.setattr(Path, "rename", killed_at(step, Path.rename))
     with pytest.raises(Killed):
         write_results(on_disk, keys=["inside", "n", "X_stp"])
     monkeypatch.undo()
-    found = spatialdata.read_zarr(on_disk.path)["table"]
-    assert set(found.obs) <= set(table.obs)
+    stored = spatialdata.read_zarr(on_disk.path)["table"]
+    assert set(stored.obs) <= set(table.obs)
+    assert ("X_stp" in stored.uns) == (step == 1), "no result has the record of another"
     write_results(on_disk, keys=["inside", "n", "X_stp"])
-    same_results(spatialdata.read_zarr(on_disk.path)["table"], table)
+    assert_same_results(spatialdata.read_zarr(on_disk.path)["table"], table)
 
 
 def test_a_value_that_cannot_be_written_changes_nothing(on_disk):
     before = contents(on_disk.path)
     add_results(on_disk["table"])
-    on_disk["table"].uns["odd"] = {"what": object()}
+    on_disk["table"].uns["unknown"] = {"value": object()}
     with pytest.raises(Exception, match="object"):
         write_results(on_disk)
     assert contents(on_disk.path) == before

@@ -9,9 +9,8 @@ import spatialdata
 import zarr
 from spatialdata.models import TableModel
 from spatialdata.transformations import get_transformation
-from tests.io.conftest import table
+from tests.io.conftest import table, write_in_chunks
 
-import stp.io._store
 from stp import Vocabulary
 from stp.data.store import SpotStore, names_digest
 from stp.images.pyramid import ImagePyramid
@@ -35,18 +34,22 @@ def test_a_store_opens_in_spatialdata(stores, adata):
     assert written.var.loc[ids, "symbol"].tolist() == adata.var_names.tolist()
     assert written.obs_names.tolist() == adata.obs_names.tolist()
     pd.testing.assert_frame_equal(written.obs[["array_row", "array_col"]], adata.obs)
-    (found,) = find_slides(sdata, written)
-    assert (found.region, found.image_key, found.coordinate_system) == ("spots", "image", "um")
-    np.testing.assert_allclose(found.centers, written.obsm["spatial"])
+    (slide,) = find_slides(sdata, written)
+    assert (slide.region, slide.image_key, slide.coordinate_system) == ("spots", "image", "um")
+    np.testing.assert_allclose(slide.centers, written.obsm["spatial"])
 
 
 def test_counts_are_by_ensembl_id_and_those_of_one_gene_are_summed(tmp_path):
-    # HER2 is an alias of ERBB2; a version suffix is ignored; what the vocabulary does not know keeps its name.
+    # HER2 is an alias of ERBB2; a version suffix is ignored; other genes keep their names.
     names = ["HER2", "XIST", "ERBB2", "ACTB", f"{ERBB2}.14", "my gene"]
     write_store(table([[1, 2, 3, 4, 5, 6], [0, 0, 0, 7, 0, 0]], names), tmp_path / "a.zarr")
     written = spatialdata.read_zarr(tmp_path / "a.zarr")["table"]
-    found = written.to_df().to_dict("list")
-    assert found == {ERBB2: [9, 0], ACTB: [4, 7], "XIST": [2, 0], "my gene": [6, 0]}
+    assert written.to_df().to_dict("list") == {
+        ERBB2: [9, 0],
+        ACTB: [4, 7],
+        "XIST": [2, 0],
+        "my gene": [6, 0],
+    }
     assert written.var["symbol"].to_dict() == {
         ERBB2: "HER2",
         ACTB: "ACTB",
@@ -86,9 +89,15 @@ def test_log_counts_are_refused_and_nothing_is_written(sdata, tmp_path):
 
 
 @pytest.mark.parametrize(("patch_um_per_px", "region_scale"), [(0.7, 3), (1.4, 2), (1.0, 3)])
-def test_the_image_has_the_wanted_scales(shot, bare_slide, tmp_path, patch_um_per_px, region_scale):
-    how = {"patch_um_per_px": patch_um_per_px, "region_scale": region_scale}
-    write_store(shot, tmp_path / "a.zarr", **how)
+def test_the_image_has_the_wanted_scales(
+    marked_slide, bare_slide, tmp_path, patch_um_per_px, region_scale
+):
+    write_store(
+        marked_slide,
+        tmp_path / "a.zarr",
+        patch_um_per_px=patch_um_per_px,
+        region_scale=region_scale,
+    )
     sdata = spatialdata.read_zarr(tmp_path / "a.zarr")
     pyramid = ImagePyramid.from_spatialdata(sdata, "image")
     assert pyramid.um_per_px == pytest.approx(patch_um_per_px)
@@ -110,9 +119,8 @@ def test_the_image_has_the_wanted_scales(shot, bare_slide, tmp_path, patch_um_pe
 
 @pytest.mark.parametrize("patch_um_per_px", [0.7, 1.0, 1.4])
 @pytest.mark.parametrize("chunk", [64, 256])
-def test_spots_are_on_their_pixels(shot, bare_slide, tmp_path, monkeypatch, patch_um_per_px, chunk):
-    monkeypatch.setattr(stp.io._store, "CHUNK", chunk)
-    write_store(shot, tmp_path / "a.zarr", patch_um_per_px=patch_um_per_px)
+def test_spots_are_on_their_pixels(marked_slide, bare_slide, tmp_path, patch_um_per_px, chunk):
+    write_in_chunks(marked_slide, tmp_path / "a.zarr", patch_um_per_px, chunk)
     store = SpotStore(tmp_path / "a.zarr")
     np.testing.assert_allclose(store.coordinates, bare_slide[1] * 0.7)
     for level, shape in zip(store.pyramid.levels, (1, 3), strict=True):
@@ -124,8 +132,8 @@ def test_spots_are_on_their_pixels(shot, bare_slide, tmp_path, monkeypatch, patc
         for center in store.coordinates / scale:
             near = np.ix_(np.abs(y - center[1]) < 20 / scale, np.abs(x - center[0]) < 20 / scale)
             weight = picture[near][..., 0]
-            found = [(weight * x[near[1]]).sum(), (weight * y[near[0]]).sum()] / weight.sum()
-            np.testing.assert_allclose(found, center, atol=0.25)
+            bright = [(weight * x[near[1]]).sum(), (weight * y[near[0]]).sum()] / weight.sum()
+            np.testing.assert_allclose(bright, center, atol=0.25)
         red, green, blue = picture.reshape(-1, 3).sum(axis=0)
         assert red > green > blue  # RGB
 
@@ -141,16 +149,12 @@ def test_patches_of_the_store_are_those_of_the_source(sdata, stores, um_per_px, 
     window = {"size": 16, "um_per_px": um_per_px}
     inside = source.inside(centers, **window)
     assert inside.sum() >= 50
-    wanted, found = (
-        source.read(centers[inside], **window),
-        store.pyramid.read(centers[inside], **window),
-    )
-    assert np.abs(wanted.astype(int) - found).mean() < tolerance
-    shifted = source.read(centers[inside] + um_per_px, **window)
-    assert (
-        np.abs(shifted.astype(int) - found)[..., :2].mean()
-        > 2 * np.abs(wanted.astype(int) - found)[..., :2].mean()
-    )
+    of_source = source.read(centers[inside], **window).astype(int)
+    of_store = store.pyramid.read(centers[inside], **window)
+    difference = np.abs(of_source - of_store)
+    assert difference.mean() < tolerance
+    shifted = source.read(centers[inside] + um_per_px, **window).astype(int)
+    assert np.abs(shifted - of_store)[..., :2].mean() > 2 * difference[..., :2].mean()
 
 
 def test_a_store_has_small_chunks(stores):
@@ -160,14 +164,14 @@ def test_a_store_has_small_chunks(stores):
         assert array.chunks == tuple(map(min, (3, 256, 256), array.shape))
 
 
-def test_too_coarse_an_image_is_refused(shot, tmp_path):
-    with pytest.raises(ValueError, match=r"has 0\.7 um per pixel, patches of 0\.5 are wanted"):
-        write_store(shot, tmp_path / "a.zarr")
+def test_too_coarse_an_image_is_refused(marked_slide, tmp_path):
+    with pytest.raises(ValueError, match=r"has 0\.7 µm per pixel, patches of 0\.5 are wanted"):
+        write_store(marked_slide, tmp_path / "a.zarr")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_spots_without_an_image(adata, tmp_path):
-    write_store(adata, tmp_path / "lattice.zarr")  # the lattice tells um
+    write_store(adata, tmp_path / "lattice.zarr")  # µm from the lattice
     np.testing.assert_allclose(
         SpotStore(tmp_path / "lattice.zarr").coordinates, adata.obsm["spatial"]
     )
@@ -239,13 +243,13 @@ def test_what_is_no_store_is_never_overwritten(kind, tmp_path):
 
 
 def test_what_a_store_was_made_from_is_recorded_and_its_size_told(
-    shot, tmp_path, caplog, monkeypatch
+    marked_slide, tmp_path, caplog, monkeypatch
 ):
-    shot.write(tmp_path / "source.zarr")
-    shot = spatialdata.read_zarr(tmp_path / "source.zarr")
+    marked_slide.write(tmp_path / "source.zarr")
+    marked_slide = spatialdata.read_zarr(tmp_path / "source.zarr")
     monkeypatch.setattr(logging.getLogger("stp"), "propagate", True)
     with caplog.at_level(logging.INFO, "stp"):
-        write_store(shot, tmp_path / "a.zarr", patch_um_per_px=0.7)
+        write_store(marked_slide, tmp_path / "a.zarr", patch_um_per_px=0.7)
     assert re.search(r"a\.zarr: 35 spots, [\d.]+ MB, [\d.]+ times its source", caplog.text)
     source = spatialdata.read_zarr(tmp_path / "a.zarr").attrs["stp_source"]
     assert source.pop("stp")
@@ -259,9 +263,9 @@ def test_what_a_store_was_made_from_is_recorded_and_its_size_told(
     }
 
 
-def test_several_slides_are_refused_without_an_image_too(shot, tmp_path):
-    del shot.images["slide_full_image"]
-    both = spatialdata.concatenate({"a": shot, "b": shot}, concatenate_tables=True)
+def test_several_slides_are_refused_without_an_image_too(marked_slide, tmp_path):
+    del marked_slide.images["slide_full_image"]
+    both = spatialdata.concatenate({"a": marked_slide, "b": marked_slide}, concatenate_tables=True)
     with pytest.raises(
         ValueError, match=r"one slide is needed, the table covers \['slide-a', 'slide-b'\]"
     ):
@@ -269,10 +273,10 @@ def test_several_slides_are_refused_without_an_image_too(shot, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_spots_without_an_image_are_in_um_where_shapes_are(shot, bare_slide, tmp_path):
-    del shot.images["slide_full_image"], shot["table"].obsm["spatial"]
-    shot.tables["table"] = shot["table"][::-1].copy()
-    write_store(shot, tmp_path / "a.zarr")
+def test_spots_without_an_image_are_in_um_where_shapes_are(marked_slide, bare_slide, tmp_path):
+    del marked_slide.images["slide_full_image"], marked_slide["table"].obsm["spatial"]
+    marked_slide.tables["table"] = marked_slide["table"][::-1].copy()
+    write_store(marked_slide, tmp_path / "a.zarr")
     assert spatialdata.read_zarr(tmp_path / "a.zarr").attrs["stp_store"]["unit"] == "um"
     np.testing.assert_allclose(
         SpotStore(tmp_path / "a.zarr").coordinates, bare_slide[1][::-1] * 0.7

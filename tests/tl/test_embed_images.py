@@ -234,7 +234,7 @@ def test_scales_that_contradict_each_other_are_refused(sdata, stamp):
 
 def test_an_image_too_coarse_is_refused_unless_allowed_and_recorded(sdata, tiny_config):
     fine = ImageEncoder(dataclasses.replace(tiny_config.image, um_per_px=0.5))
-    with pytest.raises(ValueError, match="the image has 1 um per pixel, patches of 0.5 are wanted"):
+    with pytest.raises(ValueError, match="the image has 1 µm per pixel, patches of 0.5 are wanted"):
         tl.embed_images(sdata, fine)
     assert "X_stp_images" not in table_of(sdata).obsm
     tl.embed_images(sdata, fine, allow_upsampling=True)

@@ -160,7 +160,7 @@ def test_a_vocabulary_of_another_species_is_refused(stores, settings, tmp_path):
 def test_an_image_too_coarse_for_the_encoder_is_refused(stores, settings, tiny_config, tmp_path):
     fine = dataclasses.replace(tiny_config.image, um_per_px=0.5)
     with pytest.raises(
-        ValueError, match="slide0.zarr: the image has 4 um per pixel, patches of 0.5 are"
+        ValueError, match="slide0.zarr: the image has 4 µm per pixel, patches of 0.5 are"
     ):
         align(stores[:2], tmp_path / "out", **settings[align] | {"image_encoder": fine})
     assert not (tmp_path / "out").exists()

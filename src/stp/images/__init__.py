@@ -1,4 +1,4 @@
-"""From a picture of any kind to patches of true physical scale."""
+"""Images of any kind, and patches of true physical scale cut from them."""
 
 from stp.images.pyramid import ImagePyramid
 

@@ -1,15 +1,33 @@
-"""Coordinate systems and the affine maps between them."""
+"""Coordinate systems of SpatialData elements, and the affine maps between them."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-PREFERRED = ("um", "global")  # coordinate systems, where spots and image meet in several
-SAME_PX = 0.5  # two coordinate systems that put spots no further apart on the image say the same
+# Coordinate systems to choose first if spots and image share several.
+PREFERRED = ("um", "global")
+# Coordinate systems agree if the places at which they put the spots differ by no more than this.
+SAME_PLACE_PIXELS = 0.5
+# A pixel may be this much longer than wide.
+MAX_ASPECT = 1.02
 
 
-SQUARE = 1.02  # a pixel may be this much longer than wide
+class SharedSystem(NamedTuple):
+    """A coordinate system that spots and image share."""
+
+    name: str
+    spots_to_pixels: np.ndarray  # (3, 3)
+
+
+class SpotsOnImage(NamedTuple):
+    """The spots of one region and their image, in the coordinate system that they share."""
+
+    region: str
+    spots: Any  # shapes or labels of a SpatialData
+    centers: np.ndarray  # (n, 2) x, y in the coordinate system
+    image: Any  # image of a SpatialData
+    coordinate_system: str
 
 
 def affine_of(element: Any, system: str) -> np.ndarray:
@@ -20,34 +38,62 @@ def affine_of(element: Any, system: str) -> np.ndarray:
 
 
 def linear_scale(matrix: np.ndarray) -> float:
-    """Return the length of a unit after an affine map: the root of its determinant."""
+    """Return the length of a unit after an affine map: the square root of its determinant."""
     return float(np.sqrt(abs(np.linalg.det(np.asarray(matrix)[:2, :2]))))
 
 
 def inverse(matrix: np.ndarray, name: str) -> np.ndarray:
-    """Invert an affine map; refuse one without inverse, and one under which square patches would not be square."""
-    longest, shortest = (
-        np.linalg.svd(matrix[:2, :2], compute_uv=False) if np.isfinite(matrix).all() else (1, 0)
-    )
+    """Return the inverse (3, 3) of an affine map.
+
+    Raises
+    ------
+    ValueError
+        The map has no inverse, or square patches would not be square under it.
+    """
+    longest, shortest = 1.0, 0.0
+    if np.isfinite(matrix).all():
+        longest, shortest = np.linalg.svd(matrix[:2, :2], compute_uv=False)
     if not shortest > 1e-9 * longest:
         raise ValueError(
             f"the transformation of {name} has no inverse; set it anew: {matrix.tolist()}"
         )
-    if longest > SQUARE * shortest:
+    if longest > MAX_ASPECT * shortest:
         raise ValueError(
-            f"the transformation of {name} makes pixels {longest / shortest:.3g} times longer than wide, and patches "
-            "would be distorted; resample the image to square pixels"
+            f"the transformation of {name} makes pixels {longest / shortest:.3g} times longer "
+            "than wide, and patches would be distorted; resample the image to square pixels"
         )
     return np.linalg.inv(matrix)
 
 
-def only_system(systems: Any) -> str:
-    """Return the coordinate system in µm, or the only one; ValueError if there are several others."""
-    if um_system(systems) or len(systems) == 1:
-        return um_system(systems) or next(iter(systems))
+def only_system(systems: Iterable[str]) -> str:
+    """Return the coordinate system in µm, or the only one.
+
+    Raises
+    ------
+    ValueError
+        There are several coordinate systems, and none of them is in µm.
+    """
+    names = sorted(systems)
+    um = um_system(names)
+    if um is not None:
+        return um
+    if len(names) == 1:
+        return names[0]
     raise ValueError(
-        f"the image is in several coordinate systems; pass coordinate_system= one of {sorted(systems)}"
+        f"the image is in several coordinate systems; pass coordinate_system= one of {names}"
     )
+
+
+def um_system(systems: Iterable[str]) -> str | None:
+    """Return the name of the coordinate system in µm, or None if there is none.
+
+    It is `um`, or `um-slide` if `spatialdata.concatenate` added the name of one slide.
+    """
+    names = sorted(name for name in systems if name == "um" or name.startswith("um-"))
+    if not names:
+        return None
+    is_unique = names[0] == "um" or len(names) == 1
+    return names[0] if is_unique else None
 
 
 def coordinate_systems(element: Any) -> dict[str, Any]:
@@ -57,73 +103,75 @@ def coordinate_systems(element: Any) -> dict[str, Any]:
     return get_transformation(element, get_all=True)
 
 
-def images_under_spots(
-    sdata: Any, spots: Any, shared: dict[str, tuple[str, np.ndarray]]
-) -> dict[str, tuple[str, np.ndarray]]:
-    """Keep the images on which spots lie; all, where none does."""
-    from spatialdata import get_centroids
-
-    kept = {}
-    for key, (system, matrix) in shared.items():
-        centers = (
-            get_centroids(spots, coordinate_system=system)
-            .compute()[["x", "y"]]
-            .to_numpy(dtype=float)
-        )
-        to_pixels = inverse(affine_of(sdata.images[key], system), f"image {key!r} to {system!r}")
-        pixels = centers @ to_pixels[:2, :2].T + to_pixels[:2, 2]
-        sizes = finest_array(sdata.images[key]).sizes
-        if ((pixels >= 0) & (pixels <= (sizes["x"], sizes["y"]))).all(axis=1).any():
-            kept[key] = (system, matrix)
-    return kept or shared
-
-
+# spatialdata's get_transformation_between_coordinate_systems is no replacement here: it searches
+# all paths between all elements, and accepts maps that distort patches.
 def shared_system(
-    spots: Any, image: Any, wanted: str | None, key: str
-) -> tuple[str, np.ndarray] | None:
-    """Name the coordinate system in which spots and image meet, and map spots to pixels (3, 3).
+    spots: Any, image: Any, system: str | None, image_key: str
+) -> SharedSystem | None:
+    """Return the coordinate system that spots and image share, or None if they share none.
 
-    It is the wanted one, else um, global, or any other if all others put the spots in the same place.
+    It is `system` if that is given. Otherwise it is `um`, else `global`, else any other, if all
+    others put the spots on the same place of the image.
+
+    Raises
+    ------
+    ValueError
+        Several coordinate systems are shared, and they put the spots on different places.
     """
-    both = [
-        name
-        for name in coordinate_systems(spots)
-        if name in coordinate_systems(image) and wanted in (None, name)
-    ]
-    both.sort(key=lambda name: PREFERRED.index(name) if name in PREFERRED else len(PREFERRED))
-    to_pixels = [
-        inverse(affine_of(image, name), f"image {key!r} to {name!r}") @ affine_of(spots, name)
-        for name in both
-    ]
-    if not both:
+    names = _shared_names(spots, image, system)
+    if not names:
         return None
-    others = [] if both[0] in PREFERRED else to_pixels[1:]
-    if not all(np.allclose(other, to_pixels[0], rtol=1e-3, atol=SAME_PX) for other in others):
+    shared = []
+    for name in names:
+        to_pixels = inverse(affine_of(image, name), f"image {image_key!r} to {name!r}")
+        shared.append(SharedSystem(name, to_pixels @ affine_of(spots, name)))
+    if names[0] not in PREFERRED and not _agree(shared):
         raise ValueError(
-            f"spots and image share several coordinate systems; pass coordinate_system= one of {both}"
+            "spots and image share several coordinate systems; "
+            f"pass coordinate_system= one of {names}"
         )
-    return both[0], to_pixels[0]
+    return shared[0]
+
+
+def _shared_names(spots: Any, image: Any, system: str | None) -> list[str]:
+    """List the coordinate systems that spots and image share, the preferred ones first."""
+    of_image = coordinate_systems(image)
+    names = [name for name in coordinate_systems(spots) if name in of_image]
+    if system is not None:
+        return [name for name in names if name == system]
+    preferred = [name for name in PREFERRED if name in names]
+    return preferred + [name for name in names if name not in PREFERRED]
+
+
+def _agree(shared: Sequence[SharedSystem]) -> bool:
+    """Return whether all coordinate systems put the spots on the same place of the image."""
+    first = shared[0].spots_to_pixels
+    return all(
+        np.allclose(system.spots_to_pixels, first, rtol=1e-3, atol=SAME_PLACE_PIXELS)
+        for system in shared[1:]
+    )
 
 
 def finest_array(image: Any) -> Any:
-    """Return the array of an image, the finest of a multiscale one."""
+    """Return the array of an image; of a multiscale image, the finest."""
     return next(iter(image["scale0"].data_vars.values())) if hasattr(image, "children") else image
 
 
 def spot_centers(spots: Any, instances: np.ndarray, system: str, name: str) -> np.ndarray:
-    """Look up the centers of these instances (n, 2), by id and never by order."""
+    """Return the centers (n, 2) of spots as x, y, looked up by their ids and not by their order.
+
+    Raises
+    ------
+    ValueError
+        An id is not among the spots.
+    """
     from spatialdata import get_centroids
 
     centroids = get_centroids(spots, coordinate_system=system).compute()
-    missing = ~np.isin(instances, centroids.index)
-    if missing.any():
+    is_missing = ~np.isin(instances, centroids.index)
+    if is_missing.any():
         raise ValueError(
-            f"{missing.sum()} rows of the table have no spot in {name!r}, e.g. {instances[missing][0]}"
+            f"{is_missing.sum()} rows of the table have no spot in {name!r}, "
+            f"e.g. {instances[is_missing][0]}"
         )
     return centroids.loc[instances, ["x", "y"]].to_numpy(dtype=float)
-
-
-def um_system(systems: Iterable[str]) -> str | None:
-    """Name the coordinate system in um: `um`, or `um-slide`, as spatialdata.concatenate renames that of a slide."""
-    named = sorted(name for name in systems if name == "um" or name.startswith("um-"))
-    return named[0] if named and (named[0] == "um" or len(named) == 1) else None

@@ -1,164 +1,236 @@
-"""Where um per pixel comes from: lattices, places known in um, scale factors, and the check that sources agree."""
+"""µm per pixel of an image: its sources, and the check that they agree."""
 
 import re
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp.images.coordinates import affine_of, coordinate_systems, linear_scale, um_system
+from stp._log import warn
+from stp.images.coordinates import (
+    SpotsOnImage,
+    affine_of,
+    coordinate_systems,
+    linear_scale,
+    um_system,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 
 XENIUM_REGIONS = ("cell_labels", "cell_circles")  # as spatialdata-io names them
 
-VISIUM_PITCH = 100.0  # um between neighboring spots; 10x, hexagonal
-ST_PITCH = 200.0  # um; Spatial Transcriptomics, square
-ST_LATTICE = (
-    64  # its arrays have fewer rows and columns; larger square grids are of another technology
-)
-SPOT_DIAMETER = 65.0  # um for which 10x writes `spot_diameter_fullres`, though a spot measures 55
+VISIUM_PITCH_UM = 100.0  # between neighboring spots; 10x, hexagonal
+ST_PITCH_UM = 200.0  # between neighboring spots; Spatial Transcriptomics, square
+# Spatial Transcriptomics has fewer rows and columns; larger square grids are of another technology.
+ST_LATTICE_ROWS = 64
+# 10x writes `spot_diameter_fullres` for this diameter, though a spot measures 55 µm.
+SPOT_DIAMETER_UM = 65.0
 TOLERANCE = 0.05  # two sources that differ by more contradict each other
 
 
-def lattice_um_per_unit(
-    obs: "pd.DataFrame", centers: np.ndarray, pitch: float | None = None
+def um_per_unit_from_lattice(
+    obs: "pd.DataFrame", centers: np.ndarray, pitch_um: float | None = None
 ) -> float | None:
-    """Fit the lattice of the spots by least squares and return um per unit of `centers`.
+    """Return µm per unit of `centers`, from a least-squares fit of the lattice of the spots.
 
-    Visium is told from Spatial Transcriptomics by the parity of row + column, which is constant on its hexagonal
-    lattice. A fit, because nearest-neighbor medians are biased where spots are jittered (method.md section 4).
+    Row + column is always even, or always odd, on the hexagonal lattice of Visium; this tells it
+    from Spatial Transcriptomics. The lattice is fitted because the median distance to the nearest
+    neighbor is biased if spots are jittered (method.md section 4).
 
     Parameters
     ----------
     obs
-        Holds the lattice indices `array_row` and `array_col`.
+        Table of the spots with their lattice indices `array_row` and `array_col`.
     centers
-        Spot centers (n, 2) in any unit; spots without indices or center are left out.
-    pitch
-        um between neighbors of a square lattice, where it is known: Visium HD.
+        Spot centers (n, 2) in any unit; spots without indices or center are ignored.
+    pitch_um
+        µm between neighbors of a square lattice, if it is known, as for Visium HD.
 
     Returns
     -------
-    um per unit, or None where there are no indices, they do not span two dimensions, or the pitch is unknown.
+    µm per unit. None if there are no indices, if they do not span two dimensions, or if the pitch
+    is unknown.
     """
     if not {"array_row", "array_col"} <= set(obs):
         return None
     index = obs[["array_row", "array_col"]].to_numpy(dtype=float)
     centers = np.asarray(centers, dtype=float)
-    known = np.isfinite(index).all(axis=1) & np.isfinite(centers).all(axis=1)
-    index, centers = index[known], centers[known]
+    has_place = np.isfinite(index).all(axis=1) & np.isfinite(centers).all(axis=1)
+    index = index[has_place]
     design = np.column_stack([index, np.ones(len(index))])
-    if len(design) < 3 or np.linalg.matrix_rank(design) < 3:
+    if not _spans_plane(design):
         return None
-    steps = np.linalg.lstsq(design, centers, rcond=None)[0][:2]  # one row, one column
+    steps = np.linalg.lstsq(design, centers[has_place], rcond=None)[0][:2]  # one row, one column
     per_row, per_col = np.linalg.norm(steps, axis=1)
-    if pitch:
-        return float(pitch / (per_row * per_col) ** 0.5)
-    hexagonal = len(np.unique(index.sum(axis=1) % 2)) == 1
-    if not hexagonal and index.max() >= ST_LATTICE:
+    if pitch_um:
+        return float(pitch_um / (per_row * per_col) ** 0.5)
+    is_hexagonal = len(np.unique(index.sum(axis=1) % 2)) == 1
+    if is_hexagonal:
+        row_um = VISIUM_PITCH_UM * np.sqrt(3) / 2
+        col_um = VISIUM_PITCH_UM / 2
+    elif index.max() < ST_LATTICE_ROWS:
+        row_um = ST_PITCH_UM
+        col_um = ST_PITCH_UM
+    else:
         return None  # bins of Visium HD, or another square grid of unknown pitch
-    um = (VISIUM_PITCH * np.sqrt(3) / 2, VISIUM_PITCH / 2) if hexagonal else (ST_PITCH, ST_PITCH)
-    return float((um[0] / per_row * um[1] / per_col) ** 0.5)
+    return float((row_um / per_row * col_um / per_col) ** 0.5)
 
 
-def bin_um(region: str) -> float | None:
-    """Read the side of the bins from the name that spatialdata-io gives a region of Visium HD: `..._square_008um`."""
-    found = re.search(r"square_(\d+)um$", region)
-    return float(found[1]) if found else None
+def um_per_unit_from_places(um: np.ndarray, centers: np.ndarray) -> float | None:
+    """Return µm per unit of `centers`, from the same places in µm.
 
+    Parameters
+    ----------
+    um
+        Places (n, 2) in µm.
+    centers
+        The same places (n, 2) in any unit; places that are not known in both units are ignored.
 
-def fitted_um_per_unit(um: np.ndarray, centers: np.ndarray) -> float | None:
-    """Fit the same places in um and in another unit, both (n, 2); None where they are not the same places."""
-    known = np.isfinite(um).all(axis=1) & np.isfinite(centers).all(axis=1)
-    design = np.column_stack([centers[known], np.ones(known.sum())])
-    if len(design) < 3 or np.linalg.matrix_rank(design) < 3:
+    Returns
+    -------
+    µm per unit, or None if no affine map takes `centers` to `um`: they are other places.
+    """
+    has_place = np.isfinite(um).all(axis=1) & np.isfinite(centers).all(axis=1)
+    um = um[has_place]
+    design = np.column_stack([centers[has_place], np.ones(has_place.sum())])
+    if not _spans_plane(design):
         return None
-    map_to_um = np.linalg.lstsq(design, um[known], rcond=None)[0]
-    off = np.linalg.norm(design @ map_to_um - um[known], axis=1)
-    if np.median(off) > TOLERANCE * um[known].std():
+    map_to_um = np.linalg.lstsq(design, um, rcond=None)[0]
+    distance_um = np.linalg.norm(design @ map_to_um - um, axis=1)
+    if np.median(distance_um) > TOLERANCE * um.std():
         return None
     return float(np.sqrt(abs(np.linalg.det(map_to_um[:2]))))
 
 
+def _spans_plane(design: np.ndarray) -> bool:
+    """Return whether places, given as rows x, y, 1, are neither one place nor on one line."""
+    return len(design) >= 3 and bool(np.linalg.matrix_rank(design) == 3)
+
+
+def bin_um(region: str) -> float | None:
+    """Return the side of the bins of Visium HD in µm, or None for a region of another kind.
+
+    spatialdata-io writes it into the name of the region: `..._square_008um`.
+    """
+    match = re.search(r"square_(\d+)um$", region)
+    return float(match[1]) if match else None
+
+
 def scale_factors(uns: Mapping[str, Any], region: str | None = None) -> Mapping[str, float]:
-    """Return the scale factors of 10x: those of a region's library, else of the only one."""
+    """Return the scale factors of 10x: those of the region's library, else of the only library."""
     libraries = uns.get("spatial", {})
-    libraries = libraries if isinstance(libraries, Mapping) else {}
-    only = next(iter(libraries.values())) if len(libraries) == 1 else {}
-    return libraries.get(region, only).get("scalefactors", {})
+    if not isinstance(libraries, Mapping):
+        return {}
+    if region in libraries:
+        return libraries[region].get("scalefactors", {})
+    if len(libraries) == 1:
+        return next(iter(libraries.values())).get("scalefactors", {})
+    return {}
 
 
-def resolve(
+def resolve_scale(
     sources: Mapping[str, float | None], spot_diameter: float | None = None
 ) -> tuple[float, str]:
-    """Return the first known um per unit and its name; sources that contradict each other are an error.
+    """Return the first known µm per unit, and the name of its source.
 
     Parameters
     ----------
     sources
-        Name to um per unit, in the order of trust.
+        µm per unit by the name of the source, the most trusted first; None if a source is silent.
     spot_diameter
-        `spot_diameter_fullres` in the same unit: the last resort, with a warning.
+        `spot_diameter_fullres` in the same unit. It is used, with a warning, if no source is known.
+
+    Raises
+    ------
+    ValueError
+        No source is known, a value is no scale, or two sources differ by more than 5 %.
     """
     known = {name: value for name, value in sources.items() if value is not None}
-    if wrong := [name for name, value in known.items() if not 0 < value < np.inf]:
-        raise ValueError(f"{wrong[0]} gives {known[wrong[0]]:g} um per pixel, which is no scale")
+    for name, value in known.items():
+        if not 0 < value < np.inf:
+            raise ValueError(f"{name} gives {value:g} µm per pixel, which is no scale")
     if not known and spot_diameter:
-        warnings.warn(
-            f"um per pixel taken from the spot diameter ({SPOT_DIAMETER:g} um): pass um_per_px= if you know it",
-            stacklevel=2,
+        warn(
+            f"µm per pixel taken from the spot diameter ({SPOT_DIAMETER_UM:g} µm): "
+            "pass um_per_px= if you know it"
         )
-        return SPOT_DIAMETER / spot_diameter, "spot diameter"
+        return SPOT_DIAMETER_UM / spot_diameter, "spot diameter"
     if not known:
         raise ValueError(
-            "no physical scale: pass um_per_px= (um per pixel of the full-resolution image), or give the table "
-            "microns_per_pixel in its scalefactors or array_row and array_col in obs"
+            "no physical scale: pass um_per_px= (µm per pixel of the full-resolution image), or "
+            "give the table microns_per_pixel in its scalefactors or array_row and array_col in obs"
         )
-    first, value = next(iter(known.items()))
-    for name, other in known.items():
-        if abs(np.log(other / value)) > np.log1p(TOLERANCE):
+    trusted, um_per_unit = next(iter(known.items()))
+    for name, value in known.items():
+        if abs(np.log(value / um_per_unit)) > np.log1p(TOLERANCE):
             raise ValueError(
-                f"sources of the physical scale contradict each other: {first} gives {value:.4g} um per pixel, "
-                f"{name} gives {other:.4g}; pass the right one as um_per_px= after removing the wrong one"
+                "sources of the physical scale contradict each other: "
+                f"{trusted} gives {um_per_unit:.4g} µm per pixel, {name} gives {value:.4g}; "
+                "pass the right one as um_per_px= after removing the wrong one"
             )
-    return value, first
+    return um_per_unit, trusted
 
 
 def slide_scale(
-    sdata, table, region, spots, centers, image_key, system, um_per_px
+    sdata: "SpatialData", table: "AnnData", slide: SpotsOnImage, um_per_px: float | None
 ) -> tuple[float, str]:
-    """Resolve um per pixel of the image from every source there is (method.md section 4)."""
-    image, um = sdata.images[image_key], um_system(coordinate_systems(sdata.images[image_key]))
-    units_per_pixel = linear_scale(affine_of(image, system))
-    spot_units = linear_scale(
-        affine_of(spots, system)
-    )  # per unit of the spots, which 10x gives in full pixels
-    factors = scale_factors(table.uns, region)
-    per_unit = {
-        "microns_per_pixel of the scalefactors": factors.get("microns_per_pixel", 0) / spot_units,
-        "the um of Xenium in obsm['spatial']": _xenium_um_per_unit(sdata, table, region, centers),
-        "the spot lattice": lattice_um_per_unit(table.obs, centers, bin_um(region)),
+    """Return µm per pixel of the image of a slide, and its source (method.md section 4).
+
+    Parameters
+    ----------
+    sdata
+        SpatialData with the slide.
+    table
+        Rows of the slide's spots, in the order of its centers.
+    slide
+        Spots and image in the coordinate system that they share.
+    um_per_px
+        µm per pixel as the caller gives it, or None.
+    """
+    units_per_pixel = linear_scale(affine_of(slide.image, slide.coordinate_system))
+    # 10x gives its scale factors in the spots' own unit: pixels of the full-resolution image.
+    units_per_full_pixel = linear_scale(affine_of(slide.spots, slide.coordinate_system))
+    factors = scale_factors(table.uns, slide.region)
+    um_per_unit = {
+        "microns_per_pixel of the scalefactors": (
+            factors.get("microns_per_pixel", 0) / units_per_full_pixel
+        ),
+        "the um of Xenium in obsm['spatial']": _xenium_um_per_unit(sdata, table, slide),
+        "the spot lattice": um_per_unit_from_lattice(
+            table.obs, slide.centers, bin_um(slide.region)
+        ),
     }
     sources = {
         "um_per_px": um_per_px,
-        "the coordinate system um": linear_scale(affine_of(image, um)) if um else None,
-        **{name: value * units_per_pixel if value else None for name, value in per_unit.items()},
+        "the coordinate system um": um_of_system(slide.image),
     }
-    diameter = factors.get("spot_diameter_fullres", 0) * spot_units / units_per_pixel
-    return resolve(sources, diameter)
+    for name, value in um_per_unit.items():
+        sources[name] = value * units_per_pixel if value else None
+    diameter = factors.get("spot_diameter_fullres", 0) * units_per_full_pixel / units_per_pixel
+    return resolve_scale(sources, diameter)
+
+
+def um_of_system(image: Any) -> float | None:
+    """Return µm per pixel of an image that has a coordinate system in µm, else None."""
+    um = um_system(coordinate_systems(image))
+    return None if um is None else linear_scale(affine_of(image, um))
 
 
 def _xenium_um_per_unit(
-    sdata: Any, table: "AnnData", region: str, centers: np.ndarray
+    sdata: "SpatialData", table: "AnnData", slide: SpotsOnImage
 ) -> float | None:
-    """Compare centers with those of 10x, which spatialdata-io keeps in um for Xenium and for nothing else."""
-    if sdata.attrs.get("spatialdata_io_reader") != "xenium" and region not in XENIUM_REGIONS:
+    """Return µm per unit of the centers from the µm that 10x gives for Xenium.
+
+    spatialdata-io stores those in `obsm["spatial"]`; for other technologies it stores pixels there.
+    """
+    is_xenium = sdata.attrs.get("spatialdata_io_reader") == "xenium"
+    if not is_xenium and slide.region not in XENIUM_REGIONS:
         return None
     if "spatial" not in table.obsm:
         return None
-    return fitted_um_per_unit(np.asarray(table.obsm["spatial"], dtype=float)[:, :2], centers)
+    um = np.asarray(table.obsm["spatial"], dtype=float)[:, :2]
+    return um_per_unit_from_places(um, slide.centers)

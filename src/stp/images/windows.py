@@ -1,223 +1,251 @@
-"""Read what lies under many boxes of a level: every chunk decoded once, and no more rows held than a limit allows."""
+"""The pixels under many boxes of a level, decoded chunk by chunk within a memory limit."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-DEFAULT_BYTES = 256 * 2**20
-BLOCK = 256  # rows read at a time where chunks are lower
-COPIES = 4  # of what is being decoded: compressed, decoded, joined, and the one before
-KEPT = 4 * 2**20  # pixels' worth of memory that the allocator keeps of what was decoded
-RUNS = 32  # as many parts of the limit are decoded at a time, where chunks are smaller
+from stp.images.chunks import Boxes, chunks_under, require_chunk
+from stp.images.levels import Level
 
-Group = tuple[np.ndarray, np.ndarray, np.ndarray]
+DEFAULT_MAX_BYTES = 256 * 2**20
+BLOCK_ROWS = 256  # rows of pixels that are read at a time if chunks are lower
+RUNS_PER_LIMIT = 32  # this part of the limit is decoded at a time if chunks are smaller
+# Copies of what is being decoded: compressed, decoded, joined, and the run before.
+DECODING_COPIES = 4
+# The allocator keeps up to this many pixels of what was decoded.
+ALLOCATOR_PIXELS = 4 * 2**20
 
 
-def windows(
-    level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None = None
-) -> Iterator[Group]:
-    """Read a level under boxes, group by group from top to bottom.
+class BoxGroup(NamedTuple):
+    """Some boxes, and the pixels under them."""
 
-    Where `max_bytes` does not hold the width of the boxes, the level is read in strips from left to right, and a
-    chunk under the border of two strips is decoded twice.
+    rows: np.ndarray  # (m,) of the boxes
+    pixels: np.ndarray  # (y, x, 3), without what is outside the level
+    corner: np.ndarray  # (2,) upper left corner of the pixels as x, y
+
+
+class _Area(NamedTuple):
+    """A rectangle of a level in pixels; `bottom` and `right` are not included."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+class _Memory(NamedTuple):
+    """How the memory limit is divided."""
+
+    buffer_pixels: int  # of the rows that are kept
+    strip_width: int  # of the boxes that are read from top to bottom
+    run_pixels: int  # decoded at a time
+
+
+def read_boxes(level: Level, boxes: Boxes, max_bytes: int | None = None) -> Iterator[BoxGroup]:
+    """Yield groups of boxes with the pixels under them, each box once, from top to bottom.
+
+    Each chunk is decoded once. If `max_bytes` is too little for the width of all boxes, the level
+    is read in strips from left to right, and a chunk under the border of two strips is decoded
+    twice. The pixels of a group change when the next group is read.
 
     Parameters
     ----------
     level
-        A `stp.images.levels.Level`.
-    low, high
-        Corners (n, 2) of the boxes as x, y: whole pixels, also outside the level.
+        Level to read.
+    boxes
+        Boxes in pixels of the level.
     max_bytes
-        Limit on pixels in memory; None for 256 MiB, or more where a single chunk needs more.
-
-    Yields
-    ------
-    Rows of the boxes (m,), each once; the pixels (y, x, 3) under them, less what is outside the level; and the
-    corner of these pixels as x, y. Pixels change when the next group is asked for.
+        Memory limit for pixels; by default 256 MiB, or as much as one box and one chunk take.
 
     Raises
     ------
     ValueError
-        `max_bytes` does not hold one box and the chunks under it, or one of these is missing.
+        `max_bytes` is too little for one box and the chunks under it, or a chunk is missing.
     """
-    limit = np.array(level.shape[::-1])
-    low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
+    boxes = boxes.clip(level)
     if isinstance(level.array, np.ndarray):
-        yield np.arange(len(low)), level.read(0, limit[1], 0, limit[0]), np.zeros(2, dtype=int)
+        height, width = level.shape
+        pixels = level.read(0, height, 0, width)
+        yield BoxGroup(np.arange(len(boxes.low)), pixels, np.zeros(2, dtype=int))
         return
-    pixels, width, run = _room(level, low, high, max_bytes)
-    held = np.empty(
-        (pixels, 3), np.uint8
-    )  # once: what is freed and taken again stays with the allocator
-    for strip in _strips(low[:, 0], high[:, 0], width):
-        yield from _bands(
-            level, strip[np.argsort(low[strip, 1], kind="stable")], low, high, held, run
-        )
+    memory = _divide_memory(level, boxes, max_bytes)
+    # One buffer for all strips: the allocator keeps memory that is freed and taken again.
+    buffer = np.empty((memory.buffer_pixels, 3), np.uint8)
+    for strip in _split_into_strips(boxes, memory.strip_width):
+        from_top = strip[np.argsort(boxes.low[strip, 1], kind="stable")]
+        yield from _read_strip(level, from_top, boxes.take(from_top), buffer, memory.run_pixels)
 
 
-def _room(
-    level: Any, low: np.ndarray, high: np.ndarray, max_bytes: int | None
-) -> tuple[int, int, int]:
-    """Return how many pixels may be held, how wide a strip may be, and how many pixels are decoded at a time."""
-    tallest, widest = (int(np.diff(edges).max()) for edges in level.edges)
-    wide, tall = (int(side) for side in (high - low).max(axis=0, initial=1))
-    rows, chunk, whole = tall + 1 + tallest, tallest * widest, int(np.prod(level.shape))
-    least = rows * (wide + widest)
-    needed = least + _decoding(chunk)
-    allowed = max(DEFAULT_BYTES // 3, needed) if max_bytes is None else max_bytes // 3
+def _divide_memory(level: Level, boxes: Boxes, max_bytes: int | None) -> _Memory:
+    """Divide the memory limit; raise ValueError if it is too little."""
+    chunk_height, chunk_width = (int(np.diff(edges).max()) for edges in level.edges)
+    box_width, box_height = (int(side) for side in (boxes.high - boxes.low).max(axis=0, initial=1))
+    level_pixels = int(np.prod(level.shape))
+    chunk_pixels = chunk_height * chunk_width
+    buffer_rows = box_height + 1 + chunk_height
+    least_buffer = buffer_rows * (box_width + chunk_width)
+    needed = least_buffer + _decoding_pixels(chunk_pixels)
+    if max_bytes is None:
+        allowed = max(DEFAULT_MAX_BYTES // 3, needed)
+    else:
+        allowed = max_bytes // 3
     if allowed < needed:
         raise ValueError(
-            f"max_bytes={max_bytes} is too little: a patch and the chunks under it, of {tallest} x {widest} pixels, "
-            f"take {3 * needed}; allow as much, or rewrite the image in smaller chunks"
+            f"max_bytes={max_bytes} is too little: a patch and the chunks under it, of "
+            f"{chunk_height} x {chunk_width} pixels, take {3 * needed}; allow as much, or rewrite "
+            "the image in smaller chunks"
         )
-    run = max(chunk, min(allowed // RUNS, whole))
-    run = run if allowed - _decoding(run) >= least else chunk
-    held = allowed - _decoding(run)
-    return min(held, whole + wide * tall), held // rows, run
+    run_pixels = max(chunk_pixels, min(allowed // RUNS_PER_LIMIT, level_pixels))
+    if allowed - _decoding_pixels(run_pixels) < least_buffer:
+        run_pixels = chunk_pixels
+    buffer_pixels = allowed - _decoding_pixels(run_pixels)
+    return _Memory(
+        buffer_pixels=min(buffer_pixels, level_pixels + box_width * box_height),
+        strip_width=buffer_pixels // buffer_rows,
+        run_pixels=run_pixels,
+    )
 
 
-def _decoding(run: int) -> int:
-    """Return the pixels that memory must have room for while `run` of them are decoded (measured)."""
-    return COPIES * run + min(COPIES * run, KEPT)
+def _decoding_pixels(run_pixels: int) -> int:
+    """Return how many pixels of memory it takes to decode this many (measured)."""
+    copies = DECODING_COPIES * run_pixels
+    return copies + min(copies, ALLOCATOR_PIXELS)
 
 
-def _strips(left: np.ndarray, right: np.ndarray, width: int) -> Iterator[np.ndarray]:
-    """Split boxes from left to right so that those of a strip span no more than `width`."""
-    order, start = np.argsort(left, kind="stable"), 0
+def _split_into_strips(boxes: Boxes, width: int) -> Iterator[np.ndarray]:
+    """Yield rows of boxes, from left to right, that together are no wider than `width`."""
+    order = np.argsort(boxes.low[:, 0], kind="stable")
+    start = 0
     while start < len(order):
-        beyond = right[order[start:]] - left[order[start]] > width
-        stop = start + int(beyond.argmax()) if beyond.any() else len(order)
+        remaining = order[start:]
+        is_beyond = boxes.high[remaining, 0] - boxes.low[remaining[0], 0] > width
+        stop = start + int(is_beyond.argmax()) if is_beyond.any() else len(order)
         yield order[start:stop]
         start = stop
 
 
-def _bands(
-    level: Any, strip: np.ndarray, low: np.ndarray, high: np.ndarray, held: np.ndarray, run: int
-) -> Iterator[Group]:
-    """Go down a strip of boxes, keeping in `held` the rows that the next ones share with those before."""
-    edges, touched = level.edges, _touched(level.edges, low[strip], high[strip])
-    left, right = int(low[strip, 0].min()), int(high[strip, 0].max())
-    top, bottom = low[strip, 1], np.maximum.accumulate(high[strip, 1])
-    if touched.size == 1 and touched.any():
+# An example with chunks of 10 rows, so that rows 0, 10, 20 and 30 are their edges. Four boxes, 8
+# pixels high, begin in rows 1, 4, 12 and 18; they end before rows 9, 12, 20 and 26. The buffer has
+# room for 25 rows; rows 1 to 29, which the boxes need, are too many for it.
+#
+# 1. Group from row 1: its boxes must end by row 1 + 25 - 10 = 16, as up to one chunk more is
+#    read. These are the first two. Rows 1 to 19 (to the next edge after 12) are read. The buffer
+#    contains rows 1 to 19.
+# 2. Group from row 12: its boxes must end by row 12 + 25 - 10 = 27. These are the other two. Rows
+#    12 to 19 move up to the start of the buffer, and rows 20 to 29 are read behind them. The
+#    buffer contains rows 12 to 29.
+#
+# Each row of chunks was decoded once, although two boxes of different groups share one.
+def _read_strip(
+    level: Level, rows: np.ndarray, boxes: Boxes, buffer: np.ndarray, run_pixels: int
+) -> Iterator[BoxGroup]:
+    """Yield the groups of a strip, whose boxes are sorted from top to bottom."""
+    y_edges, _ = level.edges
+    is_needed = chunks_under(level, boxes)
+    left = int(boxes.low[:, 0].min())
+    right = int(boxes.high[:, 0].max())
+    top = boxes.low[:, 1]
+    bottom = np.maximum.accumulate(boxes.high[:, 1])  # of each box and of all before it
+    if is_needed.size == 1 and is_needed.any():
         pixels = level.read(int(top[0]), int(bottom[-1]), left, right)
         if not pixels.any():
-            _refuse_missing(level, 0, 0)
-        yield strip, pixels, np.array([left, top[0]])
+            require_chunk(level, 0, 0)
+        yield BoxGroup(rows, pixels, np.array([left, top[0]]))
         return
-    tallest = int(np.diff(edges[0]).max())
-    whole = int(edges[0][np.searchsorted(edges[0], bottom[-1])] - top[0])
+    chunk_height = int(np.diff(y_edges).max())
+    n_rows = int(_next_edge(y_edges, bottom[-1]) - top[0])
     width = max(right - left, 1)
-    room = min(len(held) // width, whole)
-    held = held[: room * width].reshape(room, width, 3)[:, : right - left]
+    room = min(len(buffer) // width, n_rows)
+    lines = buffer[: room * width].reshape(room, width, 3)[:, : right - left]
+    # The buffer contains the rows of the level from `first` to `after`, not included.
+    first = int(top[0])
+    after = first
     start = 0
-    first = done = int(top[0])  # the rows that are held
-    while start < len(strip):
+    while start < len(rows):
         begin = int(top[start])
-        stop = int(np.searchsorted(bottom, begin + room - tallest, side="right"))
-        stop = len(strip) if room == whole else max(start + 1, stop)
-        _move_up(held[: max(done, begin) - first], begin - first)
-        first, done = begin, max(done, begin)
-        end = int(edges[0][np.searchsorted(edges[0], bottom[stop - 1])])
-        _read(level, touched, (done, end), (left, right), held[done - first :], run)
-        done = max(done, end)
-        yield strip[start:stop], held[: done - first], np.array([left, first])
+        if room == n_rows:
+            stop = len(rows)
+        else:
+            n_fitting = int(np.searchsorted(bottom, begin + room - chunk_height, side="right"))
+            stop = max(start + 1, n_fitting)
+        after = max(after, begin)
+        _move_up(lines[: after - first], begin - first)
+        first = begin
+        end = int(_next_edge(y_edges, bottom[stop - 1]))
+        area = _Area(after, end, left, right)
+        _read_area(level, is_needed, area, lines[after - first :], run_pixels)
+        after = max(after, end)
+        yield BoxGroup(rows[start:stop], lines[: after - first], np.array([left, first]))
         start = stop
 
 
-def _move_up(held: np.ndarray, by: int) -> None:
-    """Move rows up over the first ones, as many at a time as do not overlap: numpy would copy them all beside."""
-    for start in range(0, len(held) - by, by) if by else ():
-        stop = min(start + by, len(held) - by)
-        held[start:stop] = held[start + by : stop + by]
+def _next_edge(edges: np.ndarray, position: int) -> int:
+    """Return the first edge at or after a position."""
+    return edges[np.searchsorted(edges, position)]
 
 
-def _touched(edges: tuple[np.ndarray, np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Tell for each chunk, by row and column, whether it lies under a box."""
-    some = (high > low).all(axis=1)
-    x0, y0 = (
-        np.searchsorted(edges[1 - axis], low[some, axis], side="right") - 1 for axis in (0, 1)
-    )
-    x1, y1 = (np.searchsorted(edges[1 - axis], high[some, axis], side="left") for axis in (0, 1))
-    steps = np.zeros((len(edges[0]), len(edges[1])), dtype=int)
-    for y, x, step in ((y0, x0, 1), (y1, x1, 1), (y0, x1, -1), (y1, x0, -1)):
-        np.add.at(steps, (y, x), step)
-    return steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
+def _move_up(lines: np.ndarray, n_rows: int) -> None:
+    """Move lines up over the first rows of the buffer.
+
+    They move in blocks that do not overlap, because numpy would copy overlapping ones first.
+    """
+    if not n_rows:
+        return
+    for start in range(0, len(lines) - n_rows, n_rows):
+        stop = min(start + n_rows, len(lines) - n_rows)
+        lines[start:stop] = lines[start + n_rows : stop + n_rows]
 
 
-def _read(
-    level: Any,
-    touched: np.ndarray,
-    rows: tuple[int, int],
-    columns: tuple[int, int],
-    out: np.ndarray,
-    run: int,
+def _read_area(
+    level: Level, is_needed: np.ndarray, area: _Area, out: np.ndarray, run_pixels: int
 ) -> None:
-    """Fill `out` with what these rows and columns hold of touched chunks, some neighboring chunks at a time."""
+    """Fill `out` with the needed chunks of an area, a run of neighboring chunks at a time."""
     y_edges, x_edges = level.edges
-    row, last = (int(np.searchsorted(y_edges, y, side="right")) - 1 for y in rows)
-    block = min(BLOCK, run // int(np.diff(x_edges).max()))
+    row = int(np.searchsorted(y_edges, area.top, side="right")) - 1
+    last = int(np.searchsorted(y_edges, area.bottom, side="right")) - 1
+    block_rows = min(BLOCK_ROWS, run_pixels // int(np.diff(x_edges).max()))
     while row < last:
-        after = max(row + 1, int(np.searchsorted(y_edges, y_edges[row] + block, side="right")) - 1)
-        after = min(after, last)
-        top, bottom = max(int(y_edges[row]), rows[0]), int(y_edges[after])
-        for begin, end in _runs(
-            np.logical_or.reduce(touched[row:after]),
-            x_edges,
-            run // (y_edges[after] - y_edges[row]),
-        ):
-            left, right = max(int(x_edges[begin]), columns[0]), min(int(x_edges[end]), columns[1])
+        after = int(np.searchsorted(y_edges, y_edges[row] + block_rows, side="right")) - 1
+        after = min(max(after, row + 1), last)
+        top = max(int(y_edges[row]), area.top)
+        bottom = int(y_edges[after])
+        run_width = run_pixels // int(y_edges[after] - y_edges[row])
+        columns_needed = np.logical_or.reduce(is_needed[row:after])
+        for begin, end in _list_runs(columns_needed, x_edges, run_width):
+            left = max(int(x_edges[begin]), area.left)
+            right = min(int(x_edges[end]), area.right)
             pixels = level.read(top, bottom, left, right)
-            borders = (
-                y_edges[row : after + 1].clip(top, bottom) - top,
-                x_edges[begin : end + 1].clip(left, right) - left,
-            )
-            _check(level, pixels, borders, touched[row:after, begin:end], (row, begin))
-            out[top - rows[0] : bottom - rows[0], left - columns[0] : right - columns[0]] = pixels
-            del pixels  # before the next are decoded
+            chunks = np.argwhere(is_needed[row:after, begin:end]) + (row, begin)
+            _check_pixels(level, pixels, _Area(top, bottom, left, right), chunks)
+            lines = slice(top - area.top, bottom - area.top)
+            columns = slice(left - area.left, right - area.left)
+            out[lines, columns] = pixels
+            del pixels  # before the next run is decoded
         row = after
 
 
-def check_chunks(level: Any, low: np.ndarray, high: np.ndarray) -> None:
-    """Refuse a level that lacks a chunk under boxes, given by their corners (n, 2) as x, y."""
-    limit = np.array(level.shape[::-1])
-    for row, column in np.argwhere(
-        _touched(level.edges, np.clip(low, 0, limit), np.clip(high, 0, limit))
-    ):
-        _refuse_missing(level, row, column)
-
-
-def _check(
-    level: Any,
-    pixels: np.ndarray,
-    borders: tuple[np.ndarray, np.ndarray],
-    needed: np.ndarray,
-    at: Any,
-) -> None:
-    """Refuse a needed chunk that is missing, of those from a row and column on; only an empty one is looked up."""
-    for row, column in np.argwhere(needed):
-        (top, bottom), (left, right) = (
-            one[i : i + 2] for one, i in zip(borders, (row, column), strict=True)
-        )
-        chunk = pixels[top:bottom, left:right]
-        if not (chunk[len(chunk) // 2].any() or chunk.any()):
-            _refuse_missing(level, at[0] + row, at[1] + column)
-
-
-def _refuse_missing(level: Any, row: int, column: int) -> None:
-    if level.lacks(row, column):
-        raise ValueError(
-            f"the image has no pixels where spots are: its chunk at x = {level.edges[1][column]}, "
-            f"y = {level.edges[0][row]} is missing; write the image again, or leave these spots out if it is black "
-            "there, for zarr does not write black chunks"
-        )
-
-
-def _runs(chosen: np.ndarray, edges: np.ndarray, width: int) -> Iterator[tuple[int, int]]:
-    """Yield where runs of chosen chunks begin and end, none wider than `width` unless a single chunk is."""
-    for begin, stop in np.flatnonzero(np.diff(chosen, prepend=False, append=False)).reshape(-1, 2):
+def _list_runs(is_needed: np.ndarray, edges: np.ndarray, width: int) -> Iterator[tuple[int, int]]:
+    """Yield where runs of needed chunks begin and end; only a single chunk exceeds `width`."""
+    changes = np.flatnonzero(np.diff(is_needed, prepend=False, append=False))
+    for begin, stop in changes.reshape(-1, 2):
         while begin < stop:
             end = int(np.searchsorted(edges, edges[begin] + width, side="right")) - 1
             end = min(max(end, begin + 1), stop)
             yield begin, end
             begin = end
+
+
+def _check_pixels(level: Level, pixels: np.ndarray, area: _Area, chunks: np.ndarray) -> None:
+    """Raise ValueError if a chunk (row, column) of the area is missing.
+
+    Only chunks without any color are looked up on disk.
+    """
+    y_edges, x_edges = level.edges
+    for row, column in chunks:
+        top, bottom = y_edges[row : row + 2].clip(area.top, area.bottom) - area.top
+        left, right = x_edges[column : column + 2].clip(area.left, area.right) - area.left
+        chunk = pixels[top:bottom, left:right]
+        middle_row = chunk[len(chunk) // 2]  # looked at first, because it is quick
+        if not (middle_row.any() or chunk.any()):
+            require_chunk(level, row, column)

@@ -1,6 +1,8 @@
-"""Read slides, write training stores, add results to a store on disk."""
+"""Read slides, write training stores, and add results to a store on disk."""
 
-from stp.io._read import from_anndata, read_visium, read_wsi
+from stp.io._from_anndata import from_anndata
+from stp.io._read_visium import read_visium
+from stp.io._read_wsi import read_wsi
 from stp.io._results import write_results
 from stp.io._store import write_store
 

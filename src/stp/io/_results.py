@@ -2,9 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,33 +15,57 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-SLOTS = ("obsm", "obs", "uns")
+SLOTS = ("obsm", "obs", "uns")  # in the order in which their entries are put in place
+
+
+class Entry(NamedTuple):
+    """An entry of a table."""
+
+    slot: str
+    key: str
+
+    def below(self, folder: Path) -> Path:
+        """Return the place of the entry in a folder that is laid out like the table."""
+        return folder / self.slot / self.key
+
+
+class Move(NamedTuple):
+    """A step of writing: an entry enters or leaves the table at once."""
+
+    source: Path
+    target: Path
+
+    def run(self) -> None:
+        """Rename source to target, if there is a source."""
+        if self.source.exists():
+            self.source.rename(self.target)
 
 
 def write_results(
     sdata: "SpatialData", *, table_key: str = "table", keys: str | Sequence[str] | None = None
 ) -> None:
-    """Write new `obsm`, `obs` and `uns` entries of a table into the store that the SpatialData was read from.
+    """Write new `obsm`, `obs` and `uns` entries of a table into the store on disk.
 
-    Each entry is written beside the store and moved into place whole, so the store stays readable when the process
-    is killed; counts and images are not touched.
+    The store is the one that the SpatialData was read from or written to. Each entry is written
+    next to the store and then moved into place, so the store stays readable if the process is
+    killed. Counts and images are not touched.
 
     Parameters
     ----------
     sdata
         A SpatialData read from, or written to, a zarr store.
     table_key
-        The table whose entries are written.
+        Name of the table in a SpatialData.
     keys
-        Names of entries: those on disk are replaced, or removed where the table has them no more. By default all that
-        are not on disk yet.
+        Names of the entries to write. Entries on disk are replaced, or removed if the table no
+        longer has them. By default all entries are written that are not on disk yet.
 
     Raises
     ------
     ValueError
         The SpatialData is not on disk, or the rows on disk are not those in memory.
     KeyError
-        A key is in none of the three slots, in memory or on disk.
+        A key is in none of the three slots, neither in memory nor on disk.
     PermissionError
         The store is read-only.
 
@@ -53,9 +77,30 @@ def write_results(
     >>> stored.tables["table"].obs["seen"] = "yes"
     >>> stp.io.write_results(stored, keys=["seen"])
     """
-    import zarr
-
     adata = get_table(sdata, table_key)
+    table_folder = _writable_folder(sdata, table_key)
+    on_disk = _list_on_disk(adata, table_folder)
+    in_memory = [Entry(slot, key) for slot in SLOTS for key in getattr(adata, slot)]
+    if keys is None:
+        new = [entry for entry in in_memory if entry not in on_disk]
+        removed = []
+    else:
+        names = as_list(keys)
+        new = [entry for entry in in_memory if entry.key in names]
+        removed = [entry for entry in on_disk if entry.key in names and entry not in in_memory]
+        _require_entries(names, [*new, *removed])
+    store = table_folder.parents[1]
+    scratch = store.with_name(f".{store.name}.results")
+    try:
+        _write(adata, new, removed, scratch, table_folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if sdata.has_consolidated_metadata():
+        sdata.write_consolidated_metadata()
+
+
+def _writable_folder(sdata: "SpatialData", table_key: str) -> Path:
+    """Return the folder of the table on disk, after checking that it can be written to."""
     if sdata.path is None:
         raise ValueError(
             "the SpatialData is not on disk; call sdata.write(path) or stp.io.write_store first"
@@ -63,97 +108,89 @@ def write_results(
     folder = Path(sdata.path) / "tables" / table_key
     if not os.access(folder, os.W_OK) or not os.access(Path(sdata.path).parent, os.W_OK):
         raise PermissionError(
-            f"{sdata.path} cannot be written to; copy the store to where you may write, or use sdata.write"
+            f"{sdata.path} cannot be written to; copy the store to where you may write, or use "
+            "sdata.write"
         )
-    on_disk = zarr.open_group(folder, mode="r", use_consolidated=False)
-    _check_rows(adata, on_disk)
-    named = None if keys is None else as_list(keys)
-    entries, gone = list(_entries(adata, on_disk, named)), list(_gone(adata, on_disk, named or []))
-    if unknown := set(named or ()).difference(key for _, key, *_ in (*entries, *gone)):
-        raise KeyError(f"{sorted(unknown)} are in none of obsm, obs and uns; check keys=")
-    beside = folder.parents[1].with_name(f".{folder.parents[1].name}.results")
-    try:
-        _write(entries, gone, beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    if sdata.has_consolidated_metadata():
-        sdata.write_consolidated_metadata()
+    return folder
 
 
-def _check_rows(adata: "AnnData", on_disk: Any) -> None:
-    obs = on_disk["obs"]
-    if list(map(str, names_on_disk(obs))) != list(map(str, adata.obs_names)):
+def _list_on_disk(adata: "AnnData", table_folder: Path) -> list[Entry]:
+    """List the entries on disk; raise ValueError if the rows on disk are not those in memory."""
+    import zarr
+
+    group = zarr.open_group(table_folder, mode="r", use_consolidated=False)
+    if list(map(str, names_on_disk(group["obs"]))) != list(map(str, adata.obs_names)):
         raise ValueError(
-            "the rows of the table are not those of the store; write the subset to a store of its own"
+            "the rows of the table are not those of the store; write the subset to another store"
         )
+    entries = [Entry("obs", key) for key in _columns(group["obs"])]
+    for slot in ("obsm", "uns"):
+        entries += [Entry(slot, key) for key in group.get(slot, ())]
+    return entries
 
 
-def _entries(
-    adata: "AnnData", on_disk: Any, keys: list[str] | None
-) -> Iterator[tuple[str, str, Any]]:
-    """List slot, key and value of what is to be written."""
-    for slot in SLOTS:
-        values, written = getattr(adata, slot), _written(on_disk, slot)
-        for key in values:
-            if key in keys if keys is not None else key not in written:
-                yield slot, key, values[key].array if slot == "obs" else values[key]
-
-
-def _gone(adata: "AnnData", on_disk: Any, keys: list[str]) -> Iterator[tuple[str, str]]:
-    """List slot and key of what is to be removed: it is on disk alone."""
-    for slot in SLOTS:
-        written = _written(on_disk, slot)
-        yield from (
-            (slot, key) for key in keys if key in written and key not in getattr(adata, slot)
-        )
-
-
-def _written(on_disk: Any, slot: str) -> Any:
-    return _columns(on_disk["obs"]) if slot == "obs" else on_disk.get(slot, ())
+def _require_entries(names: list[str], entries: list[Entry]) -> None:
+    """Raise KeyError if a name is that of no entry."""
+    unknown = set(names).difference(entry.key for entry in entries)
+    if unknown:
+        raise KeyError(f"{sorted(unknown)} are in none of obsm, obs and uns; check keys=")
 
 
 def _write(
-    entries: list[tuple[str, str, Any]], gone: list[tuple[str, str]], beside: Path, folder: Path
+    adata: "AnnData", new: list[Entry], removed: list[Entry], scratch: Path, table_folder: Path
 ) -> None:
+    """Write new entries into `scratch`, move them into the table, and removed ones out of it.
+
+    The order keeps the store readable at every step. An entry moves as a whole, because one that
+    is half deleted would read as zeros. `uns` records how results were made: a record leaves
+    before its results and enters after them, so no results have the record of others. A column
+    is listed only while it is there.
+    """
+    import zarr
+
+    _write_values(adata, new, scratch / "new")
+    records = [entry for entry in (*new, *removed) if entry.slot == "uns"]
+    leave = {
+        entry: Move(entry.below(table_folder), entry.below(scratch / "old"))
+        for entry in (*new, *removed)
+    }
+    enter = {entry: Move(entry.below(scratch / "new"), entry.below(table_folder)) for entry in new}
+    moves = [leave[entry] for entry in (*records, *removed)]
+    for entry in new:
+        moves += [leave[entry], enter[entry]]
+    obs = zarr.open_group(table_folder / "obs", mode="r+", use_consolidated=False)
+    columns = _columns(obs)
+    untouched = [name for name in columns if Entry("obs", name) not in leave]
+    remaining = [name for name in columns if Entry("obs", name) not in removed]
+    added = [entry.key for entry in new if entry.slot == "obs" and entry.key not in remaining]
+    for slot in SLOTS:
+        (scratch / "old" / slot).mkdir(parents=True)
+    _set_columns(obs, untouched)
+    for move in moves:
+        move.run()
+    _set_columns(obs, [*remaining, *added])
+
+
+def _write_values(adata: "AnnData", entries: Iterable[Entry], folder: Path) -> None:
+    """Write the values of entries into a new zarr group."""
     import anndata
     import zarr
 
-    new = zarr.open_group(beside, mode="w")
-    for slot, key, value in entries:
-        anndata.io.write_elem(
-            new.require_group(slot), key, np.asarray(value) if _is_numpy_backed(value) else value
-        )
-    obs = zarr.open_group(folder / "obs", mode="r+", use_consolidated=False)
-    added, removed = ([key for slot, key, *_ in some if slot == "obs"] for some in (entries, gone))
-    staying = [name for name in _columns(obs) if name not in removed]
-    if added or removed:  # a column that is listed must be there at any moment
-        obs.attrs["column-order"] = [name for name in staying if name not in added]
-    for slot, key, *_ in sorted([*entries, *gone], key=lambda one: one[0] != "uns"):
-        # What tells how results were made goes before they do and comes after them.
-        if slot == "uns" or (slot, key) in gone:
-            _set_aside(folder / slot / key, beside)
-    for slot, key, _ in entries:
-        _move(beside / slot / key, folder / slot / key, beside)
-    if added:
-        obs.attrs["column-order"] = list(dict.fromkeys([*staying, *added]))
+    group = zarr.open_group(folder, mode="w")
+    for entry in entries:
+        value = getattr(adata, entry.slot)[entry.key]
+        if entry.slot == "obs":
+            value = value.array
+            if type(value).__name__ == "NumpyExtensionArray":
+                value = np.asarray(value)
+        anndata.io.write_elem(group.require_group(entry.slot), entry.key, value)
 
 
 def _columns(obs: Any) -> list[str]:
     return list(obs.attrs["column-order"])
 
 
-def _is_numpy_backed(value: Any) -> bool:
-    return type(value).__name__ == "NumpyExtensionArray"
-
-
-def _move(source: Path, target: Path, beside: Path) -> None:
-    _set_aside(target, beside)
-    source.rename(target)
-
-
-def _set_aside(target: Path, beside: Path) -> None:
-    """Take an old entry out of the store at once: one that is half deleted would read as zeros."""
-    if target.exists():
-        old = beside / "old" / target.parent.name
-        old.mkdir(parents=True, exist_ok=True)
-        target.rename(old / target.name)
+def _set_columns(obs: Any, names: list[str]) -> None:
+    """List the columns that a reader of the table sees."""
+    if names != _columns(obs):
+        obs.attrs["column-order"] = names

@@ -1,8 +1,9 @@
-"""Write the two image levels of a store: shard by shard, from a stream of the slide, going on where it was stopped."""
+"""The two image levels of a store, written shard by shard from a stream of the slide."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -11,44 +12,86 @@ from stp.data.store import level_paths
 from stp.images.levels import with_gaps
 from stp.images.pyramid import ImagePyramid, PatchWindow
 
-SHARD = 3  # chunks along the side of a shard of the coarser level, and as many pixels as `region_scale` in the finer
-MARGIN = 4  # pixels around what is resampled, so that no border shows
+if TYPE_CHECKING:
+    import zarr
+
+# Chunks along the side of a shard of the coarser level. A shard of the finer level has
+# `region_scale` times as many, so that both show the same part of the slide.
+SHARD_CHUNKS = 3
+MARGIN_PIXELS = 4  # around what is resampled, so that no border shows
 
 
-def shape_at(pyramid: ImagePyramid, um_per_px: float, region_scale: int) -> tuple[int, int]:
-    """Return height and width of the finer level: they hold the whole slide, and the region scale divides them."""
-    factor = um_per_px / pyramid.um_per_px * region_scale
-    height, width = (int(np.ceil(n / factor)) * region_scale for n in pyramid.levels[0].shape)
-    return height, width
+@dataclass(frozen=True)
+class StoreLevels:
+    """Scales of the two image levels of a store.
+
+    Parameters
+    ----------
+    um_per_px
+        µm per pixel of the finer level, from which patches are cut.
+    region_scale
+        Factor to the coarser level, from which regions are cut.
+    chunk_pixels
+        Side of the chunks in pixels; with small chunks a patch lies on few pixels more than its
+        own.
+    """
+
+    um_per_px: float
+    region_scale: int
+    chunk_pixels: int = 256
+
+    def __post_init__(self) -> None:
+        if self.region_scale < 2 or not self.um_per_px > 0:
+            raise ValueError(
+                "region_scale must be 2 or more, patch_um_per_px positive: "
+                f"{self.region_scale}, {self.um_per_px}"
+            )
+
+    @property
+    def shard_pixels(self) -> int:
+        """Side of a shard of the finer level."""
+        return SHARD_CHUNKS * self.chunk_pixels * self.region_scale
 
 
-def empty_image(shape: tuple[int, int], um_per_px: float, region_scale: int) -> Any:
-    """Make an image element of two levels without pixels, for SpatialData to write its metadata."""
+def empty_image(slide: ImagePyramid, levels: StoreLevels) -> Any:
+    """Return an image element of two levels without pixels, for SpatialData to write."""
     import dask.array
     from spatialdata.models import Image2DModel
-    from spatialdata.transformations import set_transformation
-    from spatialdata.transformations.transformations import Scale
+    from spatialdata.transformations import Scale, set_transformation
     from xarray import DataTree
 
-    levels = {}
-    for index, scale in enumerate((1, region_scale)):
+    shape = _finer_shape(slide, levels)
+    scales = {}
+    for index, factor in enumerate((1, levels.region_scale)):
         pixels = dask.array.zeros(
-            (3, *(n // scale for n in shape)), dtype=np.uint8, chunks=(3, 4096, 4096)
+            (3, *(n // factor for n in shape)), dtype=np.uint8, chunks=(3, 4096, 4096)
         )
         level = Image2DModel.parse(pixels, dims=("c", "y", "x"), c_coords=["r", "g", "b"])
-        level = level.assign_coords({axis: level.coords[axis] * scale for axis in ("y", "x")})
-        levels[f"scale{index}"] = level.to_dataset(name="image")
-    image = DataTree.from_dict(levels)
-    set_transformation(image, {"um": Scale([um_per_px, um_per_px], axes=("x", "y"))}, set_all=True)
+        level = level.assign_coords({axis: level.coords[axis] * factor for axis in ("y", "x")})
+        scales[f"scale{index}"] = level.to_dataset(name="image")
+    image = DataTree.from_dict(scales)
+    to_um = Scale([levels.um_per_px, levels.um_per_px], axes=("x", "y"))
+    set_transformation(image, {"um": to_um}, set_all=True)
     return image
 
 
-def make_arrays(image: Any, chunk: int, region_scale: int) -> None:
-    """Put small chunks in large shards where SpatialData wrote the metadata of arrays, which hold nothing yet."""
-    for path, scale in zip(level_paths(image), (region_scale, 1), strict=True):
+def _finer_shape(slide: ImagePyramid, levels: StoreLevels) -> tuple[int, int]:
+    """Return height and width of the finer level.
+
+    It covers the whole slide, and `region_scale` divides its sides.
+    """
+    factor = levels.um_per_px / slide.um_per_px * levels.region_scale
+    height, width = (int(np.ceil(n / factor)) for n in slide.levels[0].shape)
+    return height * levels.region_scale, width * levels.region_scale
+
+
+def make_arrays(image: "zarr.Group", levels: StoreLevels) -> None:
+    """Make arrays with small chunks in large shards in place of the empty ones of SpatialData."""
+    chunk = levels.chunk_pixels
+    for path, factor in zip(level_paths(image), (levels.region_scale, 1), strict=True):
         old = image[path]
         chunks = tuple(min(chunk, n) for n in old.shape[1:])
-        shards = tuple(SHARD * scale * chunk if size == chunk else size for size in chunks)
+        shards = tuple(SHARD_CHUNKS * factor * chunk if n == chunk else n for n in chunks)
         image.create_array(
             path,
             shape=old.shape,
@@ -60,43 +103,61 @@ def make_arrays(image: Any, chunk: int, region_scale: int) -> None:
         )
 
 
-def fill(
-    image: Any, folder: Path, slide: ImagePyramid, um_per_px: float, chunk: int, region_scale: int
-) -> None:
-    """Write what is missing of both levels; a shard of the coarser level appears when that of the finer is whole."""
+def fill_image(image: "zarr.Group", folder: Path, slide: ImagePyramid, levels: StoreLevels) -> None:
+    """Write the shards of both levels that are not on disk yet.
+
+    A shard of the coarser level is written after the finer level has its part of the slide; its
+    file shows that both are complete.
+    """
     import zarr
 
-    with zarr.config.set(
-        {"array.write_empty_chunks": True}
-    ):  # a black shard that was left out would seem missing
+    # A black shard that is left out would seem to be missing.
+    with zarr.config.set({"array.write_empty_chunks": True}):
         fine, coarse = (image[path] for path in level_paths(image))
-    side = SHARD * chunk * region_scale
+    side = levels.shard_pixels
     height, width = fine.shape[1:]
-    corners = np.stack(np.meshgrid(range(0, width, side), range(0, height, side)), axis=-1).reshape(
-        -1, 2
-    )
-    done = [
-        (folder / coarse.path / coarse.metadata.encode_chunk_key((0, y, x))).exists()
-        for x, y in corners // side
-    ]
-    corners = corners[~np.array(done)]
-    factor = um_per_px / slide.um_per_px
-    source = replace(slide, levels=with_gaps(slide.levels), affine=np.eye(3))
-    window = PatchWindow(side + 2 * MARGIN, um_per_px)
-    tiles = source.stream((corners + side / 2) * factor, window, batch_size=1)
-    for (row,), (tile,) in tqdm(
-        tiles, total=len(corners), desc="write image", unit="shard", disable=None
-    ):
+    columns, rows = np.meshgrid(range(0, width, side), range(0, height, side))
+    corners = np.stack([columns, rows], axis=-1).reshape(-1, 2)
+    is_written = [_is_written(coarse, folder, x, y) for x, y in corners // side]
+    corners = corners[~np.array(is_written)]
+    for row, tile in _read_tiles(slide, corners, levels):
         x, y = corners[row]
-        tile = tile[MARGIN:-MARGIN, MARGIN:-MARGIN][: height - y, : width - x]
-        fine[:, y : y + side, x : x + side] = np.moveaxis(tile, -1, 0)
-        x, y = corners[row] // region_scale
-        small = np.moveaxis(averaged(tile, region_scale), -1, 0)
-        coarse[:, y : y + small.shape[1], x : x + small.shape[2]] = small
+        tile = tile[: height - y, : width - x]
+        _write_tile(fine, tile, x, y)
+        averaged = average_squares(tile, levels.region_scale)
+        _write_tile(coarse, averaged, x // levels.region_scale, y // levels.region_scale)
 
 
-def averaged(tile: np.ndarray, factor: int) -> np.ndarray:
-    """Average squares of `factor` pixels, rounded to the nearest value."""
+def _is_written(array: Any, folder: Path, x: int, y: int) -> bool:
+    """Return whether a shard of an array is on disk."""
+    return (folder / array.path / array.metadata.encode_chunk_key((0, y, x))).exists()
+
+
+def _read_tiles(
+    slide: ImagePyramid, corners: np.ndarray, levels: StoreLevels
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the rows of corners and the pixels of the finer level from there, a shard each."""
+    side = levels.shard_pixels
+    factor = levels.um_per_px / slide.um_per_px
+    source = replace(slide, levels=with_gaps(slide.levels), affine=np.eye(3))
+    batches = source.stream(
+        (corners + side / 2) * factor,
+        PatchWindow(side + 2 * MARGIN_PIXELS, levels.um_per_px),
+        batch_size=1,
+    )
+    for (row,), (tile,) in tqdm(
+        batches, total=len(corners), desc="write image", unit="shard", disable=None
+    ):
+        yield row, tile[MARGIN_PIXELS:-MARGIN_PIXELS, MARGIN_PIXELS:-MARGIN_PIXELS]
+
+
+def _write_tile(array: Any, tile: np.ndarray, x: int, y: int) -> None:
+    height, width = tile.shape[:2]
+    array[:, y : y + height, x : x + width] = np.moveaxis(tile, -1, 0)
+
+
+def average_squares(tile: np.ndarray, factor: int) -> np.ndarray:
+    """Return the average of squares of `factor` pixels, rounded to the nearest value."""
     height, width = (n // factor for n in tile.shape[:2])
     squares = tile.reshape(height, factor, width, factor, 3).sum(axis=(1, 3), dtype=np.uint32)
     return ((squares + factor * factor // 2) // (factor * factor)).astype(np.uint8)

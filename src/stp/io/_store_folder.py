@@ -1,0 +1,101 @@
+"""The folder of a store: it appears complete, and a stopped call is continued."""
+
+import hashlib
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stp.images.slides import Slide
+from stp.io._store_image import StoreLevels, fill_image, make_arrays
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+UNFINISHED = "stp_unfinished"  # attribute of a store whose pixels are still being written
+
+
+def write_folder(
+    store: "SpatialData", path: Path, slide: Slide | None, levels: StoreLevels
+) -> None:
+    """Write a store next to `path`, then rename it; an old store goes when the new one is complete.
+
+    Parameters
+    ----------
+    store
+        Store in memory, whose image has no pixels yet.
+    path
+        Folder of the store.
+    slide
+        Slide with the pixels of the image, or None for a store without an image.
+    levels
+        Scales of the image.
+    """
+    import zarr
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    old = path.with_name(f".{path.name}.old")
+    digest = _digest(store, slide, levels)
+    if _unfinished_digest(partial) != digest:
+        shutil.rmtree(partial, ignore_errors=True)
+        _write_without_pixels(store, partial, levels)
+        zarr.open_group(partial, use_consolidated=False).attrs[UNFINISHED] = digest
+    group = zarr.open_group(partial, use_consolidated=False)
+    if slide:
+        fill_image(group["images/image"], partial, slide.pyramid, levels)
+    del group.attrs[UNFINISHED]
+    with warnings.catch_warnings():
+        # SpatialData's parquet files are next to what zarr knows.
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        zarr.consolidate_metadata(partial)
+    if path.exists():
+        path.rename(old)
+    partial.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_without_pixels(store: "SpatialData", folder: Path, levels: StoreLevels) -> None:
+    import zarr
+
+    with warnings.catch_warnings():
+        # The arrays that SpatialData writes get their shards below.
+        warnings.filterwarnings("ignore", message="zarr v3 autosharding")
+        store.write(folder)
+    if "image" in store.images:
+        image = zarr.open_group(folder / "images" / "image", use_consolidated=False)
+        make_arrays(image, levels)
+
+
+def _digest(store: "SpatialData", slide: Slide | None, levels: StoreLevels) -> str:
+    """Return a digest of what goes into a store.
+
+    That is counts, spots, genes, settings, and the image at a few spots.
+    """
+    from pandas.util import hash_pandas_object
+
+    table = store.tables["table"]
+    settings = (sorted(store.attrs.items()), levels.chunk_pixels, levels.region_scale)
+    digest = hashlib.sha256(repr(settings).encode())
+    for array in (table.X.data, table.X.indices, table.X.indptr, *table.obsm.values()):
+        digest.update(np.ascontiguousarray(array).data)
+    for frame in (table.obs, table.var):
+        digest.update(repr(list(frame.dtypes.astype(str).items())).encode())
+        digest.update(hash_pandas_object(frame).to_numpy().data)
+    if slide:
+        centers = slide.centers[:: max(1, len(slide.centers) // 4)]
+        digest.update(slide.pyramid.read(centers, size=32, um_per_px=levels.um_per_px).data)
+    return digest.hexdigest()
+
+
+def _unfinished_digest(folder: Path) -> str | None:
+    """Return the digest of the store that a stopped call left in a folder, if there is one."""
+    import zarr
+
+    try:
+        group = zarr.open_group(folder, mode="r", use_consolidated=False)
+    except (FileNotFoundError, ValueError):
+        return None
+    return group.attrs.get(UNFINISHED)
