@@ -244,6 +244,16 @@ def test_killed_while_replacing_the_store_is_readable(on_disk, step, monkeypatch
     assert_same_results(spatialdata.read_zarr(on_disk.path)["table"], table)
 
 
+def test_files_that_a_killed_process_left_do_no_harm(on_disk):
+    scratch = on_disk.path.with_name(".a.zarr.results")
+    for folder in ("old/obs/n", "new/obs/n", "obs/n"):
+        (scratch / folder).mkdir(parents=True)
+    add_results(on_disk["table"])
+    write_results(on_disk)
+    assert_same_results(spatialdata.read_zarr(on_disk.path)["table"], on_disk["table"])
+    assert not scratch.exists()
+
+
 def test_a_value_that_cannot_be_written_changes_nothing(on_disk):
     before = contents(on_disk.path)
     add_results(on_disk["table"])

@@ -149,23 +149,23 @@ def resolve_scale(
     ValueError
         No source is known, a value is no scale, or two sources differ by more than 5 %.
     """
-    known = {name: value for name, value in sources.items() if value is not None}
-    for name, value in known.items():
+    available = {name: value for name, value in sources.items() if value is not None}
+    for name, value in available.items():
         if not 0 < value < np.inf:
             raise ValueError(f"{name} gives {value:g} µm per pixel, which is no scale")
-    if not known and spot_diameter:
+    if not available and spot_diameter:
         warn(
             f"µm per pixel taken from the spot diameter ({SPOT_DIAMETER_UM:g} µm): "
             "pass um_per_px= if you know it"
         )
         return SPOT_DIAMETER_UM / spot_diameter, "spot diameter"
-    if not known:
+    if not available:
         raise ValueError(
             "no physical scale: pass um_per_px= (µm per pixel of the full-resolution image), or "
             "give the table microns_per_pixel in its scalefactors or array_row and array_col in obs"
         )
-    trusted, um_per_unit = next(iter(known.items()))
-    for name, value in known.items():
+    trusted, um_per_unit = next(iter(available.items()))
+    for name, value in available.items():
         if abs(np.log(value / um_per_unit)) > np.log1p(TOLERANCE):
             raise ValueError(
                 "sources of the physical scale contradict each other: "

@@ -108,8 +108,8 @@ def _writable_folder(sdata: "SpatialData", table_key: str) -> Path:
     folder = Path(sdata.path) / "tables" / table_key
     if not os.access(folder, os.W_OK) or not os.access(Path(sdata.path).parent, os.W_OK):
         raise PermissionError(
-            f"{sdata.path} cannot be written to; copy the store to where you may write, or use "
-            "sdata.write"
+            f"{sdata.path} cannot be written to; copy the store to a folder that you may "
+            "write to, or use sdata.write"
         )
     return folder
 
@@ -148,6 +148,9 @@ def _write(
     """
     import zarr
 
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    for slot in SLOTS:
+        (scratch / "old" / slot).mkdir(parents=True)
     _write_values(adata, new, scratch / "new")
     records = [entry for entry in (*new, *removed) if entry.slot == "uns"]
     leave = {
@@ -160,15 +163,13 @@ def _write(
         moves += [leave[entry], enter[entry]]
     obs = zarr.open_group(table_folder / "obs", mode="r+", use_consolidated=False)
     columns = _columns(obs)
-    untouched = [name for name in columns if Entry("obs", name) not in leave]
-    remaining = [name for name in columns if Entry("obs", name) not in removed]
-    added = [entry.key for entry in new if entry.slot == "obs" and entry.key not in remaining]
-    for slot in SLOTS:
-        (scratch / "old" / slot).mkdir(parents=True)
-    _set_columns(obs, untouched)
+    unchanged_columns = [name for name in columns if Entry("obs", name) not in leave]
+    remaining_columns = [name for name in columns if Entry("obs", name) not in removed]
+    new_columns = [entry.key for entry in new if entry.slot == "obs"]
+    _set_columns(obs, unchanged_columns)
     for move in moves:
         move.run()
-    _set_columns(obs, [*remaining, *added])
+    _set_columns(obs, list(dict.fromkeys([*remaining_columns, *new_columns])))
 
 
 def _write_values(adata: "AnnData", entries: Iterable[Entry], folder: Path) -> None:
