@@ -43,8 +43,8 @@ def embed_images(
 ) -> "AnnData | None":
     """Embed spots by the H&E patch around them (paper, section 3.3).
 
-    If the device runs out of memory, the batches are halved and a warning is logged. Pixels are
-    never copied.
+    If the device runs out of memory, the batches are halved and a warning is logged. With
+    `copy=True` only the table is copied, not the image.
 
     Parameters
     ----------

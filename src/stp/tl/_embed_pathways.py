@@ -53,9 +53,9 @@ def embed_pathways(
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
     `adata.obsm['X_stp_pathways' | key_added]` : (n, n_sets) float32
-        Activity of each gene set, in standard deviations from the mean of the training spots. Only
-        genes that the table has count; the activity is 0 if it has none of the set. NaN for spots
-        without counts.
+        Activity of each gene set, in standard deviations from the mean of the training spots. Genes
+        that the table lacks are ignored; the activity is 0 if it has no gene of the set. NaN for
+        spots without counts.
     `adata.obsm['X_stp_pathways_aligned' | key_added + '_aligned']` : (n, projection width) float32
         Unit vectors after projection, for retrieval.
     `adata.uns['X_stp_pathways' | key_added]` : dict

@@ -111,7 +111,7 @@ def regress_expression(
     ridge = _ridge(alpha, min(n_components, is_usable.sum(), features.shape[1]))
     ridge.fit(reference_features[is_usable], expression[is_usable])
     predicted = np.full((adata.n_obs, len(genes_to_predict)), np.nan, dtype=np.float32)
-    # The result for one gene has one dimension.
+    # For a single gene the prediction has one dimension.
     predicted[has_features] = ridge.predict(features[has_features]).reshape(
         -1, len(genes_to_predict)
     )
