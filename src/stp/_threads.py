@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
+Result = TypeVar("Result")
 
-def in_threads(work: Callable[[slice], Any], n_rows: int, min_rows: int) -> list:
+
+def in_threads(work: Callable[[slice], Result], n_rows: int, min_rows: int) -> list[Result]:
     """Call `work` in parallel on consecutive parts of the rows, and return the results in order.
 
     Each part has about `min_rows` rows or more.

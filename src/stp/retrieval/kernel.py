@@ -7,7 +7,7 @@ GROUP = 64  # scores that are compared before any is looked at
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def _dot(a, b):
+def _dot(a: np.ndarray, b: np.ndarray) -> float:
     total = 0.0
     for i in range(len(a)):
         total += np.float64(a[i]) * np.float64(b[i])
@@ -20,7 +20,7 @@ def _dot(a, b):
 #   [0, 0]        [nan, nan]      False    (length 0)
 #   [nan, 1]      [nan, nan]      False    (length nan)
 @njit(nogil=True, cache=True)
-def to_unit_length(vectors, unit, usable):
+def to_unit_length(vectors: np.ndarray, unit: np.ndarray, usable: np.ndarray) -> None:
     """Divide each vector by its length; a vector of length 0 or with a missing value becomes NaN.
 
     Parameters
@@ -49,7 +49,15 @@ def to_unit_length(vectors, unit, usable):
 #   12: 0.9 is above it. Its exact cosine 0.9 beats 0.7, but not the 0.9 of reference 4:
 #       similarity [0.9, 0.9], index [4, 12]. Of two equal cosines the lower index stays first.
 @njit(nogil=True, cache=True)
-def keep_best(scores, slack, queries, block, first, index, similarity):
+def keep_best(
+    scores: np.ndarray,
+    slack: float,
+    queries: np.ndarray,
+    block: np.ndarray,
+    first: int,
+    index: np.ndarray,
+    similarity: np.ndarray,
+) -> None:
     """Insert the references of one block into the lists of the k best references per query.
 
     The lists are sorted by cosine in float64. The float32 scores only decide which references are
@@ -112,7 +120,15 @@ def keep_best(scores, slack, queries, block, first, index, similarity):
 #              squares = 0 + 0.75 * 4 * (6 - 5) = 3
 #   Check: 0.25 * 2 + 0.75 * 6 = 5, and 0.25 * (2 - 5)^2 + 0.75 * (6 - 5)^2 = 3.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def add_profiles(profiles, rows, weight, starts, total, mean, squares):
+def add_profiles(
+    profiles: np.ndarray,
+    rows: np.ndarray,
+    weight: np.ndarray,
+    starts: np.ndarray,
+    total: np.ndarray,
+    mean: np.ndarray,
+    squares: np.ndarray,
+) -> None:
     """Update the weighted mean and the weighted squared deviations of each query (West, 1979).
 
     Parameters

@@ -1,7 +1,7 @@
 """Expression profiles of measured spots: which genes, in which units, block by block."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def check_unique(adata: "AnnData", label: str) -> None:
         )
 
 
-def choose_genes(tables: Mapping[str, "AnnData"], genes: Any) -> np.ndarray:
+def choose_genes(tables: Mapping[str, "AnnData"], genes: Iterable[str] | None) -> np.ndarray:
     """Return the names of the genes to predict.
 
     These are `genes`, or else the highly variable genes that all tables measure.
