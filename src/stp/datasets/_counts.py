@@ -13,7 +13,7 @@ from stp.datasets._tissue import DOMAINS, LOOK
 def draw_counts(rng: Generator, spots: pd.DataFrame) -> AnnData:
     """Draw negative-binomial counts of spots.
 
-    Domains contribute by their area and RNA content. Activity scales the genes of its own program.
+    Domains contribute by their area and RNA content. Activity scales the genes of one more program.
     """
     genes, base, log_fold = _draw_law()
     rate = (spots[DOMAINS] * LOOK["rna"]).to_numpy() @ (base / base.sum() * np.exp(log_fold[:-1]))

@@ -1,4 +1,4 @@
-"""The nuclei of a synthetic slide: where they lie, and how they look in the image."""
+"""The nuclei of a synthetic slide: their positions and shapes, and their look in the image."""
 
 from typing import NamedTuple
 
@@ -68,7 +68,7 @@ def render_nuclei(nuclei: Nuclei, shape: tuple[int, int], um_per_px: float) -> n
 def _render_chunk(
     canvas: np.ndarray, nuclei: Nuclei, shape: tuple[int, int], um_per_px: float
 ) -> None:
-    """Add nuclei to the optical densities (height * width,), where they are darker."""
+    """Add nuclei to the optical densities (height * width,); the darker value of a pixel wins."""
     reach = int(np.ceil(nuclei.long.max() / um_per_px)) + 1
     step = np.arange(-reach, reach + 1)
     # Axes: nuclei, then rows and columns of a patch around each.

@@ -20,7 +20,7 @@ __all__ = ["synthetic_visium"]
 
 _PITCH_UM = 100.0  # distance of neighboring spots
 _RADIUS_UM = 27.5  # of a spot
-_RIM_DIAMETER_UM = 65  # of a spot with its rim, which is what Space Ranger writes
+_RIM_DIAMETER_UM = 65  # of a spot with its rim: the diameter that Space Ranger writes
 _MARGIN_UM = 100.0  # glass around the spots
 
 

@@ -1,4 +1,4 @@
-"""The layout of a synthetic slide: which tissue domain lies where, drawn on a fine grid."""
+"""The layout of a synthetic slide: a map of tissue domains, drawn on a fine grid."""
 
 from dataclasses import dataclass
 from io import StringIO
@@ -89,7 +89,7 @@ def _draw_outline(rng: Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _draw_fat(rng: Generator, adipose: np.ndarray) -> np.ndarray:
-    """Draw fat vacuoles where the share of adipose tissue is high.
+    """Draw fat vacuoles in adipose tissue.
 
     They are Voronoi cells of a jittered grid with rounded corners, less their walls.
     """

@@ -81,7 +81,7 @@ class GeneNames:
     6. `duplicate`: it is another name of the same table with a number (RPL41-1, if the table has
        RPL41 too).
 
-    Rules 4 to 6 apply only to names that no known gene has as they stand.
+    Rules 4 to 6 apply only if no gene has exactly this name.
 
     A name that means no gene of the vocabulary gets a reason in place of a rule:
 
@@ -136,7 +136,7 @@ class GeneNames:
         )
 
     def require(self, names: Iterable[str]) -> Names:
-        """Recognize names; raise ValueError if none is known or they are of another species."""
+        """Recognize names; raise ValueError if no gene is recognized or the species differs."""
         names = [str(name) for name in names]
         species = guess_species(names)
         own_species = guess_species(self._ids) or guess_species(self._symbols)
@@ -154,7 +154,7 @@ class GeneNames:
             raise ValueError(
                 f"no gene of the table is in the vocabulary: the table has {preview(names)}, "
                 f"the vocabulary {preview(self._ids)}; pass gene_ids_key= if a column of var has "
-                "the ids, or make a vocabulary of the right species, "
+                "the ids, or make a vocabulary of the species, "
                 "Vocabulary.from_genes(gene_ids, symbols)"
             )
         return recognized

@@ -57,7 +57,7 @@ def rank_table(divisors: np.ndarray) -> RankTable:
 
 
 def _sort_descending(keys: np.ndarray) -> np.ndarray:
-    """Return what `argsort(-keys, kind="stable")` does, in a third of the time.
+    """Return the order of `argsort(-keys, kind="stable")`, in a third of the time.
 
     The first sort need not be stable, because the second brings ties into order.
     """
