@@ -85,7 +85,7 @@ def autocast(device: "torch.device") -> "torch.autocast":
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
 
-def synchronized(run: Callable[[], object], device: "torch.device") -> Callable[[], None]:
+def synchronize(run: Callable[[], object], device: "torch.device") -> Callable[[], None]:
     """Return a function that ends when its work on the device has ended."""
     import torch
 
@@ -105,7 +105,7 @@ def matrix_product_speed(device: "torch.device", repeats: int) -> float:
     precision = torch.bfloat16 if device.type == "cuda" else torch.float32
     left = torch.randn(size, size, device=device, dtype=precision)
     right = torch.randn(size, size, device=device, dtype=precision)
-    product = synchronized(lambda: left @ right, device)
+    product = synchronize(lambda: left @ right, device)
     return 2.0 * size**3 / interleave({"product": product}, repeats)["product"]
 
 

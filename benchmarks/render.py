@@ -95,11 +95,12 @@ def _index_row(page: Path) -> list[str]:
         raise ValueError(f"{page}: {len(rows)} rows of {file} are named {row_name!r}; name one")
     row = rows[0]
     unit = row.get("unit", column)
+    result = row[column]["mean"] if isinstance(row[column], dict) else row[column]
     question = text.partition("## Question\n")[2].strip().partition("\n")[0]
     link = page.relative_to(INDEX.parent)
     return [
         question,
-        f"{_cell(row[column], None)} {unit} ({row_name})",
+        f"{_cell(result, None)} {unit} ({row_name})",
         row.get("goal", ""),
         _cell(row.get("met"), None),
         f"`python -m {_module(run.command)}`" if "-m" in run.command else f"`{run.command}`",

@@ -1,56 +1,174 @@
-"""Every benchmark starts; the HER2+ run goes from sections to numbers, in its short form."""
+"""Every benchmark starts, every result page is what the script renders, and peers are exact."""
 
-import importlib.util
+import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks import measure, render
+from benchmarks.speed import chunk_cache, patches, retrieval, sampling, tokens
+from benchmarks.speed.torch_search import nearest_by_topk
+
+from stp.images import ImagePyramid
 
 ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
 DATA = ROOT.parent / "shared" / "data" / "her2st"
-PEERS = {"many_references": "faiss", "retrieval": "faiss"}
-
-
-@pytest.mark.parametrize(
-    "name", sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in BENCHMARKS.rglob("[!_]*.py")
 )
-def test_a_benchmark_finds_what_it_imports_and_says_what_it_is_for(name):
-    if name in PEERS and not importlib.util.find_spec(PEERS[name]):
-        pytest.skip(f"{PEERS[name]} is a peer that it is measured beside")
-    module = importlib.import_module(f"benchmarks.{name}")
+PAGES = sorted(render.RESULTS.glob("*/*.md"))
+HEADINGS = ["Question", "Command and machine", "Result", "Reading", "Limits"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_benchmark_finds_what_it_imports_and_names_its_command(name):
+    module = importlib.import_module(name)
     assert module.__doc__
     if hasattr(module, "main"):
-        assert f"python -m benchmarks.{name}" in module.__doc__
+        assert f"python -m {name}" in module.__doc__
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_has_five_headings_and_the_tables_of_its_json_files(page):
+    text = page.read_text()
+    assert re.findall(r"^## (.*)$", text, flags=re.MULTILINE) == HEADINGS
+    assert render.render_page(page) == text
+    reading = text.partition("## Reading\n")[2].partition("## Limits")[0]
+    assert len(re.findall(r"\.(?:\s|$)", reading)) <= 3
+
+
+def test_the_index_has_a_row_for_each_page():
+    text = render.INDEX.read_text()
+    assert render.render_index() == text
+    assert all(f"({page.relative_to(BENCHMARKS)})" in text for page in PAGES)
+
+
+def test_every_result_is_on_a_page_and_names_a_command_that_exists():
+    files = set(render.RESULTS.rglob("*.json"))
+    shown = set()
+    for page in PAGES:
+        for name, run in render.runs_of(page, page.read_text()).items():
+            shown.add(page.parent / name)
+            module = re.search(r"-m (\S+)", run.command)
+            assert module is None or module[1] in MODULES
+            assert re.fullmatch(r"[0-9a-f]{7}( with changes)?", run.commit)
+            assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", run.date)
+    assert shown == files
+
+
+def test_a_table_is_rendered_from_the_rows_of_several_runs():
+    first = [
+        {"measured": "a", "goal": "at most 2", "met": True, "time": 1.5},
+        {"measured": "b", "time": 0.25},
+    ]
+    second = [{"measured": "c", "time": {"mean": 0.5, "range": [0.25, 1.0]}}]
+    runs = [render.Run("x", "y", "z", "w", rows) for rows in (first, second)]
+    assert render.render_table(runs).splitlines() == [
+        "| run | measured | time | goal | met |",
+        "| --- | --- | --- | --- | --- |",
+        "| 1 | a | 1.50 | at most 2 | yes |",
+        "| 1 | b | 0.25 |  |  |",
+        "| 2 | c | 0.50 (0.25 to 1.00) |  |  |",
+    ]
+
+
+def test_a_run_is_written_as_render_reads_it(tmp_path, capsys):
+    rows = [{"measured": "a", "result": 2.0, **measure.at_least(1.5, 2.0)}]
+    measure.write_results(tmp_path / "a.json", rows)
+    run = render.read_run(tmp_path / "a.json")
+    assert run.values == rows
+    assert rows[0]["goal"] == "at least 1.5" and rows[0]["met"] is True
+    assert json.loads(capsys.readouterr().out) == rows
+
+
+def test_memory_that_is_touched_is_counted():
+    if not Path("/proc/self/status").exists():
+        pytest.skip("only Linux counts the memory of a process in /proc")
+    assert measure.peak_growth(lambda: np.ones(2**24, np.uint8)) == pytest.approx(16, abs=2)
+
+
+def test_searches_by_torch_and_stp_agree_also_where_references_are_equal():
+    rng = np.random.default_rng(0)
+    queries = rng.normal(size=(40, 16)).astype(np.float32)
+    references = np.repeat(rng.normal(size=(30, 16)).astype(np.float32), 20, axis=0)
+    expected = retrieval.nearest(queries, references, 7).index
+    for margin in (2, 16):
+        index = nearest_by_topk(queries, references, 7, margin=margin, block_rows=64, query_rows=16)
+        np.testing.assert_array_equal(index, expected)
+
+
+def test_patches_from_cached_chunks_are_slices_of_the_level(tmp_path):
+    pytest.importorskip("cachetools", reason="pip install cachetools: a peer of the window reader")
+    image = patches.draw_picture(640)
+    path = patches.write_pictures(image, tmp_path)["zarr, chunks of 256 px"]
+    corners = np.random.default_rng(0).integers(0, 640 - patches.SIZE, (20, 2))
+    seen = []
+    for rows, pixels in chunk_cache.stream_patches(
+        patches.open_pyramid(path), corners, patches.SIZE, batch_size=8, cache_bytes=2**20
+    ):
+        for (x, y), patch in zip(corners[rows], pixels, strict=True):
+            assert np.array_equal(patch, image[y : y + patches.SIZE, x : x + patches.SIZE])
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(20))
+
+
+def test_pictures_of_all_formats_give_the_same_patches(tmp_path):
+    image = patches.draw_picture(640)
+    centers = patches.lay_centers(640)
+    expected = ImagePyramid.from_array(image, patches.UM_PER_PX).read(
+        centers, size=patches.SIZE, um_per_px=patches.UM_PER_PX
+    )
+    for kind, path in patches.write_pictures(image, tmp_path).items():
+        patches.check_patches(path, centers)
+        if kind != patches.JPEG:
+            assert np.array_equal(patches.cut_whole_level(path, centers), expected)
+
+
+def test_kernel_and_loop_are_compared_at_a_small_size(tmp_path):
+    rows = tokens.main(["--spots", "20", "--repeats", "1", "--kernel-only"])
+    assert [row["measured"] for row in rows] == [
+        "synthetic, 20 spots, rounded means",
+        "synthetic, 20 spots, fitted means",
+    ]
+    assert all(row["result"] > 0 for row in rows)
+
+
+def test_neighborhoods_are_compared_at_a_small_size():
+    rows = sampling.main(["--spots", "8", "9", "--bins", "12", "12", "--repeats", "1"])
+    assert rows[0]["measured"] == "72 spots"
+
+
+def test_searches_are_compared_at_a_small_size():
+    size = ["--references", "300", "--queries", "20", "--width", "16", "--neighbors", "5"]
+    rows = retrieval.main([*size, "--repeats", "1"])
+    assert {"300 references, ours", "300 references, torch.topk in blocks"} <= {
+        row["measured"] for row in rows
+    }
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is absent")
+@pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is absent: sections of almaan/her2st")
 def test_her2st_runs_the_whole_way(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.her2st",
-        "--data",
-        DATA,
-        "--out",
-        tmp_path,
-        "--short",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "results.json").read_text())
-    scores = results["expression"]
-    assert len(scores) == 7
-    assert np.isfinite([value for one in scores.values() for value in one.values()]).all()
-    # What needs no training is the same in the short form: about 0.23 from position, 0.29 from neighbors.
-    assert scores["mean profile"]["PCC-V"] == 0
-    assert scores["position"]["PCC-V"] == pytest.approx(0.23, abs=0.04)
-    assert scores["neighbors in the section (measured)"]["PCC-V"] == pytest.approx(0.29, abs=0.03)
-    assert 0 < results["agreement"]["D1"]["PCA fitted on the section"]["ari"] < 1
-    assert results["recall"]["chance@5"] == pytest.approx(5 / results["spots"]["C6"])
+    command = [sys.executable, "-m", "benchmarks.accuracy.her2st", "--data", DATA, "--short"]
+    command += ["--folder", tmp_path, "--out", tmp_path / "results.json"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    rows = {row["method"]: row for row in render.read_run(tmp_path / "results.json").values}
+    predicted = {name: row for name, row in rows.items() if "PCC-V" in row}
+    assert len(predicted) == 7
+    scores = [row[name] for row in predicted.values() for name in ("PCC-V", "PCC-E", "MSE")]
+    assert np.isfinite(scores).all()
+    # What needs no training is the same in the short form: about 0.23 and 0.29.
+    assert rows["mean profile"]["PCC-V"] == 0
+    assert rows["position"]["PCC-V"] == pytest.approx(0.23, abs=0.04)
+    assert rows["neighbors in the section (measured)"]["PCC-V"] == pytest.approx(0.29, abs=0.03)
+    assert 0 < rows["clusters, PCA fitted on the section"]["ARI"]["D1"] < 1
+    assert rows["chance"]["recall@5"] == pytest.approx(5 / 178, abs=5e-4)
     assert {path.stem for path in tmp_path.glob("*.png")} >= {
         "patches",
         "clusters",

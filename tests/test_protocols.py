@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from benchmarks import leakage, paper, predictions, slides, tables
+from benchmarks.accuracy import leakage, predictions, protocols, slides, tables
 
 from stp.io import from_anndata, write_store
 from stp.models import GeneEncoder, GeneEncoderConfig, ImageEncoderConfig, Stamp
@@ -12,7 +12,7 @@ from stp.train import AlignConfig, Phase, PretrainConfig, align, pretrain
 
 
 def label(adata):
-    """Name each spot by whether its epithelial genes or its stromal ones are more; some have no label."""
+    """Name each spot by its more abundant genes, epithelial or stromal; some have no label."""
     counts = adata.X.toarray()
     tumor = counts[:, :4].sum(axis=1) > counts[:, 4:8].sum(axis=1)
     return np.where(
@@ -21,9 +21,9 @@ def label(adata):
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory, slide_of):
+def labeled(tmp_path_factory, slide_of):
     """Stores of four slides of three patients with images, and one with counts alone."""
-    folder = tmp_path_factory.mktemp("labelled")
+    folder = tmp_path_factory.mktemp("labeled")
     for seed, name in enumerate(("A1", "A2", "B1", "C1", "D1")):
         adata, image = slide_of(seed)
         adata.obs["region"], adata.obs["patient"] = label(adata), name[0]
@@ -34,25 +34,27 @@ def labelled(tmp_path_factory, slide_of):
 
 
 @pytest.fixture(scope="module")
-def model(labelled, tiny_config, vocabulary):
+def model(labeled, tiny_config, vocabulary):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         stamp = Stamp(tiny_config, vocabulary)
-    stamp.save_pretrained(labelled / "stamp")
+    stamp.save_pretrained(labeled / "stamp")
     for patient in "ABCD":
-        stamp.gene_encoder.save_pretrained(labelled / f"without_{patient}")
-    return labelled / "stamp"
+        stamp.gene_encoder.save_pretrained(labeled / f"without_{patient}")
+    return labeled / "stamp"
 
 
-def run(task, labelled, names, model, out, *more):
-    stores = [str(labelled / f"{name}.zarr") for name in names]
-    return paper.main([task, "--stores", *stores, "--model", str(model), "--out", str(out), *more])
+def run(task, labeled, names, model, folder, *more):
+    stores = [str(labeled / f"{name}.zarr") for name in names]
+    return protocols.main(
+        [task, "--stores", *stores, "--model", str(model), "--folder", str(folder), *more]
+    )
 
 
-def test_clustering_scores_every_column_that_a_slide_allows(labelled, model, tmp_path):
+def test_clustering_scores_every_column_that_a_slide_allows(labeled, model, tmp_path):
     scores = run(
         "clustering",
-        labelled,
+        labeled,
         ["A1", "D1"],
         model,
         tmp_path,
@@ -70,8 +72,8 @@ def test_clustering_scores_every_column_that_a_slide_allows(labelled, model, tmp
         "silhouette",
         "calinski_harabasz",
     }
-    of = scores.groupby("slide")["method"].agg(set)
-    assert of["A1"] == {
+    methods = scores.groupby("slide")["method"].agg(set)
+    assert methods["A1"] == {
         "STAMP_G",
         "STAMP_V",
         "STAMP_F",
@@ -79,7 +81,7 @@ def test_clustering_scores_every_column_that_a_slide_allows(labelled, model, tmp
         "PCA",
         "PCA fitted on other slides",
     }
-    assert of["D1"] == {"STAMP_G", "PCA", "PCA fitted on other slides"}, (
+    assert methods["D1"] == {"STAMP_G", "PCA", "PCA fitted on other slides"}, (
         "no image, no column of images"
     )
     assert (scores.groupby(["method", "slide", "metric"]).size() == 2).all()
@@ -87,11 +89,11 @@ def test_clustering_scores_every_column_that_a_slide_allows(labelled, model, tmp
     assert {"table.csv", "differences.csv", "table.md", "scores.png", "settings.json"} <= {
         path.name for path in tmp_path.iterdir()
     }
-    assert "stamp tells no slides that it was trained on" in (tmp_path / "table.md").read_text()
+    assert "stamp names no slides that it was trained on" in (tmp_path / "table.md").read_text()
 
 
-def test_the_probe_leaves_out_slides_and_says_what_folds_share(labelled, model, tmp_path):
-    scores = run("probe", labelled, ["A1", "A2", "B1"], model, tmp_path, "--label-key", "region")
+def test_the_probe_leaves_out_slides_and_notes_what_folds_share(labeled, model, tmp_path):
+    scores = run("probe", labeled, ["A1", "A2", "B1"], model, tmp_path, "--label-key", "region")
     pca = scores[(scores["method"] == "PCA") & (scores["metric"] == "balanced_accuracy")].set_index(
         "slide"
     )["value"]
@@ -103,25 +105,25 @@ def test_the_probe_leaves_out_slides_and_says_what_folds_share(labelled, model, 
 
 
 def test_patients_are_left_out_whole_each_by_a_model_of_its_own(
-    labelled, model, tmp_path, monkeypatch
+    labeled, model, tmp_path, monkeypatch
 ):
     opened = []
     monkeypatch.setattr(
         slides, "open_model", lambda path: opened.append(path) or GeneEncoder.from_pretrained(path)
     )
     pattern = model.parent / "without_{patient}"
-    how = ("--label-key", "region", "--by", "patient", "--test", "A1", "B1")
-    scores = run("probe", labelled, ["A1", "A2", "B1"], pattern, tmp_path, *how)
+    more = ("--label-key", "region", "--by", "patient", "--test", "A1", "B1")
+    scores = run("probe", labeled, ["A1", "A2", "B1"], pattern, tmp_path, *more)
     assert set(scores["slide"]) == {"A1", "B1"}
     assert [path.rsplit("_", 1)[1] for path in opened] == ["A", "B"]
     assert "is in training, too" not in (tmp_path / "table.md").read_text()
 
 
-def test_a_single_slide_has_five_folds(labelled, model, tmp_path):
+def test_a_single_slide_has_five_folds(labeled, model, tmp_path):
     for folds in ("random", "blocks"):
         scores = run(
             "probe",
-            labelled,
+            labeled,
             ["C1"],
             model.parent / "without_A",
             tmp_path,
@@ -134,10 +136,10 @@ def test_a_single_slide_has_five_folds(labelled, model, tmp_path):
         assert "C1: the only slide" in (tmp_path / "table.md").read_text()
 
 
-def test_expression_is_predicted_beside_baselines(labelled, model, tmp_path):
+def test_expression_is_predicted_next_to_baselines(labeled, model, tmp_path):
     scores = run(
         "expression",
-        labelled,
+        labeled,
         ["A1", "A2", "B1", "D1"],
         model,
         tmp_path,
@@ -155,7 +157,7 @@ def test_expression_is_predicted_beside_baselines(labelled, model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "how", "error", "message"),
+    ("names", "more", "error", "message"),
     [
         (
             ["A1", "B1"],
@@ -185,23 +187,25 @@ def test_expression_is_predicted_beside_baselines(labelled, model, tmp_path):
     ],
     ids=["no label", "one class", "slide twice", "one patient", "unknown slide"],
 )
-def test_what_cannot_be_scored_is_refused(labelled, model, tmp_path, names, how, error, message):
+def test_what_cannot_be_scored_raises_an_error(
+    labeled, model, tmp_path, names, more, error, message
+):
     with pytest.raises(error, match=message):
-        run("probe", labelled, names, model, tmp_path, *how)
+        run("probe", labeled, names, model, tmp_path, *more)
     assert not (tmp_path / "scores.csv").exists()
 
 
-def test_a_slide_in_both_sides_is_refused(labelled):
-    both = slides.read([labelled / "A1.zarr", labelled / "B1.zarr"], "patient")
+def test_a_slide_in_both_sides_raises_an_error(labeled):
+    both = slides.read_sections([labeled / "A1.zarr", labeled / "B1.zarr"], "patient")
     with pytest.raises(ValueError, match="slide B1 is on both sides of the split"):
-        leakage.leaks(both, both[1:])
+        leakage.find_leaks(both, both[1:])
 
 
-def test_twins_of_expression_and_image_are_told(labelled):
-    one, other = slides.read([labelled / "A1.zarr", labelled / "B1.zarr"], "patient")
-    assert leakage.leaks([one], [other]) == []
+def test_twins_of_expression_and_image_are_noted(labeled):
+    one, other = slides.read_sections([labeled / "A1.zarr", labeled / "B1.zarr"], "patient")
+    assert leakage.find_leaks([one], [other]) == []
     copied = slides.Section("copy", "Z", one.sdata)
-    expression, image = leakage.leaks([one], [copied])
+    expression, image = leakage.find_leaks([one], [copied])
     assert (
         expression
         == "copy: 100% of its spots have a training spot with nearly the same expression (r > 0.99)"
@@ -209,13 +213,13 @@ def test_twins_of_expression_and_image_are_told(labelled):
     assert "nearly the same image" in image
 
 
-def test_slides_and_patients_of_the_model_are_told_through_all_its_stages(
-    labelled, vocabulary, tmp_path
+def test_slides_and_patients_that_the_model_saw_at_any_stage_are_noted(
+    labeled, vocabulary, tmp_path
 ):
     size = GeneEncoderConfig(context_length=16, width=16, depth=1, n_heads=2, ffn_width=16)
     config = PretrainConfig(phases=(Phase(batch_size=32),), min_genes=1)
     genes = pretrain(
-        [labelled / "A1.zarr", labelled / "C1.zarr"],
+        [labeled / "A1.zarr", labeled / "C1.zarr"],
         tmp_path / "genes",
         vocabulary=vocabulary,
         model=size,
@@ -223,32 +227,33 @@ def test_slides_and_patients_of_the_model_are_told_through_all_its_stages(
     )
     backbone = {"patch_size": 4, "depth": 1, "embed_dim": 16, "num_heads": 2}
     image = ImageEncoderConfig("vit_tiny_patch16_224", backbone, image_size=16, um_per_px=7.0)
-    how = {
-        "gene_encoder": genes,
-        "image_encoder": image,
-        "config": AlignConfig(
-            epochs=1, batch_size=32, accumulate=1, min_genes=1, projection_width=8
-        ),
-    }
-    align([labelled / "C1.zarr"], tmp_path / "stamp", validation=[labelled / "B1.zarr"], **how)
-    tested = slides.read(
-        [labelled / f"{name}.zarr" for name in ("A1", "A2", "B1", "D1")], "patient"
+    config = AlignConfig(epochs=1, batch_size=32, accumulate=1, min_genes=1, projection_width=8)
+    align(
+        [labeled / "C1.zarr"],
+        tmp_path / "stamp",
+        validation=[labeled / "B1.zarr"],
+        gene_encoder=genes,
+        image_encoder=image,
+        config=config,
     )
-    said = [
+    tested = slides.read_sections(
+        [labeled / f"{name}.zarr" for name in ("A1", "A2", "B1", "D1")], "patient"
+    )
+    notes = [
         "A1: model stamp was trained on this slide, so its scores are transductive",
         "A2: model stamp was trained on other slides of patient A",
         "B1: model stamp was trained on this slide, so its scores are transductive",
     ]
-    assert leakage.seen_by_model(tmp_path / "stamp", tested, "patient") == said
+    assert leakage.seen_by_model(tmp_path / "stamp", tested, "patient") == notes
     (tmp_path / "stamp" / "training.json").unlink()
-    assert leakage.seen_by_model(tmp_path / "stamp", tested, "patient") == said, (
+    assert leakage.seen_by_model(tmp_path / "stamp", tested, "patient") == notes, (
         "the card alone, as of a model shared"
     )
     (tmp_path / "stamp" / "config.json").write_text(
         '{"card": {"trained_on": ["pretrain: 9 spots of Z1.zarr"]}}'
     )
     assert leakage.seen_by_model(tmp_path / "stamp", tested, "patient") == [
-        "model stamp was trained on Z1.zarr, too, of which nothing tells the patient"
+        "model stamp was trained on Z1.zarr, too, whose patient is unknown"
     ]
 
 
@@ -280,8 +285,8 @@ def test_few_patients_are_shown_one_by_one_and_more_by_an_interval():
 
 def test_differences_are_paired_by_slide():
     ours, base = long({"A": 0.4, "B": 0.3}), long({"B": 0.2, "A": 0.1}).assign(method="PCA")
-    found = tables.differences(pd.concat([ours, base]), "PCA")["ari"]
-    assert found.to_dict() == pytest.approx({("m", "A", "A1"): 0.3, ("m", "B", "B1"): 0.1})
+    paired = tables.differences(pd.concat([ours, base]), "PCA")["ari"]
+    assert paired.to_dict() == pytest.approx({("m", "A", "A1"): 0.3, ("m", "B", "B1"): 0.1})
 
 
 def test_the_papers_form_has_mean_and_deviation_over_slides():

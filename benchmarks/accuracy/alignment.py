@@ -35,7 +35,7 @@ from benchmarks.accuracy.expression import (
     Targets,
     color_and_texture,
     neighbor_mean,
-    normalized,
+    normalize,
     position,
     ridge,
 )
@@ -81,10 +81,10 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     silence_logger()
     warnings.filterwarnings("ignore", message=".* spots are few")
     bench = Bench(options.data, options.gene_sets, options.folder, options.short)
-    lines = bench.cached("baselines", bench.baselines)
+    lines = bench.score_once("baselines", bench.baselines)
     for seed in options.seeds:
         for variant in options.variants:
-            lines += bench.cached(f"{variant} {seed}", partial(bench.run, variant, seed))
+            lines += bench.score_once(f"{variant} {seed}", partial(bench.run, variant, seed))
     table = pd.DataFrame(lines)
     table.to_csv(options.folder / "runs.csv", index=False)
     write_results(options.out, list_rows(table))
@@ -134,7 +134,7 @@ class Bench:
         vocabulary = stp.Vocabulary.from_genes(genes.gene_ids[most], genes.symbols[most])
         self.vocabulary = vocabulary.fit(self.other_stores)
 
-    def cached(self, name: str, score: Callable[[], list[Line]]) -> list[Line]:
+    def score_once(self, name: str, score: Callable[[], list[Line]]) -> list[Line]:
         """Score unless that was done before."""
         return run_once(self.folder / "scores" / f"{name}.json", score)
 
@@ -203,7 +203,7 @@ class Bench:
         """Measured expression of the genes to predict, by section."""
         genes = self.targets.genes
         return {
-            name: normalized(slide.tables["table"], genes) for name, slide in self.slides.items()
+            name: normalize(slide.tables["table"], genes) for name, slide in self.slides.items()
         }
 
     def score(self, stamp: Stamp) -> dict[str, float]:

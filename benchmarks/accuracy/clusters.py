@@ -26,12 +26,12 @@ N_BLOCKS = 4  # blocks per side of a section
 N_FOLDS = 5
 
 
-def labelled(adata: anndata.AnnData, label_key: str = "pathologist_label") -> anndata.AnnData:
+def keep_labeled(adata: anndata.AnnData, label_key: str = "pathologist_label") -> anndata.AnnData:
     """Return the spots with a determined label whose class has enough spots."""
-    return adata[labelled_rows(adata.obs[label_key])].copy()
+    return adata[labeled_rows(adata.obs[label_key])].copy()
 
 
-def labelled_rows(labels: pd.Series) -> np.ndarray:
+def labeled_rows(labels: pd.Series) -> np.ndarray:
     """Return the positions of spots with a determined label whose class has enough spots."""
     labels = labels.astype(str)
     counts = labels[~labels.isin(NO_LABEL)].value_counts()

@@ -54,7 +54,7 @@ class Targets:
             counts, n_top_genes=min(n_genes, counts.n_vars), flavor="seurat_v3"
         )
         genes = counts.var_names[counts.var["highly_variable"]].to_numpy()
-        return cls.scored_in(genes, normalized(counts, genes))
+        return cls.scored_in(genes, normalize(counts, genes))
 
     @classmethod
     def scored_in(cls, genes: np.ndarray, expression: np.ndarray) -> "Targets":
@@ -66,7 +66,7 @@ class Targets:
         return expression_scores(measured, predicted, self.scored)
 
 
-def normalized(adata: anndata.AnnData, genes: Sequence[str]) -> np.ndarray:
+def normalize(adata: anndata.AnnData, genes: Sequence[str]) -> np.ndarray:
     """Return log1p of counts per 10,000 (n_obs, n_genes) of some genes; totals are over all."""
     scaled = sc.pp.log1p(sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True)
     return scaled[:, list(genes)].X.toarray()

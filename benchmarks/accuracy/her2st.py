@@ -20,17 +20,17 @@ import spatialdata
 import torch
 
 import stp
-from benchmarks.accuracy.clusters import agreement, labelled, pca
+from benchmarks.accuracy.clusters import agreement, keep_labeled, pca
 from benchmarks.accuracy.expression import (
     Targets,
     color_and_texture,
     neighbor_mean,
-    normalized,
+    normalize,
     position,
     ridge,
 )
 from benchmarks.accuracy.sections import (
-    LABELLED,
+    LABELED,
     PITCH_UM,
     TEST,
     TRAIN,
@@ -98,15 +98,17 @@ def main(arguments: list[str] | None = None) -> list[Row]:
 def score_labels(data: Path, encoders: dict[str, GeneEncoder], settings: Settings) -> Iterator[Row]:
     """Compare clusters with a pathologist's regions; yield a row per method."""
     scores: dict[str, dict[str, dict[str, float]]] = {}
-    for name in settings.labelled:
-        section = labelled(anndata.read_h5ad(data / f"{name}.h5ad"))
+    for name in settings.labeled:
+        section = keep_labeled(anndata.read_h5ad(data / f"{name}.h5ad"))
         labels = section.obs["pathologist_label"].to_numpy()
         encoder = encoders[patient_of(name)]
-        others = [s for s in LABELLED if patient_of(s) != patient_of(name)]
+        others = [s for s in LABELED if patient_of(s) != patient_of(name)]
         tables = [anndata.read_h5ad(data / f"{other}.h5ad") for other in others]
         embeddings = {
             "gene encoder": embed_genes(section, encoder).obsm["X_stp_genes"],
-            "untrained gene encoder": embed_genes(section, untrained(encoder)).obsm["X_stp_genes"],
+            "untrained gene encoder": embed_genes(section, make_untrained(encoder)).obsm[
+                "X_stp_genes"
+            ],
             "PCA fitted on other patients": pca(section, tables),
             "PCA fitted on the section": pca(section, [section]),
         }
@@ -120,7 +122,7 @@ def score_labels(data: Path, encoders: dict[str, GeneEncoder], settings: Setting
         yield row
 
 
-def untrained(encoder: GeneEncoder) -> GeneEncoder:
+def make_untrained(encoder: GeneEncoder) -> GeneEncoder:
     """Return a gene encoder of the same sizes with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -146,8 +148,8 @@ def score_expression(data: Path, stamp: Stamp, folder: Path) -> Iterator[Row]:
     test = tables[TEST]
     genes = join(train).var_names.intersection(test.var_names, sort=False)
     targets = Targets.choose(train, genes)
-    measured = normalized(test, targets.genes)
-    expression = {name: normalized(tables[name], targets.genes) for name in TRAIN}
+    measured = normalize(test, targets.genes)
+    expression = {name: normalize(tables[name], targets.genes) for name in TRAIN}
     predictions = {
         RETRIEVAL: retrieve(tables, targets),
         UNTRAINED: retrieve(random_tables, targets),

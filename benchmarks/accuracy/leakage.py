@@ -159,7 +159,7 @@ def _detail_of_patches(sections: Sequence[Section]) -> list[np.ndarray]:
     return details
 
 
-def _find_twins(what: str, name: str, train: np.ndarray, test: np.ndarray) -> list[str]:
+def _find_twins(kind: str, name: str, train: np.ndarray, test: np.ndarray) -> list[str]:
     """Return a note if test spots correlate all but perfectly with training spots."""
     if not len(train) or not len(test):
         return []
@@ -172,7 +172,7 @@ def _find_twins(what: str, name: str, train: np.ndarray, test: np.ndarray) -> li
     if share <= MAX_SHARE:
         return []
     return [
-        f"{name}: {share:.0%} of its spots have a training spot with nearly the same {what} "
+        f"{name}: {share:.0%} of its spots have a training spot with nearly the same {kind} "
         f"(r > {SAME})"
     ]
 

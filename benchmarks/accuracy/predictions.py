@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import stp
-from benchmarks.accuracy.expression import color_and_texture, normalized, position, ridge
+from benchmarks.accuracy.expression import color_and_texture, normalize, position, ridge
 from benchmarks.accuracy.slides import GENES, IMAGES, RAW, Embedder, Model, Section
 from stp.models import Stamp
 
@@ -25,7 +25,7 @@ PATCH_PIXELS = 96
 PATCH_UM = 112.0
 
 
-def predictions(
+def predict_all(
     train: Sequence[Section], section: Section, embed: Embedder, genes: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each method and what it predicts (n_obs, n_genes).
@@ -42,7 +42,7 @@ def predictions(
             query, references, genes=list(genes), use_rep=key, copy=True
         )
         yield name, table.obsm[EXPRESSION]
-    expression = [normalized(other.table, genes) for other in train]
+    expression = [normalize(other.table, genes) for other in train]
     pooled = np.concatenate(expression)
     pixels = np.concatenate([color_and_texture(_patches(other)) for other in train])
     yield PIXELS, ridge(pixels, pooled, color_and_texture(_patches(section)))

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 import stp
-from benchmarks.accuracy.clusters import agreement, labelled, pca, probe
+from benchmarks.accuracy.clusters import agreement, keep_labeled, pca, probe
 from benchmarks.accuracy.sections import SPOT_UM, patient_of
 from benchmarks.measure import Row, make_parser, run_once, silence_logger, write_results
 from stp.data.masked_tokens import TokenDataset
@@ -146,7 +146,7 @@ class Fold:
         test_stores = [path for name, path in stores.items() if patient_of(name) == patient]
         self.test = self._dataset(test_stores, "test")
         self.rows = [store.trainable(MIN_GENES) for store in self.test.stores]
-        self.section = labelled(anndata.read_h5ad(data / f"{patient}1.h5ad"))
+        self.section = keep_labeled(anndata.read_h5ad(data / f"{patient}1.h5ad"))
 
     def _dataset(self, paths: Sequence[Path], name: str) -> TokenDataset:
         stores = [SpotStore(path) for path in paths]

@@ -36,7 +36,7 @@ def score_probe(
     for train, test in split(sections, options):
         notes += find_leaks(train, test)
         notes += seen_by_model(embed.path(test[0]), test, options.patient_key)
-        joined = join_labelled(train, test, embed, options)
+        joined = join_labeled(train, test, embed, options)
         for name, key in PROBED.items():
             if key not in joined.obsm:
                 continue
@@ -89,13 +89,13 @@ def score_folds(name: str, folds: pd.DataFrame, section: Section) -> list[Score]
     return rows
 
 
-def join_labelled(
+def join_labeled(
     train: Sequence[Section],
     test: Sequence[Section],
     embed: Embedder,
     options: argparse.Namespace,
 ) -> anndata.AnnData:
-    """Return the labelled spots of both sides in one table, with the embeddings that all have."""
+    """Return the labeled spots of both sides in one table, with the embeddings that all have."""
     test_names = {section.name for section in test}
     parts = []
     for section in (*train, *test):

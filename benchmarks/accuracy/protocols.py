@@ -21,9 +21,9 @@ import pandas as pd
 import stp
 from benchmarks.accuracy import tables
 from benchmarks.accuracy.clusters import clusters_of, pca
-from benchmarks.accuracy.expression import Targets, normalized
+from benchmarks.accuracy.expression import Targets, normalize
 from benchmarks.accuracy.leakage import find_leaks, seen_by_model
-from benchmarks.accuracy.predictions import MEAN, METHODS, predictions
+from benchmarks.accuracy.predictions import MEAN, METHODS, predict_all
 from benchmarks.accuracy.probe import score_probe
 from benchmarks.accuracy.slides import FEATURES, Embedder, Section, read_sections
 from benchmarks.accuracy.splits import Score, labels_of, score_rows, split, tested_sections
@@ -148,9 +148,9 @@ def score_expression(
         choosing = sections if options.hvg == "paper" else train
         targets = Targets.choose([section.table for section in choosing], shared, options.genes)
         for section in test:
-            measured = normalized(section.table, targets.genes)
+            measured = normalize(section.table, targets.genes)
             test_targets = Targets.scored_in(targets.genes, measured)
-            for name, predicted in predictions(train, section, embed, targets.genes):
+            for name, predicted in predict_all(train, section, embed, targets.genes):
                 values = targets.score(measured, predicted)
                 test_values = test_targets.score(measured, predicted)
                 for metric in ("PCC-V", "PCC-E"):

@@ -14,7 +14,7 @@ from stp.train import AlignConfig, Phase, PretrainConfig
 TRAIN = ("C2", "C3", "C4")
 VALIDATION = "C5"
 TEST = "C6"
-LABELLED = ("C1", "D1", "E1", "F1")
+LABELED = ("C1", "D1", "E1", "F1")
 PITCH_UM = 200.0
 SPOT_UM = 100.0
 PATCH_UM = 112.0
@@ -30,7 +30,7 @@ class Settings:
         Sizes of the encoders.
     pretrain, align
         Settings of the two stages of training.
-    labelled
+    labeled
         Sections with a pathologist's regions that are scored.
     n_sections
         Number of sections of each patient to pretrain on; by default all.
@@ -60,7 +60,7 @@ class Settings:
         stain_jitter=0.2,
         projection_width=128,
     )
-    labelled: tuple[str, ...] = LABELLED
+    labeled: tuple[str, ...] = LABELED
     n_sections: int | None = None
 
     @classmethod
@@ -71,7 +71,7 @@ class Settings:
         return cls(
             image=dataclasses.replace(full.image, backbone_args=image_sizes),
             align=dataclasses.replace(full.align, epochs=15, learning_rate=1e-3, trained="images"),
-            labelled=(),
+            labeled=(),
         )
 
     @classmethod
@@ -86,13 +86,13 @@ class Settings:
             ),
             pretrain=dataclasses.replace(full.pretrain, phases=(Phase(batch_size=64),)),
             align=dataclasses.replace(full.align, epochs=2),
-            labelled=("D1",),
+            labeled=("D1",),
             n_sections=1,
         )
 
     def patients(self) -> list[str]:
-        """Return the patients to leave out: those of labelled sections, and C, who is aligned."""
-        return sorted({"C", *(patient_of(section) for section in self.labelled)})
+        """Return the patients to leave out: those of labeled sections, and C, who is aligned."""
+        return sorted({"C", *(patient_of(section) for section in self.labeled)})
 
 
 def patient_of(section: str) -> str:

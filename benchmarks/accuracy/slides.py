@@ -14,7 +14,7 @@ import torch
 import zarr
 
 import stp
-from benchmarks.accuracy.clusters import labelled_rows
+from benchmarks.accuracy.clusters import labeled_rows
 from stp.images.slides import Slide, find_slides
 from stp.models import GeneEncoder, ImageEncoder, Stamp
 
@@ -72,7 +72,7 @@ class Section:
                 f"{self.name} has no obs[{label_key!r}]; choose --label-key from "
                 f"{list(self.table.obs)}"
             )
-        return labelled_rows(self.table.obs[label_key])
+        return labeled_rows(self.table.obs[label_key])
 
 
 def read_sections(paths: Sequence[Path], patient_key: str) -> list[Section]:

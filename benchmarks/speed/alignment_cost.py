@@ -28,7 +28,7 @@ from benchmarks.measure import (
     make_parser,
     matrix_product_speed,
     process_kb,
-    synchronized,
+    synchronize,
     write_results,
 )
 from benchmarks.speed.encoder import flops
@@ -188,9 +188,9 @@ def compare(options: argparse.Namespace, device: torch.device, speed: float) -> 
     steps = {}
     for name in options.forms:
         stamps[name], step = make_step(FORMS[name], options, device)
-        steps[name] = synchronized(step, device)
+        steps[name] = synchronize(step, device)
     seconds = interleave(steps, options.repeats)
-    first = options.forms[0]
+    first = options.forms[0]  # "all" by default
     first_gflop = describe(first, stamps[first], options, speed)["GFLOP a pair"]
     for name, stamp in stamps.items():
         row = describe(name, stamp, options, speed)
@@ -201,8 +201,8 @@ def compare(options: argparse.Namespace, device: torch.device, speed: float) -> 
             "pairs/s": round(rate, 2),
             "share of a matrix product's speed": round(gflop * 1e9 * rate / speed, 2),
             "memory, GiB": round(memory[name], 2),
-            "time by operations": round(gflop / first_gflop, 2),
-            "time": time,
+            "time by operations (all = 1)": round(gflop / first_gflop, 2),
+            "time (all = 1)": time,
         }
         yield row | (at_most(MAX_MICRO_BATCH_TIME, time) if FORMS[name].in_micro_batches else {})
 

@@ -9,6 +9,7 @@ Memory is the peak of a pass beyond what stays.
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import anndata
 import numpy as np
@@ -27,7 +28,7 @@ from benchmarks.measure import (
     matrix_product_speed,
     peak_growth,
     silence_logger,
-    synchronized,
+    synchronize,
     write_results,
 )
 from stp.genes.special_tokens import MASK_ID, PAD_ID
@@ -38,6 +39,15 @@ from stp.train.tasks import MaskedGenes
 MASKED = 0.15
 MIN_SHARE = 0.8  # goal: measured speed-up over the ratio of operations
 SIZES = ("context_length", "width", "depth", "n_heads", "ffn_width")
+
+
+class Case(NamedTuple):
+    """What is timed: a name, its forms, and the operations of our form and of the padded one."""
+
+    name: str
+    forms: dict[str, Callable[[], None]]
+    flops: float
+    padded_flops: float
 
 
 def flops(
@@ -137,44 +147,43 @@ def compare(
     encoder: GeneEncoder, tokens: torch.Tensor, speed: float, repeats: int
 ) -> Iterator[Row]:
     """Compare speeds with numbers of operations, at inference and in training."""
+    config = encoder.config
     n_tokens = encoder.vocabulary.n_tokens
     lengths = (tokens > 0).sum(1).cpu().numpy()
     whole = np.full(len(tokens), tokens.shape[1])
     masked = np.round(MASKED * lengths)
     none = np.zeros(len(tokens))
-    config = encoder.config
-    our_forward = flops(config, n_tokens, lengths, none)
-    padded_forward = flops(config, n_tokens, whole, none)
-    our_step = 3 * flops(config, n_tokens, lengths, masked)
-    padded_step = 3 * flops(config, n_tokens, whole, whole)
-    inference = inference_forms(encoder, tokens)
-    training = training_forms(encoder, tokens)
-    yield from _rows("inference", inference, tokens, our_forward, padded_forward, speed, repeats)
-    yield from _rows("training", training, tokens, our_step, padded_step, speed, repeats)
+    inference = Case(
+        "inference",
+        inference_forms(encoder, tokens),
+        flops(config, n_tokens, lengths, none),
+        flops(config, n_tokens, whole, none),
+    )
+    yield time_case(inference, tokens, speed, repeats)
+    training = Case(
+        "training",
+        training_forms(encoder, tokens),
+        3 * flops(config, n_tokens, lengths, masked),
+        3 * flops(config, n_tokens, whole, whole),
+    )
+    yield time_case(training, tokens, speed, repeats)
 
 
-def _rows(
-    name: str,
-    forms: dict[str, Callable[[], None]],
-    tokens: torch.Tensor,
-    our_flops: float,
-    padded_flops: float,
-    speed: float,
-    repeats: int,
-) -> Iterator[Row]:
-    runs = {form: synchronized(run, tokens.device) for form, run in forms.items()}
+def time_case(case: Case, tokens: torch.Tensor, speed: float, repeats: int) -> Row:
+    """Return times of all forms, and what they are of the operations."""
+    runs = {name: synchronize(run, tokens.device) for name, run in case.forms.items()}
     seconds = interleave(runs, repeats)
     n_spots = len(tokens)
     mean_length = (tokens > 0).sum(1).float().mean().item()
-    flop_ratio = padded_flops / our_flops
+    flop_ratio = case.padded_flops / case.flops
     time_ratio = seconds["padded"] / seconds["ours"]
     share = round(time_ratio / flop_ratio, 2)
     row = {
-        "measured": f"{name}, {mean_length:,.0f} tokens per spot",
+        "measured": f"{case.name}, {mean_length:,.0f} tokens per spot",
         "spots/s": round(n_spots / seconds["ours"], 2),
-        "GFLOP per spot": round(our_flops / n_spots / 1e9, 1),
-        "share of a matrix product's speed": round(our_flops / seconds["ours"] / speed, 2),
-        "peak, GiB": round(peak_gb(forms["ours"], tokens.device), 2),
+        "GFLOP per spot": round(case.flops / n_spots / 1e9, 1),
+        "share of a matrix product's speed": round(case.flops / seconds["ours"] / speed, 2),
+        "peak, GiB": round(peak_gb(case.forms["ours"], tokens.device), 2),
         "FLOP ratio": round(flop_ratio, 2),
         "padded / ours": round(time_ratio, 2),
         "result": share,
@@ -183,7 +192,7 @@ def _rows(
     }
     if "peer" in seconds:
         row["nn.TransformerEncoder / ours"] = round(seconds["peer"] / seconds["ours"], 2)
-    yield row
+    return row
 
 
 def read_tokens(data: Path, n_spots: int, share: float, context_length: int) -> torch.Tensor:

@@ -26,7 +26,7 @@ from benchmarks.measure import (
     make_parser,
     process_kb,
     silence_logger,
-    synchronized,
+    synchronize,
     write_results,
 )
 from benchmarks.speed.alignment_cost import Form, build
@@ -107,7 +107,7 @@ def compare(run: RunDir, options: argparse.Namespace) -> Iterator[Row]:
     for feed in feeds.values():
         train(feed, 1)
     runs = {
-        name: synchronized(partial(train, feed, options.steps), device)
+        name: synchronize(partial(train, feed, options.steps), device)
         for name, feed in feeds.items()
     }
     seconds = interleave(runs, options.repeats)

@@ -88,8 +88,8 @@ def compare(path: Path, n_stores: int, n_spots: int, n_queries: int, repeats: in
     return [
         {
             "measured": f"{name}, time",
-            "products, s": round(seconds["products"], 1),
-            "ours, s": round(seconds["verb"], 1),
+            "product, s": round(seconds["products"], 1),
+            "time, s": round(seconds["verb"], 1),
             "result": ratio,
             "unit": "times the products",
             **at_most(MAX_RATIO, ratio),

@@ -29,7 +29,7 @@ from benchmarks.measure import (
     interleave,
     make_parser,
     silence_logger,
-    synchronized,
+    synchronize,
     write_results,
 )
 from benchmarks.speed.patches import BATCH_SIZE, SIZE, UM_PER_PX, draw_picture, lay_centers
@@ -121,7 +121,7 @@ def compare_embedding(
     def embed() -> None:
         stp.tl.embed_images(sdata, model, device=str(device))
 
-    runs = {"bare": synchronized(embed_bare, device), "verb": synchronized(embed, device)}
+    runs = {"bare": synchronize(embed_bare, device), "verb": synchronize(embed, device)}
     seconds = interleave(runs, repeats)
     ratio = round(seconds["verb"] / seconds["bare"], 2)
     row = {

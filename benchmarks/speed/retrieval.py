@@ -12,6 +12,7 @@ compared if `faiss-cpu` is installed, which `stp` does not need.
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,13 +47,21 @@ def draw_unit_vectors(n: int, width: int, seed: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def compare_search(
-    n_queries: int, n_references: int, width: int, k: int, repeats: int
-) -> Iterator[Row]:
+class Size(NamedTuple):
+    """Number of queries and references, their width, and the neighbors of a query."""
+
+    n_queries: int
+    n_references: int
+    width: int
+    k: int
+
+
+def compare_search(size: Size, repeats: int) -> Iterator[Row]:
     """Compare the time of several ways to retrieve, after a check that they agree."""
-    queries = draw_unit_vectors(n_queries, width, 0)
-    references = draw_unit_vectors(n_references, width, 1)
-    scores = np.empty((n_queries, n_references), np.float32)
+    k = size.k
+    queries = draw_unit_vectors(size.n_queries, size.width, 0)
+    references = draw_unit_vectors(size.n_references, size.width, 1)
+    scores = np.empty((size.n_queries, size.n_references), np.float32)
     runs: dict[str, Callable[[], object]] = {
         "product": lambda: np.matmul(queries, references.T, out=scores),
         "ours": lambda: nearest(queries, references, k),
@@ -63,11 +72,11 @@ def compare_search(
     if importlib.util.find_spec("faiss"):
         import faiss  # a peer
 
-        flat = faiss.IndexFlatIP(width)
+        flat = faiss.IndexFlatIP(size.width)
         flat.add(references)
         runs["faiss"] = lambda: flat.search(queries, k)
     seconds = interleave(runs, repeats, warm_up=1)
-    case = f"{n_references:,} references"
+    case = f"{size.n_references:,} references"
     ratio = round(seconds["ours"] / seconds["product"], 2)
     yield {
         "measured": f"{case}, ours",
@@ -154,13 +163,13 @@ def compare_means(n_queries: int, k: int, repeats: int) -> Iterator[Row]:
     }
 
 
-def compare_from_disk(
-    file: Path, n_references: int, n_queries: int, width: int, k: int, repeats: int
-) -> Iterator[Row]:
+def compare_from_disk(file: Path, size: Size, repeats: int) -> Iterator[Row]:
     """Compare retrieval from a mapped file with the products of its blocks, and watch memory."""
-    references = write_references(file, n_references, width)
-    queries = draw_unit_vectors(n_queries, width, 0)
-    scores = np.empty((n_queries, BLOCK), np.float32)
+    k = size.k
+    n_references = size.n_references
+    references = write_references(file, n_references, size.width)
+    queries = draw_unit_vectors(size.n_queries, size.width, 0)
+    scores = np.empty((size.n_queries, BLOCK), np.float32)
 
     def multiply() -> None:
         for start in range(0, n_references, BLOCK):
@@ -214,17 +223,12 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--neighbors", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
-    n_references = options.references
-    n_queries = options.queries
-    k = options.neighbors
-    repeats = options.repeats
+    size = Size(options.queries, options.references, options.width, options.neighbors)
     if options.disk:
-        rows = list(
-            compare_from_disk(options.disk, n_references, n_queries, options.width, k, repeats)
-        )
+        rows = list(compare_from_disk(options.disk, size, options.repeats))
     else:
-        rows = list(compare_search(n_queries, n_references, options.width, k, repeats))
-        rows += compare_means(n_queries, k, repeats)
+        rows = list(compare_search(size, options.repeats))
+        rows += compare_means(size.n_queries, size.k, options.repeats)
     write_results(options.out, rows)
     return rows
 
