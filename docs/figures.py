@@ -1,4 +1,4 @@
-"""The figures of the concepts, drawn by the code that they explain: `python docs/figures.py FOLDER`."""
+"""Figures of the concepts, drawn by the code they explain: `python docs/figures.py FOLDER`."""
 
 import sys
 from pathlib import Path

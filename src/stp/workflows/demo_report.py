@@ -68,13 +68,14 @@ def _picture(caption: str, path: Path) -> str:
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>stp demo</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto;
+padding: 0 1em; }}
 img {{ max-width: 100%; }} td, th {{ padding: .2em 1.2em .2em 0; text-align: left; }}
 </style></head><body>
 <h1>stp demo</h1>
 <p>The demo trains a small Stamp on four synthetic slides and chooses its best epoch on a fifth. The
-scores are of a sixth slide that the model never saw. All slides follow one law from tissue domain to
-nuclei and expression; their layout and stain differ. The scores show that the software works; they
+scores are of a sixth slide that the model never saw. All slides follow one law from tissue domain
+to nuclei and expression; their layout and stain differ. The scores show that the software works; they
 show nothing about real tissue.</p>
 <table><tr><th>held-out slide</th><th>trained</th><th>untrained</th></tr>
 {rows}
