@@ -17,7 +17,7 @@ from stp.genes.vocabulary import Vocabulary
 from stp.models.device import build_with_seed
 from stp.models.gene import GeneEncoder
 from stp.models.image import ImageEncoderConfig
-from stp.models.lora import add_adapters, merge_adapters
+from stp.models.lora import merge_adapters
 from stp.models.saved.card import ModelCard
 from stp.models.saved.pretrained import save_with_scores
 from stp.models.stamp import Stamp, StampConfig
@@ -38,6 +38,7 @@ from stp.train.engine.loop import Training, run_training
 from stp.train.engine.processes import distributed
 from stp.train.engine.run_dir import RunDir, run_settings
 from stp.train.tasks import Alignment
+from stp.train.trained_parts import freeze
 from stp.train.validation import recall
 
 GeneSets = Mapping[str, np.ndarray]  # vocabulary indices of the genes of each set
@@ -162,15 +163,6 @@ def align(
                     config=config,
                 )
     return Stamp.from_pretrained(output_dir)
-
-
-def freeze(stamp: Stamp, config: AlignConfig) -> None:
-    """Freeze all parts but those that `config.trained` names."""
-    if stamp.gene_encoder is not None:
-        stamp.gene_encoder.requires_grad_(config.trained == "all")
-    stamp.image_encoder.requires_grad_(config.trained != "projections")
-    if config.trained == "lora":
-        build_with_seed(config.seed, lambda: add_adapters(stamp.image_encoder, config.lora_rank))
 
 
 def _choose_genes(
