@@ -34,7 +34,7 @@ from benchmarks.measure import (
 from benchmarks.speed.encoder import flops
 from stp.models import GeneEncoderConfig, ImageEncoderConfig, Stamp, StampConfig
 from stp.train import AlignConfig
-from stp.train.alignment import freeze
+from stp.train.trained_parts import freeze
 from stp.train.engine.steps import make_optimizer
 from stp.train.tasks import Alignment
 

@@ -75,8 +75,8 @@ img {{ max-width: 100%; }} td, th {{ padding: .2em 1.2em .2em 0; text-align: lef
 <h1>stp demo</h1>
 <p>The demo trains a small Stamp on four synthetic slides and chooses its best epoch on a fifth. The
 scores are of a sixth slide that the model never saw. All slides follow one law from tissue domain
-to nuclei and expression; their layout and stain differ. The scores show that the software works; they
-show nothing about real tissue.</p>
+to nuclei and expression; their layout and stain differ. The scores show that the software works;
+they show nothing about real tissue.</p>
 <table><tr><th>held-out slide</th><th>trained</th><th>untrained</th></tr>
 {rows}
 </table>
