@@ -34,9 +34,9 @@ from benchmarks.measure import (
 from benchmarks.speed.encoder import flops
 from stp.models import GeneEncoderConfig, ImageEncoderConfig, Stamp, StampConfig
 from stp.train import AlignConfig
-from stp.train.trained_parts import freeze
 from stp.train.engine.steps import make_optimizer
 from stp.train.tasks import Alignment
+from stp.train.trained_parts import freeze
 
 N_PAIRS = 697_000  # of the paper
 N_EPOCHS = 30  # of the paper
