@@ -171,7 +171,7 @@ def test_expression_is_predicted_next_to_baselines(labeled, model, tmp_path):
             ValueError,
             "has fewer than two classes of enough spots",
         ),
-        (["A1", "A1"], ["--label-key", "region"], ValueError, "would be in both sides of a split"),
+        (["A1", "A1"], ["--label-key", "region"], ValueError, "would be on both sides of a split"),
         (
             ["A1", "A2"],
             ["--label-key", "region", "--by", "patient"],

@@ -26,7 +26,7 @@ def find_leaks(train: Sequence[Section], test: Sequence[Section]) -> list[str]:
     Raises
     ------
     ValueError
-        A slide is in both sides.
+        A slide is on both sides.
     """
     name = ", ".join(section.name for section in test)
     check_apart(train, test)
@@ -52,11 +52,11 @@ def find_leaks(train: Sequence[Section], test: Sequence[Section]) -> list[str]:
 
 
 def check_apart(train: Sequence[Section], test: Sequence[Section]) -> None:
-    """Raise ValueError if a slide is in both sides of a split."""
+    """Raise ValueError if a slide is on both sides of a split."""
     both = {section.name for section in train} & {section.name for section in test}
     if both:
         raise ValueError(
-            f"slide {', '.join(sorted(both))} is in both sides of the split; keep each in one"
+            f"slide {', '.join(sorted(both))} is on both sides of the split; keep it on one side"
         )
 
 

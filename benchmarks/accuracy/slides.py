@@ -85,7 +85,7 @@ def read_sections(paths: Sequence[Path], patient_key: str) -> list[Section]:
     names = [section.name for section in sections]
     if len(set(names)) < len(names):
         raise ValueError(
-            f"two stores have one name among {names}; a slide would be in both sides of a split"
+            f"two stores have one name among {names}; a slide would be on both sides of a split"
         )
     return sections
 

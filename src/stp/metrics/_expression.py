@@ -58,7 +58,7 @@ def scored_genes(expression: np.ndarray, n_genes: int = 100) -> ScoredGenes:
     expression
         Expression of the training slides (n_spots, n_genes) in log1p of counts per 10,000.
     n_genes
-        Largest number of genes of each kind.
+        Number of most variable genes, and of most expressed genes, that are scored.
 
     Returns
     -------

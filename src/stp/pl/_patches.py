@@ -38,7 +38,7 @@ def patches(
     spots
         Names of spots; by default six spots from top to bottom.
     patch_um
-        Side of a patch in µm. A region is three times as wide.
+        Side of a patch in µm.
     image_key
         Name of the image; by default it is resolved from the table.
     um_per_px

@@ -88,7 +88,7 @@ def linear_probe(
         Labels, groups or features are missing.
     ValueError
         No spot has a label, a group and features; there is only one class; a class has fewer spots
-        than there are folds; or spots of one slide would be in both sides of a split.
+        than there are folds; or spots of one slide would be on both sides of a split.
 
     Examples
     --------

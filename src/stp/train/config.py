@@ -140,7 +140,7 @@ class AlignConfig(LoopConfig):
         Standard deviation of the log factor on the optical density of each channel. This is not in
         the paper.
     projection_width
-        Width of the space that genes and images share.
+        Width of the aligned vectors.
 
     Examples
     --------
