@@ -31,10 +31,10 @@ N_VARIABLE = 100  # number of scored genes, the most variable of the training sl
 MIN_RECALL = 3.0  # recall@5 of the trained model, relative to chance
 MIN_GAIN = 2.0  # correlation of the trained model, relative to untrained weights
 
-GENE = GeneEncoderConfig(context_length=192, width=64, depth=2, n_heads=4, ffn_width=128)
+GENE = GeneEncoderConfig(context_length=96, width=64, depth=2, n_heads=4, ffn_width=128)
 IMAGE = ImageEncoderConfig(
     "vit_tiny_patch16_224",
-    {"patch_size": 16, "embed_dim": 128, "depth": 3, "num_heads": 4},
+    {"patch_size": 16, "embed_dim": 128, "depth": 2, "num_heads": 4},
     image_size=64,
     um_per_px=1.75,
 )
@@ -47,13 +47,13 @@ PRETRAIN = train.PretrainConfig(
     min_learning_rate=1e-4,
 )
 ALIGN = train.AlignConfig(
-    epochs=15,
+    epochs=10,
     batch_size=64,
     accumulate=1,
     spots_per_slide=16,
     rotate=True,
     stain_jitter=0.3,
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     min_learning_rate=5e-5,
     projection_width=64,
 )
@@ -65,7 +65,7 @@ def run(out: Path) -> int:
     seconds: dict[str, float] = {}
     with _timed("slides and stores", seconds):
         slides = {
-            name: datasets.synthetic_visium(seed=seed, name=name)
+            name: datasets.synthetic_visium(seed=seed, n_rows=24, n_cols=24, name=name)
             for seed, name in enumerate((*TRAIN, VALIDATION, TEST))
         }
         stores = _write_stores(slides, out)
