@@ -3,7 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-EXTRAS = {"peft": "lora", "spatialdata_plot": "plot", "skmisc": "eval"}
+EXTRAS = {"peft": "lora", "skmisc": "eval"}
 
 
 def import_extra(module: str) -> ModuleType:
