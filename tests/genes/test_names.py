@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from stp import Vocabulary
-from stp.genes.names import GeneNames, strip_version, to_r_name
+from stp.genes.names import GeneNames
 from stp.genes.species import guess_species
+from stp.genes.spelling import strip_version, to_r_name
 
 ERBB2 = "ENSG00000141736"
 
@@ -168,9 +169,9 @@ def test_the_first_rule_that_applies_decides():
         (3, "alias"),  # not the R name of A-B
         (-1, "ambiguous"),
         (3, "alias"),  # not another case of old
-        (2, "case"),  # symbols before aliases
+        (-1, "mouse or rat"),  # the right spelling is in the table too
         (2, "alias"),
-        (1, "case"),
+        (-1, "other case"),
         (-1, "unknown"),
         (-1, "unknown"),
         (1, "duplicate"),

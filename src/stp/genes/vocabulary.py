@@ -11,8 +11,8 @@ import numpy as np
 from stp._log import preview
 from stp.genes.means import append_new, compute_divisors, compute_means, recover_sums
 from stp.genes.named_genes import NamedGenes
-from stp.genes.names import strip_version
 from stp.genes.special_tokens import N_SPECIAL
+from stp.genes.spelling import strip_version
 from stp.genes.vocabulary_file import (
     compute_digest,
     genes_by_name,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from stp._log import logger, warn
-from stp.genes.names import Names
+from stp.genes.matches import Names
 
 if TYPE_CHECKING:
     import pandas as pd
