@@ -1,5 +1,6 @@
 """The genes of a table: which rows of `var` are genes, and which genes these are."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from stp._log import preview
 from stp.genes.matches import Names
 from stp.genes.named_genes import NamedGenes
 from stp.genes.species import guess_species, is_compatible
-from stp.tables.features import CONTROL, NOT_A_GENE, find_other_features
+from stp.tables.features import CONTROL, NOT_A_GENE, find_genes, find_other_features
 from stp.tables.table import has_value
 
 if TYPE_CHECKING:
@@ -79,6 +80,21 @@ def recognize_table(
     note = types
     note[is_candidate] = matches.note
     return TableGenes(names, Names(index, rule, note), are_genes(rule))
+
+
+def check_one_species(tables: Mapping[str, "AnnData"]) -> None:
+    """Raise ValueError if the genes of tables are of different species."""
+    first_label = ""
+    first_species = None
+    for label, table in tables.items():
+        species = guess_species(gene_names(table)[find_genes(table)])
+        if not is_compatible(species, first_species):
+            raise ValueError(
+                f"{first_label} has genes of {first_species} and {label} those of {species}; "
+                "pass references of one species"
+            )
+        if first_species is None:
+            first_label, first_species = label, species
 
 
 def are_genes(rule: np.ndarray) -> np.ndarray:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from stp._log import preview
-from stp.genes.coverage import check_coverage
 from stp.genes.means import append_new, compute_divisors, compute_means, recover_sums
 from stp.genes.named_genes import NamedGenes
 from stp.genes.special_tokens import N_SPECIAL
 from stp.genes.spelling import strip_version
-from stp.genes.table_genes import TableGenes, recognize_table
+from stp.genes.table_genes import recognize_table
+from stp.genes.table_sums import sum_table
 from stp.genes.vocabulary_file import (
     compute_digest,
     genes_by_name,
@@ -23,9 +23,8 @@ from stp.genes.vocabulary_file import (
     read_columns,
     write_columns,
 )
-from stp.tables.counts import get_counts, sum_genes
+from stp.tables.counts import get_counts
 from stp.tables.table import get_tables
-from stp.tables.whole_counts import with_whole_counts
 
 MAX_GENES = 2**16 - 1 - N_SPECIAL  # tokens are uint16
 _DTYPES = {"gene_ids": object, "symbols": object, "means": np.float64, "n_detected": np.int64}
@@ -198,7 +197,7 @@ class Vocabulary(NamedGenes):
         for label, adata in get_tables(data, table_key):
             genes = recognize_table(self, adata, gene_ids_key)
             counts = get_counts(adata, layer)
-            sums += _sum_table(counts, genes, len(self), label)
+            sums += sum_table(counts, genes, len(self), label)
             corpus.append(label)
         if not corpus:
             raise ValueError("no data to compute means from; pass at least one table")
@@ -294,17 +293,3 @@ class Vocabulary(NamedGenes):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
         return vocabulary
-
-
-def _sum_table(counts: Any, genes: TableGenes, n_genes: int, label: str) -> np.ndarray:
-    """Sum the counts of a table by gene, (2, n_genes), after a check of the coverage."""
-    index = genes.matches.index.copy()
-    # UMIs without a gene of the vocabulary are summed by the reason, after the genes.
-    is_unmapped = genes.is_gene & (index < 0)
-    reasons, positions = np.unique(genes.matches.rule[is_unmapped].astype(str), return_inverse=True)
-    index[is_unmapped] = n_genes + positions
-    n_sums = n_genes + len(reasons)
-    sums = with_whole_counts(counts, lambda whole: sum_genes(whole, index, n_sums))
-    unmapped = dict(zip(reasons.tolist(), sums[0, n_genes:].tolist(), strict=True))
-    check_coverage(unmapped, int(sums[0].sum()), label)
-    return sums[:, :n_genes]
