@@ -112,14 +112,13 @@ def test_a_mouse_vocabulary_has_the_genome_of_mouse():
         ("Actb", "ACTB", "mouse or rat"),
         ("mt-Co1", "MT-CO1", "mouse or rat"),
         ("actb", "ACTB", "other case"),
-        ("Trp53", "TP53", "unknown"),
+        ("Trp53", "TP53", "mouse or rat"),
     ],
 )
 def test_the_right_spelling_in_the_table_leaves_no_other_case(human, name, right, rule):
     explained = human.explain([name, right])
     assert explained["rule"].tolist() == [rule, "symbol"]
-    if rule != "unknown":
-        assert explained["note"].iloc[0] == right
+    assert explained["note"].iloc[0] == right
 
 
 def test_many_symbols_of_mouse_are_not_taken_for_human_genes(human):

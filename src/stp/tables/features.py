@@ -18,7 +18,7 @@ CONTROL = "control"
 _GENE_TYPES = {"gene expression", "gex", "gene", "genes", "rna", "mrna"}
 # Types of 10x and Xenium, and the short names of other tools.
 _OTHER_TYPES = re.compile(
-    r".*(antibody|antigen|capture|crispr|guide|multiplex|hashtag|peak|codeword|probe|control)"
+    r".*(antibody|antigen|capture|crispr|guide|multiplex|hashtag|peak|codeword|probe|control).*"
     r"|custom|protein|proteins|prot|adt|hto|atac|cmo|vdj.*|blank.*"
 )
 _CONTROL_TYPES = re.compile(r".*(control|codeword)|blank.*")
@@ -65,7 +65,7 @@ def _add_types(column: "pd.Series", reasons: np.ndarray, types: np.ndarray) -> N
     has_gene_type = any(value.strip().casefold() in _GENE_TYPES for value in unique_types)
     for value in unique_types:
         name = value.strip().casefold()
-        if name in _GENE_TYPES or not (has_gene_type or _OTHER_TYPES.match(name)):
+        if name in _GENE_TYPES or not (has_gene_type or _OTHER_TYPES.fullmatch(name)):
             continue
         has_type = values == value
         reasons[has_type] = CONTROL if _CONTROL_TYPES.match(name) else NOT_A_GENE
