@@ -76,6 +76,72 @@ def most_counts_are_in_unknown_genes(adata, vocabulary):
     stp.tl.tokenize(adata, vocabulary)
 
 
+@refused(ValueError, r"adata\.raw holds counts: pass adata\.raw\.to_adata\(\)")
+def the_counts_are_in_raw(adata, vocabulary):
+    """`X` was normalized, and `.raw` holds the raw counts.
+
+    Pass `adata.raw.to_adata()`. In a SpatialData, replace the table by it.
+    """
+    adata.raw = adata.copy()
+    sc.pp.normalize_total(adata)
+    sc.pp.log1p(adata)
+    stp.tl.tokenize(adata, vocabulary)
+
+
+@refused(ValueError, "no row of var is a gene.*Antibody Capture")
+def a_table_has_antibodies_alone(adata, vocabulary):
+    """`var["feature_types"]` says that no row is a gene.
+
+    Pass the table with gene expression.
+    """
+    adata.var["feature_types"] = "Antibody Capture"
+    stp.tl.tokenize(adata, vocabulary)
+
+
+@refused(ValueError, "gene_ids.*holds genes of human.*var_names those of mouse or rat")
+def ids_and_names_are_of_different_species(adata, vocabulary):
+    """`var["gene_ids"]` and `var_names` are genes of different species, for example orthologs.
+
+    Choose by `gene_ids_key="gene_ids"`, or by `gene_ids_key=None` for `var_names`.
+    """
+    default = stp.Vocabulary.default()
+    adata.var["gene_ids"] = default.gene_ids[default.encode(adata.var_names)]
+    adata.var_names = [name.capitalize() for name in adata.var_names]
+    stp.tl.tokenize(adata, vocabulary)
+
+
+@refused(ValueError, "all names begin with 'sample1_': strip it")
+def gene_names_have_a_prefix(adata, vocabulary):
+    """All names begin with the same text, which is no genome that `stp` knows.
+
+    Strip it with `adata.var_names = adata.var_names.str.removeprefix("sample1_")`.
+    """
+    adata.var_names = [f"sample1_{name}" for name in adata.var_names]
+    stp.tl.tokenize(adata, vocabulary)
+
+
+@refused(ValueError, "the genes are those of mouse.*pass vocabulary=")
+def a_store_of_another_species_has_no_vocabulary(adata):
+    """Without `vocabulary=`, a store takes the human genes.
+
+    Pass a vocabulary of the species, for example `Vocabulary.from_genes(gene_ids, symbols)`.
+    """
+    adata.var_names = [f"ENSMUSG{index:011d}" for index in range(adata.n_vars)]
+    stp.io.write_store(adata, "mouse.zarr")
+
+
+@refused(ValueError, "mouse.zarr has genes of mouse, the vocabulary is of human")
+def stores_are_of_another_species_than_the_vocabulary(adata, vocabulary):
+    """A model reads the genes of one species.
+
+    Train on stores of one species, with a vocabulary of it. See [](howto/vocabulary.md).
+    """
+    ids = [f"ENSMUSG{index:011d}" for index in range(adata.n_vars)]
+    adata.var_names = ids
+    stp.io.write_store(adata, "mouse.zarr", vocabulary=stp.Vocabulary.from_genes(ids))
+    stp.train.pretrain(["mouse.zarr"], "run", vocabulary=vocabulary)
+
+
 @refused(ValueError, r"call \.to_memory\(\) first")
 def a_backed_table_cannot_be_copied(adata, vocabulary):
     """`copy=True` would read the whole file into memory.

@@ -107,7 +107,9 @@ def test_a_store_is_pickled_as_its_path(store):
 
 
 def test_a_store_of_counts_alone(tmp_path):
-    write_store(anndata.AnnData(np.ones((3, 2), np.float32)), tmp_path / "counts.zarr")
+    adata = anndata.AnnData(np.ones((3, 2), np.float32))
+    adata.var_names = ["ACTB", "ERBB2"]
+    write_store(adata, tmp_path / "counts.zarr")
     store = SpotStore(str(tmp_path / "counts.zarr"))
     assert (len(store), store.coordinates, store.pyramid) == (3, None, None)
 
@@ -141,6 +143,15 @@ def test_a_folder_that_is_not_a_training_store_is_refused(kind, tmp_path, stores
     ) as error:
         SpotStore(path)
     assert str(path) in str(error.value)
+
+
+def test_a_store_of_version_1_is_refused_with_the_call_that_rewrites_it(stores, tmp_path):
+    path = shutil.copytree(stores[0], tmp_path / "old.zarr")
+    attrs = zarr.open_group(path, mode="r+", use_consolidated=False).attrs
+    attrs["stp_store"] = {**attrs["stp_store"], "version": 1}
+    zarr.consolidate_metadata(path)
+    with pytest.raises(ValueError, match=r"old\.zarr is a store of version 1.*write_store"):
+        SpotStore(path)
 
 
 def test_an_unknown_table_is_refused_by_name(stores):

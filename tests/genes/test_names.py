@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from stp import Vocabulary
-from stp.genes.names import GeneNames, strip_version, to_r_name
+from stp.genes.names import GeneNames
 from stp.genes.species import guess_species
+from stp.genes.spelling import strip_version, to_r_name
 
 ERBB2 = "ENSG00000141736"
 
@@ -49,6 +50,90 @@ def explain_first(human, *names):
 )
 def test_a_name_alone_is_recognized(human, name, symbol, rule):
     assert explain_first(human, name) == (symbol, rule, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("GRCh38_ERBB2", "genome prefix"),
+        ("GRCh38_____ERBB2", "genome prefix"),
+        ("GRCh38-ERBB2", "genome prefix"),  # Seurat turns underscores into dashes
+        ("hg19_HER2", "genome prefix"),
+        (f"GRCh38_{ERBB2}", "genome prefix"),
+        (f"GRCh38_{ERBB2}.14", "genome prefix"),
+        (f"GRCh38_{ERBB2}_ERBB2", "genome prefix"),
+        (f"{ERBB2}_ERBB2", "joined name"),
+        (f"{ERBB2}.14_HER2", "joined name"),
+        (f"{ERBB2}|ERBB2|ab12cd3", "joined name"),
+        (f"ERBB2_{ERBB2}", "joined name"),
+        (f"ERBB2 ({ERBB2})", "joined name"),
+        (f"ERBB2;{ERBB2}", "joined name"),
+        (str(ERBB2.encode()), "bytes"),
+        (str(b"ERBB2"), "bytes"),
+        (str(b"GRCh38_ERBB2"), "bytes"),
+    ],
+)
+def test_a_name_inside_a_longer_name_is_recognized(human, name, rule):
+    assert explain_first(human, name) == ("ERBB2", rule, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "note"),
+    [
+        ("mm10___Erbb2", "mouse", ""),
+        ("GRCm39_Erbb2", "mouse", ""),
+        ("mm10_ERBB2", "mouse", ""),
+        ("rn7_Erbb2", "rat", ""),
+        ("ENSMUSG00000062312_Erbb2", "mouse", ""),
+        ("ENSMUSG00000062312", "mouse", ""),
+        ("ENSRNOG00000006450.7", "rat", ""),
+        (f"{ERBB2}_KRT8", "ambiguous", "ERBB2 or KRT8"),
+        (f"DEPRECATED_{ERBB2}|ERBB2|ab12cd3", "control", ""),
+        ("GRCh38_MALAT1", "non-coding", ""),
+        ("GRCh38_FUBAR", "unknown", ""),
+        ("ADT_CD3E", "not a gene", ""),
+        ("CD3E_TotalSeqB", "not a gene", ""),
+        ("Hashtag1", "not a gene", ""),
+    ],
+)
+def test_a_longer_name_that_is_no_gene_has_a_reason(human, name, rule, note):
+    assert explain_first(human, name, "EPCAM") == ("", rule, note)
+
+
+def test_a_mouse_vocabulary_has_the_genome_of_mouse():
+    mouse = Vocabulary.from_genes(["ENSMUSG00000062312"], ["Erbb2"])
+    explained = mouse.explain(["mm10___Erbb2", "GRCh38_ERBB2", ERBB2])
+    assert explained["rule"].tolist() == ["genome prefix", "human", "human"]
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "rule"),
+    [
+        ("Actb", "ACTB", "mouse or rat"),
+        ("mt-Co1", "MT-CO1", "mouse or rat"),
+        ("actb", "ACTB", "other case"),
+        ("Trp53", "TP53", "mouse or rat"),
+    ],
+)
+def test_the_right_spelling_in_the_table_leaves_no_other_case(human, name, right, rule):
+    explained = human.explain([name, right])
+    assert explained["rule"].tolist() == [rule, "symbol"]
+    assert explained["note"].iloc[0] == right
+
+
+def test_many_symbols_of_mouse_are_not_taken_for_human_genes(human):
+    symbols = list(human.symbols[:400])
+    mouse = [symbol.capitalize() for symbol in human.symbols[500:520] if "orf" not in symbol]
+    explained = human.explain(symbols + mouse)
+    assert (explained.loc[mouse, "gene_id"] == "").all()
+    assert (explained.loc[symbols, "gene_id"] != "").all()
+
+
+def test_the_error_says_what_to_strip(human):
+    with pytest.raises(ValueError, match=r"all names begin with 'sample1_': strip it"):
+        human.recognize(["sample1_ERBB2", "sample1_KRT8"])
+    with pytest.raises(ValueError, match=r"all names end with '_sample1': strip it"):
+        human.recognize(["ERBB2_sample1", "KRT8_sample1"])
 
 
 @pytest.mark.parametrize(
@@ -168,9 +253,9 @@ def test_the_first_rule_that_applies_decides():
         (3, "alias"),  # not the R name of A-B
         (-1, "ambiguous"),
         (3, "alias"),  # not another case of old
-        (2, "case"),  # symbols before aliases
+        (-1, "mouse or rat"),  # the right spelling is in the table too
         (2, "alias"),
-        (1, "case"),
+        (-1, "other case"),
         (-1, "unknown"),
         (-1, "unknown"),
         (1, "duplicate"),

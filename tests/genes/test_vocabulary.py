@@ -94,7 +94,8 @@ def test_default_encodes(human):
         "TAZ": "ENSG00000102125",  # an alias of TAFAZZIN and WWTR1; the former bore it
         "SHFM1": None,  # an alias of DLX5 and SEM1
         "XIST": None,  # not coding
-        "erbb2": "ENSG00000141736",
+        "erbb2": None,  # the right spelling, ERBB2, is here too
+        "krt18": "ENSG00000111057",
         "ERBB2.1": "ENSG00000141736",  # a second ERBB2, made unique
         "KRT8.1": None,  # only ids have versions, and there is no KRT8 here
         "": None,

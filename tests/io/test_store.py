@@ -42,13 +42,13 @@ def test_a_store_opens_in_spatialdata(stores, adata):
 def test_counts_are_by_ensembl_id_and_those_of_one_gene_are_summed(tmp_path):
     # HER2 is an alias of ERBB2; a version suffix is ignored; other genes keep their names.
     names = ["HER2", "XIST", "ERBB2", "ACTB", f"{ERBB2}.14", "my gene"]
-    write_store(table([[1, 2, 3, 4, 5, 6], [0, 0, 0, 7, 0, 0]], names), tmp_path / "a.zarr")
+    write_store(table([[1, 2, 3, 4, 5, 1], [0, 0, 0, 7, 0, 0]], names), tmp_path / "a.zarr")
     written = spatialdata.read_zarr(tmp_path / "a.zarr")["table"]
     assert written.to_df().to_dict("list") == {
         ERBB2: [9, 0],
         ACTB: [4, 7],
         "XIST": [2, 0],
-        "my gene": [6, 0],
+        "my gene": [1, 0],
     }
     assert written.var["symbol"].to_dict() == {
         ERBB2: "HER2",
@@ -60,14 +60,66 @@ def test_counts_are_by_ensembl_id_and_those_of_one_gene_are_summed(tmp_path):
 
 
 def test_genes_without_an_id_are_not_one_gene(tmp_path):
-    adata = table([[1, 2, 3]], ["ACTB", "x", "y"])
+    adata = table([[20, 2, 3]], ["ACTB", "x", "y"])
     adata.var["gene_ids"] = [ACTB, None, np.nan]
     write_store(adata, tmp_path / "a.zarr", gene_ids_key="gene_ids")
     assert spatialdata.read_zarr(tmp_path / "a.zarr")["table"].to_df().iloc[0].to_dict() == {
-        ACTB: 1,
+        ACTB: 20,
         "x": 2,
         "y": 3,
     }
+
+
+def read(path):
+    return spatialdata.read_zarr(path)["table"]
+
+
+def test_antibodies_and_control_probes_are_left_out(tmp_path):
+    names = ["ACTB", "ERBB2", "ERBB2-1", "NegControlProbe_0001", "DEPRECATED_ACTB"]
+    adata = table([[5, 3, 900, 70, 60]], names)
+    adata.var["feature_types"] = (
+        ["Gene Expression"] * 2 + ["Antibody Capture"] * 1 + ["Gene Expression"] * 2
+    )
+    write_store(adata, tmp_path / "a.zarr")
+    written = read(tmp_path / "a.zarr")
+    assert written.to_df().iloc[0].to_dict() == {ACTB: 5, ERBB2: 3}
+    assert written.var["umis"].to_dict() == {ACTB: 5, ERBB2: 3}
+
+
+def test_a_store_of_two_species_has_the_human_genes(tmp_path):
+    adata = table([[5, 30, 9, 4]], ["ACTB", "ERBB2", "Actb", "mm10___Erbb2"])
+    with pytest.warns(UserWarning, match="only 72.9% of UMIs .*mouse or rat 18.8%, mouse 8.3%"):
+        write_store(adata, tmp_path / "a.zarr")
+    assert read(tmp_path / "a.zarr").to_df().iloc[0].to_dict() == {ACTB: 5, ERBB2: 30}
+
+
+def test_a_store_of_two_species_is_refused_if_the_other_has_most_counts(tmp_path):
+    adata = table([[5, 30, 90, 4]], ["ACTB", "ERBB2", "Actb", "Erbb2"])
+    with pytest.raises(ValueError, match="only 27.1% of UMIs .*mouse or rat 72.9%"):
+        write_store(adata, tmp_path / "a.zarr")
+    assert not list(tmp_path.iterdir())
+
+
+MOUSE_IDS = ["ENSMUSG00000029580", "ENSMUSG00000062312"]
+
+
+def test_genes_of_another_species_need_their_vocabulary(tmp_path):
+    adata = table([[5, 3]], ["Actb", "Erbb2"])
+    with pytest.raises(ValueError, match="the genes are those of mouse or rat.*pass vocabulary="):
+        write_store(adata, tmp_path / "a.zarr")
+    mouse = Vocabulary.from_genes(MOUSE_IDS, ["Actb", "Erbb2"])
+    write_store(adata, tmp_path / "a.zarr", vocabulary=mouse)
+    assert read(tmp_path / "a.zarr").to_df().iloc[0].to_dict() == dict(
+        zip(MOUSE_IDS, [5, 3], strict=True)
+    )
+    store = SpotStore(tmp_path / "a.zarr")
+    assert store.species == "mouse"
+    assert store.gene_umis.tolist() == [5, 3]
+
+
+def test_a_store_has_most_umis_in_the_vocabulary(tmp_path):
+    with pytest.raises(ValueError, match=r"only 40\.0% of UMIs .*unknown 60\.0%"):
+        write_store(table([[2, 3]], ["ACTB", "my gene"]), tmp_path / "a.zarr")
 
 
 def test_layers_and_columns_of_names(tmp_path):
@@ -108,9 +160,11 @@ def test_the_image_has_the_wanted_scales(
     to_um = get_transformation(sdata["image"], "um").to_affine_matrix(("x", "y"), ("x", "y"))
     np.testing.assert_allclose(to_um, np.diag([patch_um_per_px, patch_um_per_px, 1]))
     assert sdata.attrs["stp_store"] == {
-        "version": 1,
+        "version": 2,
         "name": "a",
         "genes": names_digest(sdata["table"].var_names),
+        "species": "human",
+        "vocabulary": Vocabulary.default().digest,
         "unit": "um",
         "patch_um_per_px": patch_um_per_px,
         "scale_source": "the coordinate system um",

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from stp.tables.counts import count_blocks, get_counts, log_normalized_blocks, row_blocks, sum_genes
+from stp.tables.whole_counts import with_whole_counts
 
 COUNTS = np.random.default_rng(0).poisson(0.6, (23, 7)).astype(np.float32)
 
@@ -228,3 +229,55 @@ def test_row_blocks_of_a_csr_in_memory_copy_nothing():
 def test_counts_of_dask_are_chunked_by_rows_and_stay_lazy():
     X = get_counts(anndata.AnnData(KINDS["dask"](COUNTS)))
     assert X.chunks == ((5, 5, 5, 5, 3), (7,))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_counts_that_are_nearly_whole_are_rounded_with_one_warning(kind):
+    if kind == "half precision" or kind == "integers":
+        pytest.skip("these types do not have such values")
+    X = KINDS[kind]((COUNTS * (1 + 1e-5)).astype(np.float32))
+    adata = anndata.AnnData(X)
+    with pytest.warns(UserWarning, match="rounded") as caught:
+        np.testing.assert_array_equal(stack(count_blocks(adata, block_rows=5)), COUNTS)
+    assert len(caught) == 1
+    with pytest.warns(UserWarning, match="rounded") as caught:
+        sums = with_whole_counts(get_counts(adata), lambda whole: sum_genes(whole, INDEX, 6))
+    assert len(caught) == 1
+    np.testing.assert_array_equal(sums, oracle_sums(COUNTS, INDEX, 6))
+
+
+def test_counts_on_disk_that_are_nearly_whole_are_rounded(tmp_path):
+    anndata.AnnData(COUNTS * (1 + 1e-5)).write_h5ad(tmp_path / "a.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    with pytest.warns(UserWarning, match="rounded"):
+        rows = with_whole_counts(get_counts(backed), lambda whole: sum_genes(whole, INDEX, 6))
+    np.testing.assert_array_equal(rows, oracle_sums(COUNTS, INDEX, 6))
+
+
+def test_shares_near_zero_are_no_counts():
+    with pytest.raises(ValueError, match="which is not a raw count"):
+        get_counts(anndata.AnnData(COUNTS / 1e6))
+
+
+def test_the_refusal_shows_enough_digits():
+    with pytest.raises(ValueError, match=r"X contains 3\.0002, which is not a raw count"):
+        get_counts(anndata.AnnData(np.array([[3.0002, 1.0]])))
+
+
+def test_the_refusal_names_counts_in_raw():
+    adata = anndata.AnnData(COUNTS)
+    adata.raw = adata.copy()
+    adata.X = np.log1p(COUNTS)
+    with pytest.raises(ValueError, match=r"adata\.raw holds counts: pass adata\.raw\.to_adata\(\)"):
+        get_counts(adata)
+    np.testing.assert_array_equal(get_counts(adata.raw.to_adata()), COUNTS)
+    adata.X = None
+    with pytest.raises(ValueError, match=r"no X; pass adata\.raw\.to_adata\(\)"):
+        get_counts(adata)
+
+
+def test_log_counts_have_the_total_of_the_genes_alone():
+    adata = anndata.AnnData(np.array([[1, 3, 90]], np.float32))
+    adata.var["feature_types"] = ["Gene Expression"] * 2 + ["Antibody Capture"]
+    (block,) = log_normalized_blocks(adata)
+    np.testing.assert_allclose(block.toarray()[0, :2], [np.log1p(2500), np.log1p(7500)], rtol=1e-6)

@@ -65,7 +65,7 @@ def test_parameters_are_recorded(adata, vocabulary):
     assert report == {
         "params": {
             "layer": None,
-            "gene_ids_key": None,
+            "gene_ids_key": "auto",
             "context_length": 40,
             "ties": "ascending vocabulary index",
             "vocabulary": vocabulary.digest,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 STORE = "stp_store"  # attribute of a training store
-STORE_VERSION = 1
+STORE_VERSION = 2  # 1 did not record the species
 
 # Values of `obs["in_tissue"]` as text
 INSIDE = ("1", "1.0", "true")
@@ -50,6 +50,11 @@ class SpotStore:
             attrs = self._group.attrs.get(STORE, {})
         except (FileNotFoundError, zarr.errors.ContainsArrayError):
             attrs = {}
+        if attrs.get("version") == 1:
+            raise ValueError(
+                f"{path} is a store of version 1, which does not record the species of its genes; "
+                "write it again: stp.io.write_store(slide, path, overwrite=True)"
+            )
         if attrs.get("version") != STORE_VERSION or f"tables/{table_key}" not in self._group:
             raise ValueError(
                 f"{path} is not a training store with a table {table_key!r}; "
@@ -58,6 +63,7 @@ class SpotStore:
         self.name = attrs["name"]
         self._um_per_px = attrs["patch_um_per_px"]
         self._pixel_folder: Path | None = None  # set by `map_pixels`
+        self.species: str | None = attrs.get("species")
         self._genes = attrs.get("genes")
         self._indptr = self._table["X/indptr"][:]
 
@@ -101,6 +107,12 @@ class SpotStore:
     def gene_names(self) -> np.ndarray:
         """Names of the genes (n_genes,): Ensembl ids if known."""
         return names_on_disk(self._table["var"])
+
+    @property
+    def gene_umis(self) -> np.ndarray | None:
+        """UMIs of each gene over all spots (n_genes,); None if the store does not record them."""
+        var = self._table["var"]
+        return var["umis"][:] if "umis" in var else None
 
     @cached_property
     def coordinates(self) -> np.ndarray | None:

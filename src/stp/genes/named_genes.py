@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp._log import preview
-from stp.genes.names import GeneNames, Names, build_gene_names
+from stp.genes.matches import Names
+from stp.genes.names import GeneNames, build_gene_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +69,11 @@ class NamedGenes:
             "note": note,
         }
         return pd.DataFrame(columns, index=names)
+
+    @property
+    def species(self) -> str | None:
+        """Species of the ids or symbols, such as "human"; None if they do not show it."""
+        return self._names.species
 
     @cached_property
     def _names(self) -> GeneNames:

@@ -3,54 +3,32 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, cached_property, lru_cache
-from pathlib import Path
-from typing import NamedTuple
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from stp._log import preview
-from stp.genes.species import guess_species
+from stp.genes.matches import Match, Names, TableNames
+from stp.genes.name_forms import advise_to_strip, unwrap
+from stp.genes.other_names import read_other_genes, reason_of_form
+from stp.genes.species import (
+    MOUSE_OR_RAT,
+    guess_species,
+    is_compatible,
+    looks_like_mouse,
+    species_of_id,
+)
+from stp.genes.spelling import strip_version, to_r_name
+from stp.tables.features import CONTROL, is_control_name
 
-_VERSIONED_ID = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
 # To make column names unique, scanpy calls a second RPL41 "RPL41-1", and R calls it "RPL41.1".
 _NUMBERED_NAME = re.compile(r"(.+)[-.]\d+")
 
-# Why a name is no gene of the vocabulary, if no list of genes says so. The first pattern decides.
-_REASONS = {
-    # Negative controls of Xenium, CosMx and MERSCOPE, and spike-ins of sequencing.
-    "control": r"(Neg|negative_|BLANK|Blank|antisense_|Unassigned|Deprecated|Intergenic|ERCC-).*",
-    # Spreadsheets turn MARCH1 into 1-Mar, SEPT2 into 2-Sep and DEC1 into 1-Dec.
-    "spreadsheet date": r"\d{1,2}-(Mar|Sep|Dec)",
-    # Transfer, ribosomal, micro and small nucleolar RNAs, and antisense transcripts (ERBB2-AS1).
-    "non-coding": (
-        r"(MT[-.]T.\d?|Y_RNA|Metazoa_SRP|\w*_rRNA|(LINC|MIR|MIRLET|SNOR[AD]|RNU)\d.*"
-        r"|.+[-.](AS|IT|DT|OT)\d*)"
-    ),
-    # Loci that bear the name of a sequenced clone, such as RP11-34P13.7 and AL627309.1.
-    "unnamed locus": (
-        r"(LOC\d+|[A-Z]{1,2}\d{5,6}\.\d+|[A-Z]+\d*[A-Za-z]*\d*[-.][A-Z]*\d+[A-Z]+\d+[.\d]*)"
-    ),
-}
-
-
-class Names(NamedTuple):
-    """The genes that some names mean: arrays of shape (n_names,)."""
-
-    # int64: vocabulary index of the gene, or -1 if the name means no gene of the vocabulary.
-    index: np.ndarray  # type: ignore[assignment]  # tuples have a method of this name
-    # str: the rule by which the name was recognized, or the reason why it was not.
-    rule: np.ndarray
-    # str: the genes that an unrecognized name may stand for, or "".
-    note: np.ndarray
-
-
-class Match(NamedTuple):
-    """The gene that one name means; the fields are those of `Names`."""
-
-    gene: int
-    rule: str
-    note: str = ""
+# Mouse-like names that only the case rule recognizes: more of them are those of another species.
+MAX_MISSPELLED = 10
+MAX_MISSPELLED_SHARE = 0.01
+# In a table of two species, more than this share of the names are right as they are written.
+MIN_OWN_SHARE = 1 / 3
 
 
 # A missing value is no name, though "NA" is an alias of the gene XK too.
@@ -75,13 +53,16 @@ class GeneNames:
     1. `id`: the name is an Ensembl id, with or without its version (ENSG00000141736.14).
     2. `symbol`: it is the current symbol of one gene (ERBB2).
     3. `alias`: it is another or a former name of one gene (HER2).
-    4. `R name`: it is one of these names as R's `make.names` writes it (HLA.A for HLA-A).
-    5. `case`: it is one of these names in other upper and lower case (erbb2). This rule is for
-       human vocabularies only: elsewhere, the case shows that a name is of another species.
-    6. `duplicate`: it is another name of the same table with a number (RPL41-1, if the table has
+    4. `bytes`, `genome prefix`, `joined name`: it contains one of these names (b'ERBB2',
+       GRCh38_ERBB2, ENSG00000141736_ERBB2).
+    5. `R name`: it is one of these names as R's `make.names` writes it (HLA.A for HLA-A).
+    6. `case`: it is one of these names in other upper and lower case (erbb2). This rule is for
+       human vocabularies only: elsewhere, the case shows that a name is of another species. It
+       does not apply if the table has the right spelling too, or many symbols of mouse or rat.
+    7. `duplicate`: it is another name of the same table with a number (RPL41-1, if the table has
        RPL41 too).
 
-    Rules 4 to 6 apply only if no gene has exactly this name.
+    Rules 4 to 7 apply only if no gene has exactly this name.
 
     A name that means no gene of the vocabulary gets a reason in place of a rule:
 
@@ -89,6 +70,9 @@ class GeneNames:
     - `ambiguous`: several genes have this name. The note lists them.
     - `pseudogene`, `non-coding` and other kinds: the name is that of a human gene that the default
       vocabulary leaves out. If its current symbol is another, the note gives it.
+    - `mouse`, `mouse or rat` and other species: it is an id or symbol of another species.
+    - `other case`: the table has the right spelling, given in the note, too.
+    - `not a gene`: it is the name of an antibody or a sample tag.
     - `control`, `spreadsheet date`, `non-coding`, `unnamed locus`: the form of the name shows it.
     - `unknown`: none of these.
 
@@ -119,15 +103,21 @@ class GeneNames:
         self._aliases = {
             name: tuple(self._ids[gene_id] for gene_id in ids) for name, ids in aliases.items()
         }
-        self._is_human = guess_species(gene_ids) == "human"
+        self.species = guess_species(gene_ids) or guess_species(symbols)
+        self._is_human = self.species == "human"
 
     def recognize(self, names: Iterable[str]) -> Names:
         """Find the gene that each name of a table means, by the rules of this class."""
         names = [str(name) for name in names]
-        table_names = set(names)
+        exact = [_MISSING.get(name) or self._unambiguous.get(name) for name in names]
+        table = self._describe_table(names, exact)
+        if table.has_mouse:
+            exact = [
+                self._reject_mouse_alias(name, match)
+                for name, match in zip(names, exact, strict=True)
+            ]
         matches = [
-            _MISSING.get(name) or self._unambiguous.get(name) or self._match(name, table_names)
-            for name in names
+            match or self._match(name, table) for name, match in zip(names, exact, strict=True)
         ]
         return Names(
             index=np.array([match.gene for match in matches], np.int64),
@@ -138,41 +128,85 @@ class GeneNames:
     def require(self, names: Iterable[str]) -> Names:
         """Recognize names; raise ValueError if no gene is recognized or the species differs."""
         names = [str(name) for name in names]
+        recognized = self.recognize(names)
         species = guess_species(names)
-        own_species = guess_species(self._ids) or guess_species(self._symbols)
-        # Other species have symbols of this form too, such as Adh of the fruit fly.
-        may_be_own = species == "mouse or rat" and own_species != "human"
-        if species and own_species and species != own_species and not may_be_own:
+        if not is_compatible(species, self.species) and not self._has_own_genes(recognized):
             raise ValueError(
                 f"the genes are those of {species} ({preview(names)}), the vocabulary is of "
-                f"{own_species}; make a vocabulary of the right species, "
+                f"{self.species}; make a vocabulary of the right species, "
                 "Vocabulary.from_genes(gene_ids, symbols), or upper-case the names if they are "
-                f"{own_species} symbols"
+                f"{self.species} symbols"
             )
-        recognized = self.recognize(names)
         if not (recognized.index >= 0).any():
             raise ValueError(
                 f"no gene of the table is in the vocabulary: the table has {preview(names)}, "
-                f"the vocabulary {preview(self._ids)}; pass gene_ids_key= if a column of var has "
+                f"the vocabulary {preview(self._ids)}; {advise_to_strip(names)}"
+                "pass gene_ids_key= if a column of var has "
                 "the ids, or make a vocabulary of the species, "
                 "Vocabulary.from_genes(gene_ids, symbols)"
             )
         return recognized
 
-    def _match(self, name: str, table_names: set[str]) -> Match:
-        match = self._match_exact(name)
-        match = match or self._match_other_gene(name)
-        match = match or self._match_spelling(name)
+    @staticmethod
+    def _has_own_genes(recognized: Names) -> bool:
+        """Return whether many names are right without a change of case, as in two species."""
+        is_right = (recognized.index >= 0) & ~np.isin(recognized.rule, ["case", "duplicate"])
+        return bool(is_right.mean() > MIN_OWN_SHARE)
+
+    def _describe_table(self, names: list[str], exact: list[Match | None]) -> TableNames:
+        genes = {match.gene for match in exact if match}
+        has_mouse = False
+        if self._is_human:
+            mouse_like = [
+                name
+                for name, match in zip(names, exact, strict=True)
+                if match is None and looks_like_mouse(name)
+            ]
+            max_misspelled = max(MAX_MISSPELLED, MAX_MISSPELLED_SHARE * len(names))
+            if len(mouse_like) > max_misspelled:
+                n_mouse = sum(name.casefold() in self._genes_by_case for name in mouse_like)
+                has_mouse = n_mouse > max_misspelled
+        return TableNames(set(names), genes, has_mouse)
+
+    def _reject_mouse_alias(self, name: str, match: Match | None) -> Match | None:
+        """Return no gene for an alias such as Trp53, which is a symbol of mouse in this table."""
+        if match is None or match.rule != "alias" or not looks_like_mouse(name):
+            return match
+        return Match(-1, MOUSE_OR_RAT, self._labels[match.gene])
+
+    def _match(self, name: str, table: TableNames) -> Match:
+        match = self._match_exact(name) or self._match_other_gene(name)
+        if not match and is_control_name(name):
+            return Match(-1, CONTROL)
+        match = match or self._match_inside(name)
+        match = match or self._match_r_name(name) or self._match_case(name, table)
         if match:
             return match
         numbered = _NUMBERED_NAME.fullmatch(name)
-        if numbered and numbered[1] in table_names:
-            original = self._match(numbered[1], table_names)
+        if numbered and numbered[1] in table.names:
+            original = self._match(numbered[1], table)
             return original._replace(rule="duplicate") if original.gene >= 0 else original
-        for reason, pattern in _REASONS.items():
-            if re.fullmatch(pattern, name):
-                return Match(-1, reason)
-        return Match(-1, "unknown")
+        species = species_of_id(name)
+        if species and not is_compatible(species, self.species):
+            return Match(-1, species)
+        return Match(-1, reason_of_form(name))
+
+    def _match_inside(self, name: str) -> Match | None:
+        """Look for the name of a gene inside a longer name (rule 4)."""
+        form = unwrap(name)
+        if form is None:
+            return None
+        if not is_compatible(form.species, self.species):
+            return Match(-1, str(form.species))
+        match = self._match_exact(form.name) or self._match_other_gene(form.name)
+        match = match or self._match_inside(form.name) or self._match_r_name(form.name)
+        if match is None:
+            return self._match(form.name, TableNames(set(), set(), has_mouse=True))
+        if match.gene < 0:
+            return match
+        # The symbol in a joined name must not be that of another gene.
+        genes = {match.gene}.union(*(self._symbols.get(part, ()) for part in form.others))
+        return self._match_if_unique(sorted(genes), form.rule)
 
     def _match_exact(self, name: str) -> Match | None:
         """Look for an id, a symbol or an alias (rules 1 to 3)."""
@@ -189,21 +223,28 @@ class GeneNames:
         """Look among the human genes that the default vocabulary leaves out."""
         if not self._is_human:
             return None
-        entry = _read_other_genes().get(strip_version(name))
+        entry = read_other_genes().get(strip_version(name))
         if entry is None:
             return None
         kind, symbol = entry
         return Match(-1, kind, symbol if symbol != name else "")
 
-    def _match_spelling(self, name: str) -> Match | None:
-        """Look for a name that R or a change of case has altered (rules 4 and 5)."""
+    def _match_r_name(self, name: str) -> Match | None:
+        """Look for a name that R has altered (rule 5)."""
         genes = self._genes_by_r_name.get(name)
-        if genes:
-            return self._match_if_unique(sorted(genes), "R name")
-        if not self._is_human:
+        return self._match_if_unique(sorted(genes), "R name") if genes else None
+
+    def _match_case(self, name: str, table: TableNames) -> Match | None:
+        """Look for a name in other upper and lower case (rule 6)."""
+        genes = self._genes_by_case.get(name.casefold()) if self._is_human else None
+        if not genes:
             return None
-        genes = self._genes_by_case.get(name.casefold())
-        return self._match_if_unique(sorted(genes), "case") if genes else None
+        match = self._match_if_unique(sorted(genes), "case")
+        is_mouse = looks_like_mouse(name)
+        if match.gene in table.genes or (is_mouse and table.has_mouse):
+            note = " or ".join(self._labels[gene] for gene in sorted(genes))
+            return Match(-1, MOUSE_OR_RAT if is_mouse else "other case", note)
+        return match
 
     def _match_if_unique(self, genes: Sequence[int], rule: str) -> Match:
         if len(genes) == 1:
@@ -241,33 +282,3 @@ class GeneNames:
         for name, genes in self._symbols.items():
             by_symbol[spell(name)].update(genes)
         return by_alias | by_symbol
-
-
-def strip_version(name: str) -> str:
-    """Return an Ensembl id without its version suffix, and any other name unchanged."""
-    match = _VERSIONED_ID.fullmatch(name)
-    return match[1] if match else name
-
-
-def to_r_name(name: str) -> str:
-    """Return a name as R's `make.names` writes it: HLA-A becomes HLA.A, 7SK becomes X7SK."""
-    # Most names stay as they are, which this shows in a tenth of the time.
-    if name.isalnum() and name.isascii() and name[0].isalpha():
-        return name
-    name = re.sub(r"[^A-Za-z0-9._]", ".", name)
-    return name if re.match(r"[A-Za-z]|\.(?!\d)", name) else f"X{name}"
-
-
-@cache
-def _read_other_genes() -> dict[str, tuple[str, str]]:
-    """Map names of human genes outside the default vocabulary to their kind and current symbol."""
-    from pyarrow import parquet
-
-    path = Path(__file__).with_name("human_other_genes.parquet")
-    columns = parquet.ParquetFile(path).read().to_pydict()
-    entries = {}
-    r_entries = {}
-    for name, kind, symbol in zip(columns["name"], columns["kind"], columns["symbol"], strict=True):
-        entries[name] = (kind, symbol)
-        r_entries[to_r_name(name)] = (kind, symbol)
-    return r_entries | entries

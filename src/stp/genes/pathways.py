@@ -31,7 +31,12 @@ def membership(index: np.ndarray, sets: Sequence[np.ndarray]) -> csr_matrix:
     return csr_matrix((weights, (gene_of_entry, set_of_entry)), shape=shape)
 
 
-def set_scores(counts: csr_matrix, index: np.ndarray, average: csr_matrix) -> np.ndarray:
+def set_scores(
+    counts: csr_matrix,
+    index: np.ndarray,
+    average: csr_matrix,
+    is_gene: np.ndarray | None = None,
+) -> np.ndarray:
     """Return the mean over each set of log1p of counts per 10,000: (n, n_sets) float32.
 
     Columns of the same gene are summed first. The score is NaN for a set of which no gene is
@@ -45,11 +50,14 @@ def set_scores(counts: csr_matrix, index: np.ndarray, average: csr_matrix) -> np
         Vocabulary index of each column (n_columns,), -1 if it has none.
     average
         Weights that `membership` returns for this `index`.
+    is_gene
+        Whether each column (n_columns,) is a gene and enters the total; by default all are.
     """
     columns = np.flatnonzero(index >= 0)
     ones = np.ones(len(columns))
     merge = csr_matrix((ones, (columns, index[columns])), shape=(len(index), average.shape[0]))
-    total = np.asarray(counts.sum(axis=1), dtype=float).ravel()
+    genes = counts if is_gene is None else counts[:, is_gene]
+    total = np.asarray(genes.sum(axis=1), dtype=float).ravel()
     expression = log_normalized((counts @ merge).tocsr(), total)
     scores = (expression @ average).toarray().astype(np.float32)
     is_unmeasured = np.diff(average.tocsc().indptr) == 0

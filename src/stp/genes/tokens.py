@@ -7,7 +7,7 @@ import numpy as np
 from stp._threads import in_threads
 from stp.genes.rank_kernel import rank_rows
 from stp.genes.rank_table import RankTable
-from stp.tables.counts import not_raw
+from stp.tables.whole_counts import not_whole_error
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -90,7 +90,7 @@ def rank_genes(
             mapped[rows],
         )
         if bad_position >= 0:
-            raise ValueError(not_raw(float(values[bad_position])))
+            raise not_whole_error(values)
         return unmapped
 
     unmapped = in_threads(rank, n, ROWS_PER_THREAD)

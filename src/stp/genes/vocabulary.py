@@ -11,8 +11,10 @@ import numpy as np
 from stp._log import preview
 from stp.genes.means import append_new, compute_divisors, compute_means, recover_sums
 from stp.genes.named_genes import NamedGenes
-from stp.genes.names import strip_version
 from stp.genes.special_tokens import N_SPECIAL
+from stp.genes.spelling import strip_version
+from stp.genes.table_genes import recognize_table
+from stp.genes.table_sums import sum_table
 from stp.genes.vocabulary_file import (
     compute_digest,
     genes_by_name,
@@ -21,8 +23,8 @@ from stp.genes.vocabulary_file import (
     read_columns,
     write_columns,
 )
-from stp.tables.counts import get_counts, sum_genes
-from stp.tables.table import gene_names, get_tables
+from stp.tables.counts import get_counts
+from stp.tables.table import get_tables
 
 MAX_GENES = 2**16 - 1 - N_SPECIAL  # tokens are uint16
 _DTYPES = {"gene_ids": object, "symbols": object, "means": np.float64, "n_detected": np.int64}
@@ -163,7 +165,7 @@ class Vocabulary(NamedGenes):
         *,
         table_key: str = "table",
         layer: str | None = None,
-        gene_ids_key: str | None = None,
+        gene_ids_key: str | None = "auto",
     ) -> "Vocabulary":
         """Compute each gene's mean count over the spots that detect it.
 
@@ -177,8 +179,8 @@ class Vocabulary(NamedGenes):
         layer
             Layer with the raw counts; by default `X`.
         gene_ids_key
-            Column of `var` with gene names; by default `gene_ids` if it holds Ensembl ids, else
-            `var_names`.
+            Column of `var` with gene names; None for `var_names`; by default `gene_ids` if it
+            holds Ensembl ids, else `var_names`.
 
         Returns
         -------
@@ -187,13 +189,15 @@ class Vocabulary(NamedGenes):
         Raises
         ------
         ValueError
-            If there is no data, or a table has none of the genes or values that are no raw counts.
+            If there is no data, a table is of another species or has values that are no raw counts,
+            or less than half of its UMIs are in the genes.
         """
         sums = np.zeros((2, len(self)), np.int64)
         corpus = []
         for label, adata in get_tables(data, table_key):
-            index = self.recognize(gene_names(adata, gene_ids_key)).index
-            sums += sum_genes(get_counts(adata, layer), index, len(self))
+            genes = recognize_table(self, adata, gene_ids_key)
+            counts = get_counts(adata, layer)
+            sums += sum_table(counts, genes, len(self), label)
             corpus.append(label)
         if not corpus:
             raise ValueError("no data to compute means from; pass at least one table")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stp._log import logger
 from stp.data.store import STORE, STORE_VERSION, names_digest
+from stp.genes.table_genes import TableGenes, recognize_table
+from stp.genes.vocabulary import Vocabulary
 from stp.images.regions import check_one_slide
 from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.io._store_folder import write_folder
@@ -30,13 +32,16 @@ class TableQuery(NamedTuple):
     layer
         Layer with the raw counts; by default `X`.
     gene_ids_key
-        Column of `var` with gene names; by default `gene_ids` if it holds Ensembl ids, else
-        `var_names`.
+        Column of `var` with gene names; None for `var_names`; by default `gene_ids` if it
+        holds Ensembl ids, else `var_names`.
+    vocabulary
+        Genes of the species, by which columns are named; by default the human vocabulary.
     """
 
     table_key: str = "table"
     layer: str | None = None
-    gene_ids_key: str | None = None
+    gene_ids_key: str | None = "auto"
+    vocabulary: Vocabulary | None = None
 
 
 def write_store(
@@ -45,7 +50,8 @@ def write_store(
     *,
     table_key: str = "table",
     layer: str | None = None,
-    gene_ids_key: str | None = None,
+    gene_ids_key: str | None = "auto",
+    vocabulary: Vocabulary | None = None,
     image_key: str | None = None,
     shapes_key: str | None = None,
     coordinate_system: str | None = None,
@@ -68,8 +74,10 @@ def write_store(
     layer
         Layer with the raw counts; by default `X`.
     gene_ids_key
-        Column of `var` with gene names; by default `gene_ids` if it holds Ensembl ids, else
-        `var_names`.
+        Column of `var` with gene names; None for `var_names`; by default `gene_ids` if it
+        holds Ensembl ids, else `var_names`.
+    vocabulary
+        Genes of the species, by which columns are named; by default the human vocabulary.
     image_key
         Name of the image; by default it is resolved from the table.
     shapes_key
@@ -88,8 +96,9 @@ def write_store(
 
     Notes
     -----
-    Genes that the human vocabulary knows are renamed to Ensembl ids, and columns of one gene are
-    summed; other genes keep their names. Spot centers are stored in `obsm["spatial"]`, in µm if
+    Genes that the vocabulary knows are renamed to its ids, and columns of one gene are summed.
+    Other genes of the species keep their names. Antibodies, control probes and genes of another
+    species are left out. Spot centers are stored in `obsm["spatial"]`, in µm if
     the scale is known. The image is read as a stream, so memory does not grow with the slide. The
     attribute `stp_source` records what the store was made from.
 
@@ -98,7 +107,8 @@ def write_store(
     FileExistsError
         There is something at `path`, and `overwrite` is False or it is no store.
     ValueError
-        There are no genes, no raw counts, several slides in one table, or the image is too coarse.
+        There are no genes, no raw counts, several slides in one table, the image is too coarse, the
+        genes are of another species than the vocabulary, or less than half of the UMIs are in it.
 
     Examples
     --------
@@ -109,7 +119,7 @@ def write_store(
     """
     levels = StoreLevels(patch_um_per_px, region_scale)
     _check_free(Path(path), overwrite)
-    counts = TableQuery(table_key, layer, gene_ids_key)
+    counts = TableQuery(table_key, layer, gene_ids_key, vocabulary)
     query = SlideQuery(image_key, shapes_key, coordinate_system, um_per_px)
     write_slide(sdata, Path(path), counts, query, levels)
 
@@ -120,6 +130,8 @@ def write_slide(
     """Write one slide as a store, in place of the store that may be at `path`."""
     table = get_table(sdata, counts.table_key)
     _check_table(table)
+    vocabulary = counts.vocabulary or Vocabulary.default()
+    genes = _recognize_genes(table, counts, vocabulary)
     slide = _find_slide(sdata, table, query)
     if slide is None:
         centers, unit = centers_without_image(sdata, table, query.um_per_px)
@@ -128,12 +140,14 @@ def write_slide(
         slide.pyramid.check_chunks(slide.centers, levels.um_per_px)
         centers = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
         unit = "um"
-    by_gene = sum_counts_by_gene(table, counts.layer, counts.gene_ids_key)
+    by_gene = sum_counts_by_gene(table, genes, vocabulary, counts.layer)
     store = assemble_store(by_gene, centers, unit, slide, levels)
     store.attrs[STORE] = {
         "version": STORE_VERSION,
         "name": path.name.removesuffix(".zarr"),
         "genes": names_digest(by_gene.var_names),
+        "species": vocabulary.species,
+        "vocabulary": vocabulary.digest,
         "unit": unit,
         "patch_um_per_px": levels.um_per_px if slide else None,
         "scale_source": slide.pyramid.scale_source if slide else None,
@@ -162,6 +176,19 @@ def _check_table(table: "AnnData") -> None:
             "the table has no genes, so there is nothing to train on; tiles of stp.io.read_wsi "
             "are there for stp.tl.embed_images"
         )
+
+
+def _recognize_genes(table: "AnnData", counts: TableQuery, vocabulary: Vocabulary) -> TableGenes:
+    """Recognize the genes of a table, or raise ValueError if they are of another species."""
+    try:
+        return recognize_table(vocabulary, table, counts.gene_ids_key)
+    except ValueError as error:
+        if counts.vocabulary is not None:
+            raise
+        raise ValueError(
+            f"{error}; for another species than human, pass vocabulary=, for example "
+            "stp.Vocabulary.from_genes(gene_ids, symbols)"
+        ) from error
 
 
 def _find_slide(sdata: Any, table: "AnnData", query: SlideQuery) -> Slide | None:

@@ -4,13 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stp.genes.coverage import check_coverage, sum_by_rule
+from stp.genes.species import SPECIES
+from stp.genes.table_genes import TableGenes
 from stp.genes.vocabulary import Vocabulary
 from stp.images.regions import annotate_shapes, spots_in_um
 from stp.images.scale import um_per_unit_from_lattice
 from stp.images.slides import Slide
 from stp.io._store_image import StoreLevels, empty_image
 from stp.tables.counts import count_blocks
-from stp.tables.table import gene_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,25 +21,41 @@ if TYPE_CHECKING:
 SPOT_RADIUS_UM = 27.5
 
 
-def sum_counts_by_gene(table: "AnnData", layer: str | None, gene_ids_key: str | None) -> "AnnData":
-    """Return the table with raw counts in `X`, one column per gene, named by Ensembl id.
+def sum_counts_by_gene(
+    table: "AnnData", genes: TableGenes, vocabulary: Vocabulary, layer: str | None
+) -> "AnnData":
+    """Return the table with raw counts in `X`, one column per gene, named by the vocabulary.
 
-    Genes that the human vocabulary does not know keep their names.
+    Genes that the vocabulary does not know keep their names. Genes of another species and rows of
+    `var` that are no genes are left out.
     """
     import anndata
     import pandas as pd
     import scipy.sparse
 
-    vocabulary = Vocabulary.default()
-    names = gene_names(table, gene_ids_key).astype(str)
-    tokens = vocabulary.encode(names)
-    ids = np.where(tokens >= 0, vocabulary.gene_ids[tokens].astype(str), names)
-    unique_ids, columns = np.unique(ids, return_inverse=True)
-    ones = np.ones(len(ids), np.float32)
-    to_gene = scipy.sparse.csr_matrix((ones, (np.arange(len(ids)), columns)))
-    blocks = [block.astype(np.float32) @ to_gene for block in count_blocks(table, layer)]
-    symbols = pd.Series(table.var_names.astype(str)).groupby(columns).first()
-    var = pd.DataFrame({"symbol": symbols.to_numpy()}, index=pd.Index(unique_ids, name="gene_id"))
+    index = genes.matches.index
+    is_kept = genes.is_gene & ~np.isin(genes.matches.rule.astype(str), SPECIES)
+    names = genes.names.astype(str)
+    ids = np.where(index >= 0, vocabulary.gene_ids[index].astype(str), names)
+    unique_ids, columns = np.unique(ids[is_kept], return_inverse=True)
+    ones = np.ones(len(columns), np.float32)
+    to_gene = scipy.sparse.csr_matrix(
+        (ones, (np.flatnonzero(is_kept), columns)), shape=(len(ids), len(unique_ids))
+    )
+    umis = np.zeros(len(ids), np.int64)
+    blocks = []
+    for block in count_blocks(table, layer):
+        umis += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel().astype(np.int64)
+        blocks.append(block.astype(np.float32) @ to_gene)
+    is_unmapped = genes.is_gene & (index < 0)
+    unmapped = sum_by_rule(genes.matches.rule[is_unmapped], umis[is_unmapped])
+    check_coverage(unmapped, int(umis[genes.is_gene].sum()))
+    symbols = pd.Series(table.var_names.astype(str)[is_kept]).groupby(columns).first()
+    var_columns = {
+        "symbol": symbols.to_numpy(),
+        "umis": np.bincount(columns, umis[is_kept], len(unique_ids)).astype(np.int64),
+    }
+    var = pd.DataFrame(var_columns, index=pd.Index(unique_ids, name="gene_id"))
     X = scipy.sparse.vstack(blocks, format="csr")
     return anndata.AnnData(X, obs=table.obs.copy(), var=var)
 

@@ -5,6 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stp.tables.features import find_genes
+from stp.tables.whole_counts import (
+    find_non_count,
+    is_whole,
+    not_raw,
+    not_whole_error,
+    round_block,
+    warn_about_rounding,
+)
+
 if TYPE_CHECKING:
     from anndata import AnnData
     from scipy.sparse import csr_matrix
@@ -32,7 +42,8 @@ def get_layer(adata: "AnnData", layer: str | None) -> Any:
         raise KeyError(f"no layer {layer!r}; pass layer= one of {list(adata.layers)} or None for X")
     X = adata.X if layer is None else adata.layers[layer]
     if X is None:
-        raise ValueError(f"the table has no X; pass layer= one of {list(adata.layers)}")
+        raw = "pass adata.raw.to_adata(), or " if _has_raw_counts(adata) else ""
+        raise ValueError(f"the table has no X; {raw}pass layer= one of {list(adata.layers)}")
     return X
 
 
@@ -98,19 +109,31 @@ def count_blocks(
     block_rows: int = BLOCK_ROWS,
 ) -> Iterator["csr_matrix"]:
     """Yield the raw counts as `select_blocks` does; ValueError if a value is not a count."""
+    has_warned = False
     for block in select_blocks(get_counts(adata, layer), rows, block_rows):
-        value = _find_non_count(block.data)
+        value = find_non_count(block.data)
         if value is not None:
             raise ValueError(_counts_message(adata, layer, value))
+        if not is_whole(block.data):
+            if not has_warned:
+                warn_about_rounding()
+                has_warned = True
+            block = round_block(block)
+            block.eliminate_zeros()
         yield block
 
 
 def log_normalized_blocks(
     adata: "AnnData", layer: str | None = None, rows: np.ndarray | None = None
 ) -> Iterator["csr_matrix"]:
-    """Yield log1p of counts per 10,000 block by block; spots without counts stay zero."""
+    """Yield log1p of counts per 10,000 block by block; spots without counts stay zero.
+
+    The total of a spot is that of its genes, without antibodies and control probes.
+    """
+    is_gene = find_genes(adata)
     for block in count_blocks(adata, layer, rows):
-        yield log_normalized(block, np.asarray(block.sum(axis=1), dtype=float).ravel())
+        genes = block if is_gene.all() else block[:, is_gene]
+        yield log_normalized(block, np.asarray(genes.sum(axis=1), dtype=float).ravel())
 
 
 def log_normalized(counts: "csr_matrix", total: np.ndarray) -> "csr_matrix":
@@ -174,9 +197,8 @@ def _sum_block(block: Any, index: np.ndarray, n_genes: int) -> np.ndarray:
     from scipy.sparse import csr_matrix
 
     counts = _to_canonical_csr(block)
-    value = _find_non_count(counts.data)
-    if value is not None:
-        raise ValueError(not_raw(value))
+    if not is_whole(counts.data):
+        raise not_whole_error(counts.data)
     columns = np.flatnonzero(index >= 0)
     ones = np.ones(len(columns), np.int64)
     column_to_gene = csr_matrix((ones, (columns, index[columns])), (len(index), n_genes))
@@ -202,12 +224,6 @@ def _to_canonical_csr(block: Any) -> "csr_matrix":
     return matrix
 
 
-def _find_non_count(values: np.ndarray) -> float | None:
-    """Return the first value that is not a count, or None."""
-    is_count = (values >= 0) & (values < np.inf) & (values == np.floor(values))
-    return None if is_count.all() else float(values[is_count.argmin()])
-
-
 def _find_non_count_in_first_rows(X: Any) -> float | None:
     """Return the first value of the first rows that is not a count, or None."""
     from scipy.sparse import issparse
@@ -215,20 +231,22 @@ def _find_non_count_in_first_rows(X: Any) -> float | None:
     n = min(CHECKED_ROWS, X.shape[0])
     if issparse(X) and X.format == "csr":
         # Stored values are checked as they are: to sort them would take longer than the check.
-        return _find_non_count(X.data[: X.indptr[n]])
-    return _find_non_count(as_csr(X[:n].compute() if is_lazy(X) else X[:n]).data)
-
-
-def not_raw(value: float, slot: str = "the table") -> str:
-    """Return the message that a value is not a raw count."""
-    return (
-        f"{slot} contains {value:.4g}, which is not a raw count "
-        "(is it normalized, log-transformed or scaled?)"
-    )
+        return find_non_count(X.data[: X.indptr[n]])
+    return find_non_count(as_csr(X[:n].compute() if is_lazy(X) else X[:n]).data)
 
 
 def _counts_message(adata: "AnnData", layer: str | None, value: float) -> str:
     layers = [name for name in adata.layers if has_counts(adata.layers[name])]
-    remedy = f"pass layer={layers[0]!r}" if layers else "start from the raw counts"
+    if layers:
+        remedy = f"pass layer={layers[0]!r}"
+    elif _has_raw_counts(adata):
+        remedy = "adata.raw holds counts: pass adata.raw.to_adata()"
+    else:
+        remedy = "start from the raw counts"
     slot = "X" if layer is None else f"layer {layer!r}"
     return f"{not_raw(value, slot)}; {remedy}"
+
+
+def _has_raw_counts(adata: "AnnData") -> bool:
+    """Return whether `.raw` holds counts."""
+    return adata.raw is not None and has_counts(adata.raw.X)

@@ -13,6 +13,7 @@ from stp.tables.counts import (
     log_normalized_blocks,
     select_blocks,
 )
+from stp.tables.features import find_genes
 from stp.tables.table import as_list
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def choose_genes(tables: Mapping[str, "AnnData"], genes: Iterable[str] | None) -
 
 def _shared_genes(tables: Mapping[str, "AnnData"]) -> dict[str, None]:
     """Return the genes that all tables measure, in the order of the first table."""
-    first, *others = (table.var_names for table in tables.values())
+    first, *others = (table.var_names[find_genes(table)] for table in tables.values())
     shared = [name for name in first if all(name in names for names in others)]
     if not shared:
         examples = "; ".join(

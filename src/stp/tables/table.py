@@ -129,26 +129,6 @@ def has_value(column: "pd.Series") -> np.ndarray:
     return (column.notna() & (column.astype(str) != "")).to_numpy(dtype=bool)
 
 
-def gene_names(adata: "AnnData", gene_ids_key: str | None = None) -> np.ndarray:
-    """Return the gene names (n_vars,) in a column of `var`.
-
-    By default this is `gene_ids` if it holds Ensembl ids, else `var_names`. A gene without a value
-    in the column keeps its name in `var_names`.
-    """
-    if gene_ids_key is not None:
-        if gene_ids_key not in adata.var:
-            raise KeyError(
-                f"adata.var[{gene_ids_key!r}] is missing; "
-                f"pass gene_ids_key= one of {list(adata.var)}, or leave it out"
-            )
-        column = adata.var[gene_ids_key]
-    else:
-        column = adata.var.get("gene_ids")
-        if column is None or column.astype(str).str.startswith("ENS").mean() <= 0.5:
-            return adata.var_names.to_numpy().astype(object)
-    return np.where(has_value(column), column.to_numpy(dtype=object), adata.var_names)
-
-
 def record(adata: "AnnData", key: str, params: Mapping[str, Any], **entries: Any) -> None:
     """Write `params`, the `version` of stp and other entries to `uns[key]`.
 

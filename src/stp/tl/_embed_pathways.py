@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from stp._log import logger
+from stp.genes.coverage import check_coverage, sum_by_rule
 from stp.genes.pathways import membership, set_scores
+from stp.genes.table_genes import recognize_table
 from stp.models.stamp import Stamp
 from stp.tables import keys
 from stp.tables.counts import count_blocks
-from stp.tables.table import gene_names, record, table_to_annotate
+from stp.tables.table import record, table_to_annotate
 from stp.tl._embed_shared import EmbeddingBuffer, model_record
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ def embed_pathways(
     model: Stamp,
     *,
     layer: str | None = None,
-    gene_ids_key: str | None = None,
+    gene_ids_key: str | None = "auto",
     table_key: str = "table",
     key_added: str = keys.PATHWAYS,
     copy: bool = False,
@@ -39,8 +41,8 @@ def embed_pathways(
     layer
         Layer with the raw counts; by default `X`.
     gene_ids_key
-        Column of `var` with gene names; by default `gene_ids` if it holds Ensembl ids, else
-        `var_names`.
+        Column of `var` with gene names; None for `var_names`; by default `gene_ids` if it
+        holds Ensembl ids, else `var_names`.
     table_key
         Name of the table in a SpatialData.
     key_added
@@ -66,8 +68,8 @@ def embed_pathways(
     Raises
     ------
     ValueError
-        The model was not aligned with pathways, the counts are not raw, or the genes of the table
-        are of another species.
+        The model was not aligned with pathways, the counts are not raw, the genes of the table are
+        of another species, or less than half of the UMIs are in genes of the vocabulary.
 
     Examples
     --------
@@ -77,19 +79,25 @@ def embed_pathways(
     """
     adata = table_to_annotate(adata, table_key, copy)
     sets = _gene_sets(model)
-    index = model.vocabulary.recognize(gene_names(adata, gene_ids_key)).index
+    genes = recognize_table(model.vocabulary, adata, gene_ids_key)
+    index = genes.matches.index
     measured = _measured_shares(sets, index)
     average = membership(index, list(sets.values()))
     embeddings = EmbeddingBuffer(adata.n_obs)
     device = model.logit_scale.device
+    umis = np.zeros(adata.n_vars, np.int64)
     start = 0
     with torch.inference_mode():
         for counts in count_blocks(adata, layer):
-            rows_with_counts = np.flatnonzero(np.diff(counts.indptr))
-            scores = set_scores(counts, index, average)[rows_with_counts]
+            umis += counts.sum(axis=0).A1.astype(np.int64)
+            rows_with_counts = np.flatnonzero(np.diff(counts[:, genes.is_gene].indptr))
+            scores = set_scores(counts, index, average, genes.is_gene)[rows_with_counts]
             outputs = model.encode_pathways(torch.from_numpy(scores).to(device))
             embeddings.add(start + rows_with_counts, outputs)
             start += counts.shape[0]
+    is_unmapped = genes.is_gene & (index < 0)
+    unmapped = sum_by_rule(genes.matches.rule[is_unmapped], umis[is_unmapped])
+    check_coverage(unmapped, int(umis[genes.is_gene].sum()))
     embeddings.write(adata, key_added)
     record(
         adata,

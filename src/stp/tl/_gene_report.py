@@ -5,14 +5,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from stp._log import logger, warn
-from stp.genes.names import Names
+from stp.genes.matches import Names
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Shares of UMIs in genes of the vocabulary.
-MIN_COVERAGE = 0.5
-GOOD_COVERAGE = 0.8
 MIN_PANEL_GENES = 1000  # among fewer genes, ranks say little
 MIN_MEDIAN_TOKENS = 100  # training leaves out spots with fewer tokens too
 MAX_UNMAPPED_NAMES = 100
@@ -23,46 +20,6 @@ class GeneReport(NamedTuple):
 
     rules: "pd.DataFrame"  # one row per rule: number of names and their share of unmapped UMIs
     unmapped: "pd.DataFrame"  # one row per name: rule, note and share of UMIs
-
-
-def check_coverage(matches: Names, unmapped: np.ndarray, total: int) -> float:
-    """Return the share of UMIs in genes of the vocabulary.
-
-    Parameters
-    ----------
-    matches
-        Gene of each name in the table, (n_names,).
-    unmapped
-        UMIs of each name without a gene, 0 for the others, (n_names,).
-    total
-        UMIs of the table.
-
-    Raises
-    ------
-    ValueError
-        The share is below one half.
-    """
-    if not total:
-        return 1.0
-    coverage = 1 - unmapped.sum() / total
-    if coverage < GOOD_COVERAGE:
-        message = (
-            f"only {coverage:.1%} of UMIs are in genes of the vocabulary "
-            f"(not in it: {_main_reasons(matches, unmapped, total)}); "
-            "check species, gene names and gene_ids_key="
-        )
-        if coverage < MIN_COVERAGE:
-            raise ValueError(message)
-        warn(message)
-    return coverage
-
-
-def _main_reasons(matches: Names, unmapped: np.ndarray, total: int) -> str:
-    """List the three reasons with most unmapped UMIs, and their shares of all UMIs."""
-    reasons = set(matches.rule[matches.index < 0])
-    shares = {reason: unmapped[matches.rule == reason].sum() / total for reason in reasons}
-    largest = sorted(shares, key=lambda reason: -shares[reason])[:3]
-    return ", ".join(f"{reason} {shares[reason]:.1%}" for reason in largest)
 
 
 def warn_about_spots(

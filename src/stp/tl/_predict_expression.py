@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp.genes.table_genes import check_one_species
 from stp.retrieval.nearest import WeightedMeans, nearest, weights
 from stp.tables import keys
 from stp.tables.profiles import choose_genes, one_unit, profiles
@@ -105,8 +106,8 @@ def predict_expression(
         variable.
     ValueError
         The embeddings are of different models, or `uns` does not record of which; no spot has an
-        embedding; the references share no gene; there are fewer references than `n_neighbors`; or
-        their counts are not raw.
+        embedding; the references are of different species or share no gene; there are fewer
+        references than `n_neighbors`; or their counts are not raw.
 
     Examples
     --------
@@ -121,6 +122,7 @@ def predict_expression(
     adata = table_to_annotate(adata, table_key, copy)
     tables = open_references(reference, table_key)
     queries, vectors, model = open_embeddings(adata, use_rep, tables, reference_rep)
+    check_one_species(tables)
     genes_to_predict = choose_genes(tables, genes)
     units = one_unit(tables, layer)
     has_embedding = np.isfinite(queries).all(axis=1)

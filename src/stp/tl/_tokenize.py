@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stp.genes.coverage import check_coverage, sum_by_rule
 from stp.genes.rank_table import RankTable, rank_table
+from stp.genes.table_genes import recognize_table
 from stp.genes.tokens import rank_genes
 from stp.genes.vocabulary import Vocabulary
 from stp.models.saved.pretrained import CONFIG
 from stp.tables import keys
 from stp.tables.counts import as_csr, get_counts, is_lazy, row_blocks
-from stp.tables.table import gene_names, record, table_to_annotate
-from stp.tl._gene_report import check_coverage, gene_report, log_summary, warn_about_spots
+from stp.tables.table import record, table_to_annotate
+from stp.tables.whole_counts import with_whole_counts
+from stp.tl._gene_report import gene_report, log_summary, warn_about_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,7 +32,7 @@ def tokenize(
     vocabulary: "Vocabulary | Any | str | Path",
     *,
     layer: str | None = None,
-    gene_ids_key: str | None = None,
+    gene_ids_key: str | None = "auto",
     context_length: int | None = None,
     table_key: str = "table",
     key_added: str = keys.TOKENS,
@@ -47,8 +50,8 @@ def tokenize(
     layer
         Layer with the raw counts; by default `X`.
     gene_ids_key
-        Column of `var` with gene names; by default `gene_ids` if it holds Ensembl ids, else
-        `var_names`.
+        Column of `var` with gene names; None for `var_names`; by default `gene_ids` if it
+        holds Ensembl ids, else `var_names`.
     context_length
         Number of genes that are kept per spot; by default as many as the model reads, or the 1,500
         of the paper if there is only a vocabulary.
@@ -71,6 +74,7 @@ def tokenize(
         `params`, with the digest of the vocabulary; `coverage`, the share of UMIs in its genes;
         `n_genes`, the number of columns that are in it; `rules`, how many names each rule
         recognized; `unmapped`, the most expressed names that no rule recognized, and why.
+        Antibodies and control probes are no genes, and have no share in the coverage.
 
     Notes
     -----
@@ -96,8 +100,8 @@ def tokenize(
         raise ValueError(f"context_length must be positive, not {context_length}")
     adata = table_to_annotate(adata, table_key, copy)
     vocabulary = _vocabulary(vocabulary)
-    names = gene_names(adata, gene_ids_key)
-    matches = vocabulary.recognize(names)
+    genes = recognize_table(vocabulary, adata, gene_ids_key)
+    matches = genes.matches
     is_mapped = matches.index >= 0
     # Dask sends this call to its workers, so it carries small arrays and no vocabulary.
     rank = partial(
@@ -109,12 +113,16 @@ def tokenize(
     )
     counts = get_counts(adata, layer)
     rank_all = _rank_lazily if is_lazy(counts) else _rank_blocks
-    ranks = rank_all(counts, rank, context_length)
-    total = int(ranks.n_mapped_umis + ranks.unmapped_umis.sum())
-    coverage = check_coverage(matches, ranks.unmapped_umis, total)
+    ranks = with_whole_counts(counts, partial(rank_all, rank=rank, context_length=context_length))
+    # What is no gene has no share in the coverage.
+    unmapped_umis = np.where(genes.is_gene, ranks.unmapped_umis, 0)
+    total = int(ranks.n_mapped_umis + unmapped_umis.sum())
+    coverage = check_coverage(
+        sum_by_rule(matches.rule[~is_mapped], unmapped_umis[~is_mapped]), total
+    )
     n_genes = len(np.unique(matches.index[is_mapped]))
     warn_about_spots(ranks.n_tokens, context_length, n_genes, len(vocabulary))
-    report = gene_report(names, matches, ranks.unmapped_umis, total)
+    report = gene_report(genes.names, matches, unmapped_umis, total)
     log_summary(matches, report.unmapped, coverage, ranks.n_tokens)
     adata.obsm[key_added] = ranks.tokens
     adata.obs[keys.n_tokens(key_added)] = ranks.n_tokens

@@ -13,6 +13,7 @@ from stp.data.pairs import CELLS, PairDataset
 from stp.data.samplers import SpotSampler
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
+from stp.data.store_genes import check_genes
 from stp.genes.vocabulary import Vocabulary
 from stp.models.device import build_with_seed
 from stp.models.gene import GeneEncoder
@@ -122,6 +123,7 @@ def align(
     genes, vocabulary = _choose_genes(gene_encoder, vocabulary, config)
     training_stores, validation_stores = open_stores(stores, validation, table_key)
     all_stores = [*training_stores, *validation_stores]
+    check_genes(all_stores, vocabulary)
     require(all_stores, "pyramid", "alignment")
     require_image(all_stores, image_encoder.um_per_px)
     require_full_batches(training_stores, config)

@@ -9,6 +9,7 @@ import numpy as np
 from stp.data.masked_tokens import TokenDataset
 from stp.data.samplers import GroupSampler, SpotSampler
 from stp.data.store import SpotStore
+from stp.data.store_genes import check_genes
 from stp.genes.vocabulary import Vocabulary
 from stp.models.device import build_with_seed
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
@@ -79,7 +80,8 @@ def pretrain(
     ------
     ValueError
         If a path is no training store, if a store lacks the coordinates for neighborhood training,
-        if the vocabulary has no means, or if `output_dir` has a run with other settings.
+        if its genes are of another species or less than half of its UMIs are in the vocabulary, if
+        the vocabulary has no means, or if `output_dir` has a run with other settings.
     BlockingIOError
         If another process trains in `output_dir`.
     FloatingPointError
@@ -103,6 +105,7 @@ def pretrain(
     """
     training_stores, validation_stores = open_stores(stores, validation, table_key)
     vocabulary.divisors()  # raises ValueError if the vocabulary has no means
+    check_genes([*training_stores, *validation_stores], vocabulary)
     if any(phase.objective == "neighborhood" for phase in config.phases):
         require(training_stores, "coordinates", "neighborhood training")
     inputs = {
