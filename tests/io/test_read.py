@@ -199,7 +199,7 @@ def test_a_square_grid_needs_its_pitch(adata, image, pitch_um):
     row, col = np.divmod(np.arange(100), 10)
     adata.obs["array_row"], adata.obs["array_col"] = row, col
     adata.obsm["spatial"] = np.column_stack([col, row]) * 50.0 + 25
-    with pytest.raises(ValueError, match=r"no physical scale: .* square grid .* spot_pitch_um= "):
+    with pytest.raises(ValueError, match=r"no physical scale: .* square grid.* spot_pitch_um= "):
         from_anndata(adata, image)
     sdata = from_anndata(adata, image, spot_pitch_um=pitch_um)
     np.testing.assert_allclose(to_um(sdata["slide"]), np.diag([pitch_um / 50, pitch_um / 50, 1]))
@@ -211,7 +211,7 @@ def test_a_square_grid_needs_its_pitch(adata, image, pitch_um):
 def test_a_real_section_of_spatial_transcriptomics_with_its_pitch(section, real):
     adata = anndata.read_h5ad(real("her2st", f"{section}.h5ad"))
     picture = real("her2st", f"{section}.jpg")
-    with pytest.raises(ValueError, match=r"no physical scale: .* square grid .* spot_pitch_um= "):
+    with pytest.raises(ValueError, match=r"no physical scale: .* square grid.* spot_pitch_um= "):
         from_anndata(adata, picture)
     sdata = from_anndata(adata, picture, spot_pitch_um=200)
     assert to_um(sdata["slide"])[0, 0] == pytest.approx(adata.uns["um_per_px"], rel=0.01)
@@ -376,8 +376,13 @@ def test_a_real_picture_of_xenium(real):
     tissue = {}
     for order in (["y_pixel", "x_pixel"], ["x_pixel", "y_pixel"]):  # x_pixel is the row
         adata.obsm["spatial"] = adata.obs[order].to_numpy()
-        sdata = from_anndata(adata, picture, um_per_px=2.125)
-        (slide,) = find_slides(sdata, sdata["table"])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            sdata = from_anndata(adata, picture, um_per_px=2.125)
+            (slide,) = find_slides(sdata, sdata["table"])
+        texts = [str(w.message) for w in caught if "only 92% of 200 spot centers" in str(w.message)]
+        assert len(texts) == (0 if order[0] == "y_pixel" else 2)
+        assert all("with x and y swapped, 100% of them would: swap" in text for text in texts)
         window = {"size": 8, "um_per_px": 2.125}
         tissue[order[0]] = slide.pyramid.read(slide.centers, **window).mean(axis=-1) < 200
         tissue[order[0], "inside"] = slide.pyramid.inside(slide.centers, **window).all()
