@@ -70,15 +70,66 @@ def the_physical_scale_is_unknown(adata):
     stp.io.from_anndata(adata, np.zeros((700, 700, 3), dtype=np.uint8))
 
 
+@refused(ValueError, "no physical scale: .* a square grid.* pass spot_pitch_um=")
+def a_square_grid_does_not_give_its_pitch(adata):
+    """Spatial Transcriptomics, DBiT-seq and squares of pooled bins have the same rows and columns,
+    but their spots are 200, 20 to 50, or any number of µm apart.
+
+    Pass the distance between neighboring spots as `spot_pitch_um=`, or pass `um_per_px=`.
+    """
+    del adata.uns["spatial"]
+    adata.obs["array_row"] = np.arange(36) // 6
+    adata.obs["array_col"] = np.arange(36) % 6
+    adata.obsm["spatial"] = 50.0 * adata.obs[["array_col", "array_row"]].to_numpy()
+    stp.io.from_anndata(adata, np.zeros((700, 700, 3), dtype=np.uint8))
+
+
+@refused(ValueError, "spot_pitch_um=200 needs array_row and array_col in obs")
+def a_pitch_without_a_lattice(adata):
+    """`spot_pitch_um` is the distance between neighbors on a lattice. The table has no `array_row`
+    and `array_col`, or they do not fit the coordinates.
+
+    Pass `um_per_px=`.
+    """
+    del adata.obs["array_row"]
+    stp.io.from_anndata(adata, np.zeros((700, 700, 3), dtype=np.uint8), spot_pitch_um=200)
+
+
 @refused(ValueError, "sources of the physical scale contradict each other")
 def two_sources_give_different_scales(adata):
-    """`um_per_px`, the file, the scale factors and the lattice of spots differ by more than 5 %.
-    Often the image is a smaller copy of the one on which the spots were placed.
+    """The file, the scale factors and the lattice of spots differ by more than 5 %. Often the image
+    is a smaller copy of the one on which the spots were placed, or an image editor wrote a wrong
+    resolution tag.
 
-    Pass the image that Space Ranger read. Or remove the wrong source, such as a resolution tag that
-    an image editor wrote into the file.
+    Pass the image that Space Ranger read, or the right scale as `um_per_px=`: it wins, and a
+    warning names the others. See [](howto/physical-scale.md).
     """
-    stp.io.from_anndata(adata, np.zeros((700, 700, 3), dtype=np.uint8), um_per_px=0.5)
+    adata.uns["spatial"] = {"slide": {"scalefactors": {"microns_per_pixel": 0.5}}}
+    stp.io.from_anndata(adata, np.zeros((700, 700, 3), dtype=np.uint8))
+
+
+@refused(ValueError, "only 0% of 36 spot centers lie on the image.*tissue_hires_scalef.*reduced")
+def the_image_is_a_reduced_picture(adata):
+    """The image is a hires or lowres picture of Space Ranger, and the spot centers are in pixels of
+    the full-resolution image.
+
+    Pass the full-resolution image ([](howto/slide-image.md)).
+    """
+    scalefactors = {"tissue_hires_scalef": 0.1}
+    adata.uns["spatial"] = {"slide": {"scalefactors": scalefactors}}
+    adata.obsm["spatial"] = 1000 + 10 * adata.obsm["spatial"]
+    stp.io.from_anndata(adata, np.zeros((700, 700, 3), dtype=np.uint8), um_per_px=0.4)
+
+
+@refused(ValueError, "only 0% of 36 spot centers lie on the image.*with x and y swapped")
+def x_and_y_are_swapped(adata):
+    """The coordinates are rows and columns of the image. `obsm["spatial"]` holds x, which grows to
+    the right, and then y, which grows downwards.
+
+    Swap the two columns.
+    """
+    adata.obsm["spatial"] = adata.obsm["spatial"][:, ::-1] + [0, 1000]
+    stp.io.from_anndata(adata, np.zeros((700, 1700, 3), dtype=np.uint8), um_per_px=4)
 
 
 @refused(KeyError, r"obsm\['spatial'\] is missing")

@@ -263,10 +263,9 @@ def test_every_level_shows_the_same_place(um_per_px):
 def test_from_path_takes_the_scale_of_the_file(real, tmp_path):
     pyramid = ImagePyramid.from_path(real("wsi", "CMU-1-Small-Region.svs"))
     assert (pyramid.um_per_px, pyramid.scale_source) == (0.499, "the file's metadata")
-    with pytest.raises(
-        ValueError, match=r"um_per_px gives 0\.25 .* the file's metadata gives 0\.499"
-    ):
-        ImagePyramid.from_path(real("wsi", "CMU-1-Small-Region.svs"), um_per_px=0.25)
+    with pytest.warns(UserWarning, match=r"=0\.25 is used .* file's metadata gives 0\.499"):
+        given = ImagePyramid.from_path(real("wsi", "CMU-1-Small-Region.svs"), um_per_px=0.25)
+    assert (given.um_per_px, given.scale_source) == (0.25, "um_per_px")
     PIL.Image.fromarray(IMAGE).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="no physical scale"):
         ImagePyramid.from_path(tmp_path / "a.png")

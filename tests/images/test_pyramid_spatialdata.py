@@ -175,10 +175,8 @@ def test_a_spatialdata_image_that_cannot_be_read_as_asked():
         read(sdata, "he", um_per_px=0.5)
     with pytest.raises(ValueError, match="no physical scale"):
         read(sdata, "he", coordinate_system="a")
-    with pytest.raises(
-        ValueError, match=r"um_per_px gives 0\.25 .* the coordinate system um gives 0\.5"
-    ):
-        read(sdata, "um", um_per_px=0.25)
+    with pytest.warns(UserWarning, match=r"=0\.25 is used .* the coordinate system um gives 0\.5"):
+        assert read(sdata, "um", um_per_px=0.25).um_per_px == 0.25
     assert read(sdata, "he", coordinate_system="a", um_per_px=0.25).um_per_px == 0.25
 
 

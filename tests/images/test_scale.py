@@ -1,96 +1,10 @@
 import warnings
 
-import anndata
 import numpy as np
-import pandas as pd
 import pytest
 
 from stp.images.coordinates import um_system
-from stp.images.scale import (
-    bin_um,
-    resolve_scale,
-    scale_factors,
-    um_per_unit_from_lattice,
-    um_per_unit_from_places,
-)
-
-
-def hexagonal(um_per_px, jitter_um=0.0, angle=0.0, keep=1.0, shape=(30, 20)):
-    """Make a Visium lattice, in pixels."""
-    rng = np.random.default_rng(0)
-    row, half = (x.ravel() for x in np.meshgrid(*map(np.arange, shape), indexing="ij"))
-    obs = pd.DataFrame({"array_row": row, "array_col": 2 * half + row % 2})
-    um = np.column_stack([obs["array_col"] * 50.0, obs["array_row"] * 50 * np.sqrt(3)])
-    um += rng.normal(0, jitter_um, um.shape)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    is_kept = rng.random(len(um)) < keep
-    return obs[is_kept], ((um @ turn.T + 300) / um_per_px)[is_kept]
-
-
-@pytest.mark.parametrize(
-    "section",
-    [f"{p}{i}" for p, n in (("C", 6), ("D", 6), ("E", 3), ("F", 3)) for i in range(1, n + 1)],
-)
-def test_lattice_of_real_spatial_transcriptomics(section, real):
-    adata = anndata.read_h5ad(real("her2st", f"{section}.h5ad"))
-    pitch = (
-        200 * adata.uns["um_per_px"] / um_per_unit_from_lattice(adata.obs, adata.obsm["spatial"])
-    )
-    assert 198 <= pitch <= 202
-
-
-def test_lattices_of_real_visium(real):
-    samples = pd.read_csv(real("dlpfc", "dlpfc_spots_labels.tsv.gz"), sep="\t").groupby("sample")
-    fitted = {
-        name: um_per_unit_from_lattice(spots, spots[["px_col", "px_row"]])
-        for name, spots in samples
-    }
-    assert len(fitted) == 12
-    # 151673 from its nearest neighbors: 0.730, because these are whole pixels: 137 of 138.03.
-    assert fitted[151673] == pytest.approx(0.7245, abs=5e-4)
-    assert all(0.718 < value < 0.725 for value in fitted.values())
-    for value in fitted.values():
-        assert (
-            resolve_scale({"um_per_px": 0.73, "the spot lattice": value})[0] == 0.73
-        )  # no contradiction
-
-
-@pytest.mark.parametrize(
-    "lattice",
-    [
-        {},
-        {"jitter_um": 10},
-        {"angle": 0.7},
-        {"keep": 0.3},
-        {"jitter_um": 10, "angle": 3.0, "keep": 0.5},
-    ],
-    ids=["exact", "jitter", "turned", "holes", "all"],
-)
-def test_lattice_of_synthetic_visium(lattice):
-    obs, centers = hexagonal(0.37, **lattice)
-    tolerance = 0.005 if "jitter_um" in lattice else 1e-9
-    assert um_per_unit_from_lattice(obs, centers) == pytest.approx(0.37, rel=tolerance)
-
-
-def test_a_fit_is_not_the_median_of_nearest_neighbors():
-    obs, centers = hexagonal(1.0, jitter_um=12)
-    apart = np.linalg.norm(centers[:, None] - centers, axis=-1)
-    np.fill_diagonal(apart, np.inf)
-    assert 100 / np.median(apart.min(axis=1)) > 1.1
-    assert um_per_unit_from_lattice(obs, centers) == pytest.approx(1.0, rel=0.005)
-
-
-@pytest.mark.parametrize(
-    ("obs", "reason"),
-    [
-        ({"array_row": [0, 1, 2]}, "no columns"),
-        ({"array_row": [0, 1, 2], "array_col": [0, 1, 2]}, "on a line"),
-        ({"array_row": [5, 5, 5], "array_col": [1, 1, 1]}, "one place"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_no_lattice_if_indices_do_not_span_a_plane(obs, reason):
-    assert um_per_unit_from_lattice(pd.DataFrame(obs), np.array([[0, 0], [0, 1], [1, 0]])) is None
+from stp.images.scale import Scale, resolve_scale, scale_factors, um_per_unit_from_places
 
 
 def test_the_coordinate_system_in_um():
@@ -99,41 +13,67 @@ def test_the_coordinate_system_in_um():
     assert um_system(["um-a", "um-b"]) is um_system(["global", "umbra"]) is um_system([]) is None
 
 
-def test_spots_without_place_are_left_out_of_the_fit():
-    obs, centers = hexagonal(0.37)
-    obs = obs.astype({"array_row": float, "array_col": "Int64"})
-    obs.iloc[0, 0], obs.iloc[1, 1], centers[2] = np.nan, pd.NA, np.nan
-    assert um_per_unit_from_lattice(obs, centers) == pytest.approx(0.37)
-    assert um_per_unit_from_lattice(obs * np.nan, centers) is None
-
-
-def test_the_first_known_source_wins():
-    assert resolve_scale({"a": None, "b": 0.5, "c": 0.51}) == (0.5, "b")
+def test_the_first_known_source_is_used():
+    assert resolve_scale({"a": None, "b": 0.5, "c": 0.51}) == Scale(0.5, "b")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # no warning while anything better is known
-        assert resolve_scale({"a": 0.5}, spot_diameter=10.0) == (0.5, "a")
+        assert resolve_scale({"a": 0.5}, spot_diameter=10.0) == Scale(0.5, "a")
 
 
 @pytest.mark.parametrize(
     ("other", "agrees"), [(0.524, True), (0.477, True), (0.526, False), (0.475, False)]
 )
 def test_sources_may_differ_by_five_percent(other, agrees):
-    sources = {"um_per_px": 0.5, "the file": None, "the spot lattice": other}
+    sources = {"the file": 0.5, "scalefactors": None, "the spot lattice": other}
     if agrees:
-        assert resolve_scale(sources) == (0.5, "um_per_px")
+        assert resolve_scale(sources) == Scale(0.5, "the file")
         return
     with pytest.raises(ValueError, match="contradict") as error:
         resolve_scale(sources)
     message = str(error.value)
-    assert f"um_per_px gives 0.5 µm per pixel, the spot lattice gives {other}" in message
+    assert f"the file gives 0.5 µm per pixel, the spot lattice gives {other}" in message
     assert "pass the right one as um_per_px=" in message
+
+
+@pytest.mark.parametrize(
+    ("other", "agrees"), [(0.524, True), (0.477, True), (0.526, False), (0.475, False)]
+)
+def test_the_caller_wins_with_a_warning_that_names_both(other, agrees):
+    sources = {"the file": None, "the spot lattice": other, "um_per_px": 0.5}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        scale = resolve_scale(sources)
+    others = {} if agrees else {"the spot lattice": other}
+    assert scale == Scale(0.5, "um_per_px", others)
+    assert len(caught) == len(others)
+    if not agrees:
+        text = f"um_per_px=0.5 is used although the spot lattice gives {other} µm per pixel"
+        assert str(caught[0].message).startswith(text)
+
+
+def test_one_warning_names_all_sources_that_the_caller_overrules():
+    sources = {"um_per_px": 0.5, "the file": 0.25, "a": 0.51, "the spot lattice": 1.0}
+    with pytest.warns(UserWarning, match="the file gives 0.25 and the spot lattice gives 1 ") as w:
+        scale = resolve_scale(sources)
+    assert len(w) == 1
+    assert scale.others == {"the file": 0.25, "the spot lattice": 1.0}
+
+
+@pytest.mark.parametrize("value", [0, -0.5, np.nan, np.inf])
+def test_a_scale_must_be_positive(value):
+    with pytest.raises(ValueError, match="um_per_px gives .* no scale"):
+        resolve_scale({"um_per_px": value, "the spot lattice": 0.5})
+    with pytest.raises(ValueError, match="the file gives .* no scale"):
+        resolve_scale({"the file": value, "the spot lattice": 0.5})
+    with pytest.warns(UserWarning, match="um_per_px=0.5 is used although the file gives"):
+        assert resolve_scale({"um_per_px": 0.5, "the file": value}).um_per_px == 0.5
 
 
 def test_the_spot_diameter_comes_last_with_a_warning():
     with pytest.warns(
         UserWarning, match=r"taken from the spot diameter \(65 µm\): pass um_per_px="
     ):
-        assert resolve_scale({"a": None}, spot_diameter=130.0) == (0.5, "spot diameter")
+        assert resolve_scale({"a": None}, spot_diameter=130.0) == Scale(0.5, "spot diameter")
 
 
 @pytest.mark.parametrize("spot_diameter", [None, 0.0])
@@ -144,35 +84,9 @@ def test_nothing_known_is_an_error_with_the_remedy(spot_diameter):
         resolve_scale({"a": None}, spot_diameter)
 
 
-@pytest.mark.parametrize("value", [0, -0.5, np.nan, np.inf])
-def test_a_scale_must_be_positive(value):
-    with pytest.raises(ValueError, match="um_per_px gives .* no scale"):
-        resolve_scale({"um_per_px": value, "the spot lattice": 0.5})
-
-
-def test_bins_of_visium_hd_are_a_lattice_of_known_pitch():
-    row, col = (x.ravel() for x in np.meshgrid(np.arange(300), np.arange(200), indexing="ij"))
-    obs = pd.DataFrame({"array_row": row, "array_col": col})
-    centers = np.column_stack([col, row]) * 29.3
-    assert (
-        um_per_unit_from_lattice(obs, centers) is None
-    )  # a large square lattice is of an unknown technology
-    assert um_per_unit_from_lattice(obs, centers, bin_um("sample_square_008um")) == pytest.approx(
-        8 / 29.3
-    )
-
-
-@pytest.mark.parametrize(
-    ("region", "um"),
-    [
-        ("square_002um", 2),
-        ("my_slide_square_016um", 16),
-        ("square", None),
-        ("square_008um_old", None),
-    ],
-)
-def test_bins_are_known_by_the_name_of_their_region(region, um):
-    assert bin_um(region) == um
+def test_without_a_scale_a_square_grid_needs_its_pitch():
+    with pytest.raises(ValueError, match=r"no physical scale: .* square grid.* spot_pitch_um= "):
+        resolve_scale({"a": None}, is_square_grid=True)
 
 
 def test_places_known_in_um():

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -346,19 +348,63 @@ def test_no_scale(sdata):
     assert only_slide(sdata, um_per_px=0.25).pyramid.um_per_px == 0.25
 
 
-@pytest.mark.parametrize(
-    ("query", "factors", "message"),
-    [
-        ({"um_per_px": 0.5}, {}, r"um_per_px gives 0\.5 .*the coordinate system um gives 1 "),
-        (
-            {},
-            {"microns_per_pixel": 0.5},
-            r"the coordinate system um gives 1 .*scalefactors gives 0\.5",
-        ),
-    ],
-    ids=["argument", "scale factors"],
-)
-def test_contradictions_name_both_sources(sdata, query, factors, message):
-    scalefactors(sdata, **factors)
-    with pytest.raises(ValueError, match=message.removesuffix(" ")):
-        only_slide(sdata, **query)
+def test_sources_that_contradict_each_other_are_refused_with_both_names(sdata):
+    scalefactors(sdata, microns_per_pixel=0.5)
+    del sdata.attrs["stp_scale"]  # as if the file had given the scale
+    with pytest.raises(ValueError, match=r"coordinate system um gives 1 .*factors gives 0\.5"):
+        only_slide(sdata)
+
+
+def test_the_users_scale_wins_with_a_warning_and_the_others_are_kept(sdata):
+    with pytest.warns(UserWarning, match=r"um_per_px=0\.5 is used although") as caught:
+        slide = only_slide(sdata, um_per_px=0.5)
+    assert len(caught) == 1
+    assert "the coordinate system um gives 1 and the spot lattice gives 1 " in str(
+        caught[0].message
+    )
+    assert (slide.pyramid.um_per_px, slide.pyramid.scale_source) == (0.5, "um_per_px")
+    assert slide.other_scales == pytest.approx(
+        {"the coordinate system um": 1.0, "the spot lattice": 1.0}
+    )
+
+
+def test_a_contradiction_is_decided_once(adata, image, tmp_path):
+    with pytest.warns(UserWarning, match=r"um_per_px=0\.5 is used although the spot lattice") as w:
+        sdata = from_anndata(adata, image, um_per_px=0.5)
+    assert len(w) == 1
+    sdata.write(tmp_path / "a.zarr")
+    for data in (sdata, spatialdata.read_zarr(tmp_path / "a.zarr")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            slide = only_slide(data)
+        assert slide.pyramid.um_per_px == 0.5
+        assert slide.other_scales == pytest.approx({"the spot lattice": 1.0})
+
+
+def test_a_decision_about_another_image_does_not_count(adata, image):
+    with pytest.warns(UserWarning, match="is used although"):
+        sdata = from_anndata(adata, image, um_per_px=0.5)
+    # The same slide with half of the pixels, and with a scale that says so.
+    smaller = image_element(image[::2, ::2], {"global": scaled(2), "um": scaled(1.0)})
+    sdata.images["slide_full_image"] = smaller
+    with pytest.raises(ValueError, match=r"coordinate system um gives 1 .*spot lattice gives 2"):
+        only_slide(sdata)
+
+
+def test_a_square_grid_needs_its_pitch_or_a_scale(sdata):
+    only_global(sdata)
+    table = sdata["table"]
+    row, col = np.divmod(np.arange(table.n_obs), 10)
+    table.obs["array_row"], table.obs["array_col"] = row, col
+    sdata.shapes["slide"] = ShapesModel.parse(
+        np.column_stack([col, row]) * 60.0 + 30,
+        geometry=0,
+        radius=5,
+        transformations={"global": Identity()},
+    )
+    with pytest.raises(ValueError, match=r"no physical scale: .* square grid.* spot_pitch_um="):
+        only_slide(sdata)
+    slide = only_slide(sdata, spot_pitch_um=120)
+    assert slide.pyramid.um_per_px == pytest.approx(2.0)
+    assert slide.pyramid.scale_source == "spot_pitch_um"
+    assert only_slide(sdata, um_per_px=0.5).pyramid.um_per_px == 0.5

@@ -1,3 +1,5 @@
+import warnings
+
 import anndata
 import dask.array
 import imagecodecs
@@ -153,12 +155,66 @@ def test_scale_errors(adata, bare, image):
         assert to_um(from_anndata(bare, image)["slide"])[0, 0] == 1.0
 
 
-def test_the_lattice_contradicts(adata, image):
-    with pytest.raises(
-        ValueError, match=r"um_per_px gives 0\.5 µm per pixel, the spot lattice gives 1;"
+def test_the_users_scale_wins_against_each_other_source(adata, image, tmp_path):
+    with pytest.warns(UserWarning, match=r"=0\.5 is used although the spot lattice gives 1 "):
+        sdata = from_anndata(adata, image, um_per_px=0.5)
+    assert to_um(sdata["slide"])[0, 0] == 0.5
+    decision = sdata.attrs["stp_scale"]["slide_full_image"]
+    assert (decision["um_per_px"], decision["source"]) == (0.5, "um_per_px")
+    assert decision["others"] == pytest.approx({"the spot lattice": 1.0})
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, image, photometric="rgb", description="Aperio|MPP = 0.25", metadata=None)
+    with pytest.warns(
+        UserWarning,
+        match=r"is used although the file's metadata gives 0\.25 and the spot lattice",
     ):
-        from_anndata(adata, image, um_per_px=0.5)
-    assert to_um(from_anndata(adata, image, um_per_px=1.04)["slide"])[0, 0] == 1.04
+        sdata = from_anndata(adata, path, um_per_px=0.5)
+    (slide,) = find_slides(sdata, sdata["table"])
+    assert slide.other_scales == pytest.approx(
+        {"the file's metadata": 0.25, "the spot lattice": 1.0}
+    )
+    with pytest.raises(ValueError, match=r"file's metadata gives 0\.25 .* lattice gives 1;"):
+        from_anndata(adata, path)
+
+
+def test_a_scale_within_five_percent_of_the_lattice_is_used_in_silence(adata, image):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert to_um(from_anndata(adata, image, um_per_px=1.04)["slide"])[0, 0] == 1.04
+
+
+def test_indices_of_other_spots_give_no_scale(adata, image):
+    adata.obsm["spatial"] = np.random.default_rng(0).permutation(adata.obsm["spatial"])
+    with (
+        pytest.warns(UserWarning, match="array_row and array_col do not belong to the spot coord"),
+        pytest.raises(ValueError, match="no physical scale: pass um_per_px="),
+    ):
+        from_anndata(adata, image)
+    with pytest.warns(UserWarning, match="array_row and array_col do not belong to the spot coord"):
+        assert to_um(from_anndata(adata, image, um_per_px=1.0)["slide"])[0, 0] == 1.0
+
+
+@pytest.mark.parametrize("pitch_um", [20.0, 200.0])
+def test_a_square_grid_needs_its_pitch(adata, image, pitch_um):
+    row, col = np.divmod(np.arange(100), 10)
+    adata.obs["array_row"], adata.obs["array_col"] = row, col
+    adata.obsm["spatial"] = np.column_stack([col, row]) * 50.0 + 25
+    with pytest.raises(ValueError, match=r"no physical scale: .* square grid.* spot_pitch_um= "):
+        from_anndata(adata, image)
+    sdata = from_anndata(adata, image, spot_pitch_um=pitch_um)
+    np.testing.assert_allclose(to_um(sdata["slide"]), np.diag([pitch_um / 50, pitch_um / 50, 1]))
+    with pytest.raises(ValueError, match=r"spot_pitch_um=0 is no distance"):
+        from_anndata(adata, image, spot_pitch_um=0)
+
+
+@pytest.mark.parametrize("section", ["C2", "C6"])
+def test_a_real_section_of_spatial_transcriptomics_with_its_pitch(section, real):
+    adata = anndata.read_h5ad(real("her2st", f"{section}.h5ad"))
+    picture = real("her2st", f"{section}.jpg")
+    with pytest.raises(ValueError, match=r"no physical scale: .* square grid.* spot_pitch_um= "):
+        from_anndata(adata, picture)
+    sdata = from_anndata(adata, picture, spot_pitch_um=200)
+    assert to_um(sdata["slide"])[0, 0] == pytest.approx(adata.uns["um_per_px"], rel=0.01)
 
 
 def test_what_is_no_rgb_image_is_refused(adata, image):
@@ -213,8 +269,8 @@ def test_read_visium_errors(space_ranger, tmp_path):
         read_visium(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="no image at"):
         read_visium(space_ranger, image=tmp_path / "nothing.tif")
-    with pytest.raises(ValueError, match=r"um_per_px gives 0\.5 .* the spot lattice gives 1;"):
-        read_visium(space_ranger, um_per_px=0.5)
+    with pytest.warns(UserWarning, match=r"um_per_px=0\.5 is used .* the spot lattice gives 1 "):
+        assert to_um(read_visium(space_ranger, um_per_px=0.5)["sample"])[0, 0] == 0.5
 
 
 SLIDES = {
@@ -320,8 +376,13 @@ def test_a_real_picture_of_xenium(real):
     tissue = {}
     for order in (["y_pixel", "x_pixel"], ["x_pixel", "y_pixel"]):  # x_pixel is the row
         adata.obsm["spatial"] = adata.obs[order].to_numpy()
-        sdata = from_anndata(adata, picture, um_per_px=2.125)
-        (slide,) = find_slides(sdata, sdata["table"])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            sdata = from_anndata(adata, picture, um_per_px=2.125)
+            (slide,) = find_slides(sdata, sdata["table"])
+        texts = [str(w.message) for w in caught if "only 92% of 200 spot centers" in str(w.message)]
+        assert len(texts) == (0 if order[0] == "y_pixel" else 2)
+        assert all("with x and y swapped, 100% of them would: swap" in text for text in texts)
         window = {"size": 8, "um_per_px": 2.125}
         tissue[order[0]] = slide.pyramid.read(slide.centers, **window).mean(axis=-1) < 200
         tissue[order[0], "inside"] = slide.pyramid.inside(slide.centers, **window).all()

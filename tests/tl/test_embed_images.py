@@ -57,7 +57,9 @@ def test_parameters_and_origin_are_recorded(sdata, stamp):
         "precision": "fp32",
         "size": 32,
         "um_per_px": 4.0,
-        "regions": {"slide": origin | {"scale_source": "the coordinate system um"}},
+        "regions": {
+            "slide": origin | {"scale_source": "the coordinate system um", "other_scales": {}}
+        },
     }
 
 
@@ -227,9 +229,16 @@ def test_no_physical_scale_is_refused_unless_given(unscaled, sdata, stamp):
     )
 
 
-def test_scales_that_contradict_each_other_are_refused(sdata, stamp):
-    with pytest.raises(ValueError, match="contradict each other: um_per_px gives 2 .* gives 1"):
+def test_a_scale_that_overrules_others_is_used_and_all_are_recorded(sdata, stamp, tmp_path):
+    with pytest.warns(UserWarning, match=r"um_per_px=2 is used although the coordinate system um"):
         tl.embed_images(sdata, stamp, um_per_px=2.0)
+    sdata.write(tmp_path / "a.zarr")
+    for data in (sdata, spatialdata.read_zarr(tmp_path / "a.zarr")):
+        region = table_of(data).uns["X_stp_images"]["params"]["regions"]["slide"]
+        assert (region["um_per_px"], region["scale_source"]) == (2.0, "um_per_px")
+        assert region["other_scales"] == pytest.approx(
+            {"the coordinate system um": 1.0, "the spot lattice": 1.0}
+        )
 
 
 def test_an_image_too_coarse_is_refused_unless_allowed_and_recorded(sdata, tiny_config):

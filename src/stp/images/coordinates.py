@@ -27,6 +27,7 @@ class SpotsOnImage(NamedTuple):
     spots: Any  # shapes or labels of a SpatialData
     centers: np.ndarray  # (n, 2) x, y in the coordinate system
     image: Any  # image of a SpatialData
+    image_key: str
     coordinate_system: str
 
 

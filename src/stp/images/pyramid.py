@@ -12,7 +12,7 @@ from stp.images.coordinates import affine_of, coordinate_systems, inverse, only_
 from stp.images.files import open_file
 from stp.images.levels import Level, factor_between, open_array, open_element, place_levels
 from stp.images.patches import PatchWindow, cut_patch, empty_patches
-from stp.images.scale import resolve_scale, um_of_system
+from stp.images.scale import UM_SYSTEM, USER, resolve_scale, um_of_system
 from stp.images.windows import read_boxes
 
 __all__ = ["ImagePyramid"]
@@ -79,9 +79,9 @@ class ImagePyramid:
             and sources that differ by more than 5 % are an error.
         """
         arrays, tagged_um = open_file(path)
-        value, source = resolve_scale({"um_per_px": um_per_px, "the file's metadata": tagged_um})
+        scale = resolve_scale({USER: um_per_px, "the file's metadata": tagged_um})
         levels = place_levels(tuple(open_array(array) for array in arrays))
-        return cls(levels, value, scale_source=source)
+        return cls(levels, scale.um_per_px, scale_source=scale.source)
 
     @classmethod
     def from_spatialdata(
@@ -112,7 +112,7 @@ class ImagePyramid:
         KeyError
             There is no such image, or it is not in the coordinate system.
         ValueError
-            Neither `um_per_px` nor a coordinate system `um` gives the scale, or the two differ.
+            Neither `um_per_px` nor a coordinate system `um` gives the scale.
         """
         if image_key not in sdata.images:
             raise KeyError(f"no image {image_key!r}; pass image_key= one of {sorted(sdata.images)}")
@@ -125,10 +125,8 @@ class ImagePyramid:
                 f"pass coordinate_system= one of {sorted(systems)}"
             )
         to_pixels = inverse(affine_of(element, system), f"image {image_key!r} to {system!r}")
-        value, source = resolve_scale(
-            {"um_per_px": um_per_px, "the coordinate system um": um_of_system(element)}
-        )
-        return cls(open_element(element), value, to_pixels, source)
+        scale = resolve_scale({USER: um_per_px, UM_SYSTEM: um_of_system(element)})
+        return cls(open_element(element), scale.um_per_px, to_pixels, scale.source)
 
     def to_pixels(self, centers: np.ndarray) -> np.ndarray:
         """Map coordinates (n, 2) as x, y to pixels of the finest level."""

@@ -1,7 +1,7 @@
 """The slides of a table in any SpatialData: spots, the image under them, and its scale."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from stp.images.coordinates import (
     shared_system,
     spot_centers,
 )
+from stp.images.levels import open_element
+from stp.images.placement import check_spots_on_image, share_on_image
 from stp.images.pyramid import ImagePyramid
 from stp.images.regions import Region, check_one_slide, find_spots, list_regions
-from stp.images.scale import slide_scale
+from stp.images.scale import scale_factors, slide_scale
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,12 +44,15 @@ class SlideQuery:
     um_per_px
         µm per pixel of the image at full resolution; by default it is resolved from the data, and
         sources that differ by more than 5 % are an error.
+    spot_pitch_um
+        µm between neighboring spots of a square grid, such as 200 for Spatial Transcriptomics.
     """
 
     image_key: str | Mapping[str, str] | None = None
     shapes_key: str | None = None
     coordinate_system: str | None = None
     um_per_px: float | None = None
+    spot_pitch_um: float | None = None
 
     def image_of(self, region: str) -> str | None:
         """Return the name of a region's image, or None if the caller did not name it."""
@@ -64,6 +69,7 @@ class Slide:
     coordinate_system: str
     image_key: str
     pyramid: ImagePyramid
+    other_scales: Mapping[str, float] = field(default_factory=dict)  # overruled by the user
 
 
 def find_slides(
@@ -80,7 +86,8 @@ def find_slides(
     KeyError
         The table annotates no spots, or a named element is missing.
     ValueError
-        Several images or coordinate systems fit, or the physical scale is unknown or contradicted.
+        Several images or coordinate systems fit, most spots lie outside the image, or the physical
+        scale is unknown or contradicted.
     """
     if not hasattr(sdata, "images"):
         raise TypeError(
@@ -112,13 +119,32 @@ def _find_slide(
     spots = find_spots(sdata, shapes_key)
     image_key, system = _choose_image(sdata, spots, region.name, names, query)
     centers = spot_centers(spots, region.instances, system, shapes_key)
-    on_image = SpotsOnImage(region.name, spots, centers, sdata.images[image_key], system)
-    um_per_px, source = slide_scale(sdata, table[region.rows], on_image, query.um_per_px)
-    pyramid = ImagePyramid.from_spatialdata(
-        sdata, image_key, coordinate_system=system, um_per_px=um_per_px
+    element = sdata.images[image_key]
+    levels = open_element(element)
+    to_pixels = inverse(affine_of(element, system), f"image {image_key!r} to {system!r}")
+    check_spots_on_image(
+        _map_places(centers, to_pixels),
+        levels[0].shape,
+        f"image {image_key!r}",
+        scale_factors(table.uns, region.name),
     )
-    pyramid = replace(pyramid, scale_source=source)
-    return Slide(region.name, region.rows, centers, system, image_key, pyramid)
+    scale = slide_scale(
+        sdata,
+        table[region.rows],
+        SpotsOnImage(region.name, spots, centers, element, image_key, system),
+        query.um_per_px,
+        query.spot_pitch_um,
+    )
+    pyramid = ImagePyramid(levels, scale.um_per_px, to_pixels, scale.source)
+    return Slide(
+        region=region.name,
+        rows=region.rows,
+        centers=centers,
+        coordinate_system=system,
+        image_key=image_key,
+        pyramid=pyramid,
+        other_scales=scale.others,
+    )
 
 
 def _choose_image(
@@ -187,10 +213,13 @@ def _is_under_a_spot(image: Any, spots: Any, system: str, image_key: str) -> boo
     centroids = get_centroids(spots, coordinate_system=system).compute()
     centers = centroids[["x", "y"]].to_numpy(dtype=float)
     to_pixels = inverse(affine_of(image, system), f"image {image_key!r} to {system!r}")
-    pixels = centers @ to_pixels[:2, :2].T + to_pixels[:2, 2]
     sizes = finest_array(image).sizes
-    is_inside = (pixels >= 0) & (pixels <= (sizes["x"], sizes["y"]))
-    return bool(is_inside.all(axis=1).any())
+    return share_on_image(_map_places(centers, to_pixels), (sizes["y"], sizes["x"])) > 0
+
+
+def _map_places(places: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Return the places (n, 2) after an affine map (3, 3)."""
+    return places @ affine[:2, :2].T + affine[:2, 2]
 
 
 def _list_finest(shared: dict[str, SharedSystem]) -> list[str]:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp.images.files import open_file
+from stp.images.lattice import lattice_scale
 from stp.images.levels import Level, open_array
-from stp.images.scale import resolve_scale, scale_factors, um_per_unit_from_lattice
+from stp.images.placement import check_spots_on_image
+from stp.images.scale import record_scale, resolve_scale, scale_factors
 from stp.io._slide_elements import SlideImage, assemble_slide
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ def from_anndata(
     um_per_px: float | None = None,
     spatial_key: str = "spatial",
     spot_diameter_um: float | None = None,
+    spot_pitch_um: float | None = None,
     name: str = "slide",
 ) -> "SpatialData":
     """Join an AnnData and its H&E image in a SpatialData.
@@ -43,6 +46,8 @@ def from_anndata(
         Name of the spot coordinates in `obsm`.
     spot_diameter_um
         Diameter of a spot in µm for drawing; by default 55.
+    spot_pitch_um
+        µm between neighboring spots of a square grid, such as 200 for Spatial Transcriptomics.
     name
         Name of the slide: its spots are shapes `name`, its image is `f"{name}_full_image"`.
 
@@ -55,8 +60,8 @@ def from_anndata(
     KeyError
         `obsm[spatial_key]` is missing.
     ValueError
-        The physical scale is unknown or contradicted, the image is not 8-bit RGB, or the AnnData
-        is backed.
+        The physical scale is unknown or contradicted, most spots lie outside the image, the image
+        is not 8-bit RGB, or the AnnData is backed.
 
     Examples
     --------
@@ -79,17 +84,26 @@ def from_anndata(
     centers = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
     levels, tagged_um = _open_image(image)
     factors = scale_factors(adata.uns)
-    scale, _ = resolve_scale(
+    if levels:
+        check_spots_on_image(centers, levels[0].shape, "the image", factors)
+    lattice = lattice_scale(adata.obs, centers, spot_pitch_um=spot_pitch_um)
+    scale = resolve_scale(
         {
             "um_per_px": um_per_px,
             "the file's metadata": tagged_um,
             "microns_per_pixel of the scalefactors": factors.get("microns_per_pixel"),
-            "the spot lattice": um_per_unit_from_lattice(adata.obs, centers),
+            **lattice.um_per_unit,
         },
         factors.get("spot_diameter_fullres"),
+        lattice.is_square,
     )
-    radius = (spot_diameter_um or VISIUM_SPOT_UM) / scale / 2
-    return assemble_slide(adata.copy(), centers, radius, SlideImage(name, levels, scale))
+    radius = (spot_diameter_um or VISIUM_SPOT_UM) / scale.um_per_px / 2
+    picture = SlideImage(name, levels, scale.um_per_px)
+    sdata = assemble_slide(adata.copy(), centers, radius, picture)
+    if um_per_px is not None:
+        for image_key in sdata.images:
+            record_scale(sdata, image_key, scale)
+    return sdata
 
 
 def _open_image(image: Any) -> tuple[tuple[Level, ...], float | None]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp.images.coordinates import coordinate_systems
-from stp.images.scale import resolve_scale, um_per_unit_from_lattice
+from stp.images.lattice import um_per_unit_from_lattice
+from stp.images.scale import resolve_scale
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -67,13 +68,13 @@ def read_visium(
     table = sdata.tables["table"]
     table.var_names_make_unique()
     centers = np.asarray(table.obsm["spatial"], dtype=float)
-    scale, _ = resolve_scale(
+    scale = resolve_scale(
         {
             "um_per_px": um_per_px,
             "the spot lattice": um_per_unit_from_lattice(table.obs, centers),
         }
     )
-    _add_um(sdata, name, scale)
+    _add_um(sdata, name, scale.um_per_px)
     return sdata
 
 

@@ -9,6 +9,7 @@ from stp.data.store import STORE, STORE_VERSION, names_digest
 from stp.genes.table_genes import TableGenes, recognize_table
 from stp.genes.vocabulary import Vocabulary
 from stp.images.regions import check_one_slide
+from stp.images.scale import Scale, record_scale
 from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.io._store_folder import write_folder
 from stp.io._store_image import StoreLevels
@@ -56,6 +57,7 @@ def write_store(
     shapes_key: str | None = None,
     coordinate_system: str | None = None,
     um_per_px: float | None = None,
+    spot_pitch_um: float | None = None,
     patch_um_per_px: float = 0.5,
     region_scale: int = 3,
     overwrite: bool = False,
@@ -87,6 +89,8 @@ def write_store(
     um_per_px
         µm per pixel of the image at full resolution; by default it is resolved from the data, and
         sources that differ by more than 5 % are an error.
+    spot_pitch_um
+        µm between neighboring spots of a square grid, such as 200 for Spatial Transcriptomics.
     patch_um_per_px
         µm per pixel of the finer level, from which patches are cut.
     region_scale
@@ -107,8 +111,9 @@ def write_store(
     FileExistsError
         There is something at `path`, and `overwrite` is False or it is no store.
     ValueError
-        There are no genes, no raw counts, several slides in one table, the image is too coarse, the
-        genes are of another species than the vocabulary, or less than half of the UMIs are in it.
+        There are no genes, no raw counts, several slides in one table, most spots lie outside the
+        image, the image is too coarse, the genes are of another species than the vocabulary, or
+        less than half of the UMIs are in it.
 
     Examples
     --------
@@ -120,7 +125,7 @@ def write_store(
     levels = StoreLevels(patch_um_per_px, region_scale)
     _check_free(Path(path), overwrite)
     counts = TableQuery(table_key, layer, gene_ids_key, vocabulary)
-    query = SlideQuery(image_key, shapes_key, coordinate_system, um_per_px)
+    query = SlideQuery(image_key, shapes_key, coordinate_system, um_per_px, spot_pitch_um)
     write_slide(sdata, Path(path), counts, query, levels)
 
 
@@ -134,7 +139,7 @@ def write_slide(
     genes = _recognize_genes(table, counts, vocabulary)
     slide = _find_slide(sdata, table, query)
     if slide is None:
-        centers, unit = centers_without_image(sdata, table, query.um_per_px)
+        centers, unit = centers_without_image(sdata, table, query)
     else:
         slide.pyramid.check_scale(levels.um_per_px)
         slide.pyramid.check_chunks(slide.centers, levels.um_per_px)
@@ -153,6 +158,8 @@ def write_slide(
         "scale_source": slide.pyramid.scale_source if slide else None,
     }
     store.attrs[SOURCE] = _describe_source(sdata, slide)
+    if slide is not None and slide.other_scales:
+        record_scale(store, "image", _scale_of_store(slide, levels))
     write_folder(store, path, slide, levels)
     _log_size(path, sdata, table)
 
@@ -217,8 +224,16 @@ def _describe_source(sdata: Any, slide: Slide | None) -> dict[str, Any]:
         "image_key": slide.image_key,
         "coordinate_system": slide.coordinate_system,
         "um_per_px": slide.pyramid.um_per_px,
+        "other_scales": dict(slide.other_scales),
         "shapes": [list(map(int, level.shape)) for level in slide.pyramid.levels],
     }
+
+
+def _scale_of_store(slide: Slide, levels: StoreLevels) -> Scale:
+    """Return the scale of the image of a store, from that of its slide."""
+    factor = levels.um_per_px / slide.pyramid.um_per_px
+    others = {name: value * factor for name, value in slide.other_scales.items()}
+    return Scale(levels.um_per_px, slide.pyramid.scale_source, others)
 
 
 def _log_size(path: Path, sdata: Any, table: "AnnData") -> None:

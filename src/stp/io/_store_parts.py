@@ -8,9 +8,10 @@ from stp.genes.coverage import check_coverage, sum_by_rule
 from stp.genes.species import SPECIES
 from stp.genes.table_genes import TableGenes
 from stp.genes.vocabulary import Vocabulary
-from stp.images.regions import annotate_shapes, spots_in_um
-from stp.images.scale import um_per_unit_from_lattice
-from stp.images.slides import Slide
+from stp.images.lattice import lattice_scale
+from stp.images.regions import annotate_shapes, find_spots, list_regions, spots_in_um
+from stp.images.scale import UM_SYSTEM, USER, resolve_scale, scale_factors, um_of_system
+from stp.images.slides import Slide, SlideQuery
 from stp.io._store_image import StoreLevels, empty_image
 from stp.tables.counts import count_blocks
 
@@ -61,20 +62,48 @@ def sum_counts_by_gene(
 
 
 def centers_without_image(
-    sdata: Any, table: "AnnData", um_per_px: float | None
+    sdata: Any, table: "AnnData", query: SlideQuery
 ) -> tuple[np.ndarray | None, str]:
     """Return the spot centers (n, 2) of a slide without an image, and their unit.
 
-    The unit is "um" if the scale is known, else "". There may be no centers.
+    The unit is "um" if the scale is known, else "". There may be no centers. The `um_per_px` of the
+    query is µm per unit of the centers.
     """
     in_um = spots_in_um(sdata, table)
     if in_um is not None:
-        return in_um, "um"
+        return in_um * _correct_um(sdata, table, in_um, query), "um"
     if "spatial" not in table.obsm:
         return None, ""
     centers = np.asarray(table.obsm["spatial"], dtype=float)[:, :2]
-    um_per_unit = um_per_px or um_per_unit_from_lattice(table.obs, centers)
-    return (centers * um_per_unit, "um") if um_per_unit else (centers, "")
+    lattice = lattice_scale(table.obs, centers, spot_pitch_um=query.spot_pitch_um)
+    sources = {
+        USER: query.um_per_px,
+        "microns_per_pixel of the scalefactors": scale_factors(table.uns).get("microns_per_pixel"),
+        **lattice.um_per_unit,
+    }
+    if all(value is None for value in sources.values()):
+        return centers, ""
+    return centers * resolve_scale(sources).um_per_px, "um"
+
+
+def _correct_um(sdata: Any, table: "AnnData", in_um: np.ndarray, query: SlideQuery) -> float:
+    """Return the factor from the coordinate system "um" of the spots to the µm of the query."""
+    region = list_regions(table)[0].name
+    um_per_unit = um_of_system(find_spots(sdata, region))
+    if um_per_unit is None:
+        return 1.0
+    pitch_scale = None
+    if query.spot_pitch_um is not None:
+        lattice = lattice_scale(table.obs, in_um, spot_pitch_um=query.spot_pitch_um)
+        pitch_scale = lattice.um_per_unit["spot_pitch_um"]
+    scale = resolve_scale(
+        {
+            USER: query.um_per_px,
+            UM_SYSTEM: um_per_unit,
+            "spot_pitch_um": None if pitch_scale is None else pitch_scale * um_per_unit,
+        }
+    )
+    return scale.um_per_px / um_per_unit
 
 
 def assemble_store(

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -94,7 +94,8 @@ def embed_images(
         Whether the patch lies completely inside the image. Outside the image a patch is white.
     `table.uns['X_stp_images' | key_added]` : dict
         `params`, with the precision used, and the image and the source of the scale of each region;
-        `model`: its name, class, digest and the digest of its vocabulary; `version` of stp.
+        its `other_scales` are the sources that `um_per_px` overruled. `model`: its name, class,
+        digest and the digest of its vocabulary; `version` of stp.
 
     Raises
     ------
@@ -103,8 +104,8 @@ def embed_images(
     TypeError
         The data are an AnnData; :func:`stp.io.from_anndata` adds its image.
     ValueError
-        Several images fit, the scale is unknown or its sources contradict each other, or the image
-        is too coarse.
+        Several images fit, most spots lie outside the image, the scale is unknown or its sources
+        contradict each other, or the image is too coarse.
 
     Examples
     --------
@@ -229,11 +230,12 @@ def _find_inside(slides: list[Slide], window: PatchWindow, n_obs: int) -> np.nda
     return inside
 
 
-def _origin(slide: Slide) -> dict[str, str | float]:
+def _origin(slide: Slide) -> dict[str, Any]:
     """Return which image the patches of a region come from, and its scale."""
     return {
         "image_key": slide.image_key,
         "coordinate_system": slide.coordinate_system,
         "um_per_px": slide.pyramid.um_per_px,
         "scale_source": slide.pyramid.scale_source,
+        "other_scales": dict(slide.other_scales),
     }
