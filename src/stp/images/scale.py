@@ -14,6 +14,7 @@ from stp.images.coordinates import (
     linear_scale,
     um_system,
 )
+from stp.tables.coordinates import read_coordinates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -232,5 +233,5 @@ def _xenium_um_per_unit(
         return None
     if "spatial" not in table.obsm:
         return None
-    um = np.asarray(table.obsm["spatial"], dtype=float)[:, :2]
+    um = read_coordinates(table)
     return um_per_unit_from_places(um, slide.centers)

@@ -10,6 +10,7 @@ from stp.images.coordinates import (
     SharedSystem,
     SpotsOnImage,
     affine_of,
+    centroids_of,
     coordinate_systems,
     finest_array,
     inverse,
@@ -18,8 +19,15 @@ from stp.images.coordinates import (
     spot_centers,
 )
 from stp.images.pyramid import ImagePyramid
-from stp.images.regions import Region, check_one_slide, find_spots, list_regions
+from stp.images.regions import (
+    Region,
+    check_one_slide,
+    check_region,
+    find_spots,
+    list_regions,
+)
 from stp.images.scale import slide_scale
+from stp.tables.coordinates import REMEDY, require_coordinates
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -80,7 +88,8 @@ def find_slides(
     KeyError
         The table annotates no spots, or a named element is missing.
     ValueError
-        Several images or coordinate systems fit, or the physical scale is unknown or contradicted.
+        Several images or coordinate systems fit, the physical scale is unknown or contradicted,
+        spots have no coordinates, or a region has the spots of several slides.
     """
     if not hasattr(sdata, "images"):
         raise TypeError(
@@ -112,8 +121,11 @@ def _find_slide(
     spots = find_spots(sdata, shapes_key)
     image_key, system = _choose_image(sdata, spots, region.name, names, query)
     centers = spot_centers(spots, region.instances, system, shapes_key)
+    rows = table[region.rows]
+    require_coordinates(centers, rows.obs_names, REMEDY)
+    check_region(rows, centers, is_only=len(names) == 1)
     on_image = SpotsOnImage(region.name, spots, centers, sdata.images[image_key], system)
-    um_per_px, source = slide_scale(sdata, table[region.rows], on_image, query.um_per_px)
+    um_per_px, source = slide_scale(sdata, rows, on_image, query.um_per_px)
     pyramid = ImagePyramid.from_spatialdata(
         sdata, image_key, coordinate_system=system, um_per_px=um_per_px
     )
@@ -182,10 +194,7 @@ def _keep_images_on_spots(
 
 
 def _is_under_a_spot(image: Any, spots: Any, system: str, image_key: str) -> bool:
-    from spatialdata import get_centroids
-
-    centroids = get_centroids(spots, coordinate_system=system).compute()
-    centers = centroids[["x", "y"]].to_numpy(dtype=float)
+    centers = centroids_of(spots, system).to_numpy(dtype=float)
     to_pixels = inverse(affine_of(image, system), f"image {image_key!r} to {system!r}")
     pixels = centers @ to_pixels[:2, :2].T + to_pixels[:2, 2]
     sizes = finest_array(image).sizes
@@ -208,6 +217,9 @@ def _require_unique(image_keys: list[str]) -> str:
 
 def _owner(image_key: str, regions: list[str]) -> str:
     """Return the region after which an image is named, as in `region_full_image`; else ""."""
+    full_images = {f"{region}_full_image": region for region in regions}
+    if image_key in full_images:
+        return full_images[image_key]
     owners = [region for region in regions if f"{image_key}_".startswith(f"{region}_")]
     return max(owners, key=len, default="")
 

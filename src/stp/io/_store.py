@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stp._log import logger
 from stp.data.store import STORE, STORE_VERSION, names_digest
-from stp.images.regions import check_one_slide
 from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.io._store_folder import write_folder
 from stp.io._store_image import StoreLevels
@@ -98,7 +97,8 @@ def write_store(
     FileExistsError
         There is something at `path`, and `overwrite` is False or it is no store.
     ValueError
-        There are no genes, no raw counts, several slides in one table, or the image is too coarse.
+        There are no genes, no raw counts, several slides in one table, spots without coordinates,
+        or the image is too coarse.
 
     Examples
     --------
@@ -165,15 +165,8 @@ def _check_table(table: "AnnData") -> None:
 
 
 def _find_slide(sdata: Any, table: "AnnData", query: SlideQuery) -> Slide | None:
-    """Return the slide of the table, or None if there is no image.
-
-    Raises
-    ------
-    ValueError
-        The table covers several slides.
-    """
+    """Return the slide of the table, or None if there is no image."""
     if not getattr(sdata, "images", None):
-        check_one_slide(table)
         return None
     return only_slide(sdata, table, query)
 

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp.genes.vocabulary import Vocabulary
-from stp.images.regions import annotate_shapes, spots_in_um
+from stp.images.regions import annotate_shapes, check_one_slide, spots_in_um
 from stp.images.scale import um_per_unit_from_lattice
 from stp.images.slides import Slide
 from stp.io._store_image import StoreLevels, empty_image
+from stp.tables.coordinates import REMEDY, read_coordinates, require_coordinates
 from stp.tables.counts import count_blocks
+from stp.tables.keys import SPATIAL
 from stp.tables.table import gene_names
+from stp.tables.valid_names import make_storable
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -48,13 +51,22 @@ def centers_without_image(
     """Return the spot centers (n, 2) of a slide without an image, and their unit.
 
     The unit is "um" if the scale is known, else "". There may be no centers.
+
+    Raises
+    ------
+    ValueError
+        The table covers several slides, or spots have no coordinates.
     """
-    in_um = spots_in_um(sdata, table)
-    if in_um is not None:
-        return in_um, "um"
-    if "spatial" not in table.obsm:
+    centers = spots_in_um(sdata, table)
+    is_in_um = centers is not None
+    if centers is None and SPATIAL in table.obsm:
+        centers = read_coordinates(table)
+    check_one_slide(table, centers)
+    if centers is None:
         return None, ""
-    centers = np.asarray(table.obsm["spatial"], dtype=float)[:, :2]
+    require_coordinates(centers, table.obs_names, REMEDY)
+    if is_in_um:
+        return centers, "um"
     um_per_unit = um_per_px or um_per_unit_from_lattice(table.obs, centers)
     return (centers * um_per_unit, "um") if um_per_unit else (centers, "")
 
@@ -71,9 +83,10 @@ def assemble_store(
     from spatialdata.models import ShapesModel, TableModel
     from spatialdata.transformations import Identity
 
+    make_storable(adata)
     if centers is None:
         return spatialdata.SpatialData(tables={"table": TableModel.parse(adata)})
-    adata.obsm["spatial"] = centers
+    adata.obsm[SPATIAL] = centers
     systems = {unit or "global": Identity()}
     spots = ShapesModel.parse(centers, geometry=0, radius=SPOT_RADIUS_UM, transformations=systems)
     return spatialdata.SpatialData(
