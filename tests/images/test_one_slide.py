@@ -1,7 +1,7 @@
 import anndata
 import numpy as np
 import pytest
-from tests.slides import make_slide
+from tests.slides import add_prediction, make_slide
 
 from stp import pl
 from stp.images.regions import check_one_slide, list_libraries
@@ -99,7 +99,7 @@ def test_all_that_needs_one_slide_refuses_several(kind, image, tmp_path):
         del both.obs["array_row"], both.obs["array_col"]
     if kind == "coordinates":
         both.obsm["spatial"][100:] -= OTHER
-    both.obs["value"] = 1.0
+    add_prediction(both)
     calls = [
         lambda: from_anndata(both, image, um_per_px=1.0),
         lambda: write_store(both, tmp_path / "a.zarr"),

@@ -5,9 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata
+from matplotlib.collections import PathCollection
 from spatialdata.models import ShapesModel
 from spatialdata.transformations import get_transformation
-from tests.slides import make_slide
+from tests.slides import add_prediction, make_slide
 
 from stp import pl, tl
 from stp.data.store import SpotStore
@@ -197,6 +198,7 @@ def with_gaps(adata):
 
 
 def test_spots_without_coordinates_are_refused_by_name(with_gaps, image, tmp_path):
+    add_prediction(with_gaps)
     message = r"3 of 100 spots have no coordinates \(spot3, spot50, spot70\)"
     for call in (
         lambda: from_anndata(with_gaps, image),
@@ -280,7 +282,8 @@ def test_coordinates_of_seurat_are_read_by_name(adata, image):
     )
     np.testing.assert_allclose(centers_of(from_anndata(adata, image), "slide"), xy)
     (ax,) = pl.neighborhoods(adata).axes
-    drawn = np.concatenate([artist.get_offsets() for artist in ax.collections[1:]])
+    points = [artist for artist in ax.collections if isinstance(artist, PathCollection)]
+    drawn = np.concatenate([artist.get_offsets() for artist in points])
     assert {tuple(place) for place in drawn.round(3)} == {tuple(place) for place in xy.round(3)}
 
 

@@ -54,7 +54,7 @@ def test_missing_values_and_integers_of_pandas_are_read():
     ("columns", "message"),
     [
         (["array_col", "array_row"], "lattice indices such as array_row and array_col are no"),
-        (["first", "second"], r"columns \['first', 'second'\], which do not tell x from y; name"),
+        (["first", "second"], r"columns \['second', 'first'\], which do not tell x from y; name"),
         (["x", "imagerow"], "do not tell x from y"),
     ],
 )
