@@ -109,3 +109,13 @@ def write_space_ranger(
         size = [int(n_pixels * factor) for n_pixels in image.shape[1::-1]]
         small = PIL.Image.fromarray(image).resize(size)
         small.save(folder / "spatial" / f"tissue_{name}_image.png")
+
+
+def add_prediction(adata):
+    """Add predicted values, which `pl.expression` draws."""
+    adata.obsm["stp_expression"] = np.zeros((adata.n_obs, 1))
+    adata.uns["stp_expression"] = {
+        "genes": np.array(["EPCAM"], dtype=object),
+        "params": {},
+        "units": "log1p of counts per 10,000",
+    }

@@ -79,7 +79,7 @@ def a_store_of_tiles_without_counts():
     )
 
 
-@refused(ValueError, "one slide is needed, the table covers")
+@refused(ValueError, "one slide is needed, but the table covers the regions")
 def a_table_of_several_slides(sdata):
     """A store has one slide.
 

@@ -143,7 +143,7 @@ def test_the_scale_comes_from_the_file_or_the_scale_factors(bare, image, tmp_pat
     ):
         from_anndata(bare, path)
     bare.uns["spatial"]["second"] = {"scalefactors": {"microns_per_pixel": 0.5}}
-    with pytest.raises(ValueError, match="no physical scale"):  # which library is meant?
+    with pytest.raises(ValueError, match=r"libraries \['lib', 'second'\] of uns\['spatial'\]"):
         from_anndata(bare, image)
 
 

@@ -1,9 +1,12 @@
 """Coordinate systems of SpatialData elements, and the affine maps between them."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Coordinate systems to choose first if spots and image share several.
 PREFERRED = ("um", "global")
@@ -158,21 +161,54 @@ def finest_array(image: Any) -> Any:
     return next(iter(image["scale0"].data_vars.values())) if hasattr(image, "children") else image
 
 
+def centroids_of(spots: Any, system: str) -> "pd.DataFrame":
+    """Return the centers of shapes or labels as columns x and y; the index has their ids.
+
+    Shapes without coordinates are left out.
+    """
+    import pandas as pd
+    from spatialdata import get_centroids
+
+    if hasattr(spots, "geometry"):
+        is_placed = ~(spots.geometry.is_empty | spots.geometry.isna())
+        if not is_placed.all():
+            spots = spots[is_placed]
+        if not len(spots):
+            return pd.DataFrame({"x": [], "y": []}, index=spots.index, dtype=float)
+    return get_centroids(spots, coordinate_system=system).compute()[["x", "y"]]
+
+
 def spot_centers(spots: Any, instances: np.ndarray, system: str, name: str) -> np.ndarray:
     """Return the centers (n, 2) of spots as x, y, looked up by their ids and not by their order.
+
+    The center of a shape without coordinates is NaN.
 
     Raises
     ------
     ValueError
-        An id is not among the spots.
+        An id is not among the spots, two spots have it, or two rows of the table.
     """
-    from spatialdata import get_centroids
-
-    centroids = get_centroids(spots, coordinate_system=system).compute()
-    is_missing = ~np.isin(instances, centroids.index)
+    if hasattr(spots, "geometry"):
+        _check_unique(np.asarray(spots.index), f"the spots of {name!r}")
+    _check_unique(instances, f"the rows of the table that annotate {name!r}")
+    centroids = centroids_of(spots, system)
+    ids = spots.index if hasattr(spots, "geometry") else centroids.index
+    is_missing = ~np.isin(instances, ids)
     if is_missing.any():
         raise ValueError(
             f"{is_missing.sum()} rows of the table have no spot in {name!r}, "
             f"e.g. {instances[is_missing][0]}"
         )
-    return centroids.loc[instances, ["x", "y"]].to_numpy(dtype=float)
+    return centroids.reindex(instances).to_numpy(dtype=float)
+
+
+def _check_unique(ids: np.ndarray, owners: str) -> None:
+    """Raise ValueError if an id occurs twice."""
+    import pandas as pd
+
+    is_repeat = pd.Index(ids).duplicated()
+    if is_repeat.any():
+        raise ValueError(
+            f"{is_repeat.sum()} of {owners} repeat an id, e.g. {ids[is_repeat][0]}: a row would "
+            "get the place of another spot; give each spot an id of its own"
+        )

@@ -15,6 +15,7 @@ from stp.images.coordinates import (
     um_system,
 )
 from stp.images.lattice import bin_um, lattice_scale, spans_plane
+from stp.tables.coordinates import read_coordinates
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -276,5 +277,5 @@ def _xenium_um_per_unit(
         return None
     if "spatial" not in table.obsm:
         return None
-    um = np.asarray(table.obsm["spatial"], dtype=float)[:, :2]
+    um = read_coordinates(table)
     return um_per_unit_from_places(um, slide.centers)

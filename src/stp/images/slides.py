@@ -10,6 +10,7 @@ from stp.images.coordinates import (
     SharedSystem,
     SpotsOnImage,
     affine_of,
+    centroids_of,
     coordinate_systems,
     finest_array,
     inverse,
@@ -20,8 +21,15 @@ from stp.images.coordinates import (
 from stp.images.levels import open_element
 from stp.images.placement import check_spots_on_image, share_on_image
 from stp.images.pyramid import ImagePyramid
-from stp.images.regions import Region, check_one_slide, find_spots, list_regions
+from stp.images.regions import (
+    Region,
+    check_one_slide,
+    check_region,
+    find_spots,
+    list_regions,
+)
 from stp.images.scale import scale_factors, slide_scale
+from stp.tables.coordinates import REMEDY, require_coordinates
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -86,8 +94,9 @@ def find_slides(
     KeyError
         The table annotates no spots, or a named element is missing.
     ValueError
-        Several images or coordinate systems fit, most spots lie outside the image, or the physical
-        scale is unknown or contradicted.
+        Several images or coordinate systems fit, most spots lie outside the image, spots have no
+        coordinates, a region has the spots of several slides, or the physical scale is unknown or
+        contradicted.
     """
     if not hasattr(sdata, "images"):
         raise TypeError(
@@ -119,6 +128,9 @@ def _find_slide(
     spots = find_spots(sdata, shapes_key)
     image_key, system = _choose_image(sdata, spots, region.name, names, query)
     centers = spot_centers(spots, region.instances, system, shapes_key)
+    rows = table[region.rows]
+    require_coordinates(centers, rows.obs_names, REMEDY)
+    check_region(rows, centers, is_only=len(names) == 1)
     element = sdata.images[image_key]
     levels = open_element(element)
     to_pixels = inverse(affine_of(element, system), f"image {image_key!r} to {system!r}")
@@ -130,7 +142,7 @@ def _find_slide(
     )
     scale = slide_scale(
         sdata,
-        table[region.rows],
+        rows,
         SpotsOnImage(region.name, spots, centers, element, image_key, system),
         query.um_per_px,
         query.spot_pitch_um,
@@ -208,10 +220,7 @@ def _keep_images_on_spots(
 
 
 def _is_under_a_spot(image: Any, spots: Any, system: str, image_key: str) -> bool:
-    from spatialdata import get_centroids
-
-    centroids = get_centroids(spots, coordinate_system=system).compute()
-    centers = centroids[["x", "y"]].to_numpy(dtype=float)
+    centers = centroids_of(spots, system).to_numpy(dtype=float)
     to_pixels = inverse(affine_of(image, system), f"image {image_key!r} to {system!r}")
     sizes = finest_array(image).sizes
     return share_on_image(_map_places(centers, to_pixels), (sizes["y"], sizes["x"])) > 0
@@ -237,6 +246,9 @@ def _require_unique(image_keys: list[str]) -> str:
 
 def _owner(image_key: str, regions: list[str]) -> str:
     """Return the region after which an image is named, as in `region_full_image`; else ""."""
+    full_images = {f"{region}_full_image": region for region in regions}
+    if image_key in full_images:
+        return full_images[image_key]
     owners = [region for region in regions if f"{image_key}_".startswith(f"{region}_")]
     return max(owners, key=len, default="")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp.images.pyramid import ImagePyramid
-from stp.io._slide_elements import SlideImage, assemble_slide, image_elements
+from stp.io._slide_elements import SlideImage, assemble_slide, image_elements, name_slides
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -62,6 +62,7 @@ def read_wsi(
     if not 0 < min_tissue <= 1:
         raise ValueError(f"min_tissue is a share of a tile, above 0 and up to 1, not {min_tissue}")
     pyramid = ImagePyramid.from_path(path, um_per_px=um_per_px)
+    (name,) = name_slides([name])
     image = SlideImage(name, pyramid.levels, pyramid.um_per_px)
     if tile_um is None:
         return spatialdata.SpatialData(images=image_elements(image))

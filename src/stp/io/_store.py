@@ -8,7 +8,6 @@ from stp._log import logger
 from stp.data.store import STORE, STORE_VERSION, names_digest
 from stp.genes.table_genes import TableGenes, recognize_table
 from stp.genes.vocabulary import Vocabulary
-from stp.images.regions import check_one_slide
 from stp.images.scale import Scale, record_scale
 from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.io._store_folder import write_folder
@@ -111,9 +110,9 @@ def write_store(
     FileExistsError
         There is something at `path`, and `overwrite` is False or it is no store.
     ValueError
-        There are no genes, no raw counts, several slides in one table, most spots lie outside the
-        image, the image is too coarse, the genes are of another species than the vocabulary, or
-        less than half of the UMIs are in it.
+        There are no genes, no raw counts, several slides in one table, spots without coordinates,
+        most spots lie outside the image, the image is too coarse, the genes are of another species
+        than the vocabulary, or less than half of the UMIs are in it.
 
     Examples
     --------
@@ -199,15 +198,8 @@ def _recognize_genes(table: "AnnData", counts: TableQuery, vocabulary: Vocabular
 
 
 def _find_slide(sdata: Any, table: "AnnData", query: SlideQuery) -> Slide | None:
-    """Return the slide of the table, or None if there is no image.
-
-    Raises
-    ------
-    ValueError
-        The table covers several slides.
-    """
+    """Return the slide of the table, or None if there is no image."""
     if not getattr(sdata, "images", None):
-        check_one_slide(table)
         return None
     return only_slide(sdata, table, query)
 

@@ -9,11 +9,20 @@ from stp.genes.species import SPECIES
 from stp.genes.table_genes import TableGenes
 from stp.genes.vocabulary import Vocabulary
 from stp.images.lattice import lattice_scale
-from stp.images.regions import annotate_shapes, find_spots, list_regions, spots_in_um
+from stp.images.regions import (
+    annotate_shapes,
+    check_one_slide,
+    find_spots,
+    list_regions,
+    spots_in_um,
+)
 from stp.images.scale import UM_SYSTEM, USER, resolve_scale, scale_factors, um_of_system
 from stp.images.slides import Slide, SlideQuery
 from stp.io._store_image import StoreLevels, empty_image
+from stp.tables.coordinates import REMEDY, read_coordinates, require_coordinates
 from stp.tables.counts import count_blocks
+from stp.tables.keys import SPATIAL
+from stp.tables.valid_names import make_storable
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,13 +77,22 @@ def centers_without_image(
 
     The unit is "um" if the scale is known, else "". There may be no centers. The `um_per_px` of the
     query is µm per unit of the centers.
+
+    Raises
+    ------
+    ValueError
+        The table covers several slides, or spots have no coordinates.
     """
     in_um = spots_in_um(sdata, table)
+    centers = in_um
+    if centers is None and SPATIAL in table.obsm:
+        centers = read_coordinates(table)
+    check_one_slide(table, centers)
+    if centers is None:
+        return None, ""
+    require_coordinates(centers, table.obs_names, REMEDY)
     if in_um is not None:
         return in_um * _correct_um(sdata, table, in_um, query), "um"
-    if "spatial" not in table.obsm:
-        return None, ""
-    centers = np.asarray(table.obsm["spatial"], dtype=float)[:, :2]
     lattice = lattice_scale(table.obs, centers, spot_pitch_um=query.spot_pitch_um)
     sources = {
         USER: query.um_per_px,
@@ -118,9 +136,10 @@ def assemble_store(
     from spatialdata.models import ShapesModel, TableModel
     from spatialdata.transformations import Identity
 
+    make_storable(adata)
     if centers is None:
         return spatialdata.SpatialData(tables={"table": TableModel.parse(adata)})
-    adata.obsm["spatial"] = centers
+    adata.obsm[SPATIAL] = centers
     systems = {unit or "global": Identity()}
     spots = ShapesModel.parse(centers, geometry=0, radius=SPOT_RADIUS_UM, transformations=systems)
     return spatialdata.SpatialData(

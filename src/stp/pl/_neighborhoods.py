@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp.data.neighborhoods import neighborhoods as draw_groups
+from stp.images.regions import check_one_slide
 from stp.pl import _colors
 from stp.pl._tissue import marker_area
 from stp.tables import keys
-from stp.tables.table import get_table, require
+from stp.tables.coordinates import REMEDY, read_coordinates, require_coordinates
+from stp.tables.table import get_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,6 +55,8 @@ def neighborhoods(
     ------
     KeyError
         There are no coordinates.
+    ValueError
+        Spots have no coordinates, or the table has several slides.
 
     Examples
     --------
@@ -61,8 +65,9 @@ def neighborhoods(
     import matplotlib.pyplot as plt
 
     table = get_table(adata, table_key)
-    coordinates = require(table, "obsm", spatial_key, "what gives the coordinates")
-    xy = np.asarray(coordinates, dtype=float)[:, :2]
+    xy = read_coordinates(table, spatial_key)
+    require_coordinates(xy, table.obs_names, REMEDY)
+    check_one_slide(table, xy)
     groups = draw_groups(xy, np.random.default_rng(seed), size=size)
     figure, ax = plt.subplots(figsize=(6.4, 6), layout="constrained")
     colors = _colors.of_categories(min(len(groups), MAX_COLORS))

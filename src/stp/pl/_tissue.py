@@ -10,9 +10,11 @@ import numpy as np
 from stp.data.neighborhoods import spacing
 from stp.images.levels import with_gaps
 from stp.images.pyramid import ImagePyramid
+from stp.images.regions import check_one_slide
 from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.pl import _colors
-from stp.tables.table import get_table, require
+from stp.tables.coordinates import REMEDY, read_coordinates, require_coordinates
+from stp.tables.table import get_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -49,8 +51,9 @@ class Tissue:
         if hasattr(data, "images") and data.images:
             query = SlideQuery(image_key, um_per_px=um_per_px)
             return cls.from_slide(only_slide(data, table, query))
-        coordinates = require(table, "obsm", spatial_key, "what gives the coordinates")
-        xy = np.asarray(coordinates, dtype=float)[:, :2]
+        xy = read_coordinates(table, spatial_key)
+        require_coordinates(xy, table.obs_names, REMEDY)
+        check_one_slide(table, xy)
         return cls(np.arange(len(xy)), xy, None, 1.0)
 
     @classmethod

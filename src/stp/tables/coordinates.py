@@ -1,6 +1,6 @@
 """Spot coordinates of a table: x and y, read by column name if there are names."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,12 @@ NAME_PAIRS = (
     ("X", "Y"),
     ("imagecol", "imagerow"),
     ("pxl_col_in_fullres", "pxl_row_in_fullres"),
+    ("pixel_x", "pixel_y"),
+)
+# The call that helps if a SpatialData or an AnnData has spots without coordinates.
+REMEDY = (
+    "leave them out: stp.io.from_anndata(adata, image, missing='drop'), or take the other rows of "
+    "the table"
 )
 LATTICE_NAMES = {"array_row", "array_col", "row", "col"}
 
@@ -28,7 +34,8 @@ def read_coordinates(adata: "AnnData", spatial_key: str = "spatial") -> np.ndarr
     KeyError
         `obsm[spatial_key]` is missing.
     ValueError
-        It has fewer than two columns, or the names of its columns do not tell x from y.
+        It has fewer than two columns, its values are no numbers, or the names of its columns do
+        not tell x from y.
     """
     if spatial_key not in adata.obsm:
         raise KeyError(
@@ -39,7 +46,7 @@ def read_coordinates(adata: "AnnData", spatial_key: str = "spatial") -> np.ndarr
     values = adata.obsm[spatial_key]
     if hasattr(values, "columns"):
         return _read_by_name(values, f"obsm[{spatial_key!r}]")
-    coordinates = np.asarray(values, dtype=float)
+    coordinates = _to_numbers(values, f"obsm[{spatial_key!r}]")
     if coordinates.ndim != 2 or coordinates.shape[1] < 2:
         raise ValueError(
             f"obsm[{spatial_key!r}] has the shape {coordinates.shape}; "
@@ -64,6 +71,32 @@ def require_coordinates(coordinates: np.ndarray, names: "pd.Index", remedy: str)
     )
 
 
+def repeated_place(places: np.ndarray) -> tuple[int, int] | None:
+    """Return two rows of places (n, 2) that are equal, or None; rows without a place do not count.
+
+    The rows are the first that repeats an earlier one, and the earlier one, which comes first.
+    """
+    import pandas as pd
+
+    rows = np.flatnonzero(has_coordinates(places))
+    frame = pd.DataFrame(places[rows])
+    is_repeat = frame.duplicated().to_numpy()
+    if not is_repeat.any():
+        return None
+    second = int(is_repeat.argmax())
+    is_equal = (places[rows] == places[rows[second]]).all(axis=1)
+    return int(rows[is_equal.argmax()]), int(rows[second])
+
+
+def _to_numbers(values: Any, slot: str) -> np.ndarray:
+    if hasattr(values, "columns"):
+        values = values.astype(object).where(values.notna(), np.nan)
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the coordinates in {slot} are no numbers: {error}") from error
+
+
 def _read_by_name(frame: "pd.DataFrame", slot: str) -> np.ndarray:
     columns = [str(column) for column in frame.columns]
     pairs = [pair for pair in NAME_PAIRS if set(pair) <= set(columns)]
@@ -75,7 +108,8 @@ def _read_by_name(frame: "pd.DataFrame", slot: str) -> np.ndarray:
             f"{slot} is a DataFrame with columns {columns}, which do not tell x from y{note}; "
             "name them x and y"
         )
-    readings = [frame[list(pair)].to_numpy(dtype=float) for pair in pairs]
+    frame = frame.set_axis(columns, axis=1)
+    readings = [_to_numbers(frame[list(pair)], slot) for pair in pairs]
     for pair, reading in zip(pairs[1:], readings[1:], strict=True):
         if not np.array_equal(reading, readings[0], equal_nan=True):
             raise ValueError(
