@@ -223,7 +223,7 @@ def test_log_counts_are_refused_with_the_layer_to_use(untouched, vocabulary):
     untouched.X = untouched.X.log1p()
     with pytest.raises(ValueError, match="log-transformed or scaled.*; pass layer='raw'"):
         tl.tokenize(untouched, vocabulary)
-    with pytest.raises(ValueError, match="layer 'scaled' holds"):
+    with pytest.raises(ValueError, match="layer 'scaled' contains"):
         tl.tokenize(untouched, vocabulary, layer="scaled")
 
 
