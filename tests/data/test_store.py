@@ -47,6 +47,7 @@ def test_trainable_spots_are_in_tissue_and_rich(adata, tmp_path):
     for row, n_genes in enumerate([5, 3, 2, 0]):
         counts[row, :n_genes] = 7
     small = anndata.AnnData(scipy.sparse.csr_matrix(counts))
+    small.var_names = ["ACTB", "ERBB2", "EPCAM", "KRT8", "VIM"]
     write_store(small, tmp_path / "all.zarr")
     small.obs["in_tissue"] = [0, 1, 1, 1]
     write_store(small, tmp_path / "some.zarr")
@@ -65,6 +66,7 @@ def test_trainable_spots_are_in_tissue_and_rich(adata, tmp_path):
 @pytest.mark.parametrize("kind", ["category", "boolean", "Int64", "float32", "str"])
 def test_tissue_is_read_from_a_column_of_any_type(kind, tmp_path):
     small = anndata.AnnData(scipy.sparse.csr_matrix(np.full((3, 2), 7, np.float32)))
+    small.var_names = ["ACTB", "ERBB2"]
     inside = pd.Series([0, 1, 1], small.obs_names)
     small.obs["in_tissue"] = (
         inside.astype(str).astype(kind) if kind in ("category", "str") else inside.astype(kind)
@@ -75,6 +77,7 @@ def test_tissue_is_read_from_a_column_of_any_type(kind, tmp_path):
 
 def test_a_column_of_other_values_than_0_and_1_is_refused(tmp_path):
     small = anndata.AnnData(scipy.sparse.csr_matrix(np.full((2, 2), 7, np.float32)))
+    small.var_names = ["ACTB", "ERBB2"]
     small.obs["in_tissue"] = ["tumor", "1"]
     write_store(small, tmp_path / "slide.zarr")
     with pytest.raises(

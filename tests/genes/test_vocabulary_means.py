@@ -28,7 +28,7 @@ def table(counts, names=("G1", "G2", "G3")):
 
 def test_fit_averages_over_detecting_spots_of_all_tables(small):
     # "G1" and its symbol "A" are one gene: its counts are summed before spots are counted.
-    first = table([[1, 2, 0, 9], [0, 4, 0, 9], [0, 0, 0, 9]], ["G1", "A", "OLD", "unknown"])
+    first = table([[1, 2, 0, 1], [0, 4, 0, 0], [0, 0, 0, 0]], ["G1", "A", "OLD", "unknown"])
     second = table([[5, 2], [3, 0]], ["A", "B"])
     fitted = small.fit([first, second])
     np.testing.assert_array_equal(fitted.means, [(3 + 4 + 5 + 3) / 4, 2.0, np.nan])
