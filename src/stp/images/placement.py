@@ -8,6 +8,7 @@ from stp._log import warn
 
 REFUSE_BELOW = 0.5  # share of spot centers on the image
 WARN_BELOW = 0.95
+SIZE_TOLERANCE = 0.02  # the size is known from a reduced picture, whose sides are whole pixels
 # A scale factor explains misplaced spots only if it spreads them over this share of the image.
 MIN_EXTENT = 0.3
 
@@ -52,6 +53,30 @@ def check_spots_on_image(
         warn(f"{fact}; {explanation}. Look at it with stp.pl.patches(sdata)")
         return
     raise ValueError(f"{fact}; {explanation}")
+
+
+def check_image_size(
+    shape: tuple[int, int], expected: tuple[float, float], image_name: str
+) -> None:
+    """Raise ValueError if an image is not as large as the one on which the spots were placed.
+
+    Parameters
+    ----------
+    shape
+        Height and width of the image in pixels.
+    expected
+        Height and width that it must have.
+    image_name
+        What the message calls the image.
+    """
+    if np.allclose(shape, expected, rtol=SIZE_TOLERANCE):
+        return
+    height, width = shape
+    expected_height, expected_width = expected
+    raise ValueError(
+        f"{image_name} has {width} x {height} px, but the spots were placed on an image of about "
+        f"{expected_width:.0f} x {expected_height:.0f} px; pass that image"
+    )
 
 
 def _explain(pixels: np.ndarray, shape: tuple[int, int], scale_factors: Mapping[str, float]) -> str:
