@@ -1,5 +1,6 @@
 """The image of a slide whose spots are in pixels of it, as 10x gives them."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,8 +56,10 @@ def _is_gray(array: FileArray) -> bool:
     import PIL.Image
 
     if isinstance(array, PlainArray):
-        with PIL.Image.open(array.path) as picture:
-            return picture.mode in GRAY_MODES
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(array.path) as picture:
+                return picture.mode in GRAY_MODES
     return array.ndim == 2 or 1 in (array.shape[0], array.shape[-1])
 
 

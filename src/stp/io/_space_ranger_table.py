@@ -95,13 +95,14 @@ def read_scale_factors(path: Path) -> dict[str, float]:
     Raises
     ------
     ValueError
-        The file is no JSON of numbers, or it lacks the diameter of the spots.
+        The file has no names with numbers, or it lacks the diameter of the spots.
     """
     text = _read_bytes(path)
     try:
-        factors = {name: float(value) for name, value in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        entries = json.loads(text).items()
+    except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} has no scale factors of Space Ranger: {error}") from error
+    factors = {name: float(value) for name, value in entries if isinstance(value, int | float)}
     if not factors.get(SPOT_DIAMETER, 0) > 0:
         raise ValueError(f"{path} has no {SPOT_DIAMETER}; Space Ranger writes it")
     return factors
