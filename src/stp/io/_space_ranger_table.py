@@ -166,7 +166,7 @@ def _read_parts(parts: dict[str, Path]) -> "AnnData":
     types = features[2] if 2 in features else "Gene Expression"  # genes.tsv has two columns
     names = features[1] if 1 in features else features[0]
     var = pd.DataFrame({"gene_ids": features[0].to_numpy(), "feature_types": types})
-    var.index = pd.Index(names.to_numpy(), name=None)
+    var.index = anndata.utils.make_index_unique(pd.Index(names.to_numpy()))
     adata = anndata.AnnData(counts, var=var)
     adata.obs_names = barcodes[0].to_numpy()
     return adata
