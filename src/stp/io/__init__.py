@@ -4,6 +4,7 @@ from stp.io._from_anndata import from_anndata
 from stp.io._read_visium import read_visium
 from stp.io._read_visium_hd import read_visium_hd
 from stp.io._read_wsi import read_wsi
+from stp.io._read_xenium import read_xenium
 from stp.io._results import write_results
 from stp.io._store import write_store
 
@@ -12,6 +13,7 @@ __all__ = [
     "read_visium",
     "read_visium_hd",
     "read_wsi",
+    "read_xenium",
     "write_results",
     "write_store",
 ]
