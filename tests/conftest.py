@@ -33,6 +33,8 @@ SOURCES = {
     "genesets": "gene sets: reactome.org and gsea-msigdb.org",
     "cohorts": "TCGA tables of SurvPath: github.com/mahmoodlab/SurvPath",
     "mob_st": "mouse olfactory bulb: Ståhl et al. 2016, github.com/tare/Splotch",
+    "space_ranger": "folders in the tests of Seurat, scanpy, Spaniel, VisiumIO, SpatialExperiment "
+    "and SpatialFeatureExperiment, on GitHub",
     "golden": "values of the authors' code and files of their release: github.com/Hanminghao/STAMP",
 }
 STORE_UM_PER_PX = 1.75  # of the stores of the demo

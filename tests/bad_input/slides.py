@@ -1,6 +1,7 @@
 """Reading slides."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import tifffile
@@ -161,3 +162,58 @@ def a_slide_without_tissue():
     """
     tifffile.imwrite("slide.tif", np.full((1024, 1024, 3), 240, dtype=np.uint8), photometric="rgb")
     stp.io.read_wsi("slide.tif", um_per_px=0.5, tile_um=112)
+
+
+@refused(FileNotFoundError, r"lacks spatial/tissue_positions\.csv, spatial/scalefactors_json\.json")
+def the_Space_Ranger_folder_is_incomplete():
+    """Files of the folder were not downloaded, or were renamed to names that Space Ranger does not
+    give. The message lists them.
+
+    Download the named files. `stp` also finds compressed files and names with the prefix of a
+    sample, as in GEO.
+    """
+    Path("sample/outs").mkdir(parents=True)
+    Path("sample/outs/filtered_feature_bc_matrix.h5").touch()
+    stp.io.read_visium("sample/outs", image="slide.tif")
+
+
+@refused(ValueError, "files of several samples, with the prefixes GSM1_, GSM2_")
+def the_Space_Ranger_folder_has_two_samples():
+    """The files of several samples lie in one folder, as GEO gives them.
+
+    Put the files of each sample into a folder, and read one folder at a time.
+    """
+    Path("samples").mkdir(parents=True)
+    for sample in ("GSM1", "GSM2"):
+        Path(f"samples/{sample}_filtered_feature_bc_matrix.h5").touch()
+    stp.io.read_visium("samples")
+
+
+@refused(ValueError, r"Visium HD; read it with stp\.io\.read_visium_hd")
+def the_folder_is_one_of_Visium_HD():
+    """Visium HD has bins of several sizes in place of spots.
+
+    Read bins of one size with {func}`stp.io.read_visium_hd`.
+    """
+    Path("sample/outs/binned_outputs/square_008um").mkdir(parents=True)
+    stp.io.read_visium("sample/outs")
+
+
+@refused(ValueError, r"no bins of 4 µm; pass bin_um= one of \[8\]")
+def the_bin_size_does_not_exist():
+    """Space Ranger writes bins of 2, 8 and 16 µm, unless its settings say otherwise.
+
+    Pass one of the sizes that the message lists.
+    """
+    Path("sample/outs/binned_outputs/square_008um").mkdir(parents=True)
+    stp.io.read_visium_hd("sample/outs", bin_um=4)
+
+
+@refused(FileNotFoundError, r"lacks experiment\.xenium")
+def the_folder_is_not_one_of_Xenium():
+    """The folder has no output of Xenium, or files of it are missing.
+
+    Pass the folder that has `experiment.xenium` and the files that the message lists.
+    """
+    Path("sample").mkdir(parents=True)
+    stp.io.read_xenium("sample")

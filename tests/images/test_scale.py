@@ -113,3 +113,12 @@ def test_scale_factors_are_those_of_the_region_or_of_the_only_library():
         == {}
     )
     assert scale_factors({"spatial": {"a": libraries["a"]}}, "c") == {"microns_per_pixel": 0.2}
+
+
+def test_flags_of_cellxgene_are_no_libraries():
+    library = {"scalefactors": {"microns_per_pixel": 0.2}}
+    beside = {"spatial": {"is_single": True, "a": library}}
+    assert scale_factors(beside) == {"microns_per_pixel": 0.2}
+    assert scale_factors(beside, "a") == {"microns_per_pixel": 0.2}
+    assert scale_factors({"spatial": {"is_single": True}}) == {}
+    assert scale_factors({"spatial": {"is_single": True}}, "is_single") == {}

@@ -59,10 +59,14 @@ def um_per_unit_from_places(um: np.ndarray, centers: np.ndarray) -> float | None
 
 
 def scale_factors(uns: Mapping[str, Any], region: str | None = None) -> Mapping[str, float]:
-    """Return the scale factors of 10x: those of the region's library, else of the only library."""
-    libraries = uns.get("spatial", {})
-    if not isinstance(libraries, Mapping):
+    """Return the scale factors of 10x: those of the region's library, else of the only library.
+
+    Entries of `uns["spatial"]` that are no libraries are ignored, such as CELLxGENE's `is_single`.
+    """
+    entries = uns.get("spatial", {})
+    if not isinstance(entries, Mapping):
         return {}
+    libraries = {name: entry for name, entry in entries.items() if isinstance(entry, Mapping)}
     if region in libraries:
         return libraries[region].get("scalefactors", {})
     if len(libraries) == 1:

@@ -2,8 +2,18 @@
 
 from stp.io._from_anndata import from_anndata
 from stp.io._read_visium import read_visium
+from stp.io._read_visium_hd import read_visium_hd
 from stp.io._read_wsi import read_wsi
+from stp.io._read_xenium import read_xenium
 from stp.io._results import write_results
 from stp.io._store import write_store
 
-__all__ = ["from_anndata", "read_visium", "read_wsi", "write_results", "write_store"]
+__all__ = [
+    "from_anndata",
+    "read_visium",
+    "read_visium_hd",
+    "read_wsi",
+    "read_xenium",
+    "write_results",
+    "write_store",
+]

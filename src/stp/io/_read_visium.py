@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from stp.images.coordinates import coordinate_systems
-from stp.images.lattice import um_per_unit_from_lattice
-from stp.images.scale import resolve_scale
+from stp.images.scale import record_scale
+from stp.io._slide_image import add_um
+from stp.io._space_ranger import find_space_ranger_files
+from stp.io._space_ranger_slide import read_slide
+from stp.io._space_ranger_table import SPOT_DIAMETER
+from stp.tables.valid_names import valid_name
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -22,12 +23,14 @@ def read_visium(
 ) -> "SpatialData":
     """Read a Space Ranger folder with its full-resolution slide and its scale in µm.
 
-    spatialdata-io reads the folder; this function adds the coordinate system "um".
+    Folders of all versions are read: counts as an h5 file or as three text files, compressed or
+    not, positions as CSV or parquet, and file names with the prefix of a sample, as in GEO. If
+    there are only raw counts, these are read, and the log says so.
 
     Parameters
     ----------
     path
-        The `outs` folder.
+        The `outs` folder, or the folder with `outs` in it.
     image
         The full-resolution image given to Space Ranger. Without it there are only the hires and
         lowres pictures, which are too coarse for patches.
@@ -39,14 +42,16 @@ def read_visium(
 
     Returns
     -------
-    SpatialData with the coordinate systems of spatialdata-io and "um".
+    SpatialData with the elements and coordinate systems of spatialdata-io's reader, and "um". The
+    table has all features, with their type in `var["feature_types"]`.
 
     Raises
     ------
     FileNotFoundError
-        There is no folder at `path`, or no file at `image`.
+        There is no folder at `path`, it lacks files, or there is no file at `image`.
     ValueError
-        The physical scale is unknown or contradicted.
+        The folder holds several samples or Visium HD, spots have no position, the image is not
+        the one on which the spots were placed, or the physical scale is unknown or contradicted.
 
     Examples
     --------
@@ -54,40 +59,24 @@ def read_visium(
     >>> "um" in sdata.coordinate_systems, "mine_full_image" in sdata.images
     (True, True)
     """
-    import spatialdata_io
+    import spatialdata
+    from spatialdata.models import ShapesModel
 
     path = Path(path)
-    if not path.is_dir():
-        raise FileNotFoundError(f"no Space Ranger folder at {path}")
-    if image is not None and not Path(image).is_file():
-        raise FileNotFoundError(f"no image at {image}")
-    name = name or path.resolve().name
-    # spatialdata-io would look for a relative path in its folder.
-    image_file = None if image is None else Path(image).resolve()
-    sdata = spatialdata_io.visium(path, dataset_id=name, fullres_image_file=image_file)
-    table = sdata.tables["table"]
-    table.var_names_make_unique()
-    centers = np.asarray(table.obsm["spatial"], dtype=float)
-    scale = resolve_scale(
-        {
-            "um_per_px": um_per_px,
-            "the spot lattice": um_per_unit_from_lattice(table.obs, centers),
-        }
+    slide = read_slide(find_space_ranger_files(path), image)
+    scale = slide.scale(um_per_px)
+    name = valid_name(name or path.resolve().name)
+    table = slide.table(name, "spot_id")
+    spots = ShapesModel.parse(
+        slide.centers,
+        geometry=0,
+        radius=slide.factors[SPOT_DIAMETER] / 2,
+        transformations=slide.spot_systems(name),
     )
-    _add_um(sdata, name, scale.um_per_px)
+    sdata = spatialdata.SpatialData(
+        images=slide.images(name), shapes={name: spots}, tables={"table": table}
+    )
+    add_um(sdata, name, scale.um_per_px)
+    if um_per_px is not None and slide.full_image is not None:
+        record_scale(sdata, f"{name}_full_image", scale)
     return sdata
-
-
-def _add_um(sdata: "SpatialData", name: str, um_per_unit: float) -> None:
-    """Add the coordinate system "um" to spots and images, from µm per unit of the spots."""
-    from spatialdata.transformations import Scale, Sequence, set_transformation
-
-    to_um = Scale([um_per_unit, um_per_unit], axes=("x", "y"))
-    of_spots = coordinate_systems(sdata.shapes[name])
-    set_transformation(sdata.shapes[name], to_um, "um")
-    for image in sdata.images.values():
-        of_image = coordinate_systems(image)
-        system = next((system for system in of_image if system in of_spots), None)
-        if system is not None:
-            steps = [of_image[system], of_spots[system].inverse(), to_um]
-            set_transformation(image, Sequence(steps), "um")
