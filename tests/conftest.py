@@ -17,7 +17,14 @@ import matplotlib
 import numpy as np
 import pytest
 import tifffile
-from tests.slides import FILLERS, GENES, make_slide, write_space_ranger
+from tests.slides import (
+    FILLERS,
+    GENES,
+    HEST_FACTS,
+    make_slide,
+    write_hest,
+    write_space_ranger,
+)
 
 matplotlib.use("Agg")
 
@@ -222,7 +229,7 @@ def demo(tmp_path_factory) -> Path:
 def workplace(demo, tmp_path_factory) -> Path:
     """Make the folder in which pages, examples and tutorials run.
 
-    It holds the demo, a slide at 1 µm per pixel, and Space Ranger folders.
+    It holds the demo, a slide at 1 µm per pixel, Space Ranger folders and a sample of HEST.
     """
     import spatialdata
     from PIL import Image
@@ -243,6 +250,7 @@ def workplace(demo, tmp_path_factory) -> Path:
     for name in "abcd":
         write_space_ranger(folder / name / "outs", fine_adata, fine_image, um_per_px=0.5)
         Image.fromarray(fine_image).save(folder / name / "full_resolution.tif")
+    write_hest(folder / "hest", "TENX95", fine_adata, fine_image, HEST_FACTS)
     # A folder as squidpy.datasets.visium leaves it.
     (folder / "public").mkdir()
     public = folder / "public" / "V1_Breast_Cancer_Block_A_Section_1"

@@ -1,9 +1,17 @@
 """Read slides, write training stores, and add results to a store on disk."""
 
 from stp.io._from_anndata import from_anndata
+from stp.io._read_hest import read_hest
 from stp.io._read_visium import read_visium
 from stp.io._read_wsi import read_wsi
 from stp.io._results import write_results
 from stp.io._store import write_store
 
-__all__ = ["from_anndata", "read_visium", "read_wsi", "write_results", "write_store"]
+__all__ = [
+    "from_anndata",
+    "read_hest",
+    "read_visium",
+    "read_wsi",
+    "write_results",
+    "write_store",
+]
