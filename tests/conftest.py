@@ -17,7 +17,15 @@ import matplotlib
 import numpy as np
 import pytest
 import tifffile
-from tests.slides import FILLERS, GENES, make_slide, write_space_ranger
+from tests import r_tables
+from tests.slides import (
+    FILLERS,
+    GENES,
+    HEST_FACTS,
+    make_slide,
+    write_hest,
+    write_space_ranger,
+)
 
 matplotlib.use("Agg")
 
@@ -224,14 +232,17 @@ def demo(tmp_path_factory) -> Path:
 def workplace(demo, tmp_path_factory) -> Path:
     """Make the folder in which pages, examples and tutorials run.
 
-    It holds the demo, a slide at 1 µm per pixel, and Space Ranger folders.
+    It holds the demo, a slide at 1 µm per pixel, Space Ranger folders, a sample of HEST, and tables
+    of R.
     """
     import spatialdata
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("workplace")
     shutil.copytree(demo, folder / "demo", ignore=shutil.ignore_patterns("resume*"))
-    image = spatialdata.read_zarr(demo / "stores" / "held_out.zarr").images["image"]["scale0"].image
+    held_out = spatialdata.read_zarr(demo / "stores" / "held_out.zarr")
+    _write_r_tables(folder, held_out.tables["table"][::4].copy())
+    image = held_out.images["image"]["scale0"].image
     picture = Image.fromarray(image.transpose("y", "x", "c").to_numpy())
     size = [round(STORE_UM_PER_PX * n_pixels) for n_pixels in picture.size]
     picture.resize(size).save(folder / "slide.tif")
@@ -245,12 +256,26 @@ def workplace(demo, tmp_path_factory) -> Path:
     for name in "abcd":
         write_space_ranger(folder / name / "outs", fine_adata, fine_image, um_per_px=0.5)
         Image.fromarray(fine_image).save(folder / name / "full_resolution.tif")
+    write_hest(folder / "hest", "TENX95", fine_adata, fine_image, HEST_FACTS)
+    r_tables.meta_data(adata).to_csv(folder / "meta_data.csv")
     # A folder as squidpy.datasets.visium leaves it.
     (folder / "public").mkdir()
     public = folder / "public" / "V1_Breast_Cancer_Block_A_Section_1"
     shutil.copytree(folder / "slide" / "outs", public)
     Image.fromarray(image).save(public / "image.tif")
     return folder
+
+
+def _write_r_tables(folder: Path, adata: anndata.AnnData) -> None:
+    """Write a table as converters of R objects write it, and the coordinates of Seurat."""
+    r_tables.seurat_coordinates(adata).to_csv(folder / "coordinates.csv")
+    for convert in (
+        r_tables.seurat_disk,
+        r_tables.sceasy,
+        r_tables.spatial_experiment,
+        r_tables.anndata_r,
+    ):
+        convert(adata).write_h5ad(folder / f"{convert.__name__}.h5ad")
 
 
 @pytest.fixture

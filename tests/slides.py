@@ -1,6 +1,7 @@
-"""Synthetic slides of tests: spots whose color follows their counts, and Space Ranger folders."""
+"""Synthetic slides of tests: spots whose color follows their counts, as folders of other tools."""
 
 import json
+import math
 from pathlib import Path
 
 import anndata
@@ -8,6 +9,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse
+import tifffile
 
 GENES = [
     "EPCAM",
@@ -28,6 +30,20 @@ FILLERS = [
 ]
 PITCH_UM = 100.0
 MARGIN_UM = 200.0
+# What the metadata of HEST-1k say of a sample; they have missing values of both kinds.
+HEST_FACTS = {
+    "dataset_title": "Study of 2024",
+    "organ": "Breast",
+    "species": "Homo sapiens",
+    "st_technology": "Visium",
+    "patient": "Patient 1",
+    "oncotree_code": None,
+    "treatment_comment": math.nan,
+    "inter_spot_dist": 100.0,
+    "spot_diameter": 55.0,
+    "pixel_size_um_embedded": 1.0,  # of the file that the slide was made from
+    "pixel_size_um_estimated": 0.5,
+}
 
 
 def make_slide(
@@ -119,3 +135,47 @@ def add_prediction(adata):
         "params": {},
         "units": "log1p of counts per 10,000",
     }
+
+
+def write_pyramid(path: Path, image: np.ndarray, um_per_px: float | None = None) -> None:
+    """Write a tiled TIFF with three resolutions, and µm per pixel as a tag if it is known."""
+    options = {"tile": (256, 256), "photometric": "rgb"}
+    if um_per_px is not None:
+        options["resolution"] = (1e4 / um_per_px, 1e4 / um_per_px)
+        options["resolutionunit"] = "CENTIMETER"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(image, subifds=2, **options)
+        for step in (2, 4):
+            tiff.write(image[::step, ::step], subfiletype=1, **options)
+
+
+def write_hest(
+    root: Path,
+    sample: str,
+    adata: anndata.AnnData,
+    image: np.ndarray,
+    facts: dict,
+    tagged_um: float | None = 0.5,
+) -> None:
+    """Write a sample of HEST-1k: st/<id>.h5ad with centers in pixels, wsis/, metadata/."""
+    for folder in ("st", "wsis", "metadata"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    adata = adata.copy()
+    adata.obs["in_tissue"] = 1
+    adata.obs["pxl_col_in_fullres"] = adata.obsm["spatial"][:, 0]
+    adata.obs["pxl_row_in_fullres"] = adata.obsm["spatial"][:, 1]
+    adata.var["mito"] = adata.var_names.str.startswith("MT-")
+    reduced = image[::4, ::4]
+    scalefactors = {
+        "spot_diameter_fullres": 110.0,  # of 55 µm, not of 65 as in files of 10x
+        "tissue_downscaled_fullres_scalef": 0.25,
+        "tissue_hires_scalef": 0.25,
+    }
+    images = {"downscaled_fullres": reduced, "hires": reduced}
+    adata.uns["spatial"] = {"ST": {"images": images, "scalefactors": scalefactors}}
+    adata.write_h5ad(root / "st" / f"{sample}.h5ad")
+    write_pyramid(root / "wsis" / f"{sample}.tif", image, tagged_um)
+    height, width = image.shape[:2]
+    size = {"fullres_px_height": height, "fullres_px_width": width}
+    text = json.dumps({"id": sample, "image_filename": f"{sample}.tif"} | size | facts)
+    (root / "metadata" / f"{sample}.json").write_text(text)

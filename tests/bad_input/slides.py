@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from tests.bad_input.case import refused
+from tests.slides import write_hest
 
 import stp
 
@@ -151,6 +152,31 @@ def the_Space_Ranger_folder_does_not_exist():
     Pass the folder `outs`, which contains `spatial` and the count matrix.
     """
     stp.io.read_visium("sample/outs", image="slide.tif")
+
+
+@refused(FileNotFoundError, "HEST sample 'TENX95' is incomplete, these files are missing")
+def a_file_of_a_HEST_sample_is_missing():
+    """A sample of HEST-1k is three files: `st/<id>.h5ad`, `wsis/<id>.tif` and
+    `metadata/<id>.json`. The folder lacks one, or the id is wrong.
+
+    Pass the folder that contains `st`, or download the sample with the call in the message. See
+    [](howto/your-data.md).
+    """
+    stp.io.read_hest("hest", "TENX95")
+
+
+@refused(ValueError, "contradict each other: pixel_size_um_estimated of TENX95.json gives 0.5")
+def the_scale_of_a_HEST_sample_is_wrong(adata):
+    """The scale in HEST's metadata differs by more than 5 % from the resolution tag of the slide,
+    from the lattice of the spots, or from HEST's table.
+
+    Look at the slide to see which one is right, and pass it as `um_per_px=`. Nuclei are 5 to 10 µm
+    wide.
+    """
+    picture = np.zeros((700, 700, 3), dtype=np.uint8)
+    facts = {"st_technology": "Visium", "pixel_size_um_estimated": 0.5}
+    write_hest(Path("hest"), "TENX95", adata, picture, facts, tagged_um=4.0)
+    stp.io.read_hest("hest", "TENX95")
 
 
 @refused(ValueError, "no tile of 112 µm is 50% tissue")

@@ -1,6 +1,7 @@
 """Read slides, write training stores, and add results to a store on disk."""
 
 from stp.io._from_anndata import from_anndata
+from stp.io._read_hest import read_hest
 from stp.io._read_visium import read_visium
 from stp.io._read_visium_hd import read_visium_hd
 from stp.io._read_wsi import read_wsi
@@ -10,6 +11,7 @@ from stp.io._store import write_store
 
 __all__ = [
     "from_anndata",
+    "read_hest",
     "read_visium",
     "read_visium_hd",
     "read_wsi",
