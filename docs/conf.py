@@ -61,7 +61,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:class",
-        r"stp\.(_\w+|models\.saved\.pretrained|genes\.(names|named_genes)|images\.(levels|patches)|train\.engine)\..*"
+        r"stp\.(_\w+|models\.saved\.pretrained|genes\.(names|named_genes)"
+        r"|images\.(levels|patches)|train\.engine)\..*"
         r"|stp\.models\.image\.ImageOutput",
     )
 ]
