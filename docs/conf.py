@@ -61,7 +61,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:class",
-        r"stp\.(_\w+|models\.saved\.pretrained|genes\.(names|named_genes)"
+        r"stp\.(_\w+|models\.saved\.pretrained|genes\.(matches|names|named_genes)"
         r"|images\.(levels|patches)|train\.engine)\..*"
         r"|stp\.models\.image\.ImageOutput",
     )

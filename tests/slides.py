@@ -11,6 +11,8 @@ import pandas as pd
 import scipy.sparse
 import tifffile
 
+from stp import Vocabulary
+
 GENES = [
     "EPCAM",
     "KRT8",
@@ -78,8 +80,10 @@ def make_slide(
 
 def write_counts(path, adata):
     """Write counts as Cell Ranger 3 and later versions do: genes x barcodes in CSC."""
+    vocabulary = Vocabulary.default()
+    index = vocabulary.encode(adata.var_names)
     strings = {
-        "id": [f"ENSG{index:011d}" for index in range(adata.n_vars)],
+        "id": np.where(index >= 0, vocabulary.gene_ids[index], adata.var_names),
         "name": adata.var_names,
         "feature_type": ["Gene Expression"] * adata.n_vars,
         "genome": ["GRCh38"] * adata.n_vars,

@@ -126,10 +126,12 @@ def test_ranks_of_any_csr_are_those_of_the_oracle(case):
 def test_a_value_that_is_no_count_is_an_error_wherever_it_stands(case, data):
     entries, shape, index, divisors, context_length, dtype = case
     counts = make_csr(entries, shape, dtype)
-    wrong = data.draw(st.sampled_from([0.5, 1e-7, 1.25, -1.0, -0.5, np.nan, np.inf, -np.inf, 3.5]))
+    wrong = data.draw(st.sampled_from([0.5, 1e-3, 1.25, -1.0, -0.5, np.nan, np.inf, -np.inf, 3.5]))
     counts.data[data.draw(st.integers(0, len(entries) - 1))] = wrong
-    with pytest.raises(ValueError, match=f"contains {wrong:.4g}, which is not a raw count"):
+    with pytest.raises(ValueError, match="which is not a raw count") as caught:
         rank(counts, index, divisors, context_length)
+    shown = float(str(caught.value).split("contains ")[1].split(",")[0])
+    assert shown == pytest.approx(wrong, rel=1e-3, nan_ok=True)
 
 
 @given(cases(("int16", "int32", "int64"), least=1), st.data())

@@ -150,7 +150,7 @@ def test_the_right_image_has_the_size_of_the_hires_picture_over_its_factor(shape
         ((1500, 2000), r"it is a reduced copy with 0\.5 times the pixels along each side"),
         ((6000, 8000), r"it is an enlarged copy with 2 times the pixels along each side"),
         ((4000, 3000), r"it is turned by 90 degrees"),
-        ((1000, 750), r"a reduced copy with 0\.25 times the pixels .*, turned by 90 degrees"),
+        ((1000, 750), r"it is a reduced copy with 0\.25 times the pixels .*, turned by 90 degrees"),
         ((3000, 4100), r"it is another image"),
         ((2800, 2800), r"it is another image"),
     ],

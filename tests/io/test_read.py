@@ -231,7 +231,7 @@ def test_read_visium(space_ranger, adata, image):
     table = sdata["table"]
     assert table.obs_names.tolist() == adata.obs_names.tolist()
     assert (table.X != adata.X).nnz == 0
-    assert table.var["gene_ids"].iloc[3] == "ENSG00000000003"
+    assert table.var["gene_ids"].iloc[3] == "ENSG00000141736"
     (slide,) = find_slides(sdata, table)
     assert (slide.region, slide.image_key, slide.coordinate_system) == (
         "sample",

@@ -258,7 +258,8 @@ def test_several_regions_are_refused(sdata, tmp_path):
         second, region=["slide", "other"], region_key="stp_region", instance_key="stp_spot"
     )
     with pytest.raises(
-        ValueError, match=r"one slide is needed, the table covers \['slide', 'other'\]; subset"
+        ValueError,
+        match=r"one slide is needed, but the table covers the regions \['slide', 'other'\]",
     ):
         write_store(sdata, tmp_path / "a.zarr", patch_um_per_px=4.0)
 
@@ -313,6 +314,7 @@ def test_what_a_store_was_made_from_is_recorded_and_its_size_told(
         "image_key": "slide_full_image",
         "coordinate_system": "um",
         "um_per_px": pytest.approx(0.7),
+        "other_scales": {},
         "shapes": [[901, 1102]],
     }
 
@@ -321,7 +323,8 @@ def test_several_slides_are_refused_without_an_image_too(marked_slide, tmp_path)
     del marked_slide.images["slide_full_image"]
     both = spatialdata.concatenate({"a": marked_slide, "b": marked_slide}, concatenate_tables=True)
     with pytest.raises(
-        ValueError, match=r"one slide is needed, the table covers \['slide-a', 'slide-b'\]"
+        ValueError,
+        match=r"one slide is needed, but the table covers the regions \['slide-a', 'slide-b'\]",
     ):
         write_store(both, tmp_path / "a.zarr")
     assert list(tmp_path.iterdir()) == []

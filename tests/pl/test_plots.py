@@ -38,9 +38,7 @@ def test_a_table_of_several_slides_is_an_error(sdata, draw):
     sdata.tables["table"] = TableModel.parse(
         table, region=["slide", "other"], region_key="stp_region", instance_key="stp_spot"
     )
-    with pytest.raises(
-        ValueError, match=r"the table covers \['slide', 'other'\]; subset the table to one"
-    ):
+    with pytest.raises(ValueError, match=r"the table covers the regions \['slide', 'other'\]"):
         draw(sdata)
 
 

@@ -152,7 +152,7 @@ def test_a_vocabulary_of_another_species_is_refused(stores, settings, tmp_path):
     mouse = dataclasses.replace(mouse, means=np.ones(2))
     with pytest.raises(
         ValueError,
-        match="no gene of the stores is in the vocabulary; fit a vocabulary of the right species",
+        match="slide0.zarr has genes of human, the vocabulary is of mouse",
     ):
         pretrain(stores[:1], tmp_path / "out", **settings[pretrain] | {"vocabulary": mouse})
 
