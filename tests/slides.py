@@ -78,12 +78,17 @@ def make_slide(
     return adata, image
 
 
+def gene_ids_of(symbols):
+    """Return the Ensembl ids of symbols; a name without one stays as it is."""
+    vocabulary = Vocabulary.default()
+    index = vocabulary.encode(symbols)
+    return np.where(index >= 0, vocabulary.gene_ids[index], symbols)
+
+
 def write_counts(path, adata):
     """Write counts as Cell Ranger 3 and later versions do: genes x barcodes in CSC."""
-    vocabulary = Vocabulary.default()
-    index = vocabulary.encode(adata.var_names)
     strings = {
-        "id": np.where(index >= 0, vocabulary.gene_ids[index], adata.var_names),
+        "id": gene_ids_of(adata.var_names),
         "name": adata.var_names,
         "feature_type": ["Gene Expression"] * adata.n_vars,
         "genome": ["GRCh38"] * adata.n_vars,

@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 import scipy.io
 import tifffile
+from tests.slides import gene_ids_of
 
 from stp.images.slides import find_slides
 from stp.io import read_visium
@@ -26,7 +27,11 @@ def write_text_matrix(folder, adata, features="features.tsv"):
     """Write the counts as Cell Ranger does: genes x barcodes in three text files."""
     folder.mkdir()
     scipy.io.mmwrite(folder / "matrix.mtx", adata.X.T.astype(int))
-    rows = [f"ENSG{i:011d}\t{name}\tGene Expression" for i, name in enumerate(adata.var_names)]
+    ids = gene_ids_of(adata.var_names)
+    rows = [
+        f"{gene_id}\t{name}\tGene Expression"
+        for gene_id, name in zip(ids, adata.var_names, strict=True)
+    ]
     if features == "genes.tsv":
         rows = [row.rpartition("\t")[0] for row in rows]
     (folder / features).write_text("\n".join(rows))
