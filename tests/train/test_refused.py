@@ -152,9 +152,18 @@ def test_a_vocabulary_of_another_species_is_refused(stores, settings, tmp_path):
     mouse = dataclasses.replace(mouse, means=np.ones(2))
     with pytest.raises(
         ValueError,
-        match="slide0.zarr has genes of human, the vocabulary is of mouse",
+        match="slide0.zarr has genes of human, the vocabulary is of mouse; train on stores of one",
     ):
         pretrain(stores[:1], tmp_path / "out", **settings[pretrain] | {"vocabulary": mouse})
+    assert not (tmp_path / "out").exists()
+
+
+def test_stores_have_most_umis_in_the_vocabulary(stores, settings, vocabulary, tmp_path):
+    few = Vocabulary.from_genes(vocabulary.gene_ids[:4])
+    few = dataclasses.replace(few, means=np.ones(4))
+    with pytest.raises(ValueError, match=r"slide0\.zarr: only \d+\.\d% of UMIs are in genes"):
+        pretrain(stores[:1], tmp_path / "out", **settings[pretrain] | {"vocabulary": few})
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_image_too_coarse_for_the_encoder_is_refused(stores, settings, tiny_config, tmp_path):
