@@ -259,6 +259,7 @@ def test_what_a_store_was_made_from_is_recorded_and_its_size_told(
         "image_key": "slide_full_image",
         "coordinate_system": "um",
         "um_per_px": pytest.approx(0.7),
+        "other_scales": {},
         "shapes": [[901, 1102]],
     }
 
