@@ -110,7 +110,7 @@ def two_sources_give_different_scales(adata):
 
 @refused(
     ValueError,
-    "only 0% of 35 spot centers lie on the image.*tissue_hires_scalef.*a reduced picture",
+    "only 0% of 35 spot centers lie on the image.*scalef.*a reduced picture",
 )
 def the_image_is_a_reduced_picture(adata):
     """The image is a hires or lowres picture of Space Ranger, and the spot centers are in pixels of
