@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 import tifffile
 
-from stp.images.files import open_file as open_arrays
+from stp.images.files.opening import open_file as open_arrays
 from stp.images.levels import open_array
 
 RGB = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)

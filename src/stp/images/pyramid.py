@@ -9,7 +9,7 @@ import numpy as np
 
 from stp.images.chunks import Boxes, require_chunks
 from stp.images.coordinates import affine_of, coordinate_systems, inverse, only_system
-from stp.images.files import open_file
+from stp.images.files.opening import open_file
 from stp.images.levels import Level, factor_between, open_array, open_element, place_levels
 from stp.images.patches import PatchWindow, cut_patch, empty_patches
 from stp.images.scale import UM_SYSTEM, USER, resolve_scale, um_of_system

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp._log import logger, preview
-from stp.images.files import open_file
+from stp.images.files.opening import open_file
 from stp.images.lattice import lattice_scale
 from stp.images.levels import Level, open_array
 from stp.images.placement import check_spots_on_image

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stp._log import preview, warn
-from stp.images.files import open_file
+from stp.images.files.opening import open_file
 from stp.images.lattice import um_per_unit_from_lattice
 from stp.images.levels import open_array
 from stp.images.scale import record_scale, resolve_scale

@@ -8,7 +8,9 @@ import numpy as np
 
 from stp._log import warn
 from stp.images.coordinates import coordinate_systems
-from stp.images.files import FileArray, PlainArray, open_file
+from stp.images.files.arrays import FileArray
+from stp.images.files.opening import open_file
+from stp.images.files.plain import PlainArray
 from stp.images.levels import Level, open_array
 from stp.images.placement import check_image_size, check_spots_on_image
 from stp.io._slide_elements import SlideImage, image_elements
