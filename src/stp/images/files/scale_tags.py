@@ -100,7 +100,7 @@ def _um_of_magnification(magnification: object) -> float | None:
 def _resolution_um(tiff: Any, page: Any) -> Um | None:
     """Return µm per pixel along x and y from the resolution tags, or None if they have no unit."""
     unit = page.tags.valueof("ResolutionUnit")
-    um_per_unit = UM_PER_TIFF_UNIT.get(0 if unit is None else int(unit))
+    um_per_unit = UM_PER_TIFF_UNIT.get(unit) if isinstance(unit, int) else None
     if um_per_unit is None and tiff.is_imagej and unit in (None, NO_TIFF_UNIT):
         imagej_unit = (tiff.imagej_metadata or {}).get("unit")
         um_per_unit = UM_PER_IMAGEJ_UNIT.get(str(imagej_unit))
@@ -110,8 +110,8 @@ def _resolution_um(tiff: Any, page: Any) -> Um | None:
     return None if x is None or y is None else (x, y)
 
 
-def _um_of_tag(resolution: tuple[int, int] | None, um_per_unit: float) -> float | None:
-    if resolution is None or not all(resolution):
+def _um_of_tag(resolution: object, um_per_unit: float) -> float | None:
+    if not isinstance(resolution, tuple) or len(resolution) != 2 or not all(resolution):
         return None
     n_pixels, n_units = resolution
     return um_per_unit * n_units / n_pixels

@@ -1,5 +1,6 @@
 """TIFF files as arrays that decode single tiles."""
 
+import struct
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,15 @@ VENTANA_XMP = b"<iScan"
 VENTANA_PAGES = 4  # the XMP is in the first, which is the label
 TRESTLE_SOFTWARE = "MedScan"
 # What tifffile raises, apart from its own error, if tags or XML are damaged.
-DAMAGE = (ValueError, KeyError, IndexError, TypeError, RuntimeError, ParseError)
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    ParseError,
+    RuntimeError,
+    TypeError,
+    struct.error,
+)
 
 
 @dataclass
@@ -48,7 +57,7 @@ def open_tiff(path: Path) -> tuple[list[FileArray], float | None]:
             kind = _kind_of_overlap(tiff)
             if kind is None:
                 return _open_series(path, tiff)
-    except tifffile.TiffFileError as error:
+    except (tifffile.TiffFileError, *DAMAGE) as error:
         raise ValueError(
             f"{path} cannot be read as a TIFF ({error}); is the file complete?"
         ) from error
@@ -73,7 +82,7 @@ def _open_series(path: Path, tiff: Any) -> tuple[list[FileArray], float | None]:
     pictures = read_pictures(path, tiff)
     try:
         n_series = len(tiff.series)
-    except DAMAGE as error:
+    except ValueError as error:
         raise tifffile.TiffFileError(f"its tags are damaged: {error}") from error
     if not n_series:
         raise tifffile.TiffFileError("it has no image")
