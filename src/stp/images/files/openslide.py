@@ -13,7 +13,7 @@ from stp.images.files.numbers import parse_number
 from stp.images.files.scale_tags import square_um
 
 BLANK = 255  # color of what was not scanned
-TILE_PIXELS = 256  # side of a chunk if a format has no fixed tiles
+CHUNK_PIXELS = 256  # smallest side of a chunk
 
 
 @dataclass
@@ -23,17 +23,18 @@ class OpenSlideArray(FileArray):
     level: int = 0
 
     def _open(self) -> "OpenLevel":
-        return OpenLevel(import_extra("openslide").OpenSlide(self.path), self.level)
+        return OpenLevel(self.path, self.level)
 
 
 class OpenLevel:
     """One resolution of an open slide; slices of it are arrays (y, x, channels)."""
 
-    def __init__(self, slide: Any, level: int) -> None:
-        self.slide = slide
+    def __init__(self, path: Path, level: int) -> None:
+        self.path = path
+        self.slide = import_extra("openslide").OpenSlide(path)
         self.level = level
-        self.downsample = slide.level_downsamples[level]
-        width, height = slide.level_dimensions[level]
+        self.downsample = self.slide.level_downsamples[level]
+        width, height = self.slide.level_dimensions[level]
         self.shape = (height, width)
 
     def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
@@ -46,7 +47,13 @@ class OpenLevel:
             return np.empty((height, width, 3), dtype=np.uint8)[..., channels]
         # OpenSlide takes the corner in pixels of the finest level.
         corner = (round(left * self.downsample), round(top * self.downsample))
-        picture = self.slide.read_region(corner, self.level, (width, height))
+        try:
+            picture = self.slide.read_region(corner, self.level, (width, height))
+        except import_extra("openslide").OpenSlideError as error:
+            raise ValueError(
+                f"{self.path} has pixels that OpenSlide cannot read ({error}); are its files "
+                "complete?"
+            ) from error
         return _on_glass(np.asarray(picture))[..., channels]
 
 
@@ -91,9 +98,11 @@ def open_openslide(path: Path, kind: str) -> tuple[list[FileArray], float | None
 
 def _openslide_array(path: Path, slide: Any, level: int) -> FileArray:
     width, height = slide.level_dimensions[level]
-    sides = (
-        int(slide.properties.get(f"openslide.level[{level}].tile-{side}", TILE_PIXELS))
-        for side in ("height", "width")
-    )
-    chunks = (*sides, 3)
+    chunks = (_chunk_side(slide, level, "height"), _chunk_side(slide, level, "width"), 3)
     return OpenSlideArray(path, (height, width, 3), np.dtype(np.uint8), chunks, level=level)
+
+
+def _chunk_side(slide: Any, level: int, side: str) -> int:
+    """Return a side of the chunks of a level: one tile, or several tiles if they are small."""
+    tile = int(slide.properties.get(f"openslide.level[{level}].tile-{side}", CHUNK_PIXELS))
+    return tile * -(-CHUNK_PIXELS // tile)
