@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from stp._log import warn
-from stp.images.files.scale_tags import SQUARE
-from stp.images.files.tiff_xml import Picture, Um, picture_of_series, um_in_xml
+from stp.images.files.scale_tags import MAX_UM, MIN_UM, SQUARE
+from stp.images.files.tiff_xml import Picture, picture_of_series, um_in_xml
 
 EXPORT = "export the slide that you mean to a file with one image, for example with QuPath"
 AXES = {"Z": "focal planes", "T": "time points", "C": "channels"}  # names of tifffile's letters
-COMPANION = r"(label|macro|thumbnail|thumb|preview|overview)"
+COMPANION = r"(label|macro|thumbnail|thumb|preview|overview|barcode)"
 # A whole name such as "macro image", or the end of one such as "a.svs [macro]".
 COMPANION_NAME = re.compile(
     rf"(.*[\s\[(:;,_/-])?(slide)?{COMPANION}([\s_-]?(image|picture|scan))?[\s\])_\d]*",
@@ -109,15 +109,22 @@ def _has_color(series: Any, picture: Picture | None) -> bool:
 def _is_companion(tiff: Any, index: int, pictures: Sequence[Picture]) -> bool:
     """Return whether a series is a label, macro, thumbnail or preview."""
     series = tiff.series[index]
-    um, *others = (um_in_xml(tiff, i, pictures) for i in (index, *range(len(tiff.series))))
-    finest = min((x for x, _ in filter(None, others) if x), default=0)
-    is_overview = um is not None and um[0] is not None and finest and um[0] > COARSER * finest
+    um_along_x = [_um_along_x(tiff, i, pictures) for i in range(len(tiff.series))]
+    finest = min(filter(None, um_along_x), default=None)
+    um = um_along_x[index]
+    is_overview = um is not None and finest is not None and um > COARSER * finest
     return bool(
         COMPANION_NAME.fullmatch(str(series.name or ""))
-        or (series.kind == "bif" and series.name == "Map")
         or is_overview
         or is_companion_page(series.keyframe)
     )
+
+
+def _um_along_x(tiff: Any, index: int, pictures: Sequence[Picture]) -> float | None:
+    """Return µm per pixel of a series from XML, or None if it is no scale of a microscope."""
+    um = um_in_xml(tiff, index, pictures)
+    x = None if um is None else um[0]
+    return x if x is not None and MIN_UM <= x <= MAX_UM else None
 
 
 def is_companion_page(page: Any) -> bool:
@@ -166,18 +173,15 @@ def _warn_of_other_scans(
     pictures: Sequence[Picture],
 ) -> None:
     """Warn if a file has other images at the scale of the slide, which are not read."""
-    um = um_in_xml(tiff, slide.index, pictures)
+    um = _um_along_x(tiff, slide.index, pictures)
+    if um is None:
+        return
     others = [
         other
         for other in candidates
-        if other != slide and _is_same_scale(um, um_in_xml(tiff, other.index, pictures))
+        if other != slide
+        and abs((_um_along_x(tiff, other.index, pictures) or 0) - um) <= SQUARE * um
     ]
     if others:
         names = ", ".join(map(str, others))
         warn(f"{path}: only {slide} is read, not {names}; {EXPORT} if you mean another")
-
-
-def _is_same_scale(um: Um | None, other: Um | None) -> bool:
-    if um is None or other is None or not um[0] or not other[0]:
-        return False
-    return abs(um[0] - other[0]) <= SQUARE * um[0]

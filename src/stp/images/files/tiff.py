@@ -16,6 +16,8 @@ from stp.images.files.tiff_xml import read_pictures
 
 BLANK = 255  # color of tiles that a scanner or converter left out, because they show only glass
 XMP = 700  # tag
+NDPI_MAGIC = b"II*\0"
+NDPI_TAG = 65420
 VENTANA_XMP = b"<iScan"
 VENTANA_PAGES = 4  # the XMP is in the first, which is the label
 TRESTLE_SOFTWARE = "MedScan"
@@ -39,10 +41,9 @@ class TiffArray(FileArray):
     series: int = 0
 
     def _open(self) -> Any:
-        import tifffile
         import zarr
 
-        series = tifffile.TiffFile(self.path).series[self.series]
+        series = _open_tifffile(self.path).series[self.series]
         return zarr.open(series.aszarr(level=self.level, fillvalue=BLANK), mode="r")
 
 
@@ -51,7 +52,7 @@ def open_tiff(path: Path) -> tuple[list[FileArray], float | None]:
     import tifffile
 
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with _open_tifffile(path) as tiff:
             if not len(tiff.pages):
                 raise tifffile.TiffFileError("it has no image")
             kind = _kind_of_overlap(tiff)
@@ -62,6 +63,26 @@ def open_tiff(path: Path) -> tuple[list[FileArray], float | None]:
             f"{path} cannot be read as a TIFF ({error}); is the file complete?"
         ) from error
     return open_openslide(path, kind)
+
+
+def _open_tifffile(path: Path) -> Any:
+    """Open a TIFF; tifffile would take its ending for the sign of NDPI, this takes its content."""
+    import tifffile
+
+    return tifffile.TiffFile(path, is_ndpi=_is_ndpi(path))
+
+
+def _is_ndpi(path: Path) -> bool:
+    """Return whether a file is NDPI: a TIFF whose positions have 64 bits, with a tag of NDPI."""
+    with path.open("rb") as file:
+        magic, offset = struct.unpack("<4sQ", file.read(12).ljust(12, b"\0"))
+        if magic != NDPI_MAGIC or offset >= path.stat().st_size:
+            return False
+        file.seek(offset)
+        (n_tags,) = struct.unpack("<H", file.read(2).ljust(2, b"\0"))
+        tags = file.read(12 * n_tags)
+    codes = [struct.unpack_from("<H", tags, start)[0] for start in range(0, len(tags) - 1, 12)]
+    return NDPI_TAG in codes
 
 
 def _kind_of_overlap(tiff: Any) -> str | None:
