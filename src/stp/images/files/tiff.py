@@ -111,7 +111,10 @@ def _open_series(path: Path, tiff: Any) -> tuple[list[FileArray], float | None]:
     numbers = _levels_of_slide(tiff.series[index])
     for number in numbers:
         _check_pages(path, tiff, tiff.series[index].levels[number])
-    arrays: list[FileArray] = [_tiff_array(path, tiff, index, number) for number in numbers]
+    try:
+        arrays: list[FileArray] = [_tiff_array(path, tiff, index, number) for number in numbers]
+    except ValueError as error:
+        raise tifffile.TiffFileError(f"its tags are damaged: {error}") from error
     return arrays, tagged_um(path, tiff, index, pictures)
 
 

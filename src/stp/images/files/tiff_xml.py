@@ -130,10 +130,15 @@ def _refuse_several_files(path: Path, root: Element) -> None:
         raise ValueError(f"{path} is one of {len(files)} files of an OME-TIFF ({names}); {CONVERT}")
 
 
+def _n_pixels(pixels: Element, name: str) -> int:
+    """Return a side of a picture, or 0 if it is not stated."""
+    return int(parse_number(pixels.get(name)) or 0)
+
+
 def _ome_pictures(root: Element) -> Iterator[Picture]:
     for image in _elements(root, "Image"):
         for pixels in _elements(image, "Pixels"):
-            shape = (int(pixels.get("SizeY", 0)), int(pixels.get("SizeX", 0)))
+            shape = (_n_pixels(pixels, "SizeY"), _n_pixels(pixels, "SizeX"))
             channels = tuple(channel.get("Name", "") for channel in _elements(pixels, "Channel"))
             yield Picture(image.get("Name", ""), shape, _ome_um(pixels), channels)
 
@@ -157,7 +162,7 @@ def _leica_pictures(root: Element) -> Iterator[Picture]:
         for image in _elements(collection, "image"):
             view = next(_elements(image, "view"), None)
             for pixels in _elements(image, "pixels"):
-                width, height = (int(pixels.get(f"size{axis}", 0)) for axis in "XY")
+                width, height = _n_pixels(pixels, "sizeX"), _n_pixels(pixels, "sizeY")
                 um = _leica_length(view, "sizeX", width), _leica_length(view, "sizeY", height)
                 yield Picture(image.get("name", ""), (height, width), um)
 
