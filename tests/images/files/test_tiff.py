@@ -299,6 +299,23 @@ def test_the_largest_image_of_a_plain_tiff_is_read_with_its_levels(tmp_path):
     np.testing.assert_array_equal(again[:, :, :], SLIDE[::2, ::2])
 
 
+@pytest.mark.parametrize("name", ["a.qptiff", "a.tif"])
+def test_the_slide_of_qptiff_is_read_with_its_levels(name, tmp_path):
+    large = np.tile(MACRO, (3, 3, 1))
+    with tifffile.TiffWriter(tmp_path / name) as tiff:
+        for picture in (SLIDE, MACRO[:50], SLIDE[::2, ::2], large, MACRO[:30]):
+            tiff.write(
+                picture,
+                **TILES,
+                software="PerkinElmer-QPI",
+                description="<PerkinElmer-QPI-ImageDescription/>",
+                resolution=(40_000, 40_000),
+                resolutionunit="CENTIMETER",
+            )
+    assert_is_slide(tmp_path / name, 0.25)
+    assert len(open_file(tmp_path / name)[0]) == 2
+
+
 def test_the_macro_of_ndpi_is_not_read(tmp_path):
     large = np.tile(MACRO, (3, 3, 1))
     write_ndpi(tmp_path / "a.ndpi", [(SLIDE, 20), (large, -1)], 0.5)
@@ -361,7 +378,13 @@ def write_planes(path, names):
 
 
 @pytest.mark.parametrize(
-    "names", [("Red", "Green", "Blue"), ("R", "G", "B"), ("", "", ""), ("Channel 0", "1", "C:2")]
+    "names",
+    [
+        ("Red", "Green", "Blue"),
+        ("R", "G", "B"),
+        ("", "", ""),
+        ("Channel 0", "Channel 1", "Channel 2"),
+    ],
 )
 def test_three_planes_of_ome_are_an_rgb_image(names, tmp_path):
     write_planes(tmp_path / "a.ome.tif", names)

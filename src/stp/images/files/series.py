@@ -24,7 +24,7 @@ APERIO_MACRO = 9  # subfile type
 NDPI_MAGNIFICATION = 65421  # tag; below 0 for the macro and the map
 COARSER = 10.0  # a picture that is so much coarser than another is an overview of it
 LARGER = 4.0  # an image with other channels and so many more pixels is what the file is about
-RGB_NAMES = {"", "r", "g", "b", "red", "green", "blue"}
+COLORS = {"r", "g", "b", "red", "green", "blue"}
 NUMBERED_CHANNEL = re.compile(r"(channel|ch|c|band)?[\s:_-]*[\d:]*", re.IGNORECASE)
 PALETTE = 3  # photometric interpretation: colors of a table
 
@@ -94,7 +94,7 @@ def _candidate(tiff: Any, index: int, pictures: Sequence[Picture]) -> Candidate:
 
 
 def _has_color(series: Any, picture: Picture | None) -> bool:
-    """Return whether each image of a series has 3 or 4 samples, or is a picture of 3 planes."""
+    """Return whether an image has 3 or 4 samples in each pixel, or a plane for each color."""
     if "S" in series.axes:
         return series.shape[series.axes.index("S")] in (3, 4)
     if series.keyframe.photometric == PALETTE:
@@ -102,8 +102,11 @@ def _has_color(series: Any, picture: Picture | None) -> bool:
     if "C" not in series.axes or series.kind not in ("ome", "imagej", "shaped"):
         return False
     names = [] if picture is None else [name.strip().lower() for name in picture.channels]
-    is_rgb = all(name in RGB_NAMES or NUMBERED_CHANNEL.fullmatch(name) for name in names)
-    return series.shape[series.axes.index("C")] == 3 and is_rgb
+    n_channels = series.shape[series.axes.index("C")]
+    if n_channels == len(names) == 4:
+        return COLORS | {"a", "alpha"} >= set(names)
+    has_no_names = all(NUMBERED_CHANNEL.fullmatch(name) for name in names)
+    return n_channels == 3 and (has_no_names or COLORS >= set(names))
 
 
 def _is_companion(tiff: Any, index: int, pictures: Sequence[Picture]) -> bool:

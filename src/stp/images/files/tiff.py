@@ -111,10 +111,7 @@ def _open_series(path: Path, tiff: Any) -> tuple[list[FileArray], float | None]:
     numbers = _levels_of_slide(tiff.series[index])
     for number in numbers:
         _check_pages(path, tiff, tiff.series[index].levels[number])
-    try:
-        arrays: list[FileArray] = [_tiff_array(path, tiff, index, number) for number in numbers]
-    except ValueError as error:
-        raise tifffile.TiffFileError(f"its tags are damaged: {error}") from error
+    arrays: list[FileArray] = [_tiff_array(path, tiff, index, number) for number in numbers]
     return arrays, tagged_um(path, tiff, index, pictures)
 
 
@@ -149,8 +146,12 @@ def _end_of(page: Any) -> int:
 
 
 def _tiff_array(path: Path, tiff: Any, series: int, level: int) -> TiffArray:
+    import tifffile
     import zarr
 
-    array = zarr.open(tiff.series[series].aszarr(level=level), mode="r")
+    try:
+        array = zarr.open(tiff.series[series].aszarr(level=level), mode="r")
+    except ValueError as error:
+        raise tifffile.TiffFileError(f"its tags are damaged: {error}") from error
     shape, chunks = tuple(array.shape), tuple(array.chunks)
     return TiffArray(path, shape, array.dtype, chunks, level=level, series=series)
