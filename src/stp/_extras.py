@@ -3,7 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-EXTRAS = {"peft": "lora", "skmisc": "eval"}
+EXTRAS = {"openslide": "openslide", "peft": "lora", "skmisc": "eval"}
 
 
 def import_extra(module: str) -> ModuleType:

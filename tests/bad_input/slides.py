@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import tifffile
 from tests.bad_input.case import refused
 from tests.slides import write_hest
@@ -58,6 +59,49 @@ def the_image_is_incomplete():
     tifffile.imwrite("slide.tif", np.zeros((512, 512, 3), dtype=np.uint8), photometric="rgb")
     os.truncate("slide.tif", 100_000)
     stp.io.read_wsi("slide.tif", um_per_px=0.5)
+
+
+@refused(ValueError, "is a Zeiss CZI file, which is no image that can be read; convert the slide")
+def the_slide_has_a_format_that_is_not_read():
+    """The file is a slide of a maker whose format is not read, whatever its name.
+
+    Convert it as the message says, or give a format of [](howto/slide_files.md).
+    """
+    Path("slide.tif").write_bytes(b"ZISRAWFILE")
+    stp.io.read_wsi("slide.tif")
+
+
+@refused(ValueError, "is only the preview of a MIRAX slide: its pixels lie in the folder")
+def the_folder_of_a_MIRAX_slide_is_missing():
+    """A `.mrxs` file is a small picture. The pixels of the slide lie in the folder with its name.
+
+    Copy the folder too.
+    """
+    PIL.Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save("slide.mrxs", format="JPEG")
+    stp.io.read_wsi("slide.mrxs", um_per_px=0.25)
+
+
+@refused(ValueError, "has 2 images of one size")
+def it_is_not_clear_which_image_of_a_file_is_the_slide():
+    """The file has several RGB images of the same size.
+
+    Export the one that you mean to a file of its own.
+    """
+    pictures = np.zeros((2, 64, 64, 3), dtype=np.uint8)
+    tifffile.imwrite("slide.tif", pictures, photometric="rgb", metadata=None)
+    stp.io.read_wsi("slide.tif", um_per_px=0.5)
+
+
+@refused(ValueError, "has pixels that are not square")
+def the_pixels_of_a_slide_are_not_square():
+    """The tags of the file give different µm per pixel along x and y. Patches would be distorted.
+
+    Resize the image so that both are equal, and correct its tags.
+    """
+    picture = np.zeros((64, 64, 3), dtype=np.uint8)
+    sides = {"resolution": (40_000, 20_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite("slide.tif", picture, photometric="rgb", **sides)
+    stp.io.read_wsi("slide.tif", um_per_px=0.25)
 
 
 @refused(ValueError, "no physical scale: pass um_per_px=")

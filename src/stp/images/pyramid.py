@@ -73,7 +73,8 @@ class ImagePyramid:
         Parameters
         ----------
         path
-            TIFF, SVS, OME-TIFF, JPEG or PNG file.
+            TIFF file, such as SVS, NDPI, SCN or OME-TIFF; JPEG or PNG file; or a slide that
+            OpenSlide reads (Ventana BIF, MIRAX, VMS, DICOM). The content decides, not the name.
         um_per_px
             µm per pixel of the image at full resolution; by default it is resolved from the data,
             and sources that differ by more than 5 % are an error.

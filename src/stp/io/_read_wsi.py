@@ -29,7 +29,8 @@ def read_wsi(
     Parameters
     ----------
     path
-        A TIFF, SVS, OME-TIFF, JPEG or PNG file.
+        A TIFF file, such as SVS, NDPI, SCN or OME-TIFF; a JPEG or PNG file; or a slide that
+        OpenSlide reads: Ventana BIF, MIRAX, VMS or DICOM. The content decides, not the name.
     um_per_px
         µm per pixel of the image at full resolution; by default it is resolved from the data, and
         sources that differ by more than 5 % are an error.
@@ -47,8 +48,11 @@ def read_wsi(
 
     Raises
     ------
+    ImportError
+        The slide needs OpenSlide, which is not installed.
     ValueError
-        The scale is unknown or contradicted, or no tile has enough tissue.
+        The scale is unknown or contradicted, pixels are not square, it is not clear which image
+        of the file is the slide, or no tile has enough tissue.
 
     Examples
     --------

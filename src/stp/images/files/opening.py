@@ -3,19 +3,22 @@
 from pathlib import Path
 
 from stp.images.files.arrays import FileArray
+from stp.images.files.content import Reader, kind_of, require_file
+from stp.images.files.openslide import open_openslide
 from stp.images.files.plain import open_plain
 from stp.images.files.tiff import open_tiff
-
-TIFF_ENDINGS = {".tif", ".tiff", ".svs", ".btf", ".ndpi", ".scn"}
 
 
 def open_file(path: str | Path) -> tuple[list[FileArray], float | None]:
     """Open an image file lazily.
 
+    The content of the file decides how it is read, not the ending of its name.
+
     Parameters
     ----------
     path
-        TIFF, SVS, OME-TIFF, JPEG or PNG file.
+        TIFF file, such as SVS, NDPI, SCN or OME-TIFF; JPEG or PNG file; or a slide that OpenSlide
+        reads (Ventana BIF, MIRAX, VMS, DICOM).
 
     Returns
     -------
@@ -25,14 +28,16 @@ def open_file(path: str | Path) -> tuple[list[FileArray], float | None]:
     ------
     FileNotFoundError
         There is no file at `path`.
+    ImportError
+        The file needs OpenSlide, which is not installed.
     ValueError
-        The file is truncated or no image, or `path` is a URL.
+        The file is truncated or no image, it is not clear which of its images is the slide, its
+        pixels are not square, or `path` is a URL.
     """
-    if "://" in str(path):
-        raise ValueError(f"{path} is a URL; download the image and give its path")
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no image at {path}")
-    if path.suffix.lower() in TIFF_ENDINGS:
+    path = require_file(path)
+    kind = kind_of(path)
+    if kind.reader is Reader.TIFFFILE:
         return open_tiff(path)
+    if kind.reader is Reader.OPENSLIDE:
+        return open_openslide(path, kind.name)
     return [open_plain(path)], None
