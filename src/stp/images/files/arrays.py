@@ -3,31 +3,9 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-
-
-class PixelArray(Protocol):
-    """An array of pixels that is read window by window."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of each axis."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of a value."""
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-
-    @property
-    def chunks(self) -> tuple[Any, ...]:
-        """What is decoded as a whole."""
-
-    def __getitem__(self, key: Any) -> np.ndarray: ...
 
 
 @dataclass

@@ -7,7 +7,7 @@ from stp.images.files.colors import ColorConversion
 
 LETTERS = {"red": "r", "green": "g", "blue": "b", "alpha": "a"}
 # Names that only number the channels, as "0", "c0", "Channel 1" or "Channel:0:1".
-NUMBER = re.compile(r"(?:c|ch|channel)?[ _:.-]*(?:\d+:)*(\d+)", re.IGNORECASE)
+NUMBER = re.compile(r"(?:c|ch|channel|band)?[ _:.-]*(?:\d+:)*(\d+)", re.IGNORECASE)
 
 
 def conversion_by_names(names: Sequence[object], owner: str) -> ColorConversion:

@@ -11,6 +11,14 @@ BLANK = 255  # white, and each channel of a tile that a scanner left out
 CHUNK_PIXELS = 512  # side of the parts in which an array in memory is converted
 BLOCK_ROWS = 64  # rows that are converted at a time, so that few numbers of 16 bits are in memory
 
+# What each value of the chroma planes adds to red and blue, and takes from green: ITU-R BT.601.
+CHROMA = np.arange(256) - 128.0
+RED_OF_CR = np.round(1.402 * CHROMA).astype(np.int16)
+BLUE_OF_CB = np.round(1.772 * CHROMA).astype(np.int16)
+FRACTION_BITS = 6  # of the two parts of green, which are rounded together
+GREEN_OF_CB = np.round(0.344136 * CHROMA * 64).astype(np.int16)
+GREEN_OF_CR = np.round(0.714136 * CHROMA * 64 + 32).astype(np.int16)
+
 
 @dataclass(frozen=True)
 class ColorConversion:
@@ -149,12 +157,15 @@ def ycbcr_to_rgb(planes: np.ndarray) -> np.ndarray:
 
     A pixel that is 255 in each channel is white: it is of a tile that a scanner left out.
     """
-    import PIL.Image
-
-    if 0 in planes.shape:
-        return np.empty(planes.shape, np.uint8)
-    picture = PIL.Image.fromarray(np.ascontiguousarray(planes), mode="YCbCr")
-    rgb = np.array(picture.convert("RGB"))
+    rgb = np.empty(planes.shape, np.uint8)
+    for top in range(0, len(planes), BLOCK_ROWS):
+        y, cb, cr = np.moveaxis(planes[top : top + BLOCK_ROWS], -1, 0)
+        luma = y.astype(np.int16)
+        block = rgb[top : top + BLOCK_ROWS]
+        block[..., 0] = np.clip(luma + RED_OF_CR[cr], 0, 255)
+        green = (GREEN_OF_CB[cb] + GREEN_OF_CR[cr]) >> FRACTION_BITS
+        block[..., 1] = np.clip(luma - green, 0, 255)
+        block[..., 2] = np.clip(luma + BLUE_OF_CB[cb], 0, 255)
     is_blank = (planes[..., 0] == BLANK) & (planes[..., 1] == BLANK) & (planes[..., 2] == BLANK)
     rgb[is_blank] = BLANK
     return rgb

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from stp.images.files.arrays import PixelArray
+from stp.images.files.arrays import FileArray
 from stp.images.files.plain import open_plain
 from stp.images.files.tiff import open_tiff
 
 TIFF_ENDINGS = {".tif", ".tiff", ".svs", ".btf", ".ndpi", ".scn"}
 
 
-def open_file(path: str | Path) -> tuple[list[PixelArray], float | None]:
+def open_file(path: str | Path) -> tuple[list[FileArray], float | None]:
     """Open an image file lazily.
 
     Parameters

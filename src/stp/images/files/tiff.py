@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stp.images.files.arrays import FileArray, PixelArray
+from stp.images.files.arrays import FileArray
 from stp.images.files.scale_tags import tagged_um
 from stp.images.files.tiff_colors import as_rgb
 
@@ -25,14 +25,14 @@ class TiffArray(FileArray):
         return zarr.open(series.aszarr(level=self.level, fillvalue=BLANK), mode="r")
 
 
-def open_tiff(path: Path) -> tuple[list[PixelArray], float | None]:
+def open_tiff(path: Path) -> tuple[list[FileArray], float | None]:
     """Return the levels of a TIFF, finest first, and µm per pixel of the finest if it is known."""
     import tifffile
 
     try:
         with tifffile.TiffFile(path) as tiff:
             _check_tiff(tiff)
-            arrays: list[PixelArray] = [
+            arrays: list[FileArray] = [
                 _tiff_array(path, tiff, index) for index in range(len(tiff.series[0].levels))
             ]
             return arrays, tagged_um(tiff)
@@ -62,7 +62,7 @@ def _end_of(page: Any) -> int:
     return max((offset + n_bytes for offset, n_bytes in segments), default=0)
 
 
-def _tiff_array(path: Path, tiff: Any, index: int) -> PixelArray:
+def _tiff_array(path: Path, tiff: Any, index: int) -> Any:
     import zarr
 
     array = zarr.open(tiff.series[0].aszarr(level=index), mode="r")

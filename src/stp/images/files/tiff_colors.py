@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from stp.images.files.arrays import FileArray, PixelArray
+from stp.images.files.arrays import FileArray
 from stp.images.files.channel_names import conversion_by_names, has_no_names
 from stp.images.files.colors import ColorConversion, convert_colors, gray_error
 
@@ -21,15 +21,8 @@ UPRIGHT = (None, 0, 1)  # values of the tag Orientation: first row on top, first
 JPEG = {6, 7, 34892, 33007}  # compressions whose YCbCr tifffile converts
 APERIO_YCBCR = 33003
 JPEG_2000 = {APERIO_YCBCR, 33004, 33005, 34712}
-BYTE_COMPRESSIONS = {
-    1,
-    5,
-    8,
-    32773,
-    32946,
-    34925,
-    50000,
-}  # none, LZW, Deflate, PackBits, LZMA, Zstd
+# None, LZW, Deflate, PackBits, LZMA and Zstandard, which know nothing of colors.
+BYTE_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}
 JPEG_2000_BOX = b"\x00\x00\x00\x0cjP  "  # begins a JP2 file, whose colors the decoder converts
 JPEG_2000_SIZE = b"\xff\x4f\xff\x51"  # begins a plain stream, and its marker of sizes
 SIZES_OFFSET = 40  # from the begin of a stream to the number of its components
@@ -37,8 +30,8 @@ HEADER_BYTES = 256
 REMEDY = "write the image as RGB with 8 bits per channel"
 
 
-def as_rgb(array: FileArray, series: Any, level: int) -> PixelArray:
-    """Return a level of a TIFF as an array that is read as RGB.
+def as_rgb(array: FileArray, series: Any, level: int) -> Any:
+    """Return a level of a TIFF as an array that is read as RGB: the same if it is RGB.
 
     Parameters
     ----------
@@ -62,8 +55,7 @@ def as_rgb(array: FileArray, series: Any, level: int) -> PixelArray:
         return array  # which is refused for its shape or type
     conversion = _conversion(array, series, page, axes)
     channels_first = axes[-1] not in "SC"
-    rgb: PixelArray = convert_colors(array, conversion, channels_first)
-    return rgb
+    return convert_colors(array, conversion, channels_first)
 
 
 def _check_orientation(path: Path, page: Any) -> None:
