@@ -15,7 +15,7 @@ BLOCK_PIXELS = 1024  # side of what is read of the finer level
 N_POSITIONS = 8  # of such windows along each side of a level; those with most contrast are used
 N_WINDOWS = 6
 MIN_CONTRAST = 2.0  # standard deviation of a window that shows anything
-MIN_CORRELATION = 0.8  # between a level and the finer one, if the factor is right
+MIN_CORRELATION = 0.5  # between a level and the finer one; 0.7 and more if the factor is right
 POWERS = tuple(float(2**power) for power in range(1, 12))
 
 
@@ -205,4 +205,4 @@ def _shrink(
         block[: bottom - top, : right - left] = level.read(top, bottom, left, right)
     box = (*(corner - low), *np.minimum(corner - low + steps * shape[::-1], high - low))
     picture = PIL.Image.fromarray(block)
-    return np.asarray(picture.resize(shape[::-1], PIL.Image.Resampling.BOX, box=box), float)
+    return np.asarray(picture.resize(shape[::-1], PIL.Image.Resampling.HAMMING, box=box), float)
