@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
-COMPARED_PIXELS = 32  # side of the windows in which two levels are compared
+from stp.images.files.channel_names import conversion_by_names
+from stp.images.files.colors import ColorConversion, RgbArray, convert_colors
 
 
 @dataclass(frozen=True)
 class Level:
-    """An RGB or RGBA uint8 array (numpy, zarr, dask or a file).
+    """An RGB uint8 array (numpy, zarr, dask or a file).
 
     Parameters
     ----------
@@ -20,6 +21,9 @@ class Level:
         Whether the order is c y x.
     origin
         Corner of the level as x, y in pixels of the finest level.
+    factor
+        Size of a pixel as x, y in pixels of the finest level; None if it follows from the sizes of
+        both levels.
     allows_gaps
         Read chunks that are missing on disk as black pixels, instead of raising an error.
     """
@@ -27,6 +31,7 @@ class Level:
     array: Any
     channels_first: bool = False
     origin: tuple[float, float] = (0.0, 0.0)
+    factor: tuple[float, float] | None = None
     allows_gaps: bool = False
 
     def __post_init__(self) -> None:
@@ -38,6 +43,8 @@ class Level:
             raise ValueError(
                 f"expected 8 bits per channel, got {array.dtype}; convert the image to uint8 first"
             )
+        if channels != 3:
+            raise ValueError("the image has a fourth channel; open it with open_array")
         if 0 in array.shape:
             raise ValueError(f"the image has no pixels: its shape is {tuple(array.shape)}")
 
@@ -67,12 +74,18 @@ class Level:
             return np.moveaxis(np.asarray(self.array[:3, top:bottom, left:right]), 0, -1)
         return np.asarray(self.array[top:bottom, left:right, :3])
 
+    def is_empty(self, pixels: np.ndarray) -> bool:
+        """Return whether pixels (..., 3) are those of a chunk that is missing on disk."""
+        if isinstance(self.array, RgbArray):
+            return bool((pixels == self.array.empty_color).all())
+        return not pixels.any()
+
     def is_missing(self, row: int, column: int) -> bool:
         """Return whether a chunk that must be on disk is not there: zarr reads zeros for it."""
         import zarr
         from zarr.core.sync import sync
 
-        array = self.array
+        array = self.array.source if isinstance(self.array, RgbArray) else self.array
         if self.allows_gaps or not isinstance(array, zarr.Array) or array.fill_value:
             return False
         stored_shape = array.shards or array.chunks
@@ -100,24 +113,51 @@ def with_gaps(levels: tuple[Level, ...]) -> tuple[Level, ...]:
 
 
 def open_array(array: Any) -> Level:
-    """Return the level of an array; the axis of 3 or 4 channels tells y x c from c y x."""
+    """Return the level of an array; the axis of 3 or 4 channels tells y x c from c y x.
+
+    A fourth channel is alpha. An array with named channels is read by their names.
+    """
+    if set(getattr(array, "dims", ())) == {"c", "y", "x"}:
+        return _open_xarray(array, "the image")
     channels_last = array.ndim == 3 and array.shape[-1] in (3, 4)
     channels_first = not channels_last and array.ndim == 3 and array.shape[0] in (3, 4)
+    has_alpha = channels_last and array.shape[-1] == 4 or channels_first and array.shape[0] == 4
+    if has_alpha and array.dtype == np.uint8:
+        array = convert_colors(array, ColorConversion(alpha=3), channels_first)
     return Level(array, channels_first=channels_first)
 
 
-def open_element(element: Any) -> tuple[Level, ...]:
-    """Return the levels of a SpatialData image, single or multiscale, the finest first."""
+def open_element(element: Any, image_key: str | None = None) -> tuple[Level, ...]:
+    """Return the levels of a SpatialData image, single or multiscale, the finest first.
+
+    Parameters
+    ----------
+    element
+        Image of a SpatialData.
+    image_key
+        Name of the image, for errors.
+
+    Raises
+    ------
+    ValueError
+        The channels have other names than red, green and blue, or no 8 bits.
+    """
+    owner = "the image" if image_key is None else f"image {image_key!r}"
     if not hasattr(element, "children"):
-        return (_open_xarray(element),)
+        return (_open_xarray(element, owner),)
     arrays = [next(iter(element[name].data_vars.values())) for name in element.children]
-    return place_levels(tuple(_open_xarray(array) for array in arrays))
+    return tuple(_open_xarray(array, owner) for array in arrays)
 
 
-def _open_xarray(array: Any) -> Level:
-    pixels = array.transpose("c", "y", "x").data
-    source = _find_zarr_array(pixels)
-    return Level(pixels if source is None else source, channels_first=True)
+def _open_xarray(array: Any, owner: str) -> Level:
+    array = array.transpose("c", "y", "x")
+    names = array.coords["c"].to_numpy() if "c" in array.coords else range(array.sizes["c"])
+    source = _find_zarr_array(array.data)
+    pixels = array.data if source is None else source
+    conversion = conversion_by_names(list(names), owner)
+    if array.dtype == np.uint8:
+        pixels = convert_colors(pixels, conversion, True)
+    return Level(pixels, channels_first=True)
 
 
 def _find_zarr_array(array: Any) -> Any:
@@ -134,56 +174,3 @@ def _find_zarr_array(array: Any) -> Any:
     name = f"original-{array.name}"
     source = dict(layers.get(name, {})).get(name)
     return source if isinstance(source, zarr.Array) and source.shape == array.shape else None
-
-
-def factor_between(full: int, reduced: int) -> float:
-    """Return how many pixels of one level make a pixel of a coarser one, from their heights.
-
-    It is a whole number if that explains both heights, with the last pixels cut off or padded.
-    """
-    factor = round(full / reduced)
-    explains_heights = reduced in (full // factor, -(-full // factor))
-    return float(factor) if explains_heights else full / reduced
-
-
-def place_levels(levels: tuple[Level, ...]) -> tuple[Level, ...]:
-    """Return the levels, finest first, each with the corner at which it begins.
-
-    If the factor does not divide a side, a coarser level lacks the pixels that remain: spatialdata
-    drops the first pixels, the makers of TIFFs the last. Comparing two levels shows which.
-    """
-    result = [levels[0]]
-    drops_first = None
-    for level in levels[1:]:
-        finer = result[-1]
-        factor = factor_between(finer.shape[0], level.shape[0])
-        remainder = np.array(finer.shape[::-1]) - factor * np.array(level.shape[::-1])
-        if factor % 1 or (remainder < 0).any() or not remainder.any():
-            result.append(replace(level, origin=finer.origin))
-            continue
-        if drops_first is None:
-            drops_first = _drops_first(finer, level, int(factor), remainder.astype(int))
-        shift = drops_first * remainder * factor_between(levels[0].shape[0], finer.shape[0])
-        x, y = finer.origin + shift
-        result.append(replace(level, origin=(float(x), float(y))))
-    return tuple(result)
-
-
-def _drops_first(fine: Level, coarse: Level, factor: int, remainder: np.ndarray) -> bool:
-    """Return whether the coarse level lacks the first pixels of the fine one, not the last.
-
-    `remainder` is the number of pixels that it lacks, as x, y.
-    """
-    size = min(COMPARED_PIXELS, *coarse.shape)
-    corners = ((0, 0), tuple(remainder))  # as x, y: of a level that lacks the last, the first
-    differences = np.zeros(2)
-    for y in np.linspace(0, coarse.shape[0] - size, 3).astype(int):
-        for x in np.linspace(0, coarse.shape[1] - size, 3).astype(int):
-            expected = coarse.read(y, y + size, x, x + size)
-            for index, (dx, dy) in enumerate(corners):
-                top = y * factor + dy
-                left = x * factor + dx
-                block = fine.read(top, top + size * factor, left, left + size * factor)
-                squares = block.astype(np.float32).reshape(size, factor, size, factor, 3)
-                differences[index] += np.abs(squares.mean(axis=(1, 3)) - expected).sum()
-    return bool(differences[1] < differences[0])

@@ -37,7 +37,7 @@ def empty_patches(n_patches: int, size: int) -> np.ndarray:
     return np.frombuffer(memory, np.uint8, n_bytes).reshape(shape)
 
 
-def cut_patch(pixels: np.ndarray, corner: np.ndarray, side: float, size: int) -> np.ndarray:
+def cut_patch(pixels: np.ndarray, corner: np.ndarray, side: np.ndarray, size: int) -> np.ndarray:
     """Return one patch (size, size, 3).
 
     Parameters
@@ -47,17 +47,17 @@ def cut_patch(pixels: np.ndarray, corner: np.ndarray, side: float, size: int) ->
     corner
         Upper left corner of the patch as x, y in `pixels`; it may lie outside.
     side
-        Side of the patch in `pixels`; the patch is resized if this is not `size`.
+        Sides of the patch in `pixels` along x and y; the patch is resized if one is not `size`.
     size
         Side of the returned patch in pixels.
     """
     low = np.floor(corner).astype(int)
     high = np.ceil(corner + side).astype(int)
     window = _cut_padded(pixels, low, high)
-    if side == size:
+    if side[0] == size and side[1] == size:
         return window
     left, top = corner - low
-    box = (left, top, left + side, top + side)
+    box = (left, top, left + side[0], top + side[1])
     picture = PIL.Image.fromarray(window)
     return np.asarray(picture.resize((size, size), PIL.Image.Resampling.BILINEAR, box=box))
 

@@ -10,7 +10,8 @@ import numpy as np
 from stp.images.chunks import Boxes, require_chunks
 from stp.images.coordinates import affine_of, coordinate_systems, inverse, only_system
 from stp.images.files.opening import open_file
-from stp.images.levels import Level, factor_between, open_array, open_element, place_levels
+from stp.images.level_places import level_factor, place_levels
+from stp.images.levels import Level, open_array, open_element
 from stp.images.patches import PatchWindow, cut_patch, empty_patches
 from stp.images.scale import UM_SYSTEM, USER, resolve_scale, um_of_system
 from stp.images.windows import read_boxes
@@ -60,7 +61,8 @@ class ImagePyramid:
         Parameters
         ----------
         array
-            Pixels (y, x, 3) or (3, y, x), 8 bits per channel.
+            Pixels (y, x, 3) or (3, y, x), 8 bits per channel. A fourth channel is alpha;
+            transparent pixels are white.
         um_per_px
             µm per pixel of the array.
         """
@@ -113,7 +115,8 @@ class ImagePyramid:
         KeyError
             There is no such image, or it is not in the coordinate system.
         ValueError
-            Neither `um_per_px` nor a coordinate system `um` gives the scale.
+            Neither `um_per_px` nor a coordinate system `um` gives the scale, or the channels are
+            not red, green and blue.
         """
         if image_key not in sdata.images:
             raise KeyError(f"no image {image_key!r}; pass image_key= one of {sorted(sdata.images)}")
@@ -127,7 +130,8 @@ class ImagePyramid:
             )
         to_pixels = inverse(affine_of(element, system), f"image {image_key!r} to {system!r}")
         scale = resolve_scale({USER: um_per_px, UM_SYSTEM: um_of_system(element)})
-        return cls(open_element(element), scale.um_per_px, to_pixels, scale.source)
+        levels = place_levels(open_element(element, image_key))
+        return cls(levels, scale.um_per_px, to_pixels, scale.source)
 
     def to_pixels(self, centers: np.ndarray) -> np.ndarray:
         """Map coordinates (n, 2) as x, y to pixels of the finest level."""
@@ -238,11 +242,12 @@ class ImagePyramid:
         """
         size = window.size
         self.check_scale(window.um_per_px, allow_upsampling)
-        level, factor = self._level_for(window.um_per_px)
+        level, _ = self._level_for(window.um_per_px)
+        factor = np.array(level_factor(self.levels[0], level))
         side = size * window.um_per_px / (self.um_per_px * factor)
         corners = (self.to_pixels(_require_finite(centers)) - level.origin) / factor - side / 2
-        if abs(side - size) < NATIVE_PIXELS:
-            side = size
+        if (np.abs(side - size) < NATIVE_PIXELS).all():
+            side = np.array([size, size])
             corners = np.floor(corners + 0.5)
         boxes = Boxes(np.floor(corners).astype(int), np.ceil(corners + side).astype(int))
         rows: list[int] = []
@@ -272,15 +277,18 @@ class ImagePyramid:
 
     def check_chunks(self, centers: np.ndarray, um_per_px: float) -> None:
         """Raise ValueError if a chunk under a center is missing in the level for this scale."""
-        level, factor = self._level_for(um_per_px)
+        level, _ = self._level_for(um_per_px)
+        factor = np.array(level_factor(self.levels[0], level))
         positions = (self.to_pixels(_require_finite(centers)) - level.origin) / factor
         pixels = np.floor(positions).astype(int)
         require_chunks(level, Boxes(pixels, pixels + 1))
 
     def _level_for(self, um_per_px: float) -> tuple[Level, float]:
-        """Return the coarsest level that needs no upsampling, and its factor to the finest."""
-        height = self.levels[0].shape[0]
-        factors = [factor_between(height, level.shape[0]) for level in self.levels]
+        """Return the coarsest level that needs no upsampling, and its factor to the finest.
+
+        The factor is the larger of those along x and y.
+        """
+        factors = [max(level_factor(self.levels[0], level)) for level in self.levels]
         fine_enough = [factor for factor in factors if factor * self.um_per_px <= um_per_px * 1.001]
         factor = max(fine_enough, default=1.0)
         return self.levels[factors.index(factor)], factor

@@ -18,6 +18,8 @@ from stp.images.coordinates import (
     shared_system,
     spot_centers,
 )
+from stp.images.files.channel_names import has_color_names, has_no_names
+from stp.images.level_places import place_levels
 from stp.images.levels import open_element
 from stp.images.placement import check_spots_on_image, share_on_image
 from stp.images.pyramid import ImagePyramid
@@ -132,7 +134,7 @@ def _find_slide(
     require_coordinates(centers, rows.obs_names, REMEDY)
     check_region(rows, centers, is_only=len(names) == 1)
     element = sdata.images[image_key]
-    levels = open_element(element)
+    levels = place_levels(open_element(element, image_key))
     to_pixels = inverse(affine_of(element, system), f"image {image_key!r} to {system!r}")
     check_spots_on_image(
         _map_places(centers, to_pixels),
@@ -254,7 +256,7 @@ def _owner(image_key: str, regions: list[str]) -> str:
 
 
 def _rgb_images(sdata: "SpatialData") -> list[str]:
-    """List the images with channels r, g, b.
+    """List the images with channels r, g, b in any order.
 
     If there is none, list those of 8 bits whose 3 or 4 channels have no names.
     """
@@ -263,9 +265,9 @@ def _rgb_images(sdata: "SpatialData") -> list[str]:
     named = []
     unnamed = []
     for key, image in sdata.images.items():
-        channels = [str(name).lower() for name in get_channel_names(image)]
-        if channels[:3] in (["r", "g", "b"], ["red", "green", "blue"]):
+        channels = list(get_channel_names(image))
+        if has_color_names(channels):
             named.append(key)
-        if channels in (["0", "1", "2"], ["0", "1", "2", "3"]):
+        if len(channels) in (3, 4) and has_no_names(channels):
             unnamed.append(key)
     return named or [key for key in unnamed if finest_array(sdata.images[key]).dtype == np.uint8]

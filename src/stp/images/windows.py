@@ -149,7 +149,7 @@ def _read_strip(
     bottom = np.maximum.accumulate(boxes.high[:, 1])  # of each box and of all before it
     if is_needed.size == 1 and is_needed.any():
         pixels = level.read(int(top[0]), int(bottom[-1]), left, right)
-        if not pixels.any():
+        if level.is_empty(pixels):
             require_chunk(level, 0, 0)
         yield BoxGroup(rows, pixels, np.array([left, top[0]]))
         return
@@ -239,7 +239,7 @@ def _list_runs(is_needed: np.ndarray, edges: np.ndarray, width: int) -> Iterator
 def _check_pixels(level: Level, pixels: np.ndarray, area: _Area, chunks: np.ndarray) -> None:
     """Raise ValueError if a chunk (row, column) of the area is missing.
 
-    Only chunks without any color are looked up on disk.
+    Only chunks that show nothing are looked up on disk.
     """
     y_edges, x_edges = level.edges
     for row, column in chunks:
@@ -247,5 +247,5 @@ def _check_pixels(level: Level, pixels: np.ndarray, area: _Area, chunks: np.ndar
         left, right = x_edges[column : column + 2].clip(area.left, area.right) - area.left
         chunk = pixels[top:bottom, left:right]
         middle_row = chunk[len(chunk) // 2]  # looked at first, because it is quick
-        if not (middle_row.any() or chunk.any()):
+        if level.is_empty(middle_row) and level.is_empty(chunk):
             require_chunk(level, row, column)

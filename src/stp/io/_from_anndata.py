@@ -9,6 +9,7 @@ import numpy as np
 from stp._log import logger, preview
 from stp.images.files.opening import open_file
 from stp.images.lattice import lattice_scale
+from stp.images.level_places import place_levels
 from stp.images.levels import Level, open_array
 from stp.images.placement import check_spots_on_image
 from stp.images.scale import Scale, record_scale, resolve_scale, scale_factors
@@ -196,5 +197,5 @@ def _open_image(image: Any) -> tuple[tuple[Level, ...], float | None]:
         return (), None
     if isinstance(image, str | Path):
         arrays, tagged_um = open_file(image)
-        return tuple(open_array(array) for array in arrays), tagged_um
+        return place_levels(tuple(open_array(array) for array in arrays)), tagged_um
     return (open_array(image),), None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp._log import warn
+from stp.images.level_places import level_factor
 from stp.images.levels import Level
 from stp.images.regions import annotate_shapes
 from stp.tables.keys import TABLE
@@ -131,18 +132,18 @@ def _image_element(levels: tuple[Level, ...], systems: Mapping[str, Any]) -> Any
         scales = {}
         for index, array in enumerate(arrays):
             if index:
-                _set_pixel_centers(array, arrays[0])
+                _set_pixel_centers(array, levels[0], levels[index])
             scales[f"scale{index}"] = array.to_dataset(name="image")
         image = DataTree.from_dict(scales)
     set_transformation(image, dict(systems), set_all=True)
     return image
 
 
-def _set_pixel_centers(array: Any, finest: Any) -> None:
+def _set_pixel_centers(array: Any, finest: Level, level: Level) -> None:
     """Set the coordinates of a coarser level in pixels of the finest."""
-    for axis in ("y", "x"):
-        n_pixels = array.sizes[axis]
-        array.coords[axis] = (np.arange(n_pixels) + 0.5) * finest.sizes[axis] / n_pixels
+    factors = level_factor(finest, level)
+    for axis, corner, factor in zip("xy", level.origin, factors, strict=True):
+        array.coords[axis] = corner + (np.arange(array.sizes[axis]) + 0.5) * factor
 
 
 def _image_array(level: Level) -> Any:
@@ -155,10 +156,5 @@ def _image_array(level: Level) -> Any:
         chunks = getattr(array, "chunks", None)
         chunks = chunks or tuple(min(CHUNK_PIXELS, n) for n in array.shape)
         array = dask.array.from_array(array, chunks=chunks, meta=np.empty((0, 0, 0), np.uint8))
-    if level.channels_first:
-        array = array[:3]
-        dims = ("c", "y", "x")
-    else:
-        array = array[..., :3]
-        dims = ("y", "x", "c")
+    dims = ("c", "y", "x") if level.channels_first else ("y", "x", "c")
     return Image2DModel.parse(array, dims=dims, c_coords=["r", "g", "b"])

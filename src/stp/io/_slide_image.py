@@ -1,6 +1,5 @@
 """The image of a slide whose spots are in pixels of it, as 10x gives them."""
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -8,17 +7,15 @@ import numpy as np
 
 from stp._log import warn
 from stp.images.coordinates import coordinate_systems
-from stp.images.files.arrays import FileArray
 from stp.images.files.opening import open_file
-from stp.images.files.plain import PlainArray
+from stp.images.files.plain import is_gray, open_plain
+from stp.images.level_places import place_levels
 from stp.images.levels import Level, open_array
 from stp.images.placement import check_image_size, check_spots_on_image
 from stp.io._slide_elements import SlideImage, image_elements
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")  # names that Pillow gives
 
 
 class OpenImage(NamedTuple):
@@ -47,22 +44,8 @@ def open_slide_image(path: str | Path | None) -> OpenImage | None:
     if path is None:
         return None
     arrays, tagged_um = open_file(path)
-    if _is_gray(arrays[0]):
-        raise ValueError(f"expected an RGB image, but {path} is grayscale; pass the H&E image")
-    levels = tuple(open_array(array) for array in arrays)
+    levels = place_levels(tuple(open_array(array) for array in arrays))
     return OpenImage(Path(path).name, levels, tagged_um)
-
-
-def _is_gray(array: FileArray) -> bool:
-    """Return whether a file has one channel; a JPEG or PNG would become RGB when it is read."""
-    import PIL.Image
-
-    if isinstance(array, PlainArray):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(array.path) as picture:
-                return picture.mode in GRAY_MODES
-    return array.ndim == 2 or 1 in (array.shape[0], array.shape[-1])
 
 
 def image_element(image: OpenImage, systems: dict[str, Any]) -> Any:
@@ -78,10 +61,10 @@ def read_picture(path: Path) -> np.ndarray:
     """Return the pixels (y, x, channels) of a reduced picture; a gray one has one channel."""
     import PIL.Image
 
+    if not is_gray(path):
+        return open_plain(path)[:]
     with PIL.Image.open(path) as picture:
-        is_gray = picture.mode in GRAY_MODES
-        array = np.asarray(picture.convert("L" if is_gray else "RGB"))
-    return array[..., None] if is_gray else array
+        return np.asarray(picture.convert("L"))[..., None]
 
 
 def picture_element(picture: np.ndarray, systems: dict[str, Any]) -> Any:

@@ -12,7 +12,8 @@ from stp.images.files.content import CONVERT
 from stp.images.files.openslide import open_openslide
 from stp.images.files.scale_tags import tagged_um
 from stp.images.files.series import choose_series, is_companion_page
-from stp.images.files.tiff_xml import read_pictures
+from stp.images.files.tiff_colors import as_rgb
+from stp.images.files.tiff_xml import picture_of_series, read_pictures
 
 BLANK = 255  # color of tiles that a scanner or converter left out, because they show only glass
 XMP = 700  # tag
@@ -111,7 +112,12 @@ def _open_series(path: Path, tiff: Any) -> tuple[list[FileArray], float | None]:
     numbers = _levels_of_slide(tiff.series[index])
     for number in numbers:
         _check_pages(path, tiff, tiff.series[index].levels[number])
-    arrays: list[FileArray] = [_tiff_array(path, tiff, index, number) for number in numbers]
+    picture = picture_of_series(tiff, index, pictures)
+    channels = picture.channels if picture else ()
+    arrays = [
+        as_rgb(_tiff_array(path, tiff, index, number), tiff.series[index], number, channels)
+        for number in numbers
+    ]
     return arrays, tagged_um(path, tiff, index, pictures)
 
 
