@@ -13,6 +13,7 @@ from stp.images.files.opening import open_file
 from stp.images.levels import Level, factor_between, open_array, open_element, place_levels
 from stp.images.patches import PatchWindow, cut_patch, empty_patches
 from stp.images.scale import UM_SYSTEM, USER, resolve_scale, um_of_system
+from stp.images.sources import open_pixels
 from stp.images.windows import read_boxes
 
 __all__ = ["ImagePyramid"]
@@ -60,11 +61,12 @@ class ImagePyramid:
         Parameters
         ----------
         array
-            Pixels (y, x, 3) or (3, y, x), 8 bits per channel.
+            Pixels (y, x, 3) or (3, y, x), 8 bits per channel: a NumPy, Zarr or Dask array, a PIL
+            image, or an xarray DataArray.
         um_per_px
             µm per pixel of the array.
         """
-        return cls((open_array(array),), float(um_per_px))
+        return cls(open_pixels(array, "array"), float(um_per_px))
 
     @classmethod
     def from_path(cls, path: str | Path, *, um_per_px: float | None = None) -> "ImagePyramid":
