@@ -19,11 +19,11 @@ DARKEST = 4.0  # the sensor's noise; darker values have the density of this one
 MIN_RED_DENSITY = 0.15  # paler colors are those of glass and of thin tissue
 GREEN_INK = 1.3  # density of red over that of green; hematoxylin has at most 1.25
 BLUE_INK = 2.6  # density of red over that of blue; hematoxylin has at most 2.5
-BLUE_INK_GREEN = 0.9  # density of red over that of green; hematoxylin has 0.7 to 1.2
+BLUE_INK_GREEN = 0.85  # density of red over that of green; hematoxylin has 0.7 to 1.2
 DARK_INK = 0.85  # density of red under which no stain gets if it is blue
 DARK_INK_BLUE = 1.3  # density of red over that of blue, to tell dark blue from black
 GRAY = 0.85  # the lowest density over the highest; stains have at most 0.8
-DARK_GRAY = 0.8  # the same for what is nearly black
+DARK_GRAY = 0.8  # the same for what is nearly black; hematoxylin with DAB has at most 0.78
 MIN_GRAY_DENSITY = 0.2
 MIN_BLACK_DENSITY = 0.6
 

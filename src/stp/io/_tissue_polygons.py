@@ -98,6 +98,8 @@ def _read_file(path: Path) -> list[Annotation]:
     QuPath writes a collection, or a list of features; each has the type of its object. Other tools
     write a collection, a feature or a geometry.
     """
+    from shapely.errors import ShapelyError
+
     if not path.is_file():
         raise FileNotFoundError(f"no GeoJSON file at {path}")
     try:
@@ -108,7 +110,7 @@ def _read_file(path: Path) -> list[Annotation]:
             for feature, object_type in zip(features, types, strict=True)
             if object_type not in OTHER_OBJECTS and feature.get("geometry")
         ]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, ShapelyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read as GeoJSON ({type(error).__name__}: {error}); export the "
             "annotations again"
