@@ -156,3 +156,11 @@ def test_space_ranger_takes_pixels_and_xenium_a_path(space_ranger, image, tmp_pa
         (tmp_path / name).touch()
     with pytest.raises(TypeError, match=r"image= of read_xenium is the path .*, not ndarray"):
         read_xenium(tmp_path, image=image)
+
+
+def test_a_url_is_no_path(adata, space_ranger):
+    url = "https://example.org/slide.tif"
+    with pytest.raises(ValueError, match=f"{url} is a URL"):
+        from_anndata(adata, url, um_per_px=1.0)
+    with pytest.raises(ValueError, match=f"{url} is a URL"):
+        read_visium(space_ranger, image=url)

@@ -91,7 +91,7 @@ def _open_data_array(array: Any, argument: str) -> Level:
     if all(str(name).startswith("dim_") for name in array.dims):  # the names that xarray gives
         _check_axes(array.shape, argument)
         return open_array(array.data)
-    names = {}
+    names: dict[Any, str] = {}
     for axis, known_names in AXIS_NAMES.items():
         names |= {name: axis for name in array.dims if str(name).lower() in known_names}
     if sorted(names.values()) != ["c", "x", "y"] or array.ndim != 3:

@@ -200,6 +200,6 @@ def _open_image(image: Any) -> tuple[tuple[Level, ...], float | None]:
     if image is None:
         return (), None
     if isinstance(image, str | os.PathLike):
-        arrays, tagged_um = open_file(image)
+        arrays, tagged_um = open_file(os.fspath(image))
         return tuple(open_array(array) for array in arrays), tagged_um
     return open_pixels(image), None

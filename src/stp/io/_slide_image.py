@@ -52,7 +52,7 @@ def open_slide_image(image: Any) -> OpenImage | None:
         return None
     if not isinstance(image, str | os.PathLike):
         return OpenImage("the image", open_pixels(image), None)
-    path = Path(image)
+    path = os.fspath(image)
     arrays, tagged_um = open_file(path)
     if _is_gray(arrays[0]):
         raise ValueError(f"expected an RGB image, but {path} is grayscale; pass the H&E image")

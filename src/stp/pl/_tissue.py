@@ -107,7 +107,7 @@ def _draw_tiles(ax: "Axes", slide: Slide, tile_um: float) -> None:
     centers = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
     corners = tile_um / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     squares = PolyCollection(
-        centers[:, None] + corners,
+        list(centers[:, None] + corners),
         facecolors=[(COLOR, FILL_ALPHA)],
         edgecolors=COLOR,
         linewidths=0.6,
