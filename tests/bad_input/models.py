@@ -74,3 +74,15 @@ def weights_with_code():
     """
     torch.save(torch.nn.Linear(2, 2), "weights.bin")
     stp.models.load_backbone("UNI", path="weights.bin")
+
+
+@refused(ValueError, "are NaN or infinite in row 0, 1, 2 and .* check the weights of the model")
+def features_are_not_finite(sdata, model):
+    """The model computes NaN or infinite values. On a GPU, bf16 can be too coarse for a model; on
+    any device, its weights may be damaged. Nothing was written.
+
+    Pass `precision="fp32"`. If that does not help, load the weights again.
+    """
+    with torch.no_grad():
+        model.patch_projection.bias.fill_(float("nan"))
+    stp.tl.embed_images(sdata, model)

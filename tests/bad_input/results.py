@@ -116,3 +116,15 @@ def results_of_a_part_of_the_spots(embedded):
     embedded.write("slide.zarr")
     embedded.tables["table"] = embedded["table"][:10].copy()
     stp.io.write_results(embedded)
+
+
+@refused(ValueError, r"obsm\['X_stp_images'\] has infinite values, or NaN in a part of the columns")
+def stored_features_are_not_finite(embedded):
+    """Features in `obsm` have infinite values, or NaN in a part of a row. A spot without features
+    has NaN in its whole row, and is left out.
+
+    Make these features again.
+    """
+    table = embedded.tables["table"]
+    table.obsm["X_stp_images"][7, 3] = float("inf")
+    stp.tl.fuse(embedded)

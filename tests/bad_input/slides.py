@@ -1,10 +1,12 @@
 """Reading slides."""
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import shapely
 import tifffile
 from tests.bad_input.case import refused
 from tests.slides import write_hest
@@ -287,3 +289,55 @@ def the_folder_is_not_one_of_Xenium():
     """
     Path("sample").mkdir(parents=True)
     stp.io.read_xenium("sample")
+
+
+@refused(ValueError, r"classes \['Necrosis', 'Tissue'\]; pass tissue_class=")
+def the_annotations_of_tissue_have_several_classes():
+    """The GeoJSON file has annotations of several classes, and not all of them need be tissue.
+
+    Pass those that are tissue: `tissue_class="Tissue"`.
+    """
+    picture = np.full((1024, 1024, 3), (200, 120, 180), dtype=np.uint8)
+    tifffile.imwrite("slide.tif", picture, photometric="rgb")
+    ring = [[0, 0], [900, 0], [900, 900], [0, 900], [0, 0]]
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"classification": {"name": name}},
+        }
+        for name in ("Tissue", "Necrosis")
+    ]
+    Path("slide.geojson").write_text(json.dumps(features))
+    stp.io.read_wsi("slide.tif", um_per_px=0.5, tile_um=112, tissue="slide.geojson")
+
+
+@refused(ValueError, "of the area of the polygons of tissue= lies on the image of 1024 x 1024")
+def the_polygons_of_tissue_lie_outside_the_image():
+    """The polygons are in another unit, such as µm, or belong to another slide.
+
+    Give coordinates in pixels of level 0, the full resolution, as QuPath writes them.
+    """
+    picture = np.full((1024, 1024, 3), (200, 120, 180), dtype=np.uint8)
+    tifffile.imwrite("slide.tif", picture, photometric="rgb")
+    tissue = shapely.box(5000, 5000, 9000, 9000)
+    stp.io.read_wsi("slide.tif", um_per_px=0.5, tile_um=112, tissue=tissue)
+
+
+@refused(TypeError, "image= accepts the path of a file, a NumPy, Zarr or Dask array, a PIL image")
+def the_image_is_of_another_type(adata):
+    """The image is neither the path of a file nor pixels in a form that `stp` knows.
+
+    Pass one of the types that the message lists; `numpy.asarray` makes an array of most others.
+    """
+    stp.io.from_anndata(adata, [[0, 0, 0]], um_per_px=0.5)
+
+
+@refused(ValueError, r"which can be \(y, x, c\) or \(c, y, x\); pass xarray\.DataArray")
+def the_axes_of_an_image_are_not_clear(adata):
+    """The first and the last axis of the array both have 3 or 4 entries, so that either can be the
+    channels.
+
+    Name the axes with `xarray.DataArray(array, dims=("y", "x", "c"))`.
+    """
+    stp.io.from_anndata(adata, np.zeros((3, 500, 3), dtype=np.uint8), um_per_px=0.5)

@@ -195,3 +195,41 @@ def test_tokens_that_were_cut_shorter_than_the_model_reads_are_warned_of(adata, 
     ) as caught:
         tl.embed_genes(adata, stamp)
     assert caught[0].filename == __file__
+
+
+def spoil(model, parameter, value):
+    with torch.no_grad():
+        model.get_parameter(parameter).fill_(value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("precision", "remedy"),
+    [("fp32", "check the weights of the model"), ("bf16", 'pass precision="fp32", or check')],
+    ids=["fp32", "bf16"],
+)
+def test_features_that_are_not_finite_are_an_error(table, stamp, value, precision, remedy):
+    stamp.name = "mine"
+    tokens = table.obsm["stp_tokens"]
+    has_token = (tokens == tokens[1, 0]).any(axis=1)
+    rows = np.flatnonzero(has_token)
+    assert 4 < len(rows) < 98
+    with torch.no_grad():
+        stamp.gene_encoder.embeddings.weight[tokens[1, 0]] = value
+    with pytest.raises(
+        ValueError,
+        match=f"features that mine computed in {precision} are NaN or infinite in row "
+        f"{rows[0]}, {rows[1]}, {rows[2]} and {len(rows) - 3} more, so nothing was written; "
+        f"{remedy}",
+    ):
+        tl.embed_genes(table, stamp, precision=precision, batch_size=100)
+    assert not set(KEYS) & {*table.obsm, *table.uns}
+
+
+def test_aligned_vectors_that_are_not_finite_are_an_error(table, stamp):
+    spoil(stamp, "gene_projection.bias", np.nan)
+    with pytest.raises(ValueError, match=r"Stamp computed in fp32 .* in row \d+, \d+, \d+ and"):
+        tl.embed_genes(table, stamp)
+    assert not set(KEYS) & {*table.obsm, *table.uns}
+    tl.embed_genes(table, stamp.gene_encoder)  # whose features are finite
+    assert "X_stp_genes" in table.obsm

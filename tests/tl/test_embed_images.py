@@ -248,3 +248,18 @@ def test_an_image_too_coarse_is_refused_unless_allowed_and_recorded(sdata, tiny_
     assert "X_stp_images" not in table_of(sdata).obsm
     tl.embed_images(sdata, fine, allow_upsampling=True)
     assert table_of(sdata).uns["X_stp_images"]["params"]["allow_upsampling"] is True
+
+
+def test_features_that_are_not_finite_are_an_error(sdata, stamp):
+    stamp.name = "mine"
+    with torch.no_grad():
+        stamp.patch_projection.weight.fill_(np.inf)
+    with pytest.raises(
+        ValueError,
+        match=r"features that mine computed in fp32 are NaN or infinite in row 0, 1, 2 and 97 more"
+        ", so nothing was written; check the weights of the model",
+    ):
+        tl.embed_images(sdata, stamp, batch_size=100)
+    table = table_of(sdata)
+    assert not set(KEYS) & {*table.obsm, *table.uns}
+    assert "X_stp_images_inside" not in table.obs

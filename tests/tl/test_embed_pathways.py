@@ -100,3 +100,11 @@ def test_a_model_without_pathways_is_refused(adata, tiny_config, vocabulary, sta
         genes.encode_pathways(torch.zeros(1, 2))
     with pytest.raises(ValueError, match="reads no tokens; use its pathways"):
         stamp.encode_genes(torch.zeros(1, 8, dtype=int))
+
+
+def test_features_that_are_not_finite_are_an_error(adata, stamp):
+    with torch.no_grad():
+        stamp.pathway_projection.bias.fill_(np.nan)
+    with pytest.raises(ValueError, match="features that Stamp computed in fp32 are NaN or infinit"):
+        tl.embed_pathways(adata, stamp)
+    assert not {"X_stp_pathways", "X_stp_pathways_aligned"} & {*adata.obsm, *adata.uns}

@@ -282,7 +282,7 @@ def test_a_store_on_disk_is_read_in_blocks(
         return getitem(array, selection)
 
     monkeypatch.setattr(zarr.Array, "__getitem__", note_selection)
-    monkeypatch.setattr("stp.tables.references.READ_ROWS", 16)
+    monkeypatch.setattr("stp.tables.embeddings.READ_ROWS", 16)
     tl.predict_expression(query, tmp_path / "a.zarr", genes=["LUM"])
     np.testing.assert_array_equal(query.obsm["stp_expression"], query.obsm["memory"])
     assert slice(16, 32) in selections

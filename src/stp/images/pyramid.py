@@ -14,6 +14,7 @@ from stp.images.level_places import level_factor, place_levels
 from stp.images.levels import Level, open_array, open_element
 from stp.images.patches import PatchWindow, cut_patch, empty_patches
 from stp.images.scale import UM_SYSTEM, USER, resolve_scale, um_of_system
+from stp.images.sources import open_pixels
 from stp.images.windows import read_boxes
 
 __all__ = ["ImagePyramid"]
@@ -61,12 +62,12 @@ class ImagePyramid:
         Parameters
         ----------
         array
-            Pixels (y, x, 3) or (3, y, x), 8 bits per channel. A fourth channel is alpha;
-            transparent pixels are white.
+            Pixels (y, x, 3) or (3, y, x), 8 bits per channel: a NumPy, Zarr or Dask array, a PIL
+            image, or an xarray DataArray. A fourth channel is alpha; transparent pixels are white.
         um_per_px
             µm per pixel of the array.
         """
-        return cls((open_array(array),), float(um_per_px))
+        return cls(open_pixels(array, "array"), float(um_per_px))
 
     @classmethod
     def from_path(cls, path: str | Path, *, um_per_px: float | None = None) -> "ImagePyramid":

@@ -1,7 +1,7 @@
 """Join an AnnData and its images in a SpatialData."""
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from stp.images.level_places import place_levels
 from stp.images.levels import Level, open_array
 from stp.images.placement import check_spots_on_image
 from stp.images.scale import Scale, record_scale, resolve_scale, scale_factors
+from stp.images.sources import open_pixels
 from stp.io._libraries import check_keys, only_library, split_libraries, value_of
 from stp.io._slide_elements import SlideImage, SlideSpots, assemble_slides
 from stp.tables.coordinates import has_coordinates, read_coordinates, require_coordinates
@@ -46,8 +47,9 @@ def from_anndata(
         Spots with their centers in `obsm[spatial_key]`, as x, y pixels of the full-resolution
         image. The columns of a DataFrame are read by their names, such as `x` and `y`.
     image
-        Path of a TIFF, SVS, OME-TIFF, JPEG or PNG file (opened lazily), an RGB array (y, x, 3) or
-        (3, y, x), or None for counts without an image. With `library_key`, a mapping from each
+        Path of a TIFF, SVS, OME-TIFF, JPEG or PNG file (opened lazily); a NumPy, Zarr or Dask array
+        (y, x, 3) or (3, y, x); a PIL image; an xarray DataArray or DataTree, such as an image of a
+        SpatialData; or None for counts without an image. With `library_key`, a mapping from each
         library to one of these.
     library_key
         Column of `obs` with the slide of each spot, if the table has several slides.
@@ -82,10 +84,13 @@ def from_anndata(
     ------
     KeyError
         `obsm[spatial_key]` or `obs[library_key]` is missing.
+    TypeError
+        `image` is of another type.
     ValueError
         The physical scale is unknown or contradicted, most spots lie outside the image, the image
-        is not 8-bit RGB, spots have no coordinates, the table has several slides and `library_key`
-        is missing, the libraries are not the keys of `image`, or the AnnData is backed.
+        is not 8-bit RGB or its axes can be read in two ways, spots have no coordinates, the table
+        has several slides and `library_key` is missing, the libraries are not the keys of `image`,
+        or the AnnData is backed.
 
     Examples
     --------
@@ -195,7 +200,7 @@ def _open_image(image: Any) -> tuple[tuple[Level, ...], float | None]:
     """Return the levels of a file or an array, and µm per pixel if a file has it."""
     if image is None:
         return (), None
-    if isinstance(image, str | Path):
-        arrays, tagged_um = open_file(image)
+    if isinstance(image, str | os.PathLike):
+        arrays, tagged_um = open_file(os.fspath(image))
         return place_levels(tuple(open_array(array) for array in arrays)), tagged_um
-    return (open_array(image),), None
+    return open_pixels(image), None

@@ -33,7 +33,7 @@ def only_library(adata: "AnnData", centers: np.ndarray, image: Any, name: str) -
     ValueError
         The table has several slides, or there are several images.
     """
-    if isinstance(image, Mapping):
+    if _is_mapping(image):
         raise ValueError(
             f"image= is a mapping with the keys {_texts(image)}; pass library_key=, the column of "
             "obs with these libraries"
@@ -113,7 +113,7 @@ def _images_by_label(row_labels: np.ndarray, image: Any, library_key: str) -> di
     labels = list(dict.fromkeys(row_labels))
     if image is None:
         return dict.fromkeys(labels)
-    if not isinstance(image, Mapping):
+    if not _is_mapping(image):
         raise ValueError(
             f"library_key={library_key!r} makes a slide of each library; pass image= as a mapping "
             f"from each of {labels} to its image or None"
@@ -124,6 +124,11 @@ def _images_by_label(row_labels: np.ndarray, image: Any, library_key: str) -> di
             f"{labels}; both must have the same names"
         )
     return {str(label): library_image for label, library_image in image.items()}
+
+
+def _is_mapping(image: Any) -> bool:
+    """Return whether `image` maps names to images, and is not a multiscale image itself."""
+    return isinstance(image, Mapping) and not type(image).__module__.startswith("xarray.")
 
 
 def _texts(names: Mapping[Any, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Read the folder that Space Ranger writes for a Visium slide."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stp.images.scale import record_scale
 from stp.io._slide_image import add_um
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def read_visium(
     path: str | Path,
     *,
-    image: str | Path | None = None,
+    image: Any = None,
     um_per_px: float | None = None,
     name: str | None = None,
 ) -> "SpatialData":
@@ -32,8 +32,9 @@ def read_visium(
     path
         The `outs` folder, or the folder with `outs` in it.
     image
-        The full-resolution image given to Space Ranger. Without it there are only the hires and
-        lowres pictures, which are too coarse for patches.
+        The full-resolution image given to Space Ranger: a path or pixels, as in
+        :func:`stp.io.from_anndata`. Without it there are only the hires and lowres pictures, which
+        are too coarse for patches.
     um_per_px
         µm per pixel of the image at full resolution; by default it is resolved from the data, and
         sources that differ by more than 5 % are an error.
@@ -49,6 +50,8 @@ def read_visium(
     ------
     FileNotFoundError
         There is no folder at `path`, it lacks files, or there is no file at `image`.
+    TypeError
+        `image` is neither a path nor pixels.
     ValueError
         The folder holds several samples or Visium HD, spots have no position, the image is not
         the one on which the spots were placed, or the physical scale is unknown or contradicted.

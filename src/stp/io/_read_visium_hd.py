@@ -22,7 +22,7 @@ def read_visium_hd(
     path: str | Path,
     *,
     bin_um: int = 8,
-    image: str | Path | None = None,
+    image: Any = None,
     um_per_px: float | None = None,
     name: str | None = None,
 ) -> "SpatialData":
@@ -38,8 +38,9 @@ def read_visium_hd(
     bin_um
         Side of the bins in µm: 2, 8 or 16, or another size that the folder has.
     image
-        The full-resolution image given to Space Ranger. Without it there are only the hires and
-        lowres pictures, which are too coarse for patches.
+        The full-resolution image given to Space Ranger: a path or pixels, as in
+        :func:`stp.io.from_anndata`. Without it there are only the hires and lowres pictures, which
+        are too coarse for patches.
     um_per_px
         µm per pixel of the image at full resolution; by default it is resolved from the data, and
         sources that differ by more than 5 % are an error.
@@ -55,6 +56,8 @@ def read_visium_hd(
     ------
     FileNotFoundError
         There is no folder at `path`, it lacks files, or there is no file at `image`.
+    TypeError
+        `image` is neither a path nor pixels.
     ValueError
         The folder is not one of Visium HD or has no bins of this size, bins have no position, the
         image is not the one on which the bins were placed, or the scale is contradicted.

@@ -1,6 +1,7 @@
 """Read the cells of a Xenium slide and the H&E image that was taken of it afterwards."""
 
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,8 @@ def read_xenium(
     ------
     FileNotFoundError
         There is no folder at `path`, it lacks files, or there is no file at `image`.
+    TypeError
+        `image` is not a path.
     ValueError
         The files cannot be read, the image has no alignment, or it is not that of the cells.
 
@@ -78,6 +81,11 @@ def read_xenium(
     _require_files(path)
     if image is None:
         image = next(iter(sorted(path.glob(f"*{HE_ENDING}"))), None)
+    elif not isinstance(image, str | os.PathLike):
+        raise TypeError(
+            "image= of read_xenium is the path of a file, whose alignment lies next to it, not "
+            f"{type(image).__name__}"
+        )
     full_image = open_slide_image(image)
     pixel_um = _pixel_um(path / EXPERIMENT)
     to_xenium = np.eye(3)

@@ -1,5 +1,6 @@
 """The image of a slide whose spots are in pixels of it, as 10x gives them."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,7 @@ from stp.images.files.plain import is_gray, open_plain
 from stp.images.level_places import place_levels
 from stp.images.levels import Level, open_array
 from stp.images.placement import check_image_size, check_spots_on_image
+from stp.images.sources import open_pixels
 from stp.io._slide_elements import SlideImage, image_elements
 
 if TYPE_CHECKING:
@@ -31,18 +33,23 @@ class OpenImage(NamedTuple):
         return self.levels[0].shape
 
 
-def open_slide_image(path: str | Path | None) -> OpenImage | None:
-    """Open the full-resolution image of a slide, if there is one.
+def open_slide_image(image: Any) -> OpenImage | None:
+    """Open the full-resolution image of a slide, if there is one: a file, or pixels in memory.
 
     Raises
     ------
     FileNotFoundError
-        There is no file at `path`.
+        There is no file at the path.
+    TypeError
+        The image is neither a path nor pixels.
     ValueError
-        The file is grayscale, or no RGB image with 8 bits per channel.
+        The image is grayscale, or no RGB image with 8 bits per channel.
     """
-    if path is None:
+    if image is None:
         return None
+    if not isinstance(image, str | os.PathLike):
+        return OpenImage("the image", open_pixels(image), None)
+    path = os.fspath(image)
     arrays, tagged_um = open_file(path)
     levels = place_levels(tuple(open_array(array) for array in arrays))
     return OpenImage(Path(path).name, levels, tagged_um)

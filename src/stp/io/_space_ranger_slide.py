@@ -115,7 +115,7 @@ class SpaceRangerSlide:
         return Scale([factor, factor], axes=("x", "y"))
 
 
-def read_slide(files: SpaceRangerFiles, image: str | Path | None) -> SpaceRangerSlide:
+def read_slide(files: SpaceRangerFiles, image: Any) -> SpaceRangerSlide:
     """Read the spots and pictures of a folder, and check its full-resolution image.
 
     Raises

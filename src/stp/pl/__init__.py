@@ -7,6 +7,7 @@ from stp.pl._neighborhoods import neighborhoods
 from stp.pl._patches import patches
 from stp.pl._retrieval import retrieval
 from stp.pl._spots import spots
+from stp.pl._tissue import tissue
 from stp.pl._training import training
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "patches",
     "retrieval",
     "spots",
+    "tissue",
     "training",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from stp.metrics import gene_pearson
 from stp.pl import _colors
-from stp.pl._tissue import Tissue
+from stp.pl._tissue_image import Tissue
 from stp.tables import keys
 from stp.tables.profiles import LOG_COUNTS, check_unique, profiles, units_of
 from stp.tables.table import as_list, get_table, require

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp.images.slides import Slide, SlideQuery, only_slide
-from stp.pl._tissue import read_overview
+from stp.pl._tissue_image import read_overview
 from stp.tables.table import as_list, get_table
 
 if TYPE_CHECKING:

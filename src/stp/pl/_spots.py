@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from stp.images.slides import SlideQuery, only_slide
 from stp.pl import _colors
-from stp.pl._tissue import Tissue
+from stp.pl._tissue_image import Tissue
 from stp.tables.table import as_list, get_table, require
 
 if TYPE_CHECKING:

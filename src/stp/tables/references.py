@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp.tables import keys
+from stp.tables.embeddings import read_blocks, read_embedding
 from stp.tables.provenance import ModelRecord, model_of, require_one_model
-from stp.tables.table import as_iterable, get_table, require, require_column
+from stp.tables.table import as_iterable, get_table, require_column
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-
-READ_ROWS = 8192  # embeddings that are read at a time
 
 
 def open_references(
@@ -40,19 +39,20 @@ def open_references(
 
 def open_embeddings(
     adata: "AnnData", use_rep: str, tables: Mapping[str, "AnnData"], reference_rep: str
-) -> tuple[np.ndarray, list[Any], ModelRecord | None]:
+) -> tuple[np.ndarray, dict[str, Any], ModelRecord | None]:
     """Return the embeddings of a table, those of references, and the record of their model.
 
-    Embeddings of references on disk are opened, not read.
+    Embeddings of references on disk are opened, not read. Each has a label for errors.
 
     Raises
     ------
     KeyError
         An embedding is missing.
     ValueError
-        The embeddings are of different models or of different width.
+        The embeddings are of different models or of different width, or rows of the table have
+        infinite values, or NaN in a part of their columns.
     """
-    values = np.asarray(require(adata, "obsm", use_rep, keys.maker_call(use_rep)), dtype=np.float32)
+    values = read_embedding(adata, use_rep).astype(np.float32, copy=False)
     lacking = [label for label, table in tables.items() if reference_rep not in table.obsm]
     if lacking:
         call = keys.maker_call(reference_rep).replace("adata", "reference")
@@ -63,8 +63,11 @@ def open_embeddings(
     for label, table in tables.items():
         models[f"{reference_rep} of {label}"] = model_of(table, reference_rep)
     model_record = require_one_model(models)
-    embeddings = [table.obsm[reference_rep] for table in tables.values()]
-    other_widths = {embedding.shape[1] for embedding in embeddings} - {values.shape[1]}
+    embeddings = {
+        f"obsm[{reference_rep!r}] of {label}": table.obsm[reference_rep]
+        for label, table in tables.items()
+    }
+    other_widths = {embedding.shape[1] for embedding in embeddings.values()} - {values.shape[1]}
     if other_widths:
         raise ValueError(
             f"obsm[{use_rep!r}] has {values.shape[1]} columns, obsm[{reference_rep!r}] of the "
@@ -74,11 +77,16 @@ def open_embeddings(
     return values, embeddings, model_record
 
 
-def blocks(embeddings: list[Any]) -> Iterator[np.ndarray]:
-    """Yield the rows of several embeddings in order, a block at a time."""
-    for embedding in embeddings:
-        for start in range(0, embedding.shape[0], READ_ROWS):
-            yield np.asarray(embedding[start : start + READ_ROWS], dtype=np.float32)
+def blocks(embeddings: Mapping[str, Any]) -> Iterator[np.ndarray]:
+    """Yield the rows of several embeddings in order, a block at a time; keys are their labels.
+
+    Raises
+    ------
+    ValueError
+        A row has infinite values, or NaN in a part of its columns.
+    """
+    for label, embedding in embeddings.items():
+        yield from read_blocks(embedding, label)
 
 
 def name_spots(

@@ -7,7 +7,8 @@ import numpy as np
 
 from stp import metrics
 from stp.tables import keys
-from stp.tables.table import as_list, has_value, record, require, require_column, table_to_annotate
+from stp.tables.embeddings import read_embedding
+from stp.tables.table import as_list, has_value, record, require_column, table_to_annotate
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -66,7 +67,7 @@ def batch_effect(
     KeyError
         A column or an embedding is missing.
     ValueError
-        There is only one batch or one label.
+        There is only one batch or one label, or an embedding has infinite values.
 
     Examples
     --------
@@ -91,7 +92,7 @@ def batch_effect(
     slides = None if slide_key is None else _read_column(adata, slide_key, "slide_key")
     scores = {}
     for rep in use_reps:
-        embedding = np.asarray(require(adata, "obsm", rep, keys.maker_call(rep)))
+        embedding = read_embedding(adata, rep)
         scores[rep] = _score(embedding, batches, labels, slides, seed)
     params = {
         "batch_key": batch_key,

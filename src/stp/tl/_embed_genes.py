@@ -74,7 +74,8 @@ def embed_genes(
     KeyError
         There are no tokens.
     ValueError
-        The tokens were made with another vocabulary, or `uns` does not record with which.
+        The tokens were made with another vocabulary, `uns` does not record with which, or features
+        are NaN or infinite.
 
     Examples
     --------
@@ -88,14 +89,15 @@ def embed_genes(
     _check_vocabulary(adata, tokens_key, model)
     _warn_if_cut(tokens, model)
     rows_by_length = _sort_by_length(tokens)
-    embeddings = EmbeddingBuffer(adata.n_obs)
     with inference(model, device, precision) as torch_device:
+        used_precision = choose_precision(torch_device, precision)
+        embeddings = EmbeddingBuffer(adata.n_obs, model, used_precision)
         row_batches = batches(rows_by_length, batch_size)
         for rows in show_progress(row_batches, len(rows_by_length), "embed_genes", progress):
             batch = torch.from_numpy(tokens[rows].astype(np.int64)).to(torch_device)
             embeddings.add(rows, _encode(model, batch))
     embeddings.write(adata, key_added)
-    params = {"tokens_key": tokens_key, "precision": choose_precision(torch_device, precision)}
+    params = {"tokens_key": tokens_key, "precision": used_precision}
     record(adata, key_added, params, model=model_record(model))
     return adata if copy else None
 

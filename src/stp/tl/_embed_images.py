@@ -105,7 +105,7 @@ def embed_images(
         The data are an AnnData; :func:`stp.io.from_anndata` adds its image.
     ValueError
         Several images fit, most spots lie outside the image, the scale is unknown or its sources
-        contradict each other, or the image is too coarse.
+        contradict each other, the image is too coarse, or features are NaN or infinite.
 
     Examples
     --------
@@ -125,8 +125,9 @@ def embed_images(
         allow_upsampling=allow_upsampling,
         max_bytes=max_bytes,
     )
-    embeddings = EmbeddingBuffer(table.n_obs)
     with inference(model, device, precision) as torch_device:
+        used_precision = choose_precision(torch_device, precision)
+        embeddings = EmbeddingBuffer(table.n_obs, model, used_precision)
         encode = _PatchEncoder(model, torch_device, batch_size)
         with closing(_prefetch(patch_batches, torch_device)) as batches:
             for rows, patches in show_progress(batches, table.n_obs, "embed_images", progress):
@@ -136,7 +137,7 @@ def embed_images(
     table.obs[keys.inside(key_added)] = inside
     params = {
         "allow_upsampling": allow_upsampling,
-        "precision": choose_precision(torch_device, precision),
+        "precision": used_precision,
         "size": window.size,
         "um_per_px": window.um_per_px,
         "regions": {slide.region: _origin(slide) for slide in slides},

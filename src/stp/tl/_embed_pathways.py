@@ -69,7 +69,8 @@ def embed_pathways(
     ------
     ValueError
         The model was not aligned with pathways, the counts are not raw, the genes of the table are
-        of another species, or less than half of the UMIs are in genes of the vocabulary.
+        of another species, less than half of the UMIs are in genes of the vocabulary, or features
+        are NaN or infinite.
 
     Examples
     --------
@@ -83,7 +84,7 @@ def embed_pathways(
     index = genes.matches.index
     measured = _measured_shares(sets, index)
     average = membership(index, list(sets.values()))
-    embeddings = EmbeddingBuffer(adata.n_obs)
+    embeddings = EmbeddingBuffer(adata.n_obs, model, "fp32")
     device = model.logit_scale.device
     umis = np.zeros(adata.n_vars, np.int64)
     start = 0

@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from stp.models.saved.pretrained import Pretrained
 from stp.tables import keys
+from stp.tables.embeddings import require_finite
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,19 +20,43 @@ Batch = TypeVar("Batch", Rows, PatchBatch)
 
 
 class EmbeddingBuffer:
-    """Features and aligned vectors of each row of a table, NaN until the row is embedded."""
+    """Features and aligned vectors of each row of a table, NaN until the row is embedded.
 
-    def __init__(self, n_obs: int) -> None:
+    Parameters
+    ----------
+    n_obs
+        Number of rows of the table.
+    model
+        The model that embeds the rows.
+    precision
+        "bf16" or "fp32", in which the model computes.
+    """
+
+    def __init__(self, n_obs: int, model: Pretrained, precision: str) -> None:
         self.n_obs = n_obs
         self.arrays: list[np.ndarray] = []
+        name = model.name or type(model).__name__
+        self._title = f"features that {name} computed in {precision}"
+        self._remedy = "check the weights of the model for NaN"
+        if precision != "fp32":
+            self._remedy = f'pass precision="fp32", or {self._remedy}'
 
     def add(self, rows: Rows, outputs: tuple[torch.Tensor, ...]) -> None:
-        """Store what a model returned for these rows."""
+        """Store what the model returned for these rows.
+
+        Raises
+        ------
+        ValueError
+            A value is NaN or infinite.
+        """
         if not self.arrays:
             shapes = [(self.n_obs, output.shape[1]) for output in outputs]
             self.arrays = [np.full(shape, np.nan, dtype=np.float32) for shape in shapes]
         for array, output in zip(self.arrays, outputs, strict=True):
-            array[rows] = output.float().cpu().numpy()
+            values = output.float().cpu().numpy()
+            # The first batch with such a value stops the run, which may take hours.
+            require_finite(values, rows, self._title, self._remedy)
+            array[rows] = values
 
     def write(self, adata: "AnnData", key: str) -> None:
         """Write the features to `obsm[key]`, and the aligned vectors, if there are any, next to it.

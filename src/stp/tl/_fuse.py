@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp.tables import keys
+from stp.tables.embeddings import read_embedding
 from stp.tables.provenance import model_of, require_one_model
-from stp.tables.table import as_list, record, require, table_to_annotate
+from stp.tables.table import as_list, record, table_to_annotate
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -45,7 +46,7 @@ def fuse(
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
     `adata.obsm['X_stp_fused' | key_added]` : (n, sum of widths) float32
-        The embeddings side by side.
+        The embeddings next to each other. NaN for spots that lack one of them.
     `adata.uns['X_stp_fused' | key_added]` : dict
         `params`; `model` that made the embeddings, None if no model of stp did; `version` of stp.
 
@@ -54,7 +55,8 @@ def fuse(
     KeyError
         An embedding is missing.
     ValueError
-        Models of stp that made the embeddings differ, or `uns` does not record which they are.
+        Models of stp that made the embeddings differ, `uns` does not record which they are, or an
+        embedding has infinite values.
 
     Examples
     --------
@@ -67,13 +69,15 @@ def fuse(
     """
     adata = table_to_annotate(adata, table_key, copy)
     use_reps = as_list(use_reps)
-    embeddings = [np.asarray(require(adata, "obsm", rep, keys.maker_call(rep))) for rep in use_reps]
+    embeddings = [read_embedding(adata, rep) for rep in use_reps]
     models = {f"obsm[{rep!r}]": model_of(adata, rep) for rep in use_reps}
     stp_models = {label: model for label, model in models.items() if model is not None}
     shared_model = require_one_model(stp_models)
     if scale:
         embeddings = [_scale(embedding) for embedding in embeddings]
-    adata.obsm[key_added] = np.concatenate(embeddings, axis=1).astype(np.float32)
+    fused = np.concatenate(embeddings, axis=1).astype(np.float32)
+    fused[np.isnan(fused).any(axis=1)] = np.nan
+    adata.obsm[key_added] = fused
     params = {"use_reps": use_reps, "scale": scale}
     record(adata, key_added, params, model=shared_model)
     return adata if copy else None

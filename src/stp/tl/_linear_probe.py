@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from stp.metrics import classification_scores
 from stp.metrics._folds import check_whole, folds
 from stp.tables import keys
-from stp.tables.table import has_value, record, require, require_column, table_to_annotate
+from stp.tables.embeddings import read_embedding
+from stp.tables.table import has_value, record, require_column, table_to_annotate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,8 +158,7 @@ class ProbeResult(NamedTuple):
 
 def _read_spots(adata: "AnnData", label_key: str, group_key: str | None, use_rep: str) -> _Spots:
     """Return the spots that a probe can use, or raise an error that names what is missing."""
-    stored = require(adata, "obsm", use_rep, keys.maker_call(use_rep))
-    features = np.asarray(stored, dtype=np.float32)
+    features = read_embedding(adata, use_rep).astype(np.float32, copy=False)
     labels = _read_labels(adata, label_key)
     groups = None if group_key is None else require_column(adata, group_key, "group_key")
     usable = labels.notna().to_numpy() & np.isfinite(features).all(axis=1)

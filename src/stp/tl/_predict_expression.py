@@ -128,7 +128,7 @@ def predict_expression(
     has_embedding = np.isfinite(queries).all(axis=1)
     if not has_embedding.any():
         raise ValueError(f"no spot has an embedding in obsm[{use_rep!r}], all are NaN")
-    n_references = sum(array.shape[0] for array in vectors)
+    n_references = sum(array.shape[0] for array in vectors.values())
     if n_neighbors > n_references:
         raise ValueError(
             f"cannot retrieve {n_neighbors} neighbors from {n_references} references; "

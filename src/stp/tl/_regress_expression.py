@@ -10,10 +10,11 @@ import torch
 from stp.models.device import inference
 from stp.models.head import ExpressionHead
 from stp.tables import keys
+from stp.tables.embeddings import read_embedding, require_finite
 from stp.tables.profiles import choose_genes, one_unit, profiles
 from stp.tables.provenance import model_of
 from stp.tables.references import blocks, open_embeddings, open_references
-from stp.tables.table import record, require, table_to_annotate
+from stp.tables.table import record, table_to_annotate
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -165,7 +166,8 @@ def apply_expression_head(
     KeyError
         There are no features.
     ValueError
-        The features are of another model than the features that the head was fitted on.
+        The features are of another model than the features that the head was fitted on, or
+        predictions are NaN or infinite.
 
     Examples
     --------
@@ -180,8 +182,7 @@ def apply_expression_head(
     3
     """
     adata = table_to_annotate(adata, table_key, copy)
-    stored = require(adata, "obsm", use_rep, keys.maker_call(use_rep))
-    features = np.asarray(stored, dtype=np.float32)
+    features = read_embedding(adata, use_rep).astype(np.float32, copy=False)
     config = head.config
     model = model_of(adata, use_rep)
     is_other_model = model is not None and model["digest"] != config.features_of
@@ -195,6 +196,12 @@ def apply_expression_head(
     with inference(head, device, "fp32") as torch_device:
         batch = torch.from_numpy(features[has_features]).to(torch_device)
         predicted[has_features] = head(batch).cpu().numpy()
+    require_finite(
+        predicted[has_features],
+        np.flatnonzero(has_features),
+        f"predictions that {head.name or type(head).__name__} computed in fp32",
+        "check the weights of the head, or fit it again",
+    )
     _write(adata, key_added, predicted)
     record(
         adata,

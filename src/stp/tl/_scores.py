@@ -9,6 +9,7 @@ import numpy as np
 from stp import metrics
 from stp.tables import keys
 from stp.tables.counts import log_normalized_blocks
+from stp.tables.embeddings import check_rows, read_embedding
 from stp.tables.profiles import LOG_COUNTS, check_unique
 from stp.tables.references import open_references
 from stp.tables.table import has_value, record, require, require_column, table_to_annotate
@@ -73,7 +74,7 @@ def score_clusters(
     ['ari', 'calinski_harabasz']
     """
     adata = table_to_annotate(adata, table_key, copy)
-    embedding = np.asarray(require(adata, "obsm", use_rep, keys.maker_call(use_rep)))
+    embedding = read_embedding(adata, use_rep)
     label_column = require_column(adata, label_key, "label_key")
     cluster_column = require(adata, "obs", cluster_key, "sc.tl.leiden(adata)")
     has_embedding = np.isfinite(embedding).all(axis=1)
@@ -164,6 +165,7 @@ def score_expression(
     references = open_references(reference, table_key)
     call = "stp.tl.predict_expression(adata, reference)"
     predicted = np.asarray(require(adata, "obsm", key, call))
+    check_rows(predicted, f"obsm[{key!r}]")
     prediction_record = require(adata, "uns", key, call)
     genes = [str(name) for name in prediction_record["genes"]]
     units = prediction_record.get("units", LOG_COUNTS)
@@ -239,8 +241,8 @@ def score_retrieval(
     True
     """
     adata = table_to_annotate(adata, table_key, copy)
-    images = np.asarray(require(adata, "obsm", use_rep, keys.maker_call(use_rep)))
-    genes = np.asarray(require(adata, "obsm", reference_rep, keys.maker_call(reference_rep)))
+    images = read_embedding(adata, use_rep)
+    genes = read_embedding(adata, reference_rep)
     has_both = np.isfinite(images).all(axis=1) & np.isfinite(genes).all(axis=1)
     n_spots = int(has_both.sum())
     if n_spots == 0:

@@ -11,8 +11,9 @@ from stp.metrics import recall_at_k
 from stp.models.device import build_with_seed
 from stp.models.stamp import Stamp
 from stp.tables import keys
+from stp.tables.embeddings import read_blocks
 from stp.tables.provenance import model_of
-from stp.tables.references import blocks, open_references
+from stp.tables.references import open_references
 from stp.train.config import AdaptConfig
 from stp.train.frozen import SpotArrays, train_on
 from stp.train.tasks import Adaptation
@@ -141,11 +142,16 @@ def _read_features(tables: dict[str, "AnnData"], reps: dict[str, str], digest: s
     for label, table in tables.items():
         for rep in reps.values():
             _check_features(table, label, rep, digest)
-    arrays = {
-        name: [np.concatenate(list(blocks([table.obsm[rep]]))) for table in tables.values()]
-        for name, rep in reps.items()
-    }
+    arrays = {name: _read_blocks(tables, rep) for name, rep in reps.items()}
     return SpotArrays(list(tables), arrays)
+
+
+def _read_blocks(tables: dict[str, "AnnData"], rep: str) -> list[np.ndarray]:
+    """Return the features of each table (n_obs, d)."""
+    return [
+        np.concatenate(list(read_blocks(table.obsm[rep], f"obsm[{rep!r}] of {label}")))
+        for label, table in tables.items()
+    ]
 
 
 def _check_features(table: "AnnData", label: str, rep: str, digest: str) -> None:

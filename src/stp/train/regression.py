@@ -10,9 +10,10 @@ import torch
 from stp.models.device import build_with_seed
 from stp.models.head import ExpressionHead, ExpressionHeadConfig
 from stp.tables import keys
+from stp.tables.embeddings import read_blocks
 from stp.tables.profiles import choose_genes, one_unit, profiles
 from stp.tables.provenance import model_of, require_one_model
-from stp.tables.references import blocks, open_references
+from stp.tables.references import open_references
 from stp.train.config import RegressionConfig
 from stp.train.frozen import SpotArrays, train_on
 from stp.train.tasks import ExpressionRegression
@@ -132,7 +133,10 @@ def _read_spots(
     tables: dict[str, "AnnData"], use_rep: str, layer: str | None, genes: np.ndarray
 ) -> SpotArrays:
     """Read the features and the expression of these genes."""
-    features = [np.concatenate(list(blocks([table.obsm[use_rep]]))) for table in tables.values()]
+    features = [
+        np.concatenate(list(read_blocks(table.obsm[use_rep], f"obsm[{use_rep!r}] of {label}")))
+        for label, table in tables.items()
+    ]
     expression = [np.concatenate(list(profiles(table, layer, genes))) for table in tables.values()]
     return SpotArrays(list(tables), {"features": features, "expression": expression})
 
