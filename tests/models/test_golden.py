@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from stp import tl
-from stp.models import GeneEncoder, GeneEncoderConfig, load_reference
+from stp.models import GeneEncoder, GeneEncoderConfig, load_release_files
 from stp.models.device import autocast
 from stp.models.image import IMAGENET_MEAN
 from stp.train.losses import contrast, grid_pool, localization_logits, symmetric_contrast
@@ -41,7 +41,7 @@ def stamp(golden, tmp_path_factory):
     file = tmp_path_factory.mktemp("release") / "pytorch_model.bin"
     torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, file)
     del weights
-    model = load_reference(file, golden.parent / "assets").requires_grad_(False)
+    model = load_release_files(file, golden.parent / "assets").requires_grad_(False)
     file.unlink()
     return model
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import stp.models.published.release as module
-from stp.models import load_reference
+from stp.models import load_release_files
 from stp.models.published.release import released_name
 
 
@@ -23,7 +23,7 @@ def release(golden, tmp_path):
     def load(change=lambda state: None, wrap=lambda state: state):
         change(state)
         torch.save(wrap(state), tmp_path / "pytorch_model.bin")
-        return load_reference(tmp_path / "pytorch_model.bin", assets)
+        return load_release_files(tmp_path / "pytorch_model.bin", assets)
 
     return load
 
@@ -73,12 +73,12 @@ def test_missing_files_are_named(tmp_path):
     with pytest.raises(
         FileNotFoundError, match="no weights at .*; give the pytorch_model.bin of the release"
     ):
-        load_reference(tmp_path / "pytorch_model.bin", tmp_path)
+        load_release_files(tmp_path / "pytorch_model.bin", tmp_path)
     (tmp_path / "w.bin").touch()
     with pytest.raises(
         FileNotFoundError, match=r"has no model\.h5ad, Visium_mean\.npy, gene_name_id_dict\.pkl"
     ):
-        load_reference(tmp_path / "w.bin", tmp_path)
+        load_release_files(tmp_path / "w.bin", tmp_path)
 
 
 def test_tensors_have_other_names_in_the_release():

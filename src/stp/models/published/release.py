@@ -31,7 +31,7 @@ CARD = ModelCard(
 )
 
 
-def load_reference(
+def load_release_files(
     checkpoint: str | Path, assets: str | Path, *, channel_order: str = "bgr"
 ) -> Stamp:
     """Load the authors' released weights as a Stamp.
@@ -50,7 +50,7 @@ def load_reference(
         `gene_name_id_dict.pkl` (symbols).
     channel_order
         "bgr", the order in which the authors' script gives images to these weights, or "rgb".
-        `stp reference-check` compares both on a section.
+        `stp release-check` compares both on a section.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def load_reference(
 
     Examples
     --------
-    >>> stp.models.load_reference(
+    >>> stp.models.load_release_files(
     ...     "nowhere/pytorch_model.bin", "assets"
     ... )  # with the files of the release
     Traceback (most recent call last):
