@@ -257,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             with content.open("rb") as file:
                 file.seek(start)
-                while file.tell() < end and (part := file.read(CHUNK)):
+                while part := file.read(min(CHUNK, end - file.tell())):
                     self.wfile.write(part)
         self.close_connection = end < size
 
