@@ -226,3 +226,20 @@ def test_gated_weights_are_explained(online, tmp_path):
     online.repositories["minghaofdu/STAMP"].is_gated = True
     with pytest.raises(PermissionError, match="minghaofdu/STAMP are gated: .* put it into .*files"):
         load_release(tmp_path, accept_terms=True)
+
+
+@pytest.mark.slow
+def test_a_conversion_that_a_full_disk_stops_leaves_no_model(online, golden, tmp_path):
+    resource = pytest.importorskip("resource")  # Windows has none
+    shapes = json.loads((golden / "state_dict_shapes.json").read_text())
+    zeros = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+    torch.save(zeros, tmp_path / "zeros")  # it takes no disk
+    online.commit("minghaofdu/STAMP", {"pytorch_model.bin": tmp_path / "zeros"})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**26, limits[1]))
+    try:
+        with pytest.raises(Exception, match="File too large"):
+            load_release(tmp_path / "release", accept_terms=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name for path in (tmp_path / "release").iterdir()} == {"files", "sources.json"}
