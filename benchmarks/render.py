@@ -5,7 +5,8 @@
 A page names its JSON files in a comment, `<!-- results: a.json b.json -->`, and the row and column
 that the index shows, `<!-- headline: a.json | name of the row | column -->`. Text between
 `<!-- runs -->`, `<!-- table -->` or `<!-- index -->` and the next `<!-- end -->` is replaced; all
-other text is written by hand.
+other text is written by hand. A page without a run yet has `<!-- results: none -->` and a comment
+`<!-- command: python -m … -->`.
 """
 
 import json
@@ -18,6 +19,7 @@ FOLDER = Path(__file__).parent
 INDEX = FOLDER / "README.md"
 RESULTS = FOLDER / "results"
 UNIFORM = 2  # so many floats must a column have before its decimals are made equal
+NOT_RUN = "not run yet"
 MIXED = ("result",)  # columns whose rows have different units
 
 
@@ -39,6 +41,8 @@ def read_run(file: Path) -> Run:
 def runs_of(page: Path, text: str) -> dict[str, Run]:
     """Return the runs that a page names, by the name of their file."""
     names = _comment(text, "results", page).split()
+    if names == ["none"]:
+        return {}
     return {name: read_run(page.parent / name) for name in names}
 
 
@@ -60,6 +64,8 @@ def render_index() -> str:
 
 def render_runs(runs: Sequence[Run]) -> str:
     """Return a numbered list of commands, commits, dates and machines."""
+    if not runs:
+        return NOT_RUN
     items = []
     for number, run in enumerate(runs, 1):
         items.append(f"{number}. `{run.command}`")
@@ -69,6 +75,8 @@ def render_runs(runs: Sequence[Run]) -> str:
 
 def render_table(runs: Sequence[Run]) -> str:
     """Return one table of the rows of all runs; several runs are told apart by their number."""
+    if not runs:
+        return NOT_RUN
     rows = []
     for number, run in enumerate(runs, 1):
         for values in run.values:
@@ -88,6 +96,10 @@ def render_table(runs: Sequence[Run]) -> str:
 def _index_row(page: Path) -> list[str]:
     text = page.read_text()
     runs = runs_of(page, text)
+    question = text.partition("## Question\n")[2].strip().partition("\n")[0]
+    link = f"[{page.stem}]({page.relative_to(INDEX.parent)})"
+    if not runs:
+        return [question, NOT_RUN, "", "", f"`{_comment(text, 'command', page)}`", link]
     file, row_name, column = (part.strip() for part in _comment(text, "headline", page).split("|"))
     run = runs[file]
     rows = [row for row in run.values if row_name in row.values()]
@@ -96,15 +108,13 @@ def _index_row(page: Path) -> list[str]:
     row = rows[0]
     unit = row.get("unit", column)
     result = row[column]["mean"] if isinstance(row[column], dict) else row[column]
-    question = text.partition("## Question\n")[2].strip().partition("\n")[0]
-    link = page.relative_to(INDEX.parent)
     return [
         question,
         f"{_cell(result, None)} {unit} ({row_name})",
         row.get("goal", ""),
         _cell(row.get("met"), None),
         f"`python -m {_module(run.command)}`" if "-m" in run.command else f"`{run.command}`",
-        f"[{page.stem}]({link})",
+        link,
     ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks import measure, render
-from benchmarks.speed import chunk_cache, patches, retrieval, sampling, tokens
+from benchmarks.speed import chunk_cache, gpu, patches, retrieval, sampling, tokens
 from benchmarks.speed.torch_search import nearest_by_topk
 
 from stp.images import ImagePyramid
@@ -175,3 +175,19 @@ def test_her2st_runs_the_whole_way(tmp_path):
         "expression",
         "stamp",
     }
+
+
+@pytest.mark.slow
+def test_the_gpu_script_runs_on_a_cpu_and_a_killed_training_gives_the_same_weights(tmp_path):
+    rows = gpu.main(["--device", "cpu", "--tiny", "--out", str(tmp_path)])
+    assert render.read_run(tmp_path / "gpu.json").values == rows
+    by_name = {row["measured"]: row for row in rows}
+    for name in ("gene encoder", "image encoder"):
+        assert by_name[f"{name}, fp32"]["result"] < 1e-5
+        assert 0 < by_name[f"{name}, bf16"]["result"] < 0.05
+    shares = [row["result"] for row in rows if row.get("unit") == "of a matrix product's speed"]
+    assert len(shares) == 3 + len(gpu.ALIGNMENT) and min(shares) > 0
+    assert by_name["attention, plain"]["result"] > 0
+    assert by_name["fed by 0 workers"]["result"] > 0
+    resumed = [row for name, row in by_name.items() if "killed after" in name]
+    assert len(resumed) == 2 and all(row["met"] for row in resumed)

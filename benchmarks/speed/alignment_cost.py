@@ -32,7 +32,7 @@ from benchmarks.measure import (
     write_results,
 )
 from benchmarks.speed.encoder import flops
-from stp.models import GeneEncoderConfig, ImageEncoderConfig, Stamp, StampConfig
+from stp.models import GeneEncoderConfig, ImageEncoder, ImageEncoderConfig, Stamp, StampConfig
 from stp.train import AlignConfig
 from stp.train.engine.steps import make_optimizer
 from stp.train.tasks import Alignment
@@ -60,9 +60,9 @@ FORMS = {
 }
 
 
-def image_flops(stamp: Stamp) -> float:
+def image_flops(encoder: ImageEncoder) -> float:
     """Return the floating-point operations of a forward pass over one image."""
-    vit = stamp.image_encoder.backbone
+    vit = encoder.backbone
     block = vit.blocks[0]
     n_patches = vit.patch_embed.num_patches
     n_tokens = n_patches + vit.num_prefix_tokens + 1
@@ -81,7 +81,7 @@ def pair_flops(stamp: Stamp, form: Form, length: int, n_parts: int) -> float:
     """
     lengths = np.array([length])
     genes = flops(stamp.config.gene, stamp.vocabulary.n_tokens, lengths, np.zeros(1))
-    images = 2 * image_flops(stamp)
+    images = 2 * image_flops(stamp.image_encoder)
     if form.in_micro_batches:
         return (4 - 1 / n_parts) * (images + genes)
     passes = {

@@ -112,20 +112,21 @@ def inference_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Cal
     }
 
 
-def training_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Callable[[], None]]:
-    """Return a forward and backward pass of our form and of the padded form."""
+def masked_batch(tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return a batch in which a share of the tokens (n, length) is masked."""
     ids = to_model_ids(tokens)
     is_token = ids != PAD_ID
     generator = torch.Generator().manual_seed(0)
     is_masked = (torch.rand(ids.shape, generator=generator).to(ids.device) < MASKED) & is_token
-    inputs = ids.masked_fill(is_masked, MASK_ID)
+    return {"inputs": ids.masked_fill(is_masked, MASK_ID), "targets": ids, "chosen": is_masked}
+
+
+def training_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Callable[[], None]]:
+    """Return a forward and backward pass of our form and of the padded form."""
+    whole = masked_batch(tokens)
     task = MaskedGenes(encoder)
-    longest = int(is_token.sum(1).max())
-    batch = {
-        "inputs": inputs[:, :longest],
-        "targets": ids[:, :longest],
-        "chosen": is_masked[:, :longest],
-    }
+    longest = int((whole["targets"] != PAD_ID).sum(1).max())
+    batch = {name: values[:, :longest] for name, values in whole.items()}
 
     def backward(loss_of: Callable[[], torch.Tensor]) -> Callable[[], None]:
         def step() -> None:
@@ -137,8 +138,9 @@ def training_forms(encoder: GeneEncoder, tokens: torch.Tensor) -> dict[str, Call
         return step
 
     def padded_loss() -> torch.Tensor:
-        logits = encoder.predict(encoder.hidden(inputs, padding=True))
-        return F.cross_entropy(logits[is_masked], ids[is_masked])
+        logits = encoder.predict(encoder.hidden(whole["inputs"], padding=True))
+        is_masked = whole["chosen"]
+        return F.cross_entropy(logits[is_masked], whole["targets"][is_masked])
 
     return {"ours": backward(lambda: task(batch)["loss"]), "padded": backward(padded_loss)}
 

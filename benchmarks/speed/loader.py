@@ -20,7 +20,6 @@ import stp
 from benchmarks.measure import (
     Row,
     at_least,
-    choose_device,
     in_new_process,
     interleave,
     make_parser,
@@ -33,6 +32,7 @@ from benchmarks.speed.alignment_cost import Form, build
 from stp.data.pairs import PairDataset
 from stp.data.samplers import SpotSampler
 from stp.data.store import SpotStore
+from stp.models.device import choose_device
 from stp.train import AlignConfig
 from stp.train.corpus import Corpus
 from stp.train.engine.processes import Processes
@@ -137,9 +137,9 @@ def measure_memory(options: argparse.Namespace, copies: int) -> Row:
 
 
 @contextmanager
-def new_run() -> Iterator[RunDir]:
-    """Open a run directory that is deleted at the end."""
-    alone = Processes(0, 1, choose_device(None))
+def new_run(device: str | None = None) -> Iterator[RunDir]:
+    """Open a run directory that is deleted at the end; by default it trains on a GPU."""
+    alone = Processes(0, 1, choose_device(device))
     with tempfile.TemporaryDirectory() as folder:
         with RunDir(folder, {}, resume=False, processes=alone) as run:
             yield run

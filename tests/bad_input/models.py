@@ -4,16 +4,17 @@ import os
 from unittest import mock
 
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from tests.bad_input.case import refused
 
 import stp
 
+without_network = mock.patch.multiple(
+    "huggingface_hub.constants", HF_HUB_OFFLINE=True, HF_HUB_CACHE="empty"
+)
+
 
 @refused(FileNotFoundError, "from the hub or from its cache on this machine; .*path=")
-@mock.patch(
-    "huggingface_hub.hf_hub_download", mock.Mock(side_effect=LocalEntryNotFoundError("offline"))
-)
+@without_network
 def no_network_and_no_weights_in_the_cache():
     """Weights come from the Hugging Face hub or from its cache. Neither has them.
 
@@ -37,9 +38,30 @@ def a_folder_without_a_model():
     """The path is wrong, or the run stopped before its first weights.
 
     Pass a folder that `save_pretrained` or `stp.train` wrote. The published weights of STAMP's
-    authors have another format: use {func}`stp.models.load_reference`, see [](howto/weights.md).
+    authors have another format: use {func}`stp.models.load_release`, see [](howto/weights.md).
     """
-    stp.models.Stamp.from_pretrained("runs/stamp")
+    stp.models.Stamp.from_pretrained("runs/align/stamp")
+
+
+@refused(FileNotFoundError, "cannot get config.json of owner/name .*give the folder of a model")
+@without_network
+def a_model_of_the_hub_without_a_network():
+    """The hub is out of reach, and its cache on this machine does not have the model.
+
+    Load the model once on a machine with a network and copy the cache, or pass the folder of the
+    model: [](howto/weights.md).
+    """
+    stp.models.Stamp.from_pretrained("owner/name")
+
+
+@refused(ValueError, "terms that forbid derivatives .* license_checked=True")
+def a_model_whose_terms_forbid_to_share_it(model):
+    """The model derives from weights that may not be changed and passed on.
+
+    Ask the owners of those weights. If they agree, pass `license_checked=True`.
+    """
+    model.card = stp.models.ModelCard(license="CC-BY-4.0", terms=("UNI: CC-BY-NC-ND-4.0",))
+    model.push_to_hub("owner/name")
 
 
 @refused(ValueError, "contains a Stamp; load it with that class, not GeneEncoder")

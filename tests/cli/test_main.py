@@ -17,7 +17,7 @@ def test_a_command_is_required(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "pretrain", "align", "embed", "reference-check", "doctor"]
+    "command", ["demo", "pretrain", "align", "embed", "release-check", "doctor"]
 )
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit, match="0"):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import runpy
+import shutil
 from types import SimpleNamespace
 
 import anndata
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub import constants
+from tests.models.saved.hub_server import serve_hub
 
 from stp import tl
-from stp.models import GeneEncoder, GeneEncoderConfig, load_reference
+from stp.models import GeneEncoder, GeneEncoderConfig, load_release
 from stp.models.device import autocast
 from stp.models.image import IMAGENET_MEAN
 from stp.train.losses import contrast, grid_pool, localization_logits, symmetric_contrast
@@ -25,8 +28,8 @@ FEW = 2  # spots: CPUs without bf16 take minutes for all
 
 
 @pytest.fixture(scope="module")
-def stamp(golden, tmp_path_factory):
-    """Write the golden weights as the authors write theirs, with those of stage one; load them."""
+def hub(golden, tmp_path_factory):
+    """Serve the authors' files, and the golden weights written as the authors write theirs."""
     weight = runpy.run_path(str(golden / "weights.py"))["weight"]
     shapes = json.loads((golden / "state_dict_shapes.json").read_text())
     heads = {
@@ -38,12 +41,32 @@ def stamp(golden, tmp_path_factory):
         name: torch.from_numpy(np.asarray(weight(name, tuple(shape))))
         for name, shape in (shapes | heads).items()
     }
-    file = tmp_path_factory.mktemp("release") / "pytorch_model.bin"
-    torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, file)
+    folder = tmp_path_factory.mktemp("release")
+    torch.save({f"module.{name}": x for name, x in weights.items()}, folder / "weights")
     del weights
-    model = load_reference(file, golden.parent / "assets").requires_grad_(False)
-    file.unlink()
-    return model
+    with serve_hub() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
+        patch.setenv("HF_ENDPOINT", server.url)
+        patch.setenv("STP_GITHUB_RAW", f"{server.url}/raw")
+        for file in (golden.parent / "assets").iterdir():
+            server.raw[f"Hanminghao/STAMP/78c4fd2/src/{file.name}"] = file
+        server.commit("minghaofdu/STAMP", {"pytorch_model.bin": folder / "weights"})
+        yield server
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def release_folder(tmp_path_factory):
+    """Return the folder in which the release is kept, and delete its gigabytes at the end."""
+    folder = tmp_path_factory.mktemp("kept")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def stamp(hub, release_folder):
+    """Download the release and convert it."""
+    return load_release(release_folder, accept_terms=True).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +114,18 @@ def test_the_config_says_what_these_weights_need(stamp):
     assert (stamp.config.gene.pooling, stamp.config.gene.tie_heads) == ("reference", False)
     assert (stamp.config.image.channel_order, stamp.config.image.mean) == ("bgr", IMAGENET_MEAN)
     assert stamp.vocabulary.round_means and len(stamp.vocabulary) == 20_310
+
+
+def test_a_second_call_loads_the_same_model_without_a_request(stamp, hub, release_folder):
+    commit = hub.repositories["minghaofdu/STAMP"].names["main"]
+    names = {file.name for file in release_folder.iterdir()}
+    assert names == {"files", "sources.json", "stamp"}
+    n_requests = len(hub.requests)
+    again = load_release(release_folder, accept_terms=True)
+    assert len(hub.requests) == n_requests
+    assert (again.digest, again.name, again.card) == (stamp.digest, stamp.name, stamp.card)
+    assert f"minghaofdu/STAMP@{commit}" in again.card.source
+    assert again.card.no_derivatives()
 
 
 def test_from_their_file_to_embeddings(stamp, values, real):

@@ -1,4 +1,4 @@
-"""The comparison of `stp reference-check` on a tiny model, and its errors."""
+"""The comparison of `stp release-check` on a tiny model, and its errors."""
 
 import dataclasses
 
@@ -63,5 +63,5 @@ def test_tokens_of_another_tie_order_are_those_of_the_same_ranks(release, adata)
 def test_a_missing_file_is_one_line(tmp_path, capsys):
     section = tmp_path / "x.h5ad"
     with pytest.raises(SystemExit):
-        main(["reference-check", str(tmp_path / "w.bin"), str(tmp_path), str(section)])
+        main(["release-check", str(tmp_path / "w.bin"), str(tmp_path), str(section)])
     assert "x.h5ad" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`stp reference-check`: how details of the release move the embeddings of a section."""
+"""`stp release-check`: how details of the release move the embeddings of a section."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
-        "reference-check",
+        "release-check",
         help="how tie order, rounding, pooling and channel order change the embeddings of the "
         "authors' weights",
     )

@@ -5,7 +5,7 @@ from stp.models.grow import grow
 from stp.models.head import ExpressionHead, ExpressionHeadConfig
 from stp.models.image import ImageEncoder, ImageEncoderConfig
 from stp.models.published.backbones import backbones, load_backbone
-from stp.models.published.release import load_reference
+from stp.models.published.release import load_release, load_release_files
 from stp.models.saved.card import ModelCard
 from stp.models.stamp import Stamp, StampConfig
 
@@ -22,5 +22,6 @@ __all__ = [
     "backbones",
     "grow",
     "load_backbone",
-    "load_reference",
+    "load_release",
+    "load_release_files",
 ]

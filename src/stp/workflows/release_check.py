@@ -14,7 +14,7 @@ from stp import metrics, tl
 from stp.genes.special_tokens import N_SPECIAL
 from stp.genes.vocabulary import Vocabulary
 from stp.models.device import inference
-from stp.models.published.release import load_reference
+from stp.models.published.release import load_release_files
 from stp.models.stamp import Stamp
 from stp.tables.keys import IMAGES, TOKENS, aligned
 from stp.tables.table import get_table
@@ -62,7 +62,7 @@ def print_comparison(
         Accept an image that is more than 1.25 times coarser than the patches.
     """
     data = read_section(section)
-    stamp = load_reference(checkpoint, assets)
+    stamp = load_release_files(checkpoint, assets)
     comparison = compare(
         stamp, data, n_spots=n_spots, table_key=table_key, allow_upsampling=allow_upsampling
     )

@@ -1,11 +1,7 @@
 import dataclasses
-from email.message import Message
-from types import SimpleNamespace
 
-import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import errors
 from safetensors.torch import save_file
 
 import stp.models.published.backbones as module
@@ -153,53 +149,31 @@ def test_unknown_names_and_weights_that_do_not_fit_are_refused(small, tmp_path):
         load_backbone("UNI", path=tmp_path / "w.safetensors")
 
 
-def refusal(kind):
-    """Make an error as huggingface_hub raises it."""
-    answer = SimpleNamespace(headers=Message(), status_code=403, request=None)
-    takes_answer = (
-        issubclass(kind, errors.HfHubHTTPError) and kind is not errors.LocalEntryNotFoundError
-    )
-    return kind("refused", response=answer) if takes_answer else kind("refused")
-
-
-@pytest.mark.parametrize(
-    ("kind", "expected", "message"),
-    [
-        (
-            errors.GatedRepoError,
-            PermissionError,
-            r"accept the terms at https://huggingface.co/MahmoodLab/UNI, log in with `hf auth",
-        ),
-        (
-            errors.LocalEntryNotFoundError,
-            FileNotFoundError,
-            "from the hub or from its cache on this machine; download .*path=",
-        ),
-        (OSError, FileNotFoundError, "from the hub or from its cache on this machine"),
-    ],
-)
-def test_a_refused_download_is_explained(kind, expected, message, monkeypatch):
-    def refuse(*_, **__):
-        raise refusal(kind)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
-    with pytest.raises(expected, match=message):
+def test_a_gated_download_is_explained(hub):
+    hub.commit("MahmoodLab/UNI", {})
+    hub.repositories["MahmoodLab/UNI"].is_gated = True
+    with pytest.raises(
+        PermissionError,
+        match=r"accept the terms at https://huggingface.co/MahmoodLab/UNI, log in with `hf auth",
+    ):
         load_backbone("UNI")
 
 
-def test_a_download_tries_both_kinds_of_weights(small, tmp_path, monkeypatch):
-    torch.save(weights_of("UNI"), tmp_path / "pytorch_model.bin")
-    requests = []
+def test_without_the_hub_the_remedy_is_a_file(hub):
+    hub.status = 503
+    with pytest.raises(
+        FileNotFoundError,
+        match="from the hub or from its cache on this machine; download .*path=.*status 503",
+    ):
+        load_backbone("UNI")
 
-    def download(hub_id, file, revision=None):
-        requests.append((hub_id, file))
-        if file.endswith("safetensors"):
-            raise errors.EntryNotFoundError("no such file")
-        return str(tmp_path / file)
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    load_backbone("UNI")
-    assert requests == [
-        ("MahmoodLab/UNI", "model.safetensors"),
-        ("MahmoodLab/UNI", "pytorch_model.bin"),
-    ]
+def test_a_download_tries_both_kinds_of_weights(small, hub, tmp_path):
+    weights = weights_of("UNI")
+    torch.save(weights, tmp_path / "w.bin")
+    hub.commit("MahmoodLab/UNI", {"pytorch_model.bin": (tmp_path / "w.bin").read_bytes()})
+    encoder = load_backbone("UNI")
+    for key, tensor in encoder.backbone.state_dict().items():
+        assert torch.equal(tensor, weights[key])
+    names = [request.rpartition("/")[2] for request in hub.requests]
+    assert names[0] == "model.safetensors" and set(names[1:]) == {"pytorch_model.bin"}

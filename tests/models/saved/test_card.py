@@ -15,7 +15,7 @@ def test_a_card_is_written_read_and_shown(stamp, tmp_path):
     stamp.save_pretrained(tmp_path / "mine")
     assert Stamp.from_pretrained(tmp_path / "mine").card == stamp.card
     page = (tmp_path / "mine" / "README.md").read_text()
-    assert page.startswith('---\nlibrary_name: stp-spatial\nlicense: "CC-BY-4.0"\n')
+    assert page.startswith("---\nlibrary_name: stp-spatial\nlicense: cc-by-4.0\n")
     for line in (
         "# mine",
         "- align: 9 spots of a.zarr",
@@ -39,5 +39,14 @@ def test_untrained_genes_are_listed():
     assert "12 genes were added and not trained: G0, G1" in card.page("Stamp", "x", "0")
 
 
-def test_a_license_cannot_break_the_header():
-    assert 'license: "x\\ny: z"' in ModelCard(license="x\ny: z").page("Stamp", "x", "0")
+def test_a_license_that_the_hub_does_not_know_is_other_in_the_header():
+    page = ModelCard(license="x\ny: z", terms=("UNI: CC-BY-NC-ND-4.0",)).page("Stamp", "x", "0")
+    header, text = page.removeprefix("---\n").split("\n---\n")
+    assert "license: other" in header.splitlines() and "y: z" not in header
+    assert text.endswith("## License\n\nx\ny: z\n- UNI: CC-BY-NC-ND-4.0\n")
+
+
+def test_terms_that_forbid_derivatives_are_found():
+    forbidding = ("UNI: CC-BY-NC-ND-4.0", "cc-by-nd-4.0", "No derivatives.", "forbids derivatives")
+    allowing = ("Apache-2.0", "CC-BY-NC-SA-4.0", "for derivatives, ask", "kind and weekend")
+    assert ModelCard(terms=forbidding + allowing).no_derivatives() == list(forbidding)

@@ -1,6 +1,6 @@
 """The model card: training data, scores, license and intended use of a model."""
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -24,7 +24,7 @@ Load it with `stp.models.{kind}.from_pretrained(path)`.
 
 ## Trained on
 
-{trained_on}
+{trained_on}{source}
 
 ## Metrics
 
@@ -34,6 +34,28 @@ Load it with `stp.models.{kind}.from_pretrained(path)`.
 
 {license_text}
 """
+# Licenses that the hub of Hugging Face knows; every other one is "other" in the header of the page.
+HUB_LICENSES = (
+    "afl-3.0",
+    "agpl-3.0",
+    "apache-2.0",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "cc-by-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-nd-4.0",
+    "cc-by-nc-sa-4.0",
+    "cc-by-nd-4.0",
+    "cc-by-sa-4.0",
+    "cc0-1.0",
+    "gpl-3.0",
+    "lgpl-3.0",
+    "mit",
+    "mpl-2.0",
+)
+NO_DERIVATIVES = re.compile(
+    r"BY-(NC-)?ND\b|\bno[ -]?deriv|\bforbids?\b[^.]*\bderivatives", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -48,12 +70,16 @@ class ModelCard:
         Scores by name; `stp.train` fills in those of the validation.
     license
         License of the weights: an SPDX identifier or free text.
+    terms
+        Terms of other weights that the model derives from, a line each.
     intended_use
         Uses that the model is meant for, and uses that it is not meant for.
     version
         Version of stp that trained the model.
     untrained_genes
         Ids of genes that :func:`stp.models.grow` added and that no training run has included yet.
+    source
+        Origin of the weights, if they were loaded from the hub: its id there and the commit.
 
     Examples
     --------
@@ -67,6 +93,13 @@ class ModelCard:
     intended_use: str = "Research on tissue like that of its training slides. Not for diagnosis."
     version: str = __version__
     untrained_genes: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
+    source: str = ""
+
+    def no_derivatives(self) -> list[str]:
+        """Return the lines of the card that forbid to share derivatives of the weights."""
+        lines = (self.license, *self.terms, *self.trained_on)
+        return [line for line in lines if NO_DERIVATIVES.search(line)]
 
     def page(self, kind: str, title: str, digest: str) -> str:
         """Return the card as a Markdown page, which a hub shows.
@@ -87,8 +120,10 @@ class ModelCard:
             trained_on.append(f"{n_genes} genes were added and not trained: {genes}")
         scores = [f"{name}: {value:.4g}" for name, value in self.metrics.items()]
         scores = scores or ["Not stated."]
+        hub_license = self.license.lower()
+        license_text = [self.license, *(f"- {line}" for line in self.terms)]
         return PAGE.format(
-            license=json.dumps(self.license),
+            license=hub_license if hub_license in HUB_LICENSES else "other",
             title=title,
             kind=kind,
             version=self.version,
@@ -96,5 +131,6 @@ class ModelCard:
             intended_use=self.intended_use,
             trained_on="\n".join(f"- {line}" for line in trained_on),
             metrics="\n".join(f"- {line}" for line in scores),
-            license_text=self.license,
+            license_text="\n".join(license_text),
+            source=f"\n\nThe weights come from {self.source}." if self.source else "",
         )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,10 +12,11 @@ from torch import nn
 
 from stp._atomic import write_atomically
 from stp._config import check_sizes, from_dict
+from stp._log import warn
 from stp.genes.vocabulary import Vocabulary
 from stp.models.saved.card import ModelCard
 from stp.models.saved.digest import Config, digest
-from stp.models.saved.hub import HUB, check_commit, fetch
+from stp.models.saved.hub import HUB, fetch_folder, is_commit, is_hub_id, upload
 from stp.models.saved.weights import check_shapes, read_metadata, read_shapes, read_tensors
 
 WEIGHTS = "model.safetensors"
@@ -31,8 +33,8 @@ class Pretrained(nn.Module):
     Attributes
     ----------
     name
-        Name of the model, which is stored with its embeddings: the folder or the hub id that it
-        was loaded from.
+        Name of the model, which is stored with its embeddings: the folder that it was loaded
+        from, or the id on the hub and the commit.
     card
         Training data, metrics, license and intended use of the model.
     """
@@ -73,12 +75,15 @@ class Pretrained(nn.Module):
         ValueError
             If the precision is unknown, or a weight is too large for it.
         """
-        tensors = self._round_weights(precision)
         path = Path(path)
+        self._write(path, self._round_weights(precision), title=self.name or path.name)
+
+    def _write(self, path: Path, tensors: dict[str, torch.Tensor], *, title: str) -> None:
+        """Write all files of the model, with these weights and this title on its card."""
         path.mkdir(parents=True, exist_ok=True)
         kind = type(self).__name__
         digest_of_file = self._digest_with(tensors)
-        page = self.card.page(kind, self.name or path.name, digest_of_file)
+        page = self.card.page(kind, title, digest_of_file)
         metadata = {"format": "pt", "digest": digest_of_file}
         description = {
             "class": kind,
@@ -110,6 +115,49 @@ class Pretrained(nn.Module):
             )
         return rounded
 
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = True, license_checked: bool = False
+    ) -> str:
+        """Publish the model on the hub of Hugging Face, with its card as the page.
+
+        Log in with `hf auth login` first, or set HF_TOKEN.
+
+        Parameters
+        ----------
+        repo_id
+            Id on the hub, `owner/name`; the repository is made if it is new.
+        private
+            Whether only you and your organization see the model.
+        license_checked
+            Publish although the card names terms that forbid derivatives, because you have
+            permission.
+
+        Returns
+        -------
+        The commit, which `from_pretrained` accepts as `revision`.
+
+        Raises
+        ------
+        ValueError
+            If terms on the card forbid derivatives, the hub has no such form of id, or the
+            repository exists and `private` differs from it.
+        PermissionError
+            If the hub does not let you write to the repository.
+        OSError
+            If the hub is out of reach.
+        """
+        terms = self.card.no_derivatives()
+        if terms and not license_checked:
+            raise ValueError(
+                f"the card of this model names terms that forbid derivatives ({'; '.join(terms)}); "
+                "ask the owners of those weights, then pass license_checked=True"
+            )
+        if self.card.license == ModelCard.license:
+            warn("the card states no license, so nobody may use the model; set card.license")
+        with tempfile.TemporaryDirectory() as folder:
+            self._write(Path(folder), self._round_weights("fp32"), title=repo_id)
+            return upload(Path(folder), repo_id, is_private=private)
+
     @classmethod
     def from_pretrained(cls, path: str | Path, *, revision: str | None = None) -> Self:
         """Load a model that `save_pretrained` or a training run wrote, onto the CPU, in fp32.
@@ -117,25 +165,33 @@ class Pretrained(nn.Module):
         Parameters
         ----------
         path
-            Folder of the model; or, with `revision`, its id on the hub of Hugging Face,
-            `owner/name`.
+            Folder of the model, or its id on the hub of Hugging Face, `owner/name`. A text is an
+            id if `revision` is given, or if no folder `owner` exists here.
         revision
-            Commit of the model on the hub, 40 hexadecimal digits. A commit in the cache of the hub
-            on this machine needs no network.
+            Commit (40 hexadecimal digits), branch or tag of the model on the hub; by default its
+            main branch. A commit in the cache of the hub on this machine needs no network. A
+            branch or tag may move: a warning names its commit, which the name of the model and
+            its card record.
 
         Raises
         ------
         FileNotFoundError
             If the folder lacks a file, or neither the hub nor its cache has it.
+        PermissionError
+            If the user has to accept the terms of the model on the hub first.
         ValueError
             If the folder contains another kind of model or a config that describes none. If the
-            weights are truncated, do not fit the config, or changed after they were saved. If the
-            revision is not a commit.
+            weights are truncated, do not fit the config, or changed after they were saved.
         """
-        folder, name = cls._find_folder(path, revision)
+        source = ""
+        if revision is not None or is_hub_id(path):
+            folder, source = cls._download(str(path), revision)
+        else:
+            folder = Path(path)
+            cls._check_files(folder)
         module = cls._build_from(folder)
         module.load_state_dict(read_tensors(folder / WEIGHTS))
-        module.name = name
+        module.name = source or folder.resolve().name
         digest_now = module.digest
         digest_when_saved = read_metadata(folder / WEIGHTS).get("digest", digest_now)
         if digest_now != digest_when_saved:
@@ -143,6 +199,8 @@ class Pretrained(nn.Module):
                 f"{folder} changed after it was saved: the digest of its weights, config and "
                 "vocabulary differs; copy it again from its source"
             )
+        if source:
+            module.card = dataclasses.replace(module.card, source=source)
         return module.eval()
 
     @classmethod
@@ -150,23 +208,30 @@ class Pretrained(nn.Module):
         return [CONFIG, WEIGHTS, VOCABULARY] if cls.reads_genes else [CONFIG, WEIGHTS]
 
     @classmethod
-    def _find_folder(cls, path: str | Path, revision: str | None) -> tuple[Path, str]:
-        """Return the local folder of a model, and the name of the model."""
+    def _download(cls, hub_id: str, revision: str | None) -> tuple[Path, str]:
+        """Return the local folder of a model of the hub, and its id with the commit."""
         names = cls._files()
-        if revision is not None:
-            check_commit(revision)
-            hub_id = str(path)
-            remedy = f"download {', '.join(names)} from {HUB}/{hub_id} and give their folder"
-            files = [fetch(hub_id, [name], revision=revision, remedy=remedy) for name in names]
-            return files[0].parent, f"{hub_id}@{revision[:12]}"
-        folder = Path(path)
-        for name in names:
+        remedy = (
+            f"give the folder of a model, or download {', '.join(names)} from {HUB}/{hub_id} and "
+            "give their folder"
+        )
+        folder, commit = fetch_folder(hub_id, names, revision=revision, remedy=remedy)
+        if revision is None or not is_commit(revision):
+            warn(
+                f"{hub_id} is commit {commit} now, and branches and tags move; pass "
+                f"revision={commit!r} to load the same weights again"
+            )
+        return folder, f"{hub_id}@{commit}"
+
+    @classmethod
+    def _check_files(cls, folder: Path) -> None:
+        """Raise FileNotFoundError if a folder lacks a file of the model."""
+        for name in cls._files():
             if not (folder / name).is_file():
                 raise FileNotFoundError(
                     f"{folder} has no {name}; give a folder written by save_pretrained or "
-                    "stp.train, or revision=, a commit, with the id of a model on the hub"
+                    "stp.train, or the id of a model on the hub, owner/name"
                 )
-        return folder, folder.resolve().name
 
     @classmethod
     def _build_from(cls, folder: Path) -> Self:
