@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 
 from stp.images.chunks import Boxes, require_chunks
-from stp.images.coordinates import affine_of, coordinate_systems, inverse, only_system
+from stp.images.coordinates import (
+    affine_of,
+    coordinate_systems,
+    inverse,
+    only_system,
+    require_finite,
+)
 from stp.images.files.opening import open_file
 from stp.images.level_places import level_factor, place_levels
 from stp.images.levels import Level, open_array, open_element
@@ -246,7 +252,7 @@ class ImagePyramid:
         level, _ = self._level_for(window.um_per_px)
         factor = np.array(level_factor(self.levels[0], level))
         side = size * window.um_per_px / (self.um_per_px * factor)
-        corners = (self.to_pixels(_require_finite(centers)) - level.origin) / factor - side / 2
+        corners = (self.to_pixels(require_finite(centers)) - level.origin) / factor - side / 2
         if (np.abs(side - size) < NATIVE_PIXELS).all():
             side = np.array([size, size])
             corners = np.floor(corners + 0.5)
@@ -280,27 +286,13 @@ class ImagePyramid:
         """Raise ValueError if a chunk under a center is missing in the level for this scale."""
         level, _ = self._level_for(um_per_px)
         factor = np.array(level_factor(self.levels[0], level))
-        positions = (self.to_pixels(_require_finite(centers)) - level.origin) / factor
+        positions = (self.to_pixels(require_finite(centers)) - level.origin) / factor
         pixels = np.floor(positions).astype(int)
         require_chunks(level, Boxes(pixels, pixels + 1))
 
     def _level_for(self, um_per_px: float) -> tuple[Level, float]:
-        """Return the coarsest level that needs no upsampling, and its factor to the finest.
-
-        The factor is the larger of those along x and y.
-        """
+        """Return the coarsest level that needs no upsampling, and its larger factor, of x or y."""
         factors = [max(level_factor(self.levels[0], level)) for level in self.levels]
         fine_enough = [factor for factor in factors if factor * self.um_per_px <= um_per_px * 1.001]
         factor = max(fine_enough, default=1.0)
         return self.levels[factors.index(factor)], factor
-
-
-def _require_finite(centers: np.ndarray) -> np.ndarray:
-    centers = np.asarray(centers, dtype=float)
-    without_place = np.flatnonzero(~np.isfinite(centers).all(axis=1))
-    if len(without_place):
-        raise ValueError(
-            f"{len(without_place)} spots have no finite coordinates, the first in row "
-            f"{without_place[0]}; leave them out"
-        )
-    return centers
