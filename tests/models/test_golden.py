@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from stp import tl
 from stp.models import GeneEncoder, GeneEncoderConfig, load_reference
 from stp.models.device import autocast
-from stp.models.image import IMAGENET_MEAN
+from stp.models.image_config import IMAGENET_MEAN
 from stp.train.losses import contrast, grid_pool, localization_logits, symmetric_contrast
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
 

@@ -12,7 +12,7 @@ from typing import Any
 from stp._config import from_dict
 from stp.genes.vocabulary import Vocabulary
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
-from stp.models.image import ImageEncoderConfig
+from stp.models.image_config import ImageEncoderConfig
 from stp.models.stamp import Stamp
 from stp.train.alignment import align
 from stp.train.config import AlignConfig, PretrainConfig

@@ -17,7 +17,7 @@ from stp.data.store_genes import check_genes
 from stp.genes.vocabulary import Vocabulary
 from stp.models.device import build_with_seed
 from stp.models.gene import GeneEncoder
-from stp.models.image import ImageEncoderConfig
+from stp.models.image_config import ImageEncoderConfig
 from stp.models.lora import merge_adapters
 from stp.models.saved.card import ModelCard
 from stp.models.saved.pretrained import save_with_scores

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from stp.models.gene import GeneEncoderConfig
-from stp.models.image import ImageEncoderConfig
+from stp.models.image_config import ImageEncoderConfig
 from stp.models.published.release_files import read_assets
 from stp.models.saved.card import ModelCard
 from stp.models.saved.weights import check_shapes, read_tensors

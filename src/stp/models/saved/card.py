@@ -1,6 +1,7 @@
 """The model card: training data, scores, license and intended use of a model."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ Load it with `stp.models.{kind}.from_pretrained(path)`.
 ## Trained on
 
 {trained_on}
-
+{base_models}
 ## Metrics
 
 {metrics}
@@ -34,6 +35,8 @@ Load it with `stp.models.{kind}.from_pretrained(path)`.
 
 {license_text}
 """
+# In the text of a license; "ND" is the part of a Creative Commons license with this meaning.
+NO_DERIVATIVES = re.compile(r"\bND\b|no.?deriv", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class ModelCard:
         Version of stp that trained the model.
     untrained_genes
         Ids of genes that :func:`stp.models.grow` added and that no training run has included yet.
+    terms
+        What the license asks of users, in one or two sentences.
+    base_models
+        The models of others that this one was trained from, each with its digest, license and
+        terms; `stp.train` fills them in.
 
     Examples
     --------
@@ -67,6 +75,13 @@ class ModelCard:
     intended_use: str = "Research on tissue like that of its training slides. Not for diagnosis."
     version: str = __version__
     untrained_genes: tuple[str, ...] = ()
+    terms: str = ""
+    base_models: tuple[str, ...] = ()
+
+    @property
+    def forbids_derivatives(self) -> bool:
+        """Whether the license of this model or of one it was trained from forbids derivatives."""
+        return any(NO_DERIVATIVES.search(text) for text in (self.license, *self.base_models))
 
     def page(self, kind: str, title: str, digest: str) -> str:
         """Return the card as a Markdown page, which a hub shows.
@@ -87,6 +102,7 @@ class ModelCard:
             trained_on.append(f"{n_genes} genes were added and not trained: {genes}")
         scores = [f"{name}: {value:.4g}" for name, value in self.metrics.items()]
         scores = scores or ["Not stated."]
+        base_models = "".join(f"- {line}\n" for line in self.base_models)
         return PAGE.format(
             license=json.dumps(self.license),
             title=title,
@@ -95,6 +111,7 @@ class ModelCard:
             digest=digest,
             intended_use=self.intended_use,
             trained_on="\n".join(f"- {line}" for line in trained_on),
+            base_models=f"\n## Trained from\n\n{base_models}" if base_models else "",
             metrics="\n".join(f"- {line}" for line in scores),
-            license_text=self.license,
+            license_text=f"{self.license}. {self.terms}" if self.terms else self.license,
         )
