@@ -48,7 +48,7 @@ def _lunit(architecture: str) -> Backbone:
         mean=LUNIT_MEAN,
         std=LUNIT_STD,
         scale="20x",
-        sources=("lunit-io/benchmark-ssl-pathology", "lazyslide-models 0.1", "eva 0.4"),
+        sources=("lunit-io/benchmark-ssl-pathology", "trident", "lazyslide-models 0.1", "eva 0.4"),
         citation="arXiv:2212.04690",
         note="its authors state the normalization, and its copy on the hub states another one",
     )
