@@ -26,9 +26,9 @@ class WrappedEncoderConfig:
     um_per_px
         µm per pixel of a patch.
     mean
-        Mean of each channel, between 0 and 1.
+        Mean of each channel, between 0 and 1, in the order in which the backbone reads them.
     std
-        Standard deviation of each channel.
+        Standard deviation of each channel, in the same order as `mean`.
 
     Examples
     --------
@@ -58,7 +58,8 @@ class WrappedEncoderConfig:
 class WrappedEncoder(PatchEncoder):
     """Embed patches with any torch module: a CNN, or a model of another package.
 
-    It works wherever an ImageEncoder embeds. It cannot be aligned: alignment with localization
+    It works wherever an ImageEncoder embeds. The order of channels is red, green and blue; the
+    default `mean` and `std` are those of ImageNet. It cannot be aligned: alignment with localization
     gives a vision transformer a further token, and other modules take none.
 
     Parameters
@@ -73,9 +74,9 @@ class WrappedEncoder(PatchEncoder):
     um_per_px
         µm per pixel of a patch.
     mean
-        Mean of each channel, between 0 and 1; by default that of ImageNet.
+        Mean of each channel, between 0 and 1, in the order in which the backbone reads them.
     std
-        Standard deviation of each channel; by default that of ImageNet.
+        Standard deviation of each channel, in the same order as `mean`.
     name
         Name of the model, which is stored with its embeddings.
 
