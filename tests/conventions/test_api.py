@@ -147,6 +147,7 @@ DIFFERENT_TEXTS = {
     "name": "of a slide or of a backbone",
     "output_dir": "what is written there",
     "path": "a file, a folder or a store",
+    "pooling": "of the outputs of a gene encoder or of an image encoder",
     "predicted": "classes or expression",
     "reference": "what the spots must have",
     "reference_rep": "among the references or on the same slide",

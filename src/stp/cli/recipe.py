@@ -12,7 +12,9 @@ from typing import Any
 from stp._config import from_dict
 from stp.genes.vocabulary import Vocabulary
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
-from stp.models.image import ImageEncoderConfig
+from stp.models.image import ImageEncoder
+from stp.models.image_config import ImageEncoderConfig
+from stp.models.published.backbones import BACKBONES, load_backbone
 from stp.models.stamp import Stamp
 from stp.train.alignment import align
 from stp.train.config import AlignConfig, PretrainConfig
@@ -92,6 +94,10 @@ class AlignRecipe:
         Continue a run that was stopped; the result is that of a run without a stop.
     image_encoder
         Backbone and input of the image encoder: the table `[image_encoder]`.
+    backbone_weights
+        Weights that the image encoder starts from: the name of an encoder that
+        `stp.models.backbones` lists, or the path of a folder of an ImageEncoder, or of a file of
+        weights for the backbone in `[image_encoder]`.
     config
         Settings of the training: all other keys.
     """
@@ -104,6 +110,7 @@ class AlignRecipe:
     table_key: str = "table"
     resume: bool = True
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
+    backbone_weights: str | None = None
     config: AlignConfig = AlignConfig()
 
     def bind(self, folder: Path) -> partial[Stamp]:
@@ -119,12 +126,39 @@ class AlignRecipe:
             stores=_find_stores(folder, self.stores),
             output_dir=folder / self.output_dir,
             gene_encoder=None if self.gene_encoder is None else folder / self.gene_encoder,
-            image_encoder=self.image_encoder,
+            image_encoder=self._load_images(folder),
             config=config,
             validation=_find_stores(folder, self.validation),
             vocabulary=vocabulary,
             table_key=self.table_key,
             resume=self.resume,
+        )
+
+    def _load_images(self, folder: Path) -> ImageEncoderConfig | ImageEncoder:
+        """Return the image encoder that `backbone_weights` names, or the config of a new one."""
+        weights = self.backbone_weights
+        if weights is None:
+            return self.image_encoder
+        path = folder / weights
+        if weights in BACKBONES and path.exists():
+            raise ValueError(
+                f"backbone_weights = {weights!r} is the name of an encoder and of {path}; write "
+                f"'./{weights}' for the path"
+            )
+        if path.is_file():
+            return load_backbone(self.image_encoder, path=path)
+        if self.image_encoder != ImageEncoderConfig():
+            raise ValueError(
+                f"backbone_weights = {weights!r} brings its own [image_encoder]; leave the table "
+                "out, or give the path of a file of weights"
+            )
+        if weights in BACKBONES:
+            return load_backbone(weights)
+        if path.is_dir():
+            return ImageEncoder.from_pretrained(path)
+        raise ValueError(
+            f"backbone_weights = {weights!r} is no file or folder in {folder}, and not one of "
+            f"{list(BACKBONES)}"
         )
 
 
