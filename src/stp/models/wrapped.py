@@ -59,8 +59,8 @@ class WrappedEncoder(PatchEncoder):
     """Embed patches with any torch module: a CNN, or a model of another package.
 
     It works wherever an ImageEncoder embeds. The order of channels is red, green and blue; the
-    default `mean` and `std` are those of ImageNet. It cannot be aligned: alignment with localization
-    gives a vision transformer a further token, and other modules take none.
+    default `mean` and `std` are those of ImageNet. It cannot be aligned: alignment gives a vision
+    transformer a further token, and other modules take none.
 
     Parameters
     ----------
