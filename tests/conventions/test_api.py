@@ -22,7 +22,7 @@ PAGES = [
 DATA = {
     "tl": {"adata", "sdata"},
     "pl": {"adata", "sdata", "run_dir"},
-    "io": {"adata", "sdata", "path", "root"},
+    "io": {"adata", "sdata", "stores", "path", "root"},
     "get": {"adata"},
 }
 MODULES = {name: getattr(stp, name) for name in stp.__all__ if inspect.ismodule(getattr(stp, name))}
