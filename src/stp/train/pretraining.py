@@ -126,7 +126,7 @@ def pretrain(
         )
 
     with distributed(config.device) as processes:
-        settings = run_settings(config, processes, inputs)
+        settings = run_settings(config, inputs)
         with RunDir(output_dir, settings, resume=resume, processes=processes) as run:
             if run.checkpoint.phase < len(config.phases):
                 validation_corpus = None

@@ -207,7 +207,7 @@ def test_a_second_process_in_the_folder_is_refused(recipe):
     second = subprocess.run([STP, "pretrain", path], capture_output=True, text=True, check=False)
     process.kill()
     assert second.returncode != 0
-    assert f"another process trains in {out}" in second.stderr
+    assert f"is training in {out}" in second.stderr
 
 
 @pytest.mark.slow
