@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stp._log import logger
+from stp._text import readable
 from stp.data.store import STORE, STORE_VERSION, names_digest, spots_digest
 from stp.genes.table_genes import TableGenes, recognize_table
 from stp.genes.vocabulary import Vocabulary
@@ -151,7 +152,7 @@ def write_slide(
     genes_digest = names_digest(by_gene.var_names)
     store.attrs[STORE] = {
         "version": STORE_VERSION,
-        "name": path.name.removesuffix(".zarr"),
+        "name": readable(path.name).removesuffix(".zarr"),
         "genes": genes_digest,
         "spots_digest": spots_digest(genes_digest, by_gene.X.indptr, centers),
         "species": vocabulary.species,
@@ -211,7 +212,7 @@ def _find_slide(sdata: Any, table: "AnnData", query: SlideQuery) -> Slide | None
 def _describe_source(sdata: Any, slide: Slide | None) -> dict[str, Any]:
     """Return what a store is made from, for its attributes."""
     path = getattr(sdata, "path", None) or getattr(sdata, "filename", None)
-    source = {"path": str(path) if path else None, "stp": version("stp-spatial")}
+    source = {"path": readable(path) if path else None, "stp": version("stp-spatial")}
     if slide is None:
         return source
     return {

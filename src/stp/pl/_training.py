@@ -106,7 +106,7 @@ def _read_metrics(run_dir: Path) -> list[Line]:
     # A run that is still training may be writing its last line.
     lines = [
         json.loads(line)
-        for line in file.read_text().splitlines(keepends=True)
+        for line in file.read_text(encoding="utf-8").splitlines(keepends=True)
         if line.endswith("\n")
     ]
     if not lines:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
+from stp._text import readable
 from stp.data.pairs import CELLS
 from stp.data.ranking import rank_stores, score_stores
 from stp.data.spot_file import SpotFile
@@ -83,7 +84,7 @@ class Corpus:
 
     def describe(self) -> str:
         """Return how many spots of which stores are used, for a model card."""
-        names = ", ".join(store.path.name for store in self.stores)
+        names = ", ".join(readable(store.path.name) for store in self.stores)
         return f"{sum(map(len, self.rows))} spots of {names}"
 
     def encode_genes(self, run: RunDir, encoder: GeneEncoder, config: LoopConfig) -> SpotFile:
@@ -244,8 +245,8 @@ def store_fingerprint(
         "table_key": table_key,
         "in_tissue": is_in_tissue.hexdigest(),
         "paths": {
-            "stores": [str(store.path) for store in training],
-            "validation": [str(store.path) for store in validation],
+            "stores": [readable(store.path) for store in training],
+            "validation": [readable(store.path) for store in validation],
         },
     }
 

@@ -6,16 +6,22 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from stp._atomic import write_atomically
 from stp._config import check_sizes, from_dict
+from stp._text import readable
 from stp.genes.vocabulary import Vocabulary
 from stp.models.saved.card import ModelCard
 from stp.models.saved.digest import Config, digest
 from stp.models.saved.hub import HUB, check_commit, fetch
-from stp.models.saved.weights import check_shapes, read_metadata, read_shapes, read_tensors
+from stp.models.saved.weights import (
+    check_shapes,
+    read_metadata,
+    read_shapes,
+    read_tensors,
+    save_tensors,
+)
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -57,7 +63,8 @@ class Pretrained(nn.Module):
         """Write weights, config, card and, if the model reads genes, the vocabulary to a folder.
 
         Each file is written under another name and then renamed, so that readers never see an
-        incomplete file.
+        incomplete file. The weights come before the card, and the config comes last. A folder of a
+        call that was stopped is thus not read as a model.
 
         Parameters
         ----------
@@ -78,19 +85,20 @@ class Pretrained(nn.Module):
         path.mkdir(parents=True, exist_ok=True)
         kind = type(self).__name__
         digest_of_file = self._digest_with(tensors)
-        page = self.card.page(kind, self.name or path.name, digest_of_file)
+        page = self.card.page(kind, self.name or readable(path.name), digest_of_file)
         metadata = {"format": "pt", "digest": digest_of_file}
         description = {
             "class": kind,
             "config": dataclasses.asdict(self.config),
             "card": dataclasses.asdict(self.card),
+            "digest": digest_of_file,
         }
         config = json.dumps(description, indent=2)
-        write_atomically(path / CONFIG, lambda file: file.write_text(config))
-        write_atomically(path / CARD, lambda file: file.write_text(page))
         if self.reads_genes:
             write_atomically(path / VOCABULARY, self.vocabulary.save)
-        write_atomically(path / WEIGHTS, lambda file: save_file(tensors, file, metadata))
+        write_atomically(path / WEIGHTS, lambda file: save_tensors(tensors, file, metadata))
+        write_atomically(path / CARD, lambda file: file.write_text(page, encoding="utf-8"))
+        write_atomically(path / CONFIG, lambda file: file.write_text(config, encoding="utf-8"))
 
     def _round_weights(self, precision: str) -> dict[str, torch.Tensor]:
         """Return all tensors on the CPU, those of floats in this precision."""
@@ -138,6 +146,12 @@ class Pretrained(nn.Module):
         module.name = name
         digest_now = module.digest
         digest_when_saved = read_metadata(folder / WEIGHTS).get("digest", digest_now)
+        digest_in_config = _read_description(folder / CONFIG).get("digest", digest_when_saved)
+        if digest_in_config != digest_when_saved:
+            raise ValueError(
+                f"{folder} has weights of one model and the config of another: saving is not "
+                "finished or was stopped; wait for it, or save the model again"
+            )
         if digest_now != digest_when_saved:
             raise ValueError(
                 f"{folder} changed after it was saved: the digest of its weights, config and "
@@ -166,7 +180,7 @@ class Pretrained(nn.Module):
                     f"{folder} has no {name}; give a folder written by save_pretrained or "
                     "stp.train, or revision=, a commit, with the id of a model on the hub"
                 )
-        return folder, folder.resolve().name
+        return folder, readable(folder.resolve().name)
 
     @classmethod
     def _build_from(cls, folder: Path) -> Self:
@@ -199,7 +213,7 @@ def _read_description(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes")
-        description = json.loads(file.read_text())
+        description = json.loads(file.read_text(encoding="utf-8"))
         return {"class": description["class"], **description, "config": description["config"]}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
