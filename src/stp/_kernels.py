@@ -25,7 +25,7 @@ def compile_kernel(*, fastmath: Collection[str] = ()) -> Callable[[Function], Fu
     """
 
     def decorate(function: Function) -> Function:
-        kernel = numba.njit(nogil=True, fastmath=set(fastmath))(function)
+        kernel: Any = numba.njit(nogil=True, fastmath=set(fastmath))(function)
         try:
             kernel._cache = OptionalCache(function)  # as njit(cache=True) does
         except (RuntimeError, OSError):  # no folder that can be written

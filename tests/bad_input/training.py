@@ -48,10 +48,10 @@ def a_pattern_that_matches_no_store(vocabulary):
     stp.train.pretrain(sorted(Path("stores").glob("*.zarr")), "run", vocabulary=vocabulary)
 
 
-@refused(ValueError, "is given more than once")
+@refused(ValueError, "have the same content; list every slide once")
 def a_store_is_given_twice(sdata, vocabulary):
-    """A slide is twice in the list, or it is in both training and validation. A link to a store
-    counts as that store.
+    """A slide is twice in the list, or it is in both training and validation. Stores are compared
+    by the digest of their content, so a copy or a link under another name counts as the store.
 
     Remove the store from one of the two.
     """

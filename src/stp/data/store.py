@@ -105,7 +105,8 @@ class SpotStore:
 
         This happens if a part of a store is written with SpatialData, which copies the digest.
         """
-        digest = spots_digest(names_digest(self.gene_names), self._indptr, self.coordinates)
+        n_genes = self._table["X"].attrs["shape"][1]
+        digest = spots_digest(self.genes, n_genes, self._indptr, self.coordinates)
         if digest != self._spots_digest:
             raise ValueError(
                 f"the genes or spots of {self.path} changed after the store was written, so its "
@@ -242,19 +243,23 @@ def names_digest(names: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
-def spots_digest(genes: str, indptr: np.ndarray, coordinates: np.ndarray | None) -> str:
+def spots_digest(
+    genes: str, n_genes: int, indptr: np.ndarray, coordinates: np.ndarray | None
+) -> str:
     """Return the digest of genes, number of genes per spot and coordinates, which is fast.
 
     Parameters
     ----------
     genes
         Digest of the gene names.
+    n_genes
+        Number of genes.
     indptr
         Position (n + 1,) of each spot in the counts.
     coordinates
         Spot centers (n, 2); None without.
     """
-    sha256 = hashlib.sha256(genes.encode())
+    sha256 = hashlib.sha256(f"{genes} {n_genes}".encode())
     sha256.update(np.ascontiguousarray(indptr, "<i8").data)
     if coordinates is not None:
         sha256.update(np.ascontiguousarray(coordinates, "<f8").data)

@@ -154,7 +154,7 @@ def write_slide(
         "version": STORE_VERSION,
         "name": readable(path.name).removesuffix(".zarr"),
         "genes": genes_digest,
-        "spots_digest": spots_digest(genes_digest, by_gene.X.indptr, centers),
+        "spots_digest": spots_digest(genes_digest, by_gene.n_vars, by_gene.X.indptr, centers),
         "species": vocabulary.species,
         "vocabulary": vocabulary.digest,
         "unit": unit,

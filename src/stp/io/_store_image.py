@@ -124,7 +124,7 @@ def fill_image(
     corners = np.stack([columns, rows], axis=-1).reshape(-1, 2)
     is_written = np.array([_is_written(coarse, folder, x, y) for x, y in corners // side])
     digests = {
-        shard: _digest_shard(*_read_shard(fine, coarse, corners[shard], levels))
+        int(shard): _digest_shard(*_read_shard(fine, coarse, corners[shard], levels))
         for shard in np.flatnonzero(is_written)
     }
     shards = np.flatnonzero(~is_written)
@@ -134,7 +134,7 @@ def fill_image(
         averaged = average_squares(tile, levels.region_scale)
         _write_tile(fine, tile, x, y)
         _write_tile(coarse, averaged, x // levels.region_scale, y // levels.region_scale)
-        digests[shards[row]] = _digest_shard(tile, averaged)
+        digests[int(shards[row])] = _digest_shard(tile, averaged)
     return [digests[shard] for shard in range(len(corners))]
 
 
