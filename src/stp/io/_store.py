@@ -4,6 +4,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stp._lock import lock
 from stp._log import logger
 from stp._text import readable
 from stp.data.store import STORE, STORE_VERSION, names_digest, spots_digest
@@ -14,6 +15,7 @@ from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.io._store_folder import write_folder
 from stp.io._store_image import StoreLevels
 from stp.io._store_parts import assemble_store, centers_without_image, sum_counts_by_gene
+from stp.io._store_path import local_path
 from stp.tables.table import get_table
 
 if TYPE_CHECKING:
@@ -112,10 +114,13 @@ def write_store(
     ------
     FileExistsError
         There is something at `path`, and `overwrite` is False or it is no store.
+    BlockingIOError
+        Another process writes to `path`, and `overwrite` is False. With `overwrite` this call
+        waits.
     ValueError
-        There are no genes, no raw counts, several slides in one table, spots without coordinates,
-        most spots lie outside the image, the image is too coarse, the genes are of another species
-        than the vocabulary, or less than half of the UMIs are in it.
+        `path` is remote, there are no genes, no raw counts, several slides in one table, spots
+        without coordinates, most spots lie outside the image, the image is too coarse, the genes
+        are of another species than the vocabulary, or less than half of the UMIs are in it.
 
     Examples
     --------
@@ -125,10 +130,14 @@ def write_store(
     ['image']
     """
     levels = StoreLevels(patch_um_per_px, region_scale)
-    _check_free(Path(path), overwrite)
+    path = local_path(path)
+    _check_free(path, overwrite)
     counts = TableQuery(table_key, layer, gene_ids_key, vocabulary)
     query = SlideQuery(image_key, shapes_key, coordinate_system, um_per_px, spot_pitch_um)
-    write_slide(sdata, Path(path), counts, query, levels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lock(path, "writing to", wait=overwrite):
+        _check_free(path, overwrite)
+        write_slide(sdata, path, counts, query, levels)
 
 
 def write_slide(

@@ -24,6 +24,8 @@ def write_folder(
 ) -> None:
     """Write a store next to `path`, then rename it; an old store goes when the new one is complete.
 
+    The caller has the lock of `path`.
+
     Parameters
     ----------
     store
@@ -52,14 +54,22 @@ def write_folder(
     digest = store_digest(store, levels if slide else None, shard_digests)
     group.attrs[STORE] = {**store.attrs[STORE], "digest": digest}
     del group.attrs[UNFINISHED]
-    with warnings.catch_warnings():
-        # SpatialData's parquet files are next to what zarr knows.
-        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
-        zarr.consolidate_metadata(partial)
+    consolidate(partial)
     if path.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of a call that was killed
         path.rename(old)
     partial.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def consolidate(folder: Path) -> None:
+    """Collect the metadata of all elements of a store that are on disk now."""
+    import zarr
+
+    with warnings.catch_warnings():
+        # SpatialData's parquet files are next to what zarr knows.
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        zarr.consolidate_metadata(folder)
 
 
 def _write_without_pixels(store: "SpatialData", folder: Path, levels: StoreLevels) -> None:
