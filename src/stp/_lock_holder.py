@@ -55,7 +55,7 @@ class Holder:
     def read(cls, file: Path) -> Self | None:
         """Read a lock file; return None if its process has not written all of it."""
         try:
-            return cls(**json.loads(file.read_text()))
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             return None
 
@@ -119,7 +119,7 @@ def _is_locked(file: Path) -> bool | None:
     try:
         import fcntl
 
-        with file.open() as stream:
+        with file.open(encoding="utf-8") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -134,7 +134,7 @@ def _is_locked(file: Path) -> bool | None:
 def _kernel_and_namespace() -> tuple[str, str]:
     """Return names of the kernel that runs now, and of the process numbers of this container."""
     try:
-        kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return kernel, str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return socket.gethostname(), ""
@@ -143,7 +143,7 @@ def _kernel_and_namespace() -> tuple[str, str]:
 def _start_time(pid: int) -> str | None:
     """Return the start time of a process in ticks, "ended" for a zombie, or None if unknown."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return None
     values = text.rpartition(")")[2].split()  # the name before may have spaces

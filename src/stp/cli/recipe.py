@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stp._config import from_dict
+from stp._text import native
 from stp.genes.vocabulary import Vocabulary
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.models.image import ImageEncoder
@@ -58,13 +59,13 @@ class PretrainRecipe:
         if self.vocabulary is None:
             vocabulary = Vocabulary.default()
         else:
-            vocabulary = Vocabulary.load(folder / self.vocabulary)
+            vocabulary = Vocabulary.load(folder / native(self.vocabulary))
         if vocabulary.means is None:
             vocabulary = vocabulary.fit(stores, table_key=self.table_key)
         return partial(
             pretrain,
             stores=stores,
-            output_dir=folder / self.output_dir,
+            output_dir=folder / native(self.output_dir),
             vocabulary=vocabulary,
             model=self.model,
             config=self.config,
@@ -117,15 +118,15 @@ class AlignRecipe:
         """Return the call of `align`, with paths relative to the folder of the file."""
         config = self.config
         if config.gene_sets is not None:
-            config = dataclasses.replace(config, gene_sets=str(folder / config.gene_sets))
+            config = dataclasses.replace(config, gene_sets=str(folder / native(config.gene_sets)))
         vocabulary = None
         if self.vocabulary is not None:
-            vocabulary = Vocabulary.load(folder / self.vocabulary)
+            vocabulary = Vocabulary.load(folder / native(self.vocabulary))
         return partial(
             align,
             stores=_find_stores(folder, self.stores),
-            output_dir=folder / self.output_dir,
-            gene_encoder=None if self.gene_encoder is None else folder / self.gene_encoder,
+            output_dir=folder / native(self.output_dir),
+            gene_encoder=None if self.gene_encoder is None else folder / native(self.gene_encoder),
             image_encoder=self._load_images(folder),
             config=config,
             validation=_find_stores(folder, self.validation),
@@ -139,7 +140,7 @@ class AlignRecipe:
         weights = self.backbone_weights
         if weights is None:
             return self.image_encoder
-        path = folder / weights
+        path = folder / native(weights)
         if weights in BACKBONES and path.exists():
             raise ValueError(
                 f"backbone_weights = {weights!r} is the name of an encoder and of {path}; write "
@@ -193,8 +194,8 @@ def read_recipe(path: str | Path, stage: str) -> partial[GeneEncoder] | partial[
     """
     path = Path(path)
     try:
-        values = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no TOML: {error}") from error
     recipe_class = RECIPES[stage]
     # 1. Check the keys: those of the recipe, and those of its config.
@@ -232,7 +233,7 @@ def _required_keys(stage: str, values: dict[str, Any]) -> set[str]:
 
 def _find_stores(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     """List the stores that paths or glob patterns name, in order."""
-    return [store for pattern in patterns for store in _match(folder, pattern)]
+    return [store for pattern in patterns for store in _match(folder, native(pattern))]
 
 
 def _match(folder: Path, pattern: str) -> list[Path]:

@@ -43,7 +43,7 @@ def open_model(model: Any) -> Model:
         raise FileNotFoundError(
             f"{model} has no {CONFIG}; give a folder of stp.train, or one of {list(BACKBONES)}"
         )
-    class_name = json.loads(file.read_text()).get("class")
+    class_name = json.loads(file.read_text(encoding="utf-8")).get("class")
     if class_name not in MODEL_CLASSES:
         raise ValueError(
             f"{model} holds a {class_name}; embeddings are made by {list(MODEL_CLASSES)}"

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stp._lock import lock
 from stp._log import logger
-from stp.data.store import STORE, STORE_VERSION, names_digest
+from stp._text import readable
+from stp.data.store import STORE, STORE_VERSION, names_digest, spots_digest
 from stp.genes.table_genes import TableGenes, recognize_table
 from stp.genes.vocabulary import Vocabulary
 from stp.images.scale import Scale, record_scale
@@ -105,7 +106,9 @@ def write_store(
     Other genes of the species keep their names. Antibodies, control probes and genes of another
     species are left out. Spot centers are stored in `obsm["spatial"]`, in µm if
     the scale is known. The image is read as a stream, so memory does not grow with the slide. The
-    attribute `stp_source` records what the store was made from.
+    attribute `stp_source` records what the store was made from. The attribute `stp_store` records a
+    digest of counts, genes, spots, settings and all pixels. It does not depend on the name or the
+    path of the store, and `stp.train` recognizes stores by it.
 
     Raises
     ------
@@ -155,10 +158,12 @@ def write_slide(
         unit = "um"
     by_gene = sum_counts_by_gene(table, genes, vocabulary, counts.layer)
     store = assemble_store(by_gene, centers, unit, slide, levels)
+    genes_digest = names_digest(by_gene.var_names)
     store.attrs[STORE] = {
         "version": STORE_VERSION,
-        "name": path.name.removesuffix(".zarr"),
-        "genes": names_digest(by_gene.var_names),
+        "name": readable(path.name).removesuffix(".zarr"),
+        "genes": genes_digest,
+        "spots_digest": spots_digest(genes_digest, by_gene.n_vars, by_gene.X.indptr, centers),
         "species": vocabulary.species,
         "vocabulary": vocabulary.digest,
         "unit": unit,
@@ -216,7 +221,7 @@ def _find_slide(sdata: Any, table: "AnnData", query: SlideQuery) -> Slide | None
 def _describe_source(sdata: Any, slide: Slide | None) -> dict[str, Any]:
     """Return what a store is made from, for its attributes."""
     path = getattr(sdata, "path", None) or getattr(sdata, "filename", None)
-    source = {"path": str(path) if path else None, "stp": version("stp-spatial")}
+    source = {"path": readable(path) if path else None, "stp": version("stp-spatial")}
     if slide is None:
         return source
     return {

@@ -95,7 +95,7 @@ def undo_replacing(store: Path, scratch: Path) -> None:
 
     if not (scratch / JOURNAL).exists():
         return
-    journal = json.loads((scratch / JOURNAL).read_text())
+    journal = json.loads((scratch / JOURNAL).read_text(encoding="utf-8"))
     table_folder = store / "tables" / journal["table"]
     if table_folder.exists() and _identity(table_folder) == journal["identity"]:
         obs = zarr.open_group(table_folder / "obs", mode="r+", use_consolidated=False)
@@ -156,7 +156,8 @@ def _write_journal(
         "columns": columns,
         "unchanged_columns": unchanged_columns,
     }
-    write_atomically(scratch / JOURNAL, lambda file: file.write_text(json.dumps(journal)))
+    text = json.dumps(journal)
+    write_atomically(scratch / JOURNAL, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _identity(folder: Path) -> list[int]:

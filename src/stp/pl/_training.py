@@ -106,7 +106,7 @@ def _read_metrics(run_dir: Path) -> list[Line]:
     # A run that is still training may be writing its last line.
     lines = [
         json.loads(line)
-        for line in file.read_text().splitlines(keepends=True)
+        for line in file.read_text(encoding="utf-8").splitlines(keepends=True)
         if line.endswith("\n")
     ]
     if not lines:
@@ -115,13 +115,17 @@ def _read_metrics(run_dir: Path) -> list[Line]:
 
 
 def _number_steps_through(lines: list[Line]) -> list[int]:
-    """Count the steps of each phase on from the phase before; return the last step of each."""
+    """Count the steps of each phase on from the phase before; return the last step of each.
+
+    A run that went on with more processes has larger steps, so that their number is lower again.
+    """
     phase_ends: list[int] = []
-    offset = 0
+    last = 0
     for phase in sorted({line["phase"] for line in lines}):
-        lines_of_phase = [line for line in lines if line["phase"] == phase]
-        for line in lines_of_phase:
+        offset = last
+        for line in (line for line in lines if line["phase"] == phase):
+            offset = max(offset, last - line["step"])
             line["step"] += offset
-        offset = max(line["step"] for line in lines_of_phase)
-        phase_ends.append(offset)
+            last = line["step"]
+        phase_ends.append(last)
     return phase_ends

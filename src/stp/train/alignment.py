@@ -150,7 +150,7 @@ def align(
         **store_fingerprint(training_stores, validation_stores, table_key),
     }
     with distributed(config.device) as processes:
-        settings = run_settings(config, processes, inputs)
+        settings = run_settings(config, inputs)
         with RunDir(output_dir, settings, resume=resume, processes=processes) as run:
             if run.checkpoint.phase < 1:
                 stamp = build_stamp(model, vocabulary, genes, images, config)

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from stp._log import logger, preview
+from stp._text import is_utf8, utf8_path
 
 Shapes = Mapping[str, tuple[int, ...]]
 MAX_HEADER_BYTES = 2**24  # the header of a thousand tensors has a hundredth of it
@@ -50,7 +51,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             f"{COPY_AGAIN}"
         )
     try:
-        with safe_open(path, "pt") as file:
+        with utf8_path(path) as name, safe_open(name, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}
             dtypes = {name: part.get_dtype() for name, part in slices.items()}
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
@@ -67,7 +68,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file."""
-    with safe_open(path, "pt") as file:
+    with utf8_path(path) as name, safe_open(name, "pt") as file:
         return file.metadata() or {}
 
 
@@ -83,8 +84,19 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         from safetensors.torch import load_file
 
         read_shapes(path)
-        return load_file(path)
+        with utf8_path(path) as name:
+            return load_file(name)
     return _unwrap_state_dict(_load_torch_file(path), path)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write tensors and metadata to a safetensors file."""
+    from safetensors.torch import save, save_file
+
+    if is_utf8(path):
+        save_file(tensors, path, metadata)
+    else:  # which takes the memory of the weights once more
+        path.write_bytes(save(tensors, metadata))
 
 
 def _load_torch_file(path: Path) -> Any:
