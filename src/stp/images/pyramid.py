@@ -11,9 +11,9 @@ from stp.images.chunks import Boxes, require_chunks
 from stp.images.coordinates import affine_of, coordinate_systems, inverse, only_system
 from stp.images.files.opening import open_file
 from stp.images.levels import Level, factor_between, open_array, open_element, place_levels
-from stp.images.patches import PatchWindow, cut_patch, empty_patches
+from stp.images.patches import PatchWindow, empty_pixels, resample
 from stp.images.scale import UM_SYSTEM, USER, resolve_scale, um_of_system
-from stp.images.windows import read_boxes
+from stp.images.windows import read_windows
 
 __all__ = ["ImagePyramid"]
 
@@ -245,17 +245,17 @@ class ImagePyramid:
             corners = np.floor(corners + 0.5)
         boxes = Boxes(np.floor(corners).astype(int), np.ceil(corners + side).astype(int))
         rows: list[int] = []
-        patches = empty_patches(batch_size, size)
-        for group in read_boxes(level, boxes, max_bytes):
-            for row in group.rows:
-                patches[len(rows)] = cut_patch(
-                    group.pixels, corners[row] - group.corner, side, size
-                )
-                rows.append(row)
-                if len(rows) == batch_size:
-                    yield np.array(rows), patches
-                    rows = []
-                    patches = empty_patches(batch_size, size)
+        patches = empty_pixels((batch_size, size, size, 3))
+        for row, pixels in read_windows(level, boxes, max_bytes):
+            is_slice = side == size
+            patches[len(rows)] = (
+                pixels if is_slice else resample(pixels, corners[row] - boxes.low[row], side, size)
+            )
+            rows.append(row)
+            if len(rows) == batch_size:
+                yield np.array(rows), patches
+                rows = []
+                patches = empty_pixels((batch_size, size, size, 3))
         if rows:
             yield np.array(rows), patches[: len(rows)]
 
