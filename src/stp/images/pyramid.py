@@ -219,7 +219,10 @@ class ImagePyramid:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield rows of `centers` (m,) and their patches (m, size, size, 3), cut as in `read`.
 
-        Patches come in the order of the image, each once. Each chunk of the image is decoded once.
+        Each patch comes once, by rows of chunks from top to bottom, and from left to right in each.
+        Each chunk of the image is decoded once. If `max_bytes` is too little for the width of the
+        image, it is read in several passes from left to right, and a chunk that two passes share is
+        decoded twice.
 
         Parameters
         ----------
@@ -247,10 +250,9 @@ class ImagePyramid:
         rows: list[int] = []
         patches = empty_pixels((batch_size, size, size, 3))
         for row, pixels in read_windows(level, boxes, max_bytes):
-            is_slice = side == size
-            patches[len(rows)] = (
-                pixels if is_slice else resample(pixels, corners[row] - boxes.low[row], side, size)
-            )
+            if side != size:
+                pixels = resample(pixels, corners[row] - boxes.low[row], side, size)
+            patches[len(rows)] = pixels
             rows.append(row)
             if len(rows) == batch_size:
                 yield np.array(rows), patches

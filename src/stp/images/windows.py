@@ -55,12 +55,12 @@ def read_windows(
     ValueError
         `max_bytes` is too little for one box and the chunks under it, or a chunk is missing.
     """
-    inside = boxes.clip(level)
     if isinstance(level.array, np.ndarray):
         yield from _cut_from_whole(level, boxes)
         return
+    inside = boxes.clip(level)
     plan = _plan(level, inside, max_bytes)
-    if [len(edges) for edges in plan.edges] == [2, 2]:
+    if all(len(edges) == 2 for edges in level.edges):
         yield from _cut_from_whole(level, boxes)
         return
     passes = plan.spans[:, 2] // plan.first_columns
