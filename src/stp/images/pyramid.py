@@ -18,10 +18,10 @@ from stp.images.coordinates import (
 from stp.images.files.opening import open_file
 from stp.images.level_places import level_factor, place_levels
 from stp.images.levels import Level, open_array, open_element
-from stp.images.patches import PatchWindow, cut_patch, empty_patches
+from stp.images.patches import PatchWindow, empty_pixels, resample
 from stp.images.scale import UM_SYSTEM, USER, resolve_scale, um_of_system
 from stp.images.sources import open_pixels
-from stp.images.windows import read_boxes
+from stp.images.windows import read_windows
 
 __all__ = ["ImagePyramid"]
 
@@ -231,7 +231,10 @@ class ImagePyramid:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield rows of `centers` (m,) and their patches (m, size, size, 3), cut as in `read`.
 
-        Patches come in the order of the image, each once. Each chunk of the image is decoded once.
+        Each patch comes once, by rows of chunks from top to bottom, and from left to right in each.
+        Each chunk of the image is decoded once. If `max_bytes` is too little for the width of the
+        image, it is read in several passes from left to right, and a chunk that two passes share is
+        decoded twice.
 
         Parameters
         ----------
@@ -251,24 +254,24 @@ class ImagePyramid:
         self.check_scale(window.um_per_px, allow_upsampling)
         level, _ = self._level_for(window.um_per_px)
         factor = np.array(level_factor(self.levels[0], level))
-        side = size * window.um_per_px / (self.um_per_px * factor)
-        corners = (self.to_pixels(require_finite(centers)) - level.origin) / factor - side / 2
-        if (np.abs(side - size) < NATIVE_PIXELS).all():
-            side = np.array([size, size])
+        sides = size * window.um_per_px / (self.um_per_px * factor)
+        corners = (self.to_pixels(require_finite(centers)) - level.origin) / factor - sides / 2
+        is_native = bool((np.abs(sides - size) < NATIVE_PIXELS).all())
+        if is_native:
+            sides = np.array([size, size])
             corners = np.floor(corners + 0.5)
-        boxes = Boxes(np.floor(corners).astype(int), np.ceil(corners + side).astype(int))
+        boxes = Boxes(np.floor(corners).astype(int), np.ceil(corners + sides).astype(int))
         rows: list[int] = []
-        patches = empty_patches(batch_size, size)
-        for group in read_boxes(level, boxes, max_bytes):
-            for row in group.rows:
-                patches[len(rows)] = cut_patch(
-                    group.pixels, corners[row] - group.corner, side, size
-                )
-                rows.append(row)
-                if len(rows) == batch_size:
-                    yield np.array(rows), patches
-                    rows = []
-                    patches = empty_patches(batch_size, size)
+        patches = empty_pixels((batch_size, size, size, 3))
+        for row, pixels in read_windows(level, boxes, max_bytes):
+            if not is_native:
+                pixels = resample(pixels, corners[row] - boxes.low[row], sides, size)
+            patches[len(rows)] = pixels
+            rows.append(row)
+            if len(rows) == batch_size:
+                yield np.array(rows), patches
+                rows = []
+                patches = empty_pixels((batch_size, size, size, 3))
         if rows:
             yield np.array(rows), patches[: len(rows)]
 
