@@ -14,14 +14,13 @@ import pandas as pd
 
 import stp
 from benchmarks.accuracy import tables
-from benchmarks.accuracy.clusters import number_blocks, pca_of
+from benchmarks.accuracy.clusters import GENE_RATE, number_blocks, pca_of
 from benchmarks.accuracy.leakage import find_leaks, seen_by_model
 from benchmarks.accuracy.slides import FEATURES, Embedder, Section
 from benchmarks.accuracy.splits import Score, labels_of, score_rows, split
 from benchmarks.accuracy.tables import Outcome
 
-GENE_RATE = 1e-3  # the paper's learning rates of a probe
-IMAGE_RATE = 1e-4
+IMAGE_RATE = 1e-4  # the paper's learning rate of a probe on images
 RATES = {"STAMP_V": IMAGE_RATE, "raw backbone": IMAGE_RATE}
 PROBED = {**FEATURES, "PCA": "X_pca"}
 N_FOLDS = 5
