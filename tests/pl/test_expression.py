@@ -82,6 +82,38 @@ def test_expression_is_drawn_on_the_tissue(predicted, image):
     assert len(panels[0].collections[0].get_paths()) == 100
 
 
+def crosses_of(ax):
+    """Return what is drawn on the spots under a name for the legend."""
+    return [points for points in ax.collections if not points.get_label().startswith("_")]
+
+
+@pytest.mark.parametrize("has_image", [False, True])
+def test_doubtful_predictions_are_marked(predicted, image, has_image):
+    predicted.obs["stp_expression_far"] = np.isin(np.arange(100), [3, 50])
+    predicted.obs["stp_expression_uniform"] = np.isin(np.arange(100), [50, 60])
+    data = io.from_anndata(predicted, image, um_per_px=1.0) if has_image else predicted
+    figure = pl.expression(data, ["LUM", "ERBB2"])
+    scale = max(image.shape[:2]) / 1600 if has_image else 1
+    expected = predicted.obsm["spatial"][[3, 50, 60]] / scale
+    for row in range(2):
+        measured, *both_predicted = figure.axes[3 * row : 3 * row + 3]
+        assert not crosses_of(measured)
+        for ax in both_predicted:
+            (crosses,) = crosses_of(ax)
+            np.testing.assert_allclose(crosses.get_offsets().data, expected, rtol=1e-5)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "far from all references (3 of 100 spots)"
+    ]
+
+
+def test_no_mark_and_no_legend_without_doubtful_predictions(predicted):
+    predicted.obs["stp_expression_far"] = False
+    figure = pl.expression(predicted, "LUM")
+    assert not figure.legends
+    assert not any(crosses_of(ax) for ax in figure.axes[:3])
+
+
 def test_expression_takes_a_layer_and_other_keys(predicted):
     predicted.layers["counts"] = predicted.X.copy()
     predicted.X = None

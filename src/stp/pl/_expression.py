@@ -7,7 +7,7 @@ import numpy as np
 
 from stp.metrics import gene_pearson
 from stp.pl import _colors
-from stp.pl._tissue_image import Tissue
+from stp.pl._tissue_image import Tissue, marker_area
 from stp.tables import keys
 from stp.tables.profiles import LOG_COUNTS, check_unique, profiles, units_of
 from stp.tables.table import as_list, get_table, require
@@ -27,6 +27,7 @@ class GenePairs(NamedTuple):
     genes: list[str]
     measured: np.ndarray  # (n_obs, n_genes)
     predicted: np.ndarray  # (n_obs, n_genes), NaN for spots without a prediction
+    is_doubtful: np.ndarray  # (n_obs,) whether the spot is far from all references, or uniform
     units: str
 
     @property
@@ -82,7 +83,8 @@ def expression(
     -------
     A figure with three panels for each gene: the measured values, the predicted values on the same
     color scale, and the predicted values on a color scale of their own range. The last is there
-    because averages over references have a narrow range. `r` is the correlation over spots.
+    because averages over references have a narrow range. `r` is the correlation over spots. A blue
+    cross marks predictions for spots that are far from all references, or have no similar one.
 
     Raises
     ------
@@ -123,6 +125,11 @@ def expression(
         tissue.draw(left, measured, f"{gene}, measured", size=size, norm=scale)
         tissue.draw(middle, predicted, f"{gene}, predicted ({r})", size=size, norm=scale)
         tissue.draw(right, predicted, f"{gene}, predicted, own scale", size=size, norm=own_scale)
+        for ax in (middle, right):
+            _mark_spots(ax, tissue, pairs.is_doubtful)
+    if pairs.is_doubtful[tissue.rows].any():
+        handles, labels = axes[0, 1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower right", frameon=False, fontsize="small")
     figure.supxlabel(pairs.units, fontsize="small")
     return figure
 
@@ -191,6 +198,23 @@ def gene_correlation(
     return figure
 
 
+def _mark_spots(ax: "Axes", tissue: Tissue, is_doubtful: np.ndarray) -> None:
+    """Draw a cross on each spot of the tissue whose prediction says little."""
+    is_marked = is_doubtful[tissue.rows]
+    if not is_marked.any():
+        return
+    x, y = (tissue.xy[is_marked] / tissue.um_per_px).T
+    ax.scatter(
+        x,
+        y,
+        marker="x",
+        s=marker_area(len(tissue.xy)),
+        color=_colors.TEN[0],
+        linewidths=1.2,
+        label=f"far from all references ({is_marked.sum()} of {len(is_marked)} spots)",
+    )
+
+
 def _draw_ranks(ax: "Axes", pairs: GenePairs, n_named: int, n_not_measured: int) -> None:
     """Draw the correlation of each gene by rank, with the names of the best and worst genes."""
     correlations = pairs.correlations()
@@ -234,4 +258,15 @@ def _gene_pairs(table: "AnnData", key: str, layer: str | None, genes: list[str])
         )
     measured = np.concatenate(list(profiles(table, layer, genes)))
     predicted = values[:, [names.index(gene) for gene in genes]]
-    return GenePairs(genes, measured, predicted, units)
+    return GenePairs(genes, measured, predicted, _doubtful_spots(table, key), units)
+
+
+def _doubtful_spots(table: "AnnData", key: str) -> np.ndarray:
+    """Return whether each spot (n_obs,) is flagged as far or uniform; regressions flag none."""
+    is_doubtful = np.zeros(table.n_obs, dtype=bool)
+    for flag in (keys.far(key), keys.uniform(key)):
+        if flag in table.obs:
+            is_doubtful |= (
+                table.obs[flag].eq(True).to_numpy(dtype=bool)
+            )  # tables joined may lack it
+    return is_doubtful
