@@ -33,7 +33,7 @@ class EmbeddingBuffer:
         "bf16" or "fp32", in which the model computes.
     """
 
-    def __init__(self, n_obs: int, model: Pretrained, precision: str) -> None:
+    def __init__(self, n_obs: int, model: Pretrained | PatchEncoder, precision: str) -> None:
         self.n_obs = n_obs
         self.arrays: list[np.ndarray] = []
         name = model.name or type(model).__name__
