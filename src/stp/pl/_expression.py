@@ -1,12 +1,14 @@
 """Measured and predicted expression: on the tissue, and gene by gene."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from stp.metrics import gene_pearson
 from stp.pl import _colors
+from stp.pl._figure import finish, set_titles
 from stp.pl._tissue_image import Tissue
 from stp.tables import keys
 from stp.tables.profiles import LOG_COUNTS, check_unique, profiles, units_of
@@ -15,10 +17,12 @@ from stp.tables.table import as_list, get_table, require
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
 PREDICT_CALL = "stp.tl.predict_expression(adata, reference)"
+COLOR_BAR_INCHES = 1.0  # width of a color bar with its label
 
 
 class GenePairs(NamedTuple):
@@ -50,8 +54,13 @@ def expression(
     um_per_px: float | None = None,
     spatial_key: str = "spatial",
     table_key: str = "table",
-    size: float | None = None,
-) -> "Figure":
+    size: float = 1.0,
+    cmap: "str | Colormap" = "magma",
+    title: str | Sequence[str] | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+    return_fig: bool = False,
+) -> "Figure | None":
     """Draw measured and predicted expression of some genes on the tissue (paper, figures 6 to 9).
 
     Parameters
@@ -75,14 +84,26 @@ def expression(
     table_key
         Name of the table in a SpatialData.
     size
-        Size of the spots, as a factor of their default size. Without an image, the area of a marker
-        in square points.
+        Size of the spots, as a factor of their default size.
+    cmap
+        Color map of numbers: a color map of matplotlib, or its name.
+    title
+        Title of the panel, or a list with a title for each panel. One title for several panels is
+        put above them.
+    show
+        Whether to show the figure. By default it is shown in Jupyter and in a window, unless
+        `scanpy.settings.autoshow` is off.
+    save
+        Path of a file to save the figure in, such as `figure.png`.
+    return_fig
+        Whether to return the figure instead of showing it.
 
     Returns
     -------
     A figure with three panels for each gene: the measured values, the predicted values on the same
     color scale, and the predicted values on a color scale of their own range. The last is there
     because averages over references have a narrow range. `r` is the correlation over spots.
+    Spots without a prediction are gray. Nothing is returned if the figure is shown.
 
     Raises
     ------
@@ -109,9 +130,10 @@ def expression(
     tissue = Tissue.from_data(adata, table_key, image_key, um_per_px, spatial_key)
     correlations = pairs.correlations()
     n_genes = len(pairs.genes)
-    figure, axes = plt.subplots(
-        n_genes, 3, figsize=(12, 3.8 * n_genes), layout="constrained", squeeze=False
-    )
+    width, height = tissue.panel_inches
+    figsize = (3 * (width + COLOR_BAR_INCHES), (height + 0.4) * n_genes)
+    figure, axes = plt.subplots(n_genes, 3, figsize=figsize, layout="compressed", squeeze=False)
+    units = pairs.units
     for i, gene in enumerate(pairs.genes):
         measured = pairs.measured[:, i]
         predicted = pairs.predicted[:, i]
@@ -120,11 +142,14 @@ def expression(
         own_scale = Normalize(finite.min(), finite.max())
         r = f"r = {correlations[i]:.2f}"
         left, middle, right = axes[i]
-        tissue.draw(left, measured, f"{gene}, measured", size=size, norm=scale)
-        tissue.draw(middle, predicted, f"{gene}, predicted ({r})", size=size, norm=scale)
-        tissue.draw(right, predicted, f"{gene}, predicted, own scale", size=size, norm=own_scale)
-    figure.supxlabel(pairs.units, fontsize="small")
-    return figure
+        for ax, values, text, norm in (
+            (left, measured, f"{gene}, measured", scale),
+            (middle, predicted, f"{gene}, predicted ({r})", scale),
+            (right, predicted, f"{gene}, predicted, own scale", own_scale),
+        ):
+            tissue.draw_numbers(ax, values, text, size=size, norm=norm, cmap=cmap, label=units)
+    set_titles(list(axes.flat), title)
+    return finish(figure, show=show, save=save, return_fig=return_fig)
 
 
 def gene_correlation(
@@ -134,7 +159,11 @@ def gene_correlation(
     layer: str | None = None,
     n_named: int = 5,
     table_key: str = "table",
-) -> "Figure":
+    title: str | Sequence[str] | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+    return_fig: bool = False,
+) -> "Figure | None":
     """Draw how well each gene is predicted: its correlation by rank and by mean expression.
 
     Parameters
@@ -149,10 +178,21 @@ def gene_correlation(
         Number of best and of worst genes that are named.
     table_key
         Name of the table in a SpatialData.
+    title
+        Title of the panel, or a list with a title for each panel. One title for several panels is
+        put above them.
+    show
+        Whether to show the figure. By default it is shown in Jupyter and in a window, unless
+        `scanpy.settings.autoshow` is off.
+    save
+        Path of a file to save the figure in, such as `figure.png`.
+    return_fig
+        Whether to return the figure instead of showing it.
 
     Returns
     -------
     A figure with two panels. Genes that are not measured are ignored; the title counts them.
+    Nothing is returned if the figure is shown.
 
     Raises
     ------
@@ -185,10 +225,11 @@ def gene_correlation(
     figure, (ranks, means) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     _draw_ranks(ranks, pairs, n_named, n_not_measured=len(names) - len(genes))
     mean_measured = pairs.measured[pairs.has_prediction].mean(axis=0)
-    means.scatter(mean_measured, pairs.correlations(), s=6, color="gray", linewidths=0)
+    means.scatter(mean_measured, pairs.correlations(), s=6, color=_colors.BLUE, linewidths=0)
     means.axhline(0, color="gray", linewidth=0.8)
     means.set(xlabel=f"mean measured ({pairs.units})", ylabel="correlation over spots")
-    return figure
+    set_titles([ranks, means], title)
+    return finish(figure, show=show, save=save, return_fig=return_fig)
 
 
 def _draw_ranks(ax: "Axes", pairs: GenePairs, n_named: int, n_not_measured: int) -> None:
