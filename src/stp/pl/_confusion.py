@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
+NAMES_INCHES = 2.0  # width of the names of classes and of the color bar
+
 
 def confusion(
     adata: "AnnData | SpatialData",
@@ -82,7 +84,7 @@ def confusion(
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
     side = 2.2 + 0.6 * len(classes)
-    panel = axes_or_new(ax, (side + 1, side))
+    panel = axes_or_new(ax, (side + NAMES_INCHES, side))
     display = ConfusionMatrixDisplay(shares, display_labels=classes)
     display.plot(
         ax=panel,

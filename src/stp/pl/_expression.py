@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 PREDICT_CALL = "stp.tl.predict_expression(adata, reference)"
+DOT_AREA = 12  # of a gene, in square points
 COLOR_BAR_INCHES = 1.0  # width of a color bar with its label
 
 
@@ -225,7 +226,7 @@ def gene_correlation(
     figure, (ranks, means) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     _draw_ranks(ranks, pairs, n_named, n_not_measured=len(names) - len(genes))
     mean_measured = pairs.measured[pairs.has_prediction].mean(axis=0)
-    means.scatter(mean_measured, pairs.correlations(), s=6, color=_colors.BLUE, linewidths=0)
+    means.scatter(mean_measured, pairs.correlations(), s=DOT_AREA, color=_colors.BLUE, linewidths=0)
     means.axhline(0, color="gray", linewidth=0.8)
     means.set(xlabel=f"mean measured ({pairs.units})", ylabel="correlation over spots")
     set_titles([ranks, means], title)
@@ -251,8 +252,10 @@ def _draw_ranks(ax: "Axes", pairs: GenePairs, n_named: int, n_not_measured: int)
     best = "\n".join(lines[:n_named])
     worst = "\n".join(lines[max(n_named, len(lines) - n_named) :])
     # The curve falls from left to right, so these two corners are empty.
-    ax.text(0.97, 0.86, best, ha="right", va="top", fontsize=8, transform=ax.transAxes)
-    ax.text(0.03, 0.05, worst, ha="left", va="bottom", fontsize=8, transform=ax.transAxes)
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2}
+    place = ax.transAxes
+    ax.text(0.97, 0.86, best, ha="right", va="top", fontsize=8, transform=place, bbox=box)
+    ax.text(0.03, 0.05, worst, ha="left", va="bottom", fontsize=8, transform=place, bbox=box)
 
 
 def _gene_pairs(table: "AnnData", key: str, layer: str | None, genes: list[str]) -> GenePairs:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # Backends of matplotlib that only write files.
 FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 SAVE_DPI = 200  # if matplotlib's savefig.dpi is not set
-CHARACTER_WIDTH = 0.55  # of a letter, as a share of its font size
+CHARACTER_WIDTH = 0.62  # of a letter, as a share of its font size
 POINTS_PER_INCH = 72
 
 
@@ -29,7 +29,7 @@ def axes_or_new(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":
     """Return the axes of the user, or else the axes of a new figure of this size in inches."""
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=figsize, layout="constrained")[1] if ax is None else ax
+    return plt.subplots(figsize=figsize, layout="compressed")[1] if ax is None else ax
 
 
 def set_titles(axes: Sequence["Axes"], title: str | Sequence[str] | None) -> None:
@@ -52,13 +52,14 @@ def set_titles(axes: Sequence["Axes"], title: str | Sequence[str] | None) -> Non
             "a single text"
         )
     for ax, text in zip(axes, titles, strict=True):
-        ax.set_title(text)
+        ax.title.set_text(text)  # in the size of the title before
 
 
 def wrap(text: str, inches: float, font_size: float) -> str:
-    """Break a text into lines that fit into a panel of this width."""
+    """Break a text into lines that fit into a panel of this width, also after underscores."""
     n_characters = int(inches * POINTS_PER_INCH / (CHARACTER_WIDTH * font_size))
-    return textwrap.fill(text, max(n_characters, 1))
+    lines = textwrap.wrap(text.replace("_", "_ "), max(n_characters, 1))
+    return "\n".join(line.replace("_ ", "_") for line in lines)
 
 
 def finish(

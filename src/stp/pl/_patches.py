@@ -20,7 +20,9 @@ OVERVIEW_INCHES = 4.6
 PATCH_PIXELS = 224  # side of a drawn patch or region
 N_SPOTS = 6  # number of spots by default
 OVERVIEW_AREA = 4.0  # of a spot on the tissue, in square points
-PATCH_INCHES = 1.9  # side of a patch in a figure
+PATCH_INCHES = 1.9  # width of a patch and the space around it
+NAME_INCHES = 1.6
+OVERVIEW_TITLE_INCHES = 3.3
 NAME_SIZE = 8  # points, for names of spots, which are long
 OUTLINE = "#00e5ff"  # cyan, which neither H&E nor dark tissue has
 PATCH_BAR_UM = 50
@@ -103,7 +105,7 @@ def patches(
         ax = figure.add_subplot(grid[0, column])
         draw_patch(ax, picture, patch_um, PATCH_BAR_UM)
         name = str(names[index[column - 1]])
-        ax.set_title(wrap(name, PATCH_INCHES, NAME_SIZE), fontsize=NAME_SIZE)
+        ax.set_title(wrap(name, NAME_INCHES, NAME_SIZE), fontsize=NAME_SIZE)
         titled.append(ax)
     for column, picture in enumerate(_read_squares(slide, index, 3 * patch_um), start=1):
         ax = figure.add_subplot(grid[1, column])
@@ -163,6 +165,7 @@ def _draw_overview(
 ) -> None:
     """Draw the tissue with all spots, and the patches of some of them."""
     import matplotlib.pyplot as plt
+    from matplotlib.patheffects import withStroke
 
     height, width = slide.pyramid.levels[0].shape
     um_per_px = slide.pyramid.um_per_px
@@ -170,12 +173,14 @@ def _draw_overview(
     ax.imshow(picture, extent=(0.0, width * um_per_px, height * um_per_px, 0.0))
     xy = slide.pyramid.to_pixels(slide.centers) * um_per_px
     area = OVERVIEW_AREA * size**2
-    ax.scatter(xy[:, 0], xy[:, 1], s=area, facecolors="none", edgecolors="black", linewidths=0.4)
+    halo = [withStroke(linewidth=1.2, foreground="white")]  # for dark tissue
+    spots = ax.scatter(*xy.T, s=area, facecolors="none", edgecolors="black", linewidths=0.5)
+    spots.set_path_effects(halo)
     for x, y in xy[index]:
         corner = (x - patch_um / 2, y - patch_um / 2)
         ax.add_patch(
             plt.Rectangle(corner, patch_um, patch_um, fill=False, color=OUTLINE, linewidth=2)
         )
     ax.set(xlabel="µm", ylabel="µm")
-    title = wrap(f"{slide.image_key}, {len(xy)} spots", OVERVIEW_INCHES, TITLE_SIZE)
+    title = wrap(f"{slide.image_key}, {len(xy)} spots", OVERVIEW_TITLE_INCHES, TITLE_SIZE)
     ax.set_title(title, fontsize=TITLE_SIZE)

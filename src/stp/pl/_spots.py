@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
+MAX_COLUMNS = 4
 LEGEND_INCHES = 1.0  # width of a legend or a color bar
 
 
@@ -131,12 +132,21 @@ def _new_axes(tissue: Tissue, n_panels: int) -> list["Axes"]:
 
     has_image = tissue.image is not None
     n_axes = n_panels + has_image
+    n_columns = min(n_axes, MAX_COLUMNS)
+    n_rows = -(-n_axes // n_columns)
     width, height = tissue.panel_inches
-    figsize = (n_axes * width + n_panels * LEGEND_INCHES, height + 0.5)
-    figure, axes = plt.subplots(1, n_axes, figsize=figsize, layout="compressed", squeeze=False)
+    _, axes = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=(n_columns * (width + LEGEND_INCHES), n_rows * (height + 0.5)),
+        layout="compressed",
+        squeeze=False,
+    )
+    for ax in axes.flat[n_axes:]:
+        ax.remove()
     if has_image:
         tissue.draw_image(axes[0, 0], "H&E")
-    return list(axes[0, int(has_image) :])
+    return list(axes.flat[int(has_image) : n_axes])
 
 
 def _draw_numbers(
@@ -150,9 +160,9 @@ def _as_categories(values: Any) -> "pd.Categorical | None":
     import pandas as pd
 
     series = pd.Series(values)
-    if pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series):
-        return None
-    return pd.Categorical(series)
+    if pd.api.types.infer_dtype(series, skipna=True) == "boolean":
+        return pd.Categorical(series, categories=[False, True])
+    return None if pd.api.types.is_numeric_dtype(series) else pd.Categorical(series)
 
 
 def _category_colors(

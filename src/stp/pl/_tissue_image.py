@@ -26,6 +26,7 @@ OVERVIEW_PIXELS = 1600  # longer side of the image of the whole slide
 PANEL_INCHES = 4.2  # longer side of a panel
 TITLE_SIZE = 11  # points
 MARGIN = 0.06  # space around the spots, as a share of their extent
+BAR_MARGIN = 0.07  # space for the scale bar under the spots, as a share of their extent
 SPOT_SHARE = 0.8  # diameter of a spot, as a share of the distance to the next spot
 TISSUE_ALPHA = 0.5  # opacity of the tissue under values
 ROWS_OF_LEGEND = 18
@@ -207,8 +208,10 @@ class Tissue:
         """Show the spots with a margin; y points down, as in the image."""
         low = self.xy.min(axis=0)
         high = self.xy.max(axis=0)
-        margin = max(MARGIN * (high - low).max(), self._diameter())
-        ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
+        extent = (high - low).max()
+        margin = max(MARGIN * extent, self._diameter())
+        bottom = margin if self.image is None else margin + BAR_MARGIN * extent
+        ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + bottom, low[1] - margin))
         ax.set(xticks=[], yticks=[], xlabel="", ylabel="", aspect="equal")
 
 

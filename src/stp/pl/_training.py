@@ -77,7 +77,7 @@ def training(
         if panel.ax.lines:
             drawn.append(panel.ax)
         else:
-            panel.ax.set_axis_off()
+            panel.ax.set_visible(False)
     set_titles(drawn, title)
     return finish(figure, show=show, save=save, return_fig=return_fig)
 
@@ -119,11 +119,10 @@ def _new_panels(metrics: dict[str, list[str]], phases: list[int]) -> tuple["Figu
         figsize=(3.6 * n_columns, 2.6 * n_rows),
         layout="constrained",
         squeeze=False,
-        sharey="row" if len(phases) > 1 else False,
     )
     pairs = [(name, phase) for name in metrics for phase in phases]
     for ax in axes.flat[len(pairs) :]:
-        ax.set_axis_off()
+        ax.set_visible(False)
     panels = []
     for ax, (name, phase) in zip(axes.flat, pairs, strict=False):
         text = name.replace("_", " ")
