@@ -146,6 +146,22 @@ def test_genes_of_one_name_are_refused(predicted, draw):
         draw(predicted)
 
 
+@pytest.mark.parametrize("draw", [lambda adata: pl.expression(adata, "LUM"), pl.gene_correlation])
+def test_a_prediction_without_a_value_is_refused(predicted, draw):
+    predicted.obsm["stp_expression"][:] = np.nan
+    with pytest.raises(ValueError, match="has no prediction for any spot"):
+        draw(predicted)
+
+
+def test_spots_without_a_prediction_are_gray(predicted):
+    panels = pl.expression(predicted, "ERBB2", cmap="viridis", title=["a", "b", "c"]).axes
+    assert [ax.get_title() for ax in panels] == ["a", "b", "c"]
+    assert [len(ax.collections) for ax in panels] == [1, 2, 2]
+    (place,) = panels[1].collections[1].get_offsets()
+    np.testing.assert_array_equal(place, predicted.obsm["spatial"][7])
+    assert panels[1].collections[0].get_cmap().name == "viridis"
+
+
 def test_gene_correlation_by_rank_and_mean(predicted):
     predicted.obsm["stp_expression"] = np.column_stack(
         [predicted.obsm["stp_expression"], np.ones(100)]

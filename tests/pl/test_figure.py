@@ -143,7 +143,42 @@ def test_all_figures_have_the_options_of_scanpy(name):
     assert ("ax" in options) == is_single
 
 
-def test_scatter_of_missing_values_is_gray_and_nothing_else_is(adata):
+def add_results(adata):
+    """Add a probe and a comparison of batches."""
+    adata.uns["stp_probe"] = {
+        "scores": pd.DataFrame({"balanced_accuracy": [0.5]}),
+        "confusion": np.eye(2),
+        "classes": np.array(["a", "b"], dtype=object),
+        "params": {"label_key": "half"},
+    }
+    scores = {"batch_accuracy": 0.4, "batch_chance": 0.2, "label_accuracy": 0.8}
+    adata.uns["stp_batch_effect"] = {
+        "scores": pd.DataFrame({**scores, "label_chance": 0.5}, index=["X_a"]),
+        "params": {"batch_key": "slide", "label_key": "half"},
+    }
+
+
+@pytest.mark.parametrize("draw", [pl.confusion, pl.batch_effect, pl.neighborhoods, pl.tissue])
+def test_single_panels_are_drawn_on_own_axes(draw, sdata):
+    add_results(sdata["table"])
+    figure, (_, ax) = plt.subplots(1, 2)
+    assert draw(sdata, ax=ax, title="mine", return_fig=True) is figure
+    assert figure.axes[1:] == [ax]
+    assert ax.get_title() == "mine"
+    assert ax.has_data()
+
+
+def test_colors_are_those_of_the_user(adata):
+    add_results(adata)
+    bars = pl.batch_effect(adata, palette={"label": "red", "batch": "blue"}).axes[0].patches
+    assert [mpl.colors.to_hex(bar.get_facecolor()) for bar in bars] == ["#0000ff", "#ff0000"]
+    assert pl.confusion(adata, cmap="Reds").axes[0].images[0].get_cmap().name == "Reds"
+    (ax,) = pl.neighborhoods(adata, group_size=5, palette=["red"], size=2.0).axes
+    spokes = [spots.get_facecolor()[0] for spots in ax.collections if len(spots.get_facecolor())]
+    assert {mpl.colors.to_hex(color) for color in spokes} == {"#ff0000"}
+
+
+def test_missing_values_are_gray(adata):
     adata.obs.loc["3", "depth"] = np.nan
     (ax,) = pl.spots(adata, "depth", cmap="viridis").axes
     values, missing = ax.collections
@@ -159,3 +194,13 @@ def test_size_is_a_factor_of_the_distance_to_the_next_spot(adata):
     for size, diameter in ((1.0, 80), (0.5, 40)):
         (ax,) = pl.spots(adata, "depth", size=size).axes
         assert ax.collections[0].get_widths() == pytest.approx([diameter] * 25)
+
+
+def test_colors_of_very_many_spots_are_not_paled_by_gaps(tmp_path):
+    grid = np.stack(np.meshgrid(np.arange(150.0), np.arange(150.0)), axis=-1).reshape(-1, 2)
+    adata = anndata.AnnData(np.zeros((len(grid), 1), np.float32), obsm={"spatial": grid})
+    adata.obs["same"] = "a"
+    pl.spots(adata, "same", palette=["#000000"], save=tmp_path / "spots.png")
+    pixels = np.asarray(PIL.Image.open(tmp_path / "spots.png").convert("L"))
+    height, width = pixels.shape
+    assert (pixels[height // 3 : height // 2, width // 3 : width // 2] == 0).all()

@@ -73,7 +73,7 @@ def batch_effect(
     >>> stp.tl.embed_genes(adata, model)
     >>> adata.obs["half"] = (adata.obs["array_col"] > 25).astype(str)
     >>> stp.tl.batch_effect(adata, "half", use_reps=["X_stp_genes"])
-    >>> figure = stp.pl.batch_effect(adata)
+    >>> stp.pl.batch_effect(adata)
     """
     table = get_table(adata, table_key)
     result = require(table, "uns", key, "stp.tl.batch_effect(adata, batch_key)")

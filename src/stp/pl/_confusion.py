@@ -72,7 +72,7 @@ def confusion(
     --------
     >>> stp.tl.embed_images(sdata, model)
     >>> stp.tl.linear_probe(sdata, "domain", learning_rate=1e-2)
-    >>> figure = stp.pl.confusion(sdata)
+    >>> stp.pl.confusion(sdata)
     """
     import matplotlib.pyplot as plt
     from sklearn.metrics import ConfusionMatrixDisplay

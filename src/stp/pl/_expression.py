@@ -111,7 +111,8 @@ def expression(
     KeyError
         There is no prediction, or a gene is not measured or not predicted.
     ValueError
-        Measured and predicted values have different units, or gene names are not unique.
+        Measured and predicted values have different units, no spot has a prediction, or gene names
+        are not unique.
 
     Examples
     --------
@@ -121,7 +122,7 @@ def expression(
     >>> stp.tl.embed_genes(reference, model)
     >>> stp.tl.embed_images(sdata, model)
     >>> stp.tl.predict_expression(sdata, reference, genes=genes)
-    >>> figure = stp.pl.expression(sdata, genes)
+    >>> stp.pl.expression(sdata, genes)
     """
     import matplotlib.pyplot as plt
     from matplotlib.colors import Normalize
@@ -210,7 +211,7 @@ def gene_correlation(
     >>> stp.tl.embed_genes(reference, model)
     >>> stp.tl.embed_images(sdata, model)
     >>> stp.tl.predict_expression(sdata, reference, genes=adata.var_names[:9])
-    >>> figure = stp.pl.gene_correlation(sdata)
+    >>> stp.pl.gene_correlation(sdata)
     """
     import matplotlib.pyplot as plt
 
@@ -278,4 +279,9 @@ def _gene_pairs(table: "AnnData", key: str, layer: str | None, genes: list[str])
         )
     measured = np.concatenate(list(profiles(table, layer, genes)))
     predicted = values[:, [names.index(gene) for gene in genes]]
-    return GenePairs(genes, measured, predicted, units)
+    pairs = GenePairs(genes, measured, predicted, units)
+    if not pairs.has_prediction.any():
+        raise ValueError(
+            f"obsm[{key!r}] has no prediction for any spot, because no spot has an embedding"
+        )
+    return pairs

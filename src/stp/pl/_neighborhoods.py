@@ -88,7 +88,7 @@ def neighborhoods(
 
     Examples
     --------
-    >>> figure = stp.pl.neighborhoods(sdata)
+    >>> stp.pl.neighborhoods(sdata)
     """
     table = get_table(adata, table_key)
     xy = read_coordinates(table, spatial_key)

@@ -86,7 +86,7 @@ def patches(
 
     Examples
     --------
-    >>> figure = stp.pl.patches(sdata)
+    >>> stp.pl.patches(sdata)
     """
     import matplotlib.pyplot as plt
 

@@ -85,7 +85,7 @@ def retrieval(
     >>> stp.tl.embed_genes(reference, model)
     >>> stp.tl.embed_images(sdata, model)
     >>> stp.tl.predict_expression(sdata, reference, genes=adata.var_names[:2])
-    >>> figure = stp.pl.retrieval(sdata, reference, spot=adata.obs_names[0])
+    >>> stp.pl.retrieval(sdata, reference, spot=adata.obs_names[0])
     """
     import matplotlib.pyplot as plt
 

@@ -105,7 +105,7 @@ def spots(
 
     Examples
     --------
-    >>> figure = stp.pl.spots(sdata, ["domain", "activity"])
+    >>> stp.pl.spots(sdata, ["domain", "activity"])
     """
     table = get_table(adata, table_key)
     names = as_list(color)

@@ -73,7 +73,7 @@ def tissue(
     Examples
     --------
     >>> slide = stp.io.read_wsi("slide.tif", um_per_px=1.0, tile_um=112)
-    >>> figure = stp.pl.tissue(slide)
+    >>> stp.pl.tissue(slide)
     """
     table = get_table(sdata, table_key)
     slide = only_slide(sdata, table, SlideQuery(image_key, um_per_px=um_per_px))

@@ -28,6 +28,10 @@ TITLE_SIZE = 11  # points
 MARGIN = 0.06  # space around the spots, as a share of their extent
 BAR_MARGIN = 0.07  # space for the scale bar under the spots, as a share of their extent
 SPOT_SHARE = 0.8  # diameter of a spot, as a share of the distance to the next spot
+# Spots so small that gaps between them would pale their colors cover the gaps.
+N_ACROSS_WITHOUT_GAPS = 120
+SHARE_WITHOUT_GAPS = 1.4
+N_RASTERIZED = 20_000  # vector graphics hold so many spots as pixels
 TISSUE_ALPHA = 0.5  # opacity of the tissue under values
 ROWS_OF_LEGEND = 18
 # The white box makes the scale bar readable on dark tissue too.
@@ -191,6 +195,7 @@ class Tissue:
             offsets=self.xy[is_drawn],
             offset_transform=ax.transData,
             linewidths=0,
+            rasterized=len(diameter) > N_RASTERIZED,
         )
         ax.add_collection(circles, autolim=False)
         return circles
@@ -201,8 +206,9 @@ class Tissue:
             circles.set(facecolor=_colors.MISSING, zorder=0.9)  # under the values
 
     def _diameter(self) -> float:
-        distance = spacing(self.xy) if len(self.xy) > 1 else 0.0
-        return SPOT_SHARE * (distance or 1.0)
+        distance = (spacing(self.xy) if len(self.xy) > 1 else 0.0) or 1.0
+        has_gaps = np.ptp(self.xy, axis=0).max() < N_ACROSS_WITHOUT_GAPS * distance
+        return distance * (SPOT_SHARE if has_gaps else SHARE_WITHOUT_GAPS)
 
     def _set_limits(self, ax: "Axes") -> None:
         """Show the spots with a margin; y points down, as in the image."""

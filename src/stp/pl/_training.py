@@ -66,7 +66,7 @@ def training(
 
     Examples
     --------
-    >>> figure = stp.pl.training("demo/stamp")
+    >>> stp.pl.training("demo/stamp")
     """
     lines = _read_metrics(Path(run_dir))
     colors = _colors.TEN[:2] if palette is None else _colors.of_palette(palette, SPLITS)
