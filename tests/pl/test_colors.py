@@ -32,6 +32,13 @@ def test_ten_categories_can_be_told_apart(vision):
     assert smallest_distance(_colors.of_categories(10), vision) > 14
 
 
+@pytest.mark.parametrize("vision", VISIONS)
+def test_missing_values_differ_from_ten_categories(vision):
+    gray = perceive([_colors.MISSING], vision)
+    distances = np.linalg.norm(perceive(_colors.of_categories(10), vision) - gray, axis=1)
+    assert distances.min() > 10
+
+
 def test_ten_colors_of_matplotlib_cannot_be_told_apart():
     assert smallest_distance(mpl.color_sequences["tab10"], "protanomaly") < 2
 

@@ -13,6 +13,7 @@ import pytest
 import scanpy
 
 from stp import pl
+from stp.pl import _colors
 
 INLINE = "module://matplotlib_inline.backend_inline"
 
@@ -186,7 +187,7 @@ def test_missing_values_are_gray(adata):
     np.testing.assert_array_equal(missing.get_offsets(), adata.obsm["spatial"][[3]])
     red, green, blue, _ = missing.get_facecolor()[0]
     assert red == green == blue
-    assert mpl.colors.to_hex(missing.get_facecolor()[0]) == "#bdbdbd"
+    assert mpl.colors.to_hex(missing.get_facecolor()[0]) == _colors.MISSING
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["missing"]
 
 
@@ -203,4 +204,4 @@ def test_colors_of_very_many_spots_are_not_paled_by_gaps(tmp_path):
     pl.spots(adata, "same", palette=["#000000"], save=tmp_path / "spots.png")
     pixels = np.asarray(PIL.Image.open(tmp_path / "spots.png").convert("L"))
     height, width = pixels.shape
-    assert (pixels[height // 3 : height // 2, width // 3 : width // 2] == 0).all()
+    assert pixels[height // 3 : height // 2, width // 3 : width // 2].max() < 20

@@ -9,7 +9,7 @@ import numpy as np
 TEN = "#3f90da #ffa90e #bd1f01 #832db6 #a96b59 #e76300 #b9ac70 #92dadd #3c2d5a #781e2d".split()
 BLUE = TEN[0]
 RED = TEN[2]
-MISSING = "#bdbdbd"
+MISSING = "#b4b4b4"
 MIN_CHROMA = 0.15  # smallest difference of red, green and blue that does not look gray
 
 Palette = str | Sequence[str] | Mapping[str, str]

@@ -30,7 +30,7 @@ BAR_MARGIN = 0.07  # space for the scale bar under the spots, as a share of thei
 SPOT_SHARE = 0.8  # diameter of a spot, as a share of the distance to the next spot
 # Spots so small that gaps between them would pale their colors cover the gaps.
 N_ACROSS_WITHOUT_GAPS = 120
-SHARE_WITHOUT_GAPS = 1.4
+SHARE_WITHOUT_GAPS = 1.8
 N_RASTERIZED = 20_000  # vector graphics hold so many spots as pixels
 TISSUE_ALPHA = 0.5  # opacity of the tissue under values
 ROWS_OF_LEGEND = 18
