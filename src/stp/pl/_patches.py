@@ -173,9 +173,9 @@ def _draw_overview(
     ax.imshow(picture, extent=(0.0, width * um_per_px, height * um_per_px, 0.0))
     xy = slide.pyramid.to_pixels(slide.centers) * um_per_px
     area = OVERVIEW_AREA * size**2
-    halo = [withStroke(linewidth=1.2, foreground="white")]  # for dark tissue
+    halo = withStroke(linewidth=1.2, foreground="white")  # for dark tissue
     spots = ax.scatter(*xy.T, s=area, facecolors="none", edgecolors="black", linewidths=0.5)
-    spots.set_path_effects(halo)
+    spots.set_path_effects([halo])
     for x, y in xy[index]:
         corner = (x - patch_um / 2, y - patch_um / 2)
         ax.add_patch(
