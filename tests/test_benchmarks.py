@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks import measure, render
-from benchmarks.speed import chunk_cache, gpu, patches, retrieval, sampling, tokens
+from benchmarks.speed import gpu, patches, retrieval, sampling, tokens
 from benchmarks.speed.torch_search import nearest_by_topk
 
 from stp.images import ImagePyramid
@@ -100,21 +100,6 @@ def test_searches_by_torch_and_stp_agree_also_where_references_are_equal():
     for margin in (2, 16):
         index = nearest_by_topk(queries, references, 7, margin=margin, block_rows=64, query_rows=16)
         np.testing.assert_array_equal(index, expected)
-
-
-def test_patches_from_cached_chunks_are_slices_of_the_level(tmp_path):
-    pytest.importorskip("cachetools", reason="pip install cachetools: a peer of the window reader")
-    image = patches.draw_picture(640)
-    path = patches.write_pictures(image, tmp_path)["zarr, chunks of 256 px"]
-    corners = np.random.default_rng(0).integers(0, 640 - patches.SIZE, (20, 2))
-    seen = []
-    for rows, pixels in chunk_cache.stream_patches(
-        patches.open_pyramid(path), corners, patches.SIZE, batch_size=8, cache_bytes=2**20
-    ):
-        for (x, y), patch in zip(corners[rows], pixels, strict=True):
-            assert np.array_equal(patch, image[y : y + patches.SIZE, x : x + patches.SIZE])
-        seen += rows.tolist()
-    assert sorted(seen) == list(range(20))
 
 
 def test_pictures_of_all_formats_give_the_same_patches(tmp_path):

@@ -114,7 +114,8 @@ def _paths_in_run(model: str | Path) -> list[Path]:
     """Return the stores of a run directory."""
     file = Path(model) / "training.json"
     record = json.loads(file.read_text()) if file.is_file() else {}
-    return [Path(path) for side in ("stores", "validation") for path in record.get(side, ())]
+    paths = record.get("paths", {})
+    return [Path(path) for side in ("stores", "validation") for path in paths.get(side, ())]
 
 
 def _stores_in_line(line: str) -> list[str]:

@@ -225,25 +225,26 @@ def measure_alignment(
     options: argparse.Namespace, device: torch.device, speed: float
 ) -> Iterator[Row]:
     """Measure steps of the second stage."""
-    n_parts = -(-options.batch // options.micro_batch)
     for form, name in ALIGNMENT.items():
         release_memory(device)
         try:
-            stamp, step = make_step(FORMS[form], options, device)
-            operations = options.batch * pair_flops(stamp, FORMS[form], options.length, n_parts)
-            row = time_step(
-                name,
-                step,
-                options,
-                device,
-                n_items=options.batch,
-                operations=operations,
-                speed=speed,
-            )
-        except torch.OutOfMemoryError:
+            row = measure_form(form, name, options, device, speed)
+        except torch.cuda.OutOfMemoryError:
             yield {"measured": name, "note": "needs more memory than the GPU has"}
             continue
         yield row | (at_least(MIN_SHARE, row["result"]) if form == "all" else {})
+
+
+def measure_form(
+    form: str, name: str, options: argparse.Namespace, device: torch.device, speed: float
+) -> Row:
+    """Measure a step in which a part of the model is trained; its memory ends with this call."""
+    n_parts = -(-options.batch // options.micro_batch)
+    stamp, step = make_step(FORMS[form], options, device)
+    operations = options.batch * pair_flops(stamp, FORMS[form], options.length, n_parts)
+    return time_step(
+        name, step, options, device, n_items=options.batch, operations=operations, speed=speed
+    )
 
 
 def release_memory(device: torch.device) -> None:

@@ -3,14 +3,11 @@
     python -m benchmarks.speed.patches
 
 2,704 patches of 224 px are cut on a lattice of an 8,000 x 8,000 image, from zarr with chunks of 256
-and of 1,024 px and from a TIFF of JPEG tiles. `ImagePyramid` is compared with three ways: read
-the whole level and slice it; sort patches by rows of chunks and keep decoded chunks in a cache; and
-SpatialData's `bounding_box_query` on every 45th patch, as it is slow. The cache is compared if
-`cachetools` is installed, which `stp` does not need. Patches are compared bit for bit. Memory is by
-how much that of a new process grows (Linux only).
+and of 1,024 px and from a TIFF of JPEG tiles. `ImagePyramid` is compared with two ways: read the
+whole level and slice it; and SpatialData's `bounding_box_query` on every 45th patch, as it is slow.
+Patches are compared bit for bit. Memory is by how much that of a new process grows (Linux only).
 """
 
-import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -33,7 +30,6 @@ from benchmarks.measure import (
     silence_logger,
     write_results,
 )
-from benchmarks.speed.chunk_cache import stream_patches
 from stp.images import ImagePyramid
 from stp.images.pyramid import PatchWindow
 
@@ -93,14 +89,6 @@ def cut_by_pyramid(path: Path, max_bytes: int, centers: np.ndarray) -> None:
         pass
 
 
-def cut_by_cache(path: Path, cache_bytes: int, centers: np.ndarray) -> None:
-    """Open and cut with a cache of decoded chunks, batch by batch."""
-    corners = (centers - SIZE / 2).astype(int)
-    pyramid = open_pyramid(path)
-    for _ in stream_patches(pyramid, corners, SIZE, batch_size=BATCH_SIZE, cache_bytes=cache_bytes):
-        pass
-
-
 def cut_whole_level(path: Path, centers: np.ndarray) -> np.ndarray:
     """Read the whole level, and cut patches from the array."""
     if path.suffix == ".tif":
@@ -136,19 +124,6 @@ def check_patches(path: Path, centers: np.ndarray) -> None:
         patches = open_pyramid(path).read(centers, size=SIZE, um_per_px=UM_PER_PX, max_bytes=limit)
         if not np.array_equal(patches, expected):
             raise RuntimeError(f"patches of {path} differ from slices of the level")
-    if not has_cachetools():
-        return
-    corners = (centers - SIZE / 2).astype(int)
-    for rows, patches in stream_patches(
-        open_pyramid(path), corners, SIZE, batch_size=BATCH_SIZE, cache_bytes=64 * MIB
-    ):
-        if not np.array_equal(patches, expected[rows]):
-            raise RuntimeError(f"patches of {path} from cached chunks differ from slices")
-
-
-def has_cachetools() -> bool:
-    """Whether the peer of the window reader can be compared."""
-    return importlib.util.find_spec("cachetools") is not None
 
 
 def compare_cutting(kind: str, path: Path, centers: np.ndarray, repeats: int) -> Iterator[Row]:
@@ -160,9 +135,6 @@ def compare_cutting(kind: str, path: Path, centers: np.ndarray, repeats: int) ->
         "pyramid, 256 MiB": partial(cut_by_pyramid, path, 256 * MIB, centers),
         "pyramid, 64 MiB": partial(cut_by_pyramid, path, 64 * MIB, centers),
     }
-    if has_cachetools():
-        runs["cached chunks, 256 MiB"] = partial(cut_by_cache, path, 256 * MIB, centers)
-        runs["cached chunks, 64 MiB"] = partial(cut_by_cache, path, 64 * MIB, centers)
     if kind != JPEG:
         runs["bounding_box_query"] = partial(cut_by_query, path, every)
     seconds = interleave(runs, repeats)
@@ -188,26 +160,20 @@ def compare_memory(
     kind: str, path: Path, centers: np.ndarray, limits: Sequence[int]
 ) -> Iterator[Row]:
     """Return by how much memory grows in a new process that cuts under a limit in MiB."""
-    ways = {"pyramid": cut_by_pyramid}
-    if has_cachetools():
-        ways["cached chunks"] = cut_by_cache
-    for name, cut in ways.items():
-        for limit in limits:
-            growth = round(in_new_process(measure_growth, cut, path, limit * MIB, centers))
-            row = {
-                "measured": f"{kind}: memory of {name}, limit {limit} MiB",
-                "result": growth,
-                "unit": "MiB",
-            }
-            yield row | at_most(limit + BATCHES_MIB, growth)
+    for limit in limits:
+        growth = round(in_new_process(measure_growth, path, limit * MIB, centers))
+        row = {
+            "measured": f"{kind}: memory of pyramid, limit {limit} MiB",
+            "result": growth,
+            "unit": "MiB",
+        }
+        yield row | at_most(limit + BATCHES_MIB, growth)
 
 
-def measure_growth(
-    cut: Callable[[Path, int, np.ndarray], None], path: Path, limit: int, centers: np.ndarray
-) -> float:
+def measure_growth(path: Path, limit: int, centers: np.ndarray) -> float:
     """Return by how many MiB memory grows while patches are cut; call it in a new process."""
-    cut(path, limit, centers[:1])  # imports
-    return peak_growth(partial(cut, path, limit, centers))
+    cut_by_pyramid(path, limit, centers[:1])  # imports
+    return peak_growth(partial(cut_by_pyramid, path, limit, centers))
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:

@@ -39,6 +39,18 @@ def several_images_fit(sdata, model):
     stp.tl.embed_images(sdata, model)
 
 
+@refused(ValueError, "image 'stains' has the channels DAPI, CD3, CD8, not red, green and blue")
+def the_channels_are_no_colors(sdata, model):
+    """The image is fluorescence: its channels are stains, not red, green and blue.
+
+    Pass the name of the H&E image. If the channels are the colors of an H&E image under other
+    names, name them `r`, `g` and `b` ({func}`spatialdata.models.set_channel_names`).
+    """
+    image = sdata.images["slide_full_image"]
+    sdata.images["stains"] = image.assign_coords(c=["DAPI", "CD3", "CD8"])
+    stp.tl.embed_images(sdata, model, image_key="stains")
+
+
 @refused(ValueError, "the image has 4 µm per pixel, patches of 0.5 are wanted")
 def the_image_is_too_coarse(sdata):
     """The image has larger pixels than the patches. Often it is `tissue_hires_image.png`, which is

@@ -108,3 +108,36 @@ def features_are_not_finite(sdata, model):
     with torch.no_grad():
         model.patch_projection.bias.fill_(float("nan"))
     stp.tl.embed_images(sdata, model)
+
+
+@refused(ValueError, "image_size 256 is no multiple of 14.*choose 252 or 266")
+def an_image_size_that_leaves_pixels_unseen():
+    """A vision transformer cuts an image into squares. Squares of 14 pixels do not fill 256, so the
+    last pixels would count for nothing.
+
+    Choose a size that the message names.
+    """
+    stp.models.ImageEncoderConfig("vit_small_patch14_dinov2", {}, image_size=256)
+
+
+@refused(ValueError, "CTransPath cannot be loaded by its name.*WrappedEncoder")
+def an_encoder_that_timm_cannot_build():
+    """Some pathology encoders are no vision transformers of timm with a class token.
+
+    Load it with the code of its authors, and wrap it in {class}`stp.models.WrappedEncoder`:
+    [](howto/backbones.md).
+    """
+    stp.models.load_backbone("CTransPath")
+
+
+@refused(TypeError, "a CNN is a WrappedEncoder and cannot be aligned.*give an ImageEncoder")
+def a_wrapped_module_to_align():
+    """Alignment gives a vision transformer one more token, which other modules do not take.
+
+    Start from an encoder of {func}`stp.models.load_backbone`. The features of a wrapped module can
+    be probed and regressed.
+    """
+    module = torch.nn.Conv2d(3, 8, 3)
+    encoder = stp.models.WrappedEncoder(module, width=8, image_size=32, um_per_px=1.0, name="a CNN")
+    config = stp.train.AlignConfig(targets="pathways", gene_sets="sets.gmt")
+    stp.train.align(["slide.zarr"], "run", image_encoder=encoder, config=config)

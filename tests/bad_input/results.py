@@ -107,6 +107,25 @@ def results_of_a_slide_that_is_not_on_disk(embedded):
     stp.io.write_results(embedded)
 
 
+@refused(ValueError, "is remote, and stores are written on local disks only")
+def results_of_a_remote_slide(embedded):
+    """Results cannot be added to a store behind an address such as `s3://` or `https://`.
+
+    Download the store, add the results, and upload it again.
+    """
+    embedded.path = "s3://bucket/slide.zarr"
+    stp.io.write_results(embedded)
+
+
+@refused(ValueError, "no store at")
+def embedding_a_store_that_is_not_there(model):
+    """All stores are checked before the first is embedded, and one error lists all that is wrong.
+
+    Correct the paths, or leave these stores out.
+    """
+    stp.io.embed_stores(["nowhere.zarr"], model, manifest="embedded.jsonl")
+
+
 @refused(ValueError, "rows of the table are not those of the store")
 def results_of_a_part_of_the_spots(embedded):
     """The table was subset or reordered after it was read. The rows of the store never change.

@@ -52,6 +52,31 @@ def the_image_has_one_channel(adata):
     stp.io.from_anndata(adata, picture, um_per_px=4)
 
 
+@refused(ValueError, "the colors of slide.jpg are CMYK; convert the image to RGB")
+def the_image_has_colors_for_print(adata):
+    """The image was saved with the four colors of a printer. How they look depends on the paper.
+
+    Convert it to RGB with the program that saved it, or export it anew from the slide.
+    """
+    PIL.Image.new("CMYK", (700, 700)).save("slide.jpg")
+    stp.io.from_anndata(adata, "slide.jpg", um_per_px=4)
+
+
+@refused(
+    ValueError, r"is rotated or mirrored by its EXIF orientation \(6\).*save the image upright"
+)
+def the_image_is_rotated_by_a_tag(adata):
+    """The file says that programs shall rotate the picture. Spots were measured either on the
+    stored picture or on the rotated one, and the file does not say on which.
+
+    Save the image as the spots were measured, without the tag.
+    """
+    tags = PIL.Image.Exif()
+    tags[274] = 6
+    PIL.Image.new("RGB", (700, 700)).save("slide.jpg", exif=tags)
+    stp.io.from_anndata(adata, "slide.jpg", um_per_px=4)
+
+
 @refused(ValueError, "is the file complete")
 def the_image_is_incomplete():
     """The file was not downloaded or copied completely.

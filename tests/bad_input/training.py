@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import spatialdata
+import zarr
 from tests.bad_input.case import refused
 from tests.bad_input.examples import GENE
 
@@ -30,6 +31,34 @@ def a_SpatialData_in_place_of_a_store(sdata, vocabulary):
     stp.train.pretrain(["slide.zarr"], "run", vocabulary=vocabulary)
 
 
+@refused(
+    ValueError, r"is a store of version 2.*stp\.io\.write_store\(slide, path, overwrite=True\)"
+)
+def a_store_of_a_former_version(sdata, vocabulary):
+    """An earlier version of stp wrote the store. It does not record a digest of its content.
+
+    Write the store again from its slide: `stp.io.write_store(slide, path, overwrite=True)`.
+    """
+    stp.io.write_store(sdata, "slide.zarr", patch_um_per_px=4)
+    attrs = zarr.open_group("slide.zarr", use_consolidated=False).attrs
+    attrs["stp_store"] = {"version": 2, "name": "slide"}
+    stp.train.pretrain(["slide.zarr"], "run", vocabulary=vocabulary)
+
+
+@refused(ValueError, r"genes or spots of .* changed after the store was written.*write it again")
+def a_part_of_a_store(sdata, vocabulary):
+    """The table of a store was made smaller, and SpatialData wrote it. The copy has the digest of
+    the whole store, but not its content.
+
+    Write the part with `stp.io.write_store`.
+    """
+    stp.io.write_store(sdata, "slide.zarr", patch_um_per_px=4)
+    part = spatialdata.read_zarr("slide.zarr")
+    part.tables["table"] = part["table"][:20].copy()
+    part.write("part.zarr")
+    stp.train.pretrain(["part.zarr"], "run", vocabulary=vocabulary, model=GENE)
+
+
 @refused(TypeError, "stores is one path.*pass a list of paths")
 def one_path_in_place_of_a_list(vocabulary):
     """Training reads a list of stores.
@@ -48,10 +77,10 @@ def a_pattern_that_matches_no_store(vocabulary):
     stp.train.pretrain(sorted(Path("stores").glob("*.zarr")), "run", vocabulary=vocabulary)
 
 
-@refused(ValueError, "is given more than once")
+@refused(ValueError, "have the same content; list every slide once")
 def a_store_is_given_twice(sdata, vocabulary):
-    """A slide is twice in the list, or it is in both training and validation. A link to a store
-    counts as that store.
+    """A slide is twice in the list, or it is in both training and validation. Stores are compared
+    by the digest of their content, so a copy or a link under another name counts as the store.
 
     Remove the store from one of the two.
     """

@@ -126,25 +126,53 @@ def test_vectors_of_a_model_before_do_not_stay_beside_those_of_one_that_has_none
     )
 
 
+def damage_image(store):
+    """Make pixels of a store unreadable; its metadata stay as they are."""
+    for file in (store / "images" / "image").glob("*/c/*/*/*"):
+        file.write_bytes(b"no pixels")
+
+
 def test_a_store_that_fails_does_not_stop_the_rest_and_the_manifest_says_why(
     slides, models, adata, tmp_path, capsys
 ):
     damaged = slides[0]
-    nowhere = tmp_path / "nowhere.zarr"
     no_image = tmp_path / "counts.zarr"
-    shutil.rmtree(damaged / "tables" / "table" / "X")
+    damage_image(damaged)
     write_store(adata, no_image)
-    status, manifest = embed(nowhere, damaged, no_image, slides[1], no_image, model=models / "one")
+    status, manifest = embed(damaged, no_image, slides[1], no_image, model=models / "one")
     assert status == 1
-    assert [line["status"] for line in manifest] == ["failed", "failed", "embedded", "embedded"]
-    assert manifest[0]["error"] == f"FileNotFoundError: no store at {nowhere}"
+    assert [line["status"] for line in manifest] == ["failed", "embedded", "embedded"]
+    assert manifest[0]["error"]
+    # What is complete stays, and of the embedding that failed there is nothing.
+    assert manifest[0]["written"] == ["X_stp_genes"]
+    table = table_of(damaged)
+    assert "X_stp_genes" in table.uns
+    assert not [key for key in (*table.obsm, *table.obs, *table.uns) if "X_stp_images" in key]
     # A Stamp embeds the genes of a store without an image.
-    assert manifest[2]["written"] == ["X_stp_genes"]
-    assert "2 stores failed: see " in capsys.readouterr().out
-    for name, kind in (("images", "an image encoder"), ("pathways", "a Stamp of pathways alone")):
-        status, manifest = embed(no_image, model=models / name)
-        assert status == 1, kind
-        assert "counts.zarr has no image, and " in manifest[-1]["error"], kind
+    assert manifest[1]["written"] == ["X_stp_genes"]
+    assert "1 stores failed: see " in capsys.readouterr().out
+
+
+def test_all_that_is_wrong_is_listed_before_the_first_store(
+    slides, models, adata, tmp_path, capsys
+):
+    no_image = tmp_path / "counts.zarr"
+    write_store(adata, no_image)
+    with pytest.raises(SystemExit, match="2"):
+        embed(
+            slides[0],
+            tmp_path / "nowhere.zarr",
+            no_image,
+            model=models / "images",
+            options=["--batch-size", "0", "--manifest", "/dev/full"],
+        )
+    error = capsys.readouterr().err
+    assert "nothing was embedded, because of 4 faults:" in error
+    assert "batch_size must be positive, not 0" in error
+    assert "the manifest /dev/full cannot be written: No space left on device" in error
+    assert f"no store at {tmp_path / 'nowhere.zarr'}" in error
+    assert f"{no_image} has no image, and images reads nothing else" in error
+    assert "X_stp_images" not in table_of(slides[0]).obsm
 
 
 @pytest.mark.parametrize(
@@ -182,32 +210,37 @@ def test_options_that_cannot_be_are_refused_before_any_store(
     assert not (tmp_path / "manifest.jsonl").exists()
 
 
-def test_processes_under_torchrun_divide_the_stores_and_outlive_a_failure(slides, models, tmp_path):
-    manifest = tmp_path / "manifest.jsonl"
-    nowhere = tmp_path / "nowhere.zarr"
-    command = [
-        TORCHRUN,
-        "--no-python",
-        "--nproc-per-node",
-        "2",
-        STP,
-        "embed",
-        slides[0],
-        nowhere,
-        slides[1],
-    ]
-    run = subprocess.run(
-        [*map(str, command), "--model", models / "one", "--manifest", manifest],
+def embed_under_torchrun(*stores, model):
+    """Run the command in two processes, with the manifest of `embed`."""
+    command = [TORCHRUN, "--no-python", "--nproc-per-node", "2", STP, "embed", *stores]
+    command += ["--model", model, "--manifest", stores[0].parent / "manifest.jsonl"]
+    return subprocess.run(
+        list(map(str, command)),
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_processes_under_torchrun_stop_together_if_a_store_is_missing(slides, models, tmp_path):
+    run = embed_under_torchrun(slides[0], tmp_path / "nowhere.zarr", model=models / "one")
+    assert run.returncode == 1
+    assert f"no store at {tmp_path / 'nowhere.zarr'}" in run.stderr
+    assert not (tmp_path / "manifest.jsonl").exists()
+    assert "X_stp_genes" not in table_of(slides[0]).obsm
+
+
+def test_processes_under_torchrun_divide_the_stores_and_outlive_a_failure(slides, models, tmp_path):
+    manifest = tmp_path / "manifest.jsonl"
+    damaged = Path(shutil.copytree(slides[0], tmp_path / "damaged.zarr"))
+    damage_image(damaged)
+    run = embed_under_torchrun(slides[0], damaged, slides[1], model=models / "one")
     assert run.returncode == 1, run.stderr
     by_store = {Path(line["store"]).name: line for line in lines(manifest)}
     assert {name: (line["status"], line["process"]) for name, line in by_store.items()} == {
         "slide0.zarr": ("embedded", 0),
-        "nowhere.zarr": ("failed", 1),
+        "damaged.zarr": ("failed", 1),
         "slide1.zarr": ("embedded", 0),
     }
     for store in slides:
@@ -218,7 +251,7 @@ def test_processes_under_torchrun_divide_the_stores_and_outlive_a_failure(slides
 # writes into the stores.
 DRIVER = """
 import os, signal, sys
-import spatialdata, stp.workflows.embed_stores, timm
+import spatialdata, stp.io._embed_model, timm
 from stp.cli.main import main
 folder, *arguments = sys.argv[1:]
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")

@@ -1,9 +1,11 @@
 import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from stp import Vocabulary
 from stp.cli.main import main
 from stp.cli.recipe import read_recipe
-from stp.models import GeneEncoderConfig, ImageEncoderConfig
+from stp.models import GeneEncoderConfig, ImageEncoder, ImageEncoderConfig
 from stp.train import AlignConfig, Phase, PretrainConfig, align, pretrain
 
 
@@ -162,3 +164,59 @@ def test_what_training_refuses_is_a_line_and_no_traceback(folder, capsys):
     assert message.splitlines()[-1].startswith("stp: error:")
     assert "nowhere" in message
     assert "Traceback" not in message
+
+
+ALIGN = 'stores = ["slide0.zarr"]\noutput_dir = "out"\ngene_encoder = "runs/genes"\n'
+TABLE = """
+[image_encoder]
+backbone = "vit_tiny_patch16_224"
+backbone_args = {depth = 1, embed_dim = 32, num_heads = 2}
+image_size = 64
+"""
+
+
+@pytest.fixture
+def encoder():
+    args = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+    return ImageEncoder(
+        ImageEncoderConfig("vit_tiny_patch16_224", args, image_size=64, has_prompt=False)
+    )
+
+
+def images_of(folder, text):
+    return read_recipe(write_recipe(folder, ALIGN + text), "align").keywords["image_encoder"]
+
+
+def test_backbone_weights_are_a_folder_of_an_encoder(folder, encoder):
+    encoder.save_pretrained(folder / "encoders" / "mine")
+    loaded = images_of(folder, 'backbone_weights = "encoders/mine"')
+    assert loaded.digest == encoder.digest and loaded.name == "mine"
+
+
+def test_backbone_weights_are_a_file_for_the_backbone_of_the_table(folder, encoder):
+    torch.save(encoder.backbone.state_dict(), folder / "mine.pt")
+    loaded = images_of(folder, f'backbone_weights = "mine.pt"{TABLE}')
+    assert loaded.digest == encoder.digest and loaded.name == "mine"
+
+
+def test_backbone_weights_are_the_name_of_an_encoder(folder, monkeypatch):
+    def offline(hub_id, file, revision=None):
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    with pytest.raises(FileNotFoundError, match="MahmoodLab/UNI from the hub"):
+        images_of(folder, 'backbone_weights = "UNI"')
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('backbone_weights = "nothing"', r"'nothing' is no file or folder in .*'UNI'"),
+        (f'backbone_weights = "UNI"{TABLE}', r"'UNI' brings its own \[image_encoder\]"),
+        ('backbone_weights = "mSTAR"', r"of an encoder and of .*mSTAR; write '\./mSTAR'"),
+    ],
+)
+def test_backbone_weights_that_are_unclear_are_refused(text, message, folder):
+    (folder / "mSTAR").mkdir()
+    with pytest.raises(ValueError, match=message):
+        images_of(folder, text)

@@ -22,7 +22,7 @@ PAGES = [
 DATA = {
     "tl": {"adata", "sdata"},
     "pl": {"adata", "sdata", "run_dir"},
-    "io": {"adata", "sdata", "path", "root"},
+    "io": {"adata", "sdata", "stores", "path", "root"},
     "get": {"adata"},
 }
 MODULES = {name: getattr(stp, name) for name in stp.__all__ if inspect.ismodule(getattr(stp, name))}
@@ -147,6 +147,7 @@ DIFFERENT_TEXTS = {
     "name": "of a slide or of a backbone",
     "output_dir": "what is written there",
     "path": "a file, a folder or a store",
+    "pooling": "of the outputs of a gene encoder or of an image encoder",
     "predicted": "classes or expression",
     "reference": "what the spots must have",
     "reference_rep": "among the references or on the same slide",

@@ -148,12 +148,19 @@ def test_a_folder_that_is_not_a_training_store_is_refused(kind, tmp_path, stores
     assert str(path) in str(error.value)
 
 
-def test_a_store_of_version_1_is_refused_with_the_call_that_rewrites_it(stores, tmp_path):
+@pytest.mark.parametrize(("version", "lacks"), [(1, "the species"), (2, "a digest")])
+def test_a_store_of_a_former_version_is_refused_with_the_call_that_rewrites_it(
+    version, lacks, stores, tmp_path
+):
     path = shutil.copytree(stores[0], tmp_path / "old.zarr")
     attrs = zarr.open_group(path, mode="r+", use_consolidated=False).attrs
-    attrs["stp_store"] = {**attrs["stp_store"], "version": 1}
+    attrs["stp_store"] = {**attrs["stp_store"], "version": version}
     zarr.consolidate_metadata(path)
-    with pytest.raises(ValueError, match=r"old\.zarr is a store of version 1.*write_store"):
+    with pytest.raises(
+        ValueError,
+        match=rf"old\.zarr is a store of version {version}, which does not record {lacks}.*"
+        r"stp\.io\.write_store\(slide, path, overwrite=True\)",
+    ):
         SpotStore(path)
 
 

@@ -1,8 +1,10 @@
 """Channels of SpatialData images are read by their names."""
 
 import numpy as np
+import PIL.Image
 import pytest
 import spatialdata
+import tifffile
 import xarray
 from spatialdata.models import Image2DModel
 
@@ -122,9 +124,6 @@ def test_an_array_with_named_channels_is_read_by_name():
 
 @pytest.mark.parametrize("kind", ["png", "tif", "numpy"])
 def test_readers_and_stores_lay_transparent_pixels_on_white(kind, adata, image, tmp_path):
-    import PIL.Image
-    import tifffile
-
     rgba = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
     rgba[:, : image.shape[1] // 2] = 0
     source = rgba
@@ -146,3 +145,13 @@ def test_readers_and_stores_lay_transparent_pixels_on_white(kind, adata, image, 
     np.testing.assert_array_equal(
         slide.pyramid.read([[60, 60]], size=32, um_per_px=1.0)[0], on_white[44:76, 44:76]
     )
+
+
+def test_a_slide_without_counts_lies_on_white(tmp_path):
+    rgba = np.full((200, 300, 4), (180, 80, 150, 255), np.uint8)
+    rgba[:, 150:] = 0
+    PIL.Image.fromarray(rgba).save(tmp_path / "a.png")
+    sdata = stp.io.read_wsi(tmp_path / "a.png", um_per_px=1.0, tile_um=50)
+    assert sorted(set(sdata["wsi"].geometry.x)) == [25, 75, 125]
+    pyramid = ImagePyramid.from_spatialdata(sdata, "wsi_full_image")
+    assert (pyramid.read([[250, 100]], size=32, um_per_px=1.0) == 255).all()

@@ -74,7 +74,7 @@ def test_from_anndata_takes_images_of_any_kind(kind, adata, image, tmp_path):
     if kind == "cyx":
         picture = np.ascontiguousarray(np.moveaxis(image, -1, 0))
     elif kind == "rgba":
-        picture = np.concatenate([image, np.full_like(image[..., :1], 255)], axis=-1)
+        picture = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
     elif kind == "png":
         picture = tmp_path / "a.png"
         PIL.Image.fromarray(image).save(picture)

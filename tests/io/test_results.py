@@ -1,5 +1,7 @@
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pandas as pd
 import pytest
 import spatialdata
 import zarr
-from spatialdata import SpatialData
+from spatialdata._io.format import SpatialDataContainerFormatV01
 
 from stp.io import write_results
 from stp.tables.table import record
@@ -186,62 +188,285 @@ def test_an_unknown_table_lists_the_tables(on_disk):
         write_results(on_disk, table_key="cells")
 
 
-class Killed(KeyboardInterrupt):
+def replace_some(table):
+    """Give two columns other values, for results that are on disk."""
+    table.obs["inside"] = ~table.obs["inside"]
+    table.obs["n"] = table.obs["n"] + 1
+
+
+REPLACED = ["inside", "n", "X_stp"]
+
+
+class Stopped(KeyboardInterrupt):
     pass
 
 
-def killed_at(step, function):
+def stopped_at(step, function):
     """Stop at the call of this number."""
     calls = []
 
     def call(*args, **options):
         calls.append(args)
         if len(calls) == step:
-            raise Killed
+            raise Stopped
         return function(*args, **options)
 
     return call
 
 
-# One move for each of two arrays, four columns and a record, then the consolidated metadata.
-STEPS = [(Path, "rename", step) for step in range(1, 8)]
-STEPS.append((SpatialData, "write_consolidated_metadata", 1))
-
-
-@pytest.mark.parametrize(("owner", "name", "step"), STEPS)
-def test_killed_at_any_step_the_store_is_readable(on_disk, owner, name, step, monkeypatch):
-    before = spatialdata.read_zarr(on_disk.path)["table"].to_memory()
+# One move for each of two arrays, four columns and a record.
+@pytest.mark.parametrize("step", range(1, 8))
+def test_a_failure_leaves_the_table_as_it_was(on_disk, step, monkeypatch):
+    before = contents(on_disk.path)
+    columns = list(on_disk["table"].obs)
     add_results(on_disk["table"])
-    monkeypatch.setattr(owner, name, killed_at(step, getattr(owner, name)))
-    with pytest.raises(Killed):
+    monkeypatch.setattr(Path, "rename", stopped_at(step, Path.rename))
+    with pytest.raises(Stopped):
         write_results(on_disk)
     monkeypatch.undo()
-    back = spatialdata.read_zarr(on_disk.path)
-    assert (back["table"].X != before.X).nnz == 0
-    pd.testing.assert_frame_equal(back["table"].obs[list(before.obs)], before.obs)
-    is_complete = name != "rename"
-    assert ("X_stp" in back["table"].uns) == is_complete, "the record comes last"
-    write_results(on_disk)  # what was lost is written now
-    assert_same_results(spatialdata.read_zarr(on_disk.path)["table"], on_disk["table"])
+    assert contents(on_disk.path) == before
+    assert list(spatialdata.read_zarr(on_disk.path)["table"].obs) == columns
+    assert not list(on_disk.path.parent.glob(".*"))
 
 
 # The record leaves; then array and columns leave and enter, each in turn; then the record enters.
 @pytest.mark.parametrize("step", range(1, 9))
-def test_killed_while_replacing_the_store_is_readable(on_disk, step, monkeypatch):
+def test_a_failure_while_replacing_leaves_the_old_results(on_disk, step, monkeypatch):
     add_results(on_disk["table"])
     write_results(on_disk)
-    table = on_disk["table"]
-    table.obs["inside"] = ~table.obs["inside"]
-    table.obs["n"] = table.obs["n"] + 1
-    monkeypatch.setattr(Path, "rename", killed_at(step, Path.rename))
-    with pytest.raises(Killed):
-        write_results(on_disk, keys=["inside", "n", "X_stp"])
+    before = contents(on_disk.path)
+    expected = on_disk["table"].copy()
+    replace_some(on_disk["table"])
+    monkeypatch.setattr(Path, "rename", stopped_at(step, Path.rename))
+    with pytest.raises(Stopped):
+        write_results(on_disk, keys=REPLACED)
     monkeypatch.undo()
+    assert contents(on_disk.path) == before
+    assert_same_results(spatialdata.read_zarr(on_disk.path)["table"], expected)
+
+
+def test_a_call_that_was_stopped_before_the_metadata_is_completed_by_the_next(on_disk, monkeypatch):
+    add_results(on_disk["table"])
+    monkeypatch.setattr(zarr, "consolidate_metadata", stopped_at(1, zarr.consolidate_metadata))
+    with pytest.raises(Stopped):
+        write_results(on_disk)
+    monkeypatch.undo()
+    write_results(on_disk)
+    assert "X_stp" in zarr.open_consolidated(on_disk.path, mode="r")["tables/table/obsm"]
+
+
+# One process imports everything. Its forks add results to the stores that it reads from its input,
+# and kill themselves at the move of the number that follows.
+DRIVER = """
+import os, signal, sys, warnings
+from pathlib import Path
+import anndata, numpy as np, spatialdata
+from stp.io import write_results
+warnings.simplefilter("ignore")
+rename = Path.rename
+n_moves = 0
+
+def move(*paths):
+    global n_moves
+    n_moves += 1
+    if n_moves == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(*paths)
+
+for line in sys.stdin:
+    path, step = line.split()
+    step = int(step)
+    if os.fork() == 0:
+        sdata = spatialdata.read_zarr(path)
+        sdata["table"].obs["inside"] = ~sdata["table"].obs["inside"]
+        sdata["table"].obs["n"] += 1
+        Path.rename = move
+        write_results(sdata, keys=["inside", "n", "X_stp"])
+        os._exit(0)
+    print(os.WIFSIGNALED(os.wait()[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def kill_at():
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def run(path, step):
+            process.stdin.write(f"{path} {step}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "True\n"
+
+        yield run
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("step", [1, 3, 6, 8])
+def test_killed_at_any_step_the_store_is_readable_and_the_next_call_repairs_it(
+    on_disk, step, kill_at
+):
+    table = on_disk["table"]
+    add_results(table)
+    write_results(on_disk)
+    before = contents(on_disk.path)
+    expected = table.copy()
+    kill_at(on_disk.path, step)
     stored = spatialdata.read_zarr(on_disk.path)["table"]
     assert set(stored.obs) <= set(table.obs)
+    assert (stored.X != expected.X).nnz == 0
     assert ("X_stp" in stored.uns) == (step == 1), "no result has the record of another"
-    write_results(on_disk, keys=["inside", "n", "X_stp"])
+    write_results(on_disk, keys=[])
+    assert contents(on_disk.path) == before
+    assert_same_results(spatialdata.read_zarr(on_disk.path)["table"], expected)
+    replace_some(table)
+    write_results(on_disk, keys=REPLACED)
     assert_same_results(spatialdata.read_zarr(on_disk.path)["table"], table)
+    assert not list(on_disk.path.parent.glob(".*"))
+
+
+def test_what_a_killed_process_left_does_not_change_another_store_in_its_place(
+    on_disk, kill_at, tmp_path
+):
+    add_results(on_disk["table"])
+    write_results(on_disk)
+    other = shutil.copytree(on_disk.path, tmp_path / "other" / "a.zarr")
+    kill_at(on_disk.path, 6)
+    shutil.rmtree(on_disk.path)
+    shutil.copytree(other, on_disk.path)
+    before = contents(on_disk.path)
+    write_results(on_disk)
+    assert contents(on_disk.path) == before
+    assert not list(on_disk.path.parent.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("n", "my column", r"obs\['my column'\] cannot be written, because .* rename it"),
+        ("n", "_index", r"obs\['_index'\] cannot be written"),
+        ("n", "N", r"obs\['N'\] cannot be written, because 'n' differs only in upper"),
+    ],
+)
+def test_names_that_spatialdata_cannot_read_are_refused(on_disk, first, second, message):
+    on_disk["table"].obs[first] = 1
+    write_results(on_disk)
+    before = contents(on_disk.path)
+    on_disk["table"].obs[second] = 2
+    with pytest.raises(ValueError, match=message):
+        write_results(on_disk)
+    assert contents(on_disk.path) == before
+
+
+# A process adds results to a store, one at a time, with others at the same time.
+WRITER = """
+import sys, warnings
+import numpy as np, spatialdata
+from stp.io import write_results
+warnings.simplefilter("ignore")
+path, name = sys.argv[1:]
+sdata = spatialdata.read_zarr(path)
+table = sdata["table"]
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(3):
+    table.obsm[f"X_{name}{number}"] = np.full((table.n_obs, 4), number, np.float32)
+    table.obs[f"{name}{number}"] = number
+    table.obs["both"] = name
+    table.uns["both"] = name
+    write_results(sdata, keys=[f"X_{name}{number}", f"{name}{number}", "both"])
+"""
+
+
+def test_results_of_two_processes_are_all_there(on_disk):
+    names = ("a", "b")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", WRITER, on_disk.path, name], **pipes)
+        for name in names
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("start\n")
+        process.stdin.close()
+    assert [process.wait() for process in processes] == [0, 0]
+    table = spatialdata.read_zarr(on_disk.path)["table"]
+    metadata = zarr.open_consolidated(on_disk.path, mode="r")["tables/table"]
+    for name in names:
+        for number in range(3):
+            assert (table.obsm[f"X_{name}{number}"] == number).all()
+            assert (table.obs[f"{name}{number}"] == number).all()
+            assert f"X_{name}{number}" in metadata["obsm"]
+            assert f"{name}{number}" in metadata["obs"].attrs["column-order"]
+    assert set(table.obs["both"]) == {table.uns["both"]}, "entries of one call stay together"
+
+
+@pytest.fixture
+def old_store(sdata, tmp_path):
+    """A store of an older SpatialData, in zarr v2."""
+    sdata.write(tmp_path / "old.zarr", sdata_formats=SpatialDataContainerFormatV01())
+    with pytest.warns(UserWarning, match="not stored in the most current format"):
+        return spatialdata.read_zarr(tmp_path / "old.zarr")
+
+
+@pytest.mark.filterwarnings("ignore:SpatialData is not stored")
+def test_a_store_of_zarr_v2_stays_one(old_store):
+    add_results(old_store["table"])
+    write_results(old_store)
+    assert not list(old_store.path.rglob("zarr.json"))
+    assert_same_results(spatialdata.read_zarr(old_store.path)["table"], old_store["table"])
+    replace_some(old_store["table"])
+    write_results(old_store, keys=REPLACED)
+    assert_same_results(spatialdata.read_zarr(old_store.path)["table"], old_store["table"])
+    group = zarr.open_consolidated(old_store.path, mode="r")
+    assert group.metadata.zarr_format == 2
+    assert "X_stp" in group["tables/table/obsm"]
+
+
+def test_a_table_on_disk_without_a_slot_gets_it(on_disk):
+    for slot in ("obsm", "uns"):
+        shutil.rmtree(on_disk.path / "tables" / "table" / slot)
+    add_results(on_disk["table"])
+    write_results(on_disk, keys=["X_stp"])
+    stored = zarr.open_group(on_disk.path, mode="r", use_consolidated=False)["tables/table"]
+    assert stored["obsm/X_stp"].shape == (100, 4)
+    assert "X_stp" in stored["uns"]
+
+
+@pytest.mark.parametrize(
+    "path", ["s3://bucket/a.zarr", Path("s3://bucket/a.zarr"), "https://host/a.zarr", "memory://a"]
+)
+def test_a_remote_store_is_refused_before_any_work(on_disk, path):
+    add_results(on_disk["table"])
+    on_disk.path = path
+    with pytest.raises(ValueError, match=r"is remote.*download the store first"):
+        write_results(on_disk)
+
+
+def test_the_path_of_a_store_may_be_text_or_an_address_of_a_local_file(on_disk):
+    folder = on_disk.path
+    for number, path in enumerate((str(folder), folder.as_uri())):
+        on_disk.path = path
+        on_disk["table"].obs[f"number_{number}"] = number
+        write_results(on_disk)
+    assert {"number_0", "number_1"} <= set(spatialdata.read_zarr(folder)["table"].obs)
+
+
+def test_a_link_to_a_store_is_written_through(on_disk):
+    link = on_disk.path.with_name("link.zarr")
+    link.symlink_to(on_disk.path)
+    linked = spatialdata.read_zarr(link)
+    linked["table"].obs["n"] = 1
+    write_results(linked)
+    assert "n" in spatialdata.read_zarr(on_disk.path)["table"].obs
+    assert link.is_symlink()
+
+
+def test_a_table_that_is_not_on_disk_is_refused(on_disk):
+    on_disk.tables["other"] = on_disk["table"].copy()
+    with pytest.raises(FileNotFoundError, match=r"a\.zarr has no table 'other' on disk"):
+        write_results(on_disk, table_key="other")
 
 
 def test_files_that_a_killed_process_left_do_no_harm(on_disk):

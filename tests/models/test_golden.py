@@ -17,7 +17,7 @@ from tests.models.saved.hub_server import serve_hub
 from stp import tl
 from stp.models import GeneEncoder, GeneEncoderConfig, load_release
 from stp.models.device import autocast
-from stp.models.image import IMAGENET_MEAN
+from stp.models.image_config import IMAGENET_MEAN
 from stp.train.losses import contrast, grid_pool, localization_logits, symmetric_contrast
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
 

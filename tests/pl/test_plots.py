@@ -272,6 +272,14 @@ def test_training_draws_a_panel_per_metric_and_phase(tmp_path, end):
     assert all(ax.get_xlabel() == "step" for ax in figure.axes)
 
 
+def test_training_never_goes_back_if_more_processes_make_fewer_steps(tmp_path):
+    steps = [10, 20, 12, 14]  # twice as many processes after step 20
+    write(tmp_path, [log_line(0, step, loss=1.0) for step in steps] + [log_line(1, 5, loss=1.0)])
+    first, second = pl.training(tmp_path).axes
+    assert curves(first)["train"][0] == [10, 20, 20, 22]
+    assert curves(second)["train"][0] == [5]
+
+
 def test_training_draws_a_chance_of_one_in_nine_for_localization(tmp_path):
     write(tmp_path, [log_line(0, 10, localized=0.2), log_line(0, 20, localized=0.4)])
     (ax,) = pl.training(str(tmp_path)).axes

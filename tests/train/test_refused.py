@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import spatialdata
 import zarr
 
 from stp import Vocabulary
@@ -184,14 +185,30 @@ def test_a_stamp_is_no_gene_encoder(stores, settings, stamp, tmp_path):
 
 
 @both
-def test_one_store_twice_is_refused_by_name(stage, stores, settings, tmp_path):
+def test_two_stores_with_one_content_are_refused_and_both_named(stage, stores, settings, tmp_path):
     (tmp_path / "link.zarr").symlink_to(stores[0])
     with pytest.raises(
-        ValueError, match="slide0.zarr is given more than once; list every store once"
+        ValueError,
+        match=r"slide0\.zarr and .*link\.zarr have the same content; list every slide once",
     ):
         stage([*stores[:2], tmp_path / "link.zarr"], tmp_path / "out", **settings[stage])
-    with pytest.raises(ValueError, match="slide1.zarr is given more than once"):
+    copy = shutil.copytree(stores[1], tmp_path / "copy.zarr")
+    with pytest.raises(ValueError, match=r"slide1\.zarr and .*copy\.zarr have the same content"):
+        stage(stores[:2], tmp_path / "out", validation=[copy], **settings[stage])
+    with pytest.raises(ValueError, match=r"slide1\.zarr and .*slide1\.zarr have the same content"):
         stage(stores[:2], tmp_path / "out", validation=stores[1:], **settings[stage])
+
+
+@pytest.mark.parametrize("stores_of", ["part alone", "part and whole"])
+def test_a_part_of_a_store_that_has_its_digest_is_refused(stores_of, stores, settings, tmp_path):
+    part = spatialdata.read_zarr(stores[0])
+    part.tables["table"] = part["table"][:50].copy()
+    part.write(tmp_path / "part.zarr")
+    listed = [tmp_path / "part.zarr"]
+    if stores_of == "part and whole":
+        listed.insert(0, stores[0])
+    with pytest.raises(ValueError, match=r"spots of .*part\.zarr changed after .*write it again"):
+        pretrain(listed, tmp_path / "out", **settings[pretrain])
 
 
 @both
@@ -260,7 +277,7 @@ def test_a_store_that_was_written_anew_is_another_run(adata, settings, tmp_path)
     write_store(adata, path, overwrite=True)
     pretrain([path], out, **settings[pretrain])
     write_store(adata[::-1].copy(), path, overwrite=True)
-    with pytest.raises(ValueError, match=r"holds a run with other settings \(contents\)"):
+    with pytest.raises(ValueError, match=r"holds a run with other settings \(stores\)"):
         pretrain([path], out, **settings[pretrain])
 
 

@@ -103,7 +103,7 @@ def test_alignment_starts_from_the_gene_encoder_and_trains_it(
 def test_the_run_directory_is_a_model(request, stage, kind, vocabulary):
     model, folder = request.getfixturevalue(stage)
     names = {file.name for file in folder.iterdir()}
-    run = {"training.json", "metrics.jsonl", "resume.pt", "run.lock"}
+    run = {"training.json", "metrics.jsonl", "resume.pt"}
     assert names == {"model.safetensors", "config.json", "vocabulary.parquet", "README.md", *run}
     assert re.match(
         r"pretrain: \d+ spots of slide0.zarr, .*; weights chosen on \d+ spots of",

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from stp.io import embed_stores
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
@@ -31,12 +33,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Embed the stores; return 1 if one of them failed."""
-    from stp.workflows.embed_stores import embed_stores, open_model
-
     try:
         n_failed = embed_stores(
             options.stores,
-            open_model(options.model),
+            options.model,
             manifest=options.manifest,
             batch_size=options.batch_size,
             device=options.device,

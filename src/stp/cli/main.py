@@ -1,7 +1,9 @@
 """The `stp` command and the list of its subcommands, each of which has its own file."""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from stp import __version__
 from stp.cli import demo, doctor, embed, release_check, train
@@ -11,6 +13,9 @@ COMMANDS = (demo, train, embed, release_check, doctor)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return the exit status."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Names beyond the locale are printed with escapes.
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="stp", description="STAMP for AnnData and SpatialData")
     parser.add_argument("--version", action="version", version=f"stp {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)

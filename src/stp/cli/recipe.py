@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from stp._config import from_dict
+from stp._text import native
 from stp.genes.vocabulary import Vocabulary
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
-from stp.models.image import ImageEncoderConfig
+from stp.models.image import ImageEncoder
+from stp.models.image_config import ImageEncoderConfig
+from stp.models.published.backbones import BACKBONES, load_backbone
 from stp.models.stamp import Stamp
 from stp.train.alignment import align
 from stp.train.config import AlignConfig, PretrainConfig
@@ -56,13 +59,13 @@ class PretrainRecipe:
         if self.vocabulary is None:
             vocabulary = Vocabulary.default()
         else:
-            vocabulary = Vocabulary.load(folder / self.vocabulary)
+            vocabulary = Vocabulary.load(folder / native(self.vocabulary))
         if vocabulary.means is None:
             vocabulary = vocabulary.fit(stores, table_key=self.table_key)
         return partial(
             pretrain,
             stores=stores,
-            output_dir=folder / self.output_dir,
+            output_dir=folder / native(self.output_dir),
             vocabulary=vocabulary,
             model=self.model,
             config=self.config,
@@ -92,6 +95,10 @@ class AlignRecipe:
         Continue a run that was stopped; the result is that of a run without a stop.
     image_encoder
         Backbone and input of the image encoder: the table `[image_encoder]`.
+    backbone_weights
+        Weights that the image encoder starts from: the name of an encoder that
+        `stp.models.backbones` lists, or the path of a folder of an ImageEncoder, or of a file of
+        weights for the backbone in `[image_encoder]`.
     config
         Settings of the training: all other keys.
     """
@@ -104,27 +111,55 @@ class AlignRecipe:
     table_key: str = "table"
     resume: bool = True
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
+    backbone_weights: str | None = None
     config: AlignConfig = AlignConfig()
 
     def bind(self, folder: Path) -> partial[Stamp]:
         """Return the call of `align`, with paths relative to the folder of the file."""
         config = self.config
         if config.gene_sets is not None:
-            config = dataclasses.replace(config, gene_sets=str(folder / config.gene_sets))
+            config = dataclasses.replace(config, gene_sets=str(folder / native(config.gene_sets)))
         vocabulary = None
         if self.vocabulary is not None:
-            vocabulary = Vocabulary.load(folder / self.vocabulary)
+            vocabulary = Vocabulary.load(folder / native(self.vocabulary))
         return partial(
             align,
             stores=_find_stores(folder, self.stores),
-            output_dir=folder / self.output_dir,
-            gene_encoder=None if self.gene_encoder is None else folder / self.gene_encoder,
-            image_encoder=self.image_encoder,
+            output_dir=folder / native(self.output_dir),
+            gene_encoder=None if self.gene_encoder is None else folder / native(self.gene_encoder),
+            image_encoder=self._load_images(folder),
             config=config,
             validation=_find_stores(folder, self.validation),
             vocabulary=vocabulary,
             table_key=self.table_key,
             resume=self.resume,
+        )
+
+    def _load_images(self, folder: Path) -> ImageEncoderConfig | ImageEncoder:
+        """Return the image encoder that `backbone_weights` names, or the config of a new one."""
+        weights = self.backbone_weights
+        if weights is None:
+            return self.image_encoder
+        path = folder / native(weights)
+        if weights in BACKBONES and path.exists():
+            raise ValueError(
+                f"backbone_weights = {weights!r} is the name of an encoder and of {path}; write "
+                f"'./{weights}' for the path"
+            )
+        if path.is_file():
+            return load_backbone(self.image_encoder, path=path)
+        if self.image_encoder != ImageEncoderConfig():
+            raise ValueError(
+                f"backbone_weights = {weights!r} brings its own [image_encoder]; leave the table "
+                "out, or give the path of a file of weights"
+            )
+        if weights in BACKBONES:
+            return load_backbone(weights)
+        if path.is_dir():
+            return ImageEncoder.from_pretrained(path)
+        raise ValueError(
+            f"backbone_weights = {weights!r} is no file or folder in {folder}, and not one of "
+            f"{list(BACKBONES)}"
         )
 
 
@@ -159,8 +194,8 @@ def read_recipe(path: str | Path, stage: str) -> partial[GeneEncoder] | partial[
     """
     path = Path(path)
     try:
-        values = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no TOML: {error}") from error
     recipe_class = RECIPES[stage]
     # 1. Check the keys: those of the recipe, and those of its config.
@@ -198,7 +233,7 @@ def _required_keys(stage: str, values: dict[str, Any]) -> set[str]:
 
 def _find_stores(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     """List the stores that paths or glob patterns name, in order."""
-    return [store for pattern in patterns for store in _match(folder, pattern)]
+    return [store for pattern in patterns for store in _match(folder, native(pattern))]
 
 
 def _match(folder: Path, pattern: str) -> list[Path]:

@@ -60,7 +60,11 @@ def _parse(path: Path) -> dict[str, list[str]]:
         raise FileNotFoundError(
             f"no gene sets at {path}; give a GMT file, such as MSigDB and Reactome publish"
         )
-    lines = [line.split("\t") for line in path.read_text().splitlines() if line.strip()]
+    lines = [
+        line.split("\t")
+        for line in path.read_text(encoding="utf-8-sig").splitlines()
+        if line.strip()
+    ]
     for number, line in enumerate(lines, start=1):
         if len(line) < 3:
             raise ValueError(

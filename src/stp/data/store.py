@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 STORE = "stp_store"  # attribute of a training store
-STORE_VERSION = 2  # 1 did not record the species
+STORE_VERSION = 3
+LACKING = {  # what stores of former versions do not record
+    1: "the species of its genes",
+    2: "a digest of its content",
+}
+
+WRITE_AGAIN = "write it again: stp.io.write_store(slide, path, overwrite=True)"
 
 # Values of `obs["in_tissue"]` as text
 INSIDE = ("1", "1.0", "true")
@@ -50,12 +56,14 @@ class SpotStore:
             attrs = self._group.attrs.get(STORE, {})
         except (FileNotFoundError, zarr.errors.ContainsArrayError):
             attrs = {}
-        if attrs.get("version") == 1:
+        version = attrs.get("version")
+        if version in LACKING:
             raise ValueError(
-                f"{path} is a store of version 1, which does not record the species of its genes; "
-                "write it again: stp.io.write_store(slide, path, overwrite=True)"
+                f"{path} is a store of version {version}, which does not record "
+                f"{LACKING[version]}; {WRITE_AGAIN}"
             )
-        if attrs.get("version") != STORE_VERSION or f"tables/{table_key}" not in self._group:
+        is_complete = version == STORE_VERSION and "digest" in attrs
+        if not is_complete or f"tables/{table_key}" not in self._group:
             raise ValueError(
                 f"{path} is not a training store with a table {table_key!r}; "
                 "stp.io.write_store makes one"
@@ -64,6 +72,8 @@ class SpotStore:
         self._um_per_px = attrs["patch_um_per_px"]
         self._pixel_folder: Path | None = None  # set by `map_pixels`
         self.species: str | None = attrs.get("species")
+        self.digest: str = attrs["digest"]  # of the whole content, by `write_store`
+        self._spots_digest = attrs.get("spots_digest")
         self._genes = attrs.get("genes")
         self._indptr = self._table["X/indptr"][:]
 
@@ -90,18 +100,18 @@ class SpotStore:
         """Digest of the gene names in their order; most stores of a collection share it."""
         return self._genes or names_digest(self.gene_names)
 
-    @property
-    def digest(self) -> str:
-        """Digest that changes when the store is written again with other data.
+    def check_spots(self) -> None:
+        """Raise ValueError if genes or spots changed after the digest was computed.
 
-        It covers the genes, the number of genes per spot, and the coordinates, but not the counts,
-        which would take long to read.
+        This happens if a part of a store is written with SpatialData, which copies the digest.
         """
-        sha256 = hashlib.sha256(f"{self.genes} {self._um_per_px}".encode())
-        sha256.update(np.ascontiguousarray(self._indptr).data)
-        if self.coordinates is not None:
-            sha256.update(np.ascontiguousarray(self.coordinates).data)
-        return sha256.hexdigest()
+        n_genes = self._table["X"].attrs["shape"][1]
+        digest = spots_digest(self.genes, n_genes, self._indptr, self.coordinates)
+        if digest != self._spots_digest:
+            raise ValueError(
+                f"the genes or spots of {self.path} changed after the store was written, so its "
+                f"digest is not of its content; {WRITE_AGAIN}"
+            )
 
     @property
     def gene_names(self) -> np.ndarray:
@@ -231,6 +241,29 @@ def names_on_disk(frame: Any) -> np.ndarray:
 def names_digest(names: Iterable[str]) -> str:
     """Return the digest of a list of gene names in their order."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def spots_digest(
+    genes: str, n_genes: int, indptr: np.ndarray, coordinates: np.ndarray | None
+) -> str:
+    """Return the digest of genes, number of genes per spot and coordinates, which is fast.
+
+    Parameters
+    ----------
+    genes
+        Digest of the gene names.
+    n_genes
+        Number of genes.
+    indptr
+        Position (n + 1,) of each spot in the counts.
+    coordinates
+        Spot centers (n, 2); None without.
+    """
+    sha256 = hashlib.sha256(f"{genes} {n_genes}".encode())
+    sha256.update(np.ascontiguousarray(indptr, "<i8").data)
+    if coordinates is not None:
+        sha256.update(np.ascontiguousarray(coordinates, "<f8").data)
+    return sha256.hexdigest()
 
 
 def trainable(stores: list[SpotStore], min_genes: int) -> list[np.ndarray]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from stp._text import utf8_path
+
 MAX_BYTES = 2**28  # the human vocabulary takes 2 million
 _METADATA = b"stp_vocabulary"
 
@@ -22,7 +24,8 @@ def write_columns(path: str | Path, columns: dict[str, list], metadata: dict[str
     kinds = {"aliases": pa.list_(pa.string())}
     table = pa.table({name: pa.array(values, kinds.get(name)) for name, values in columns.items()})
     table = table.replace_schema_metadata({_METADATA: json.dumps(metadata)})
-    parquet.write_table(table, path, compression="zstd")
+    with Path(path).open("wb") as file:
+        parquet.write_table(table, file, compression="zstd")
 
 
 def read_columns(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -30,11 +33,8 @@ def read_columns(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     from pyarrow import parquet
 
     try:
-        file = parquet.ParquetFile(path)
-        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-        if sum(group.total_byte_size for group in groups) > MAX_BYTES:
-            raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")
-        table = file.read()
+        with utf8_path(path) as name:
+            table = _read_table(parquet.ParquetFile(name))
         return table.to_pydict(), json.loads(table.schema.metadata[_METADATA])
     except FileNotFoundError:
         raise
@@ -42,6 +42,14 @@ def read_columns(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(
             f"{path} is no vocabulary ({error}); Vocabulary.save writes one"
         ) from error
+
+
+def _read_table(file: Any) -> Any:
+    """Read a parquet file, or raise ValueError if it would fill the memory."""
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    if sum(group.total_byte_size for group in groups) > MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")
+    return file.read()
 
 
 def compute_digest(gene_ids: Iterable[str], means: np.ndarray | None, round_means: bool) -> str:

@@ -6,6 +6,8 @@ import numpy as np
 
 from stp.images.levels import Level
 
+Edges = tuple[np.ndarray, np.ndarray]  # pixels at which chunks begin or end: along y, along x
+
 
 class Boxes(NamedTuple):
     """Boxes of whole pixels, which may lie outside the level."""
@@ -23,27 +25,50 @@ class Boxes(NamedTuple):
         return Boxes(self.low[rows], self.high[rows])
 
 
-def chunks_under(level: Level, boxes: Boxes) -> np.ndarray:
-    """Return for each chunk, by row and column, whether it lies under a box."""
-    y_edges, x_edges = level.edges
-    has_pixels = np.logical_and.reduce(boxes.high > boxes.low, axis=1)
-    boxes = boxes.take(has_pixels)
-    x0 = np.searchsorted(x_edges, boxes.low[:, 0], side="right") - 1
-    y0 = np.searchsorted(y_edges, boxes.low[:, 1], side="right") - 1
-    x1 = np.searchsorted(x_edges, boxes.high[:, 0], side="left")
-    y1 = np.searchsorted(y_edges, boxes.high[:, 1], side="left")
+def chunk_spans(edges: Edges, boxes: Boxes) -> np.ndarray:
+    """Return the chunks under boxes that lie inside a level.
+
+    Parameters
+    ----------
+    edges
+        Pixels at which chunks begin, and at which the last one ends.
+    boxes
+        Boxes in pixels.
+
+    Returns
+    -------
+    (n, 4): the first row of chunks, the row after the last, and the columns likewise.
+    """
+    y_edges, x_edges = edges
+    return np.stack(
+        [
+            np.searchsorted(y_edges, boxes.low[:, 1], side="right") - 1,
+            np.searchsorted(y_edges, boxes.high[:, 1], side="left"),
+            np.searchsorted(x_edges, boxes.low[:, 0], side="right") - 1,
+            np.searchsorted(x_edges, boxes.high[:, 0], side="left"),
+        ],
+        axis=1,
+    )
+
+
+def count_boxes(spans: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return for each chunk, by row and column, how many boxes lie over it."""
+    has_chunks = (spans[:, 1] > spans[:, 0]) & (spans[:, 3] > spans[:, 2])
+    y0, y1, x0, x1 = spans[has_chunks].T
     # Each box adds 1 at two corners and -1 at the others; the sums count the boxes over a chunk.
-    steps = np.zeros((len(y_edges), len(x_edges)), dtype=int)
+    steps = np.zeros((shape[0] + 1, shape[1] + 1), dtype=int)
     np.add.at(steps, (y0, x0), 1)
     np.add.at(steps, (y1, x1), 1)
     np.add.at(steps, (y0, x1), -1)
     np.add.at(steps, (y1, x0), -1)
-    return steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
+    return steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1]
 
 
 def require_chunks(level: Level, boxes: Boxes) -> None:
     """Raise ValueError if a chunk under a box is missing in the level."""
-    for row, column in np.argwhere(chunks_under(level, boxes.clip(level))):
+    y_edges, x_edges = level.edges
+    spans = chunk_spans(level.edges, boxes.clip(level))
+    for row, column in np.argwhere(count_boxes(spans, (len(y_edges) - 1, len(x_edges) - 1))):
         require_chunk(level, row, column)
 
 

@@ -202,6 +202,18 @@ def spot_centers(spots: Any, instances: np.ndarray, system: str, name: str) -> n
     return centroids.reindex(instances).to_numpy(dtype=float)
 
 
+def require_finite(centers: np.ndarray) -> np.ndarray:
+    """Return centers (n, 2) as numbers; raise ValueError if one is not finite."""
+    centers = np.asarray(centers, dtype=float)
+    without_place = np.flatnonzero(~np.isfinite(centers).all(axis=1))
+    if len(without_place):
+        raise ValueError(
+            f"{len(without_place)} spots have no finite coordinates, the first in row "
+            f"{without_place[0]}; leave them out"
+        )
+    return centers
+
+
 def _check_unique(ids: np.ndarray, owners: str) -> None:
     """Raise ValueError if an id occurs twice."""
     import pandas as pd

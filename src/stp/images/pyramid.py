@@ -8,14 +8,20 @@ from typing import Any
 import numpy as np
 
 from stp.images.chunks import Boxes, require_chunks
-from stp.images.coordinates import affine_of, coordinate_systems, inverse, only_system
+from stp.images.coordinates import (
+    affine_of,
+    coordinate_systems,
+    inverse,
+    only_system,
+    require_finite,
+)
 from stp.images.files.opening import open_file
 from stp.images.level_places import level_factor, place_levels
 from stp.images.levels import Level, open_array, open_element
-from stp.images.patches import PatchWindow, cut_patch, empty_patches
+from stp.images.patches import PatchWindow, empty_pixels, resample
 from stp.images.scale import UM_SYSTEM, USER, resolve_scale, um_of_system
 from stp.images.sources import open_pixels
-from stp.images.windows import read_boxes
+from stp.images.windows import read_windows
 
 __all__ = ["ImagePyramid"]
 
@@ -225,7 +231,10 @@ class ImagePyramid:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield rows of `centers` (m,) and their patches (m, size, size, 3), cut as in `read`.
 
-        Patches come in the order of the image, each once. Each chunk of the image is decoded once.
+        Each patch comes once, by rows of chunks from top to bottom, and from left to right in each.
+        Each chunk of the image is decoded once. If `max_bytes` is too little for the width of the
+        image, it is read in several passes from left to right, and a chunk that two passes share is
+        decoded twice.
 
         Parameters
         ----------
@@ -243,26 +252,25 @@ class ImagePyramid:
         """
         size = window.size
         self.check_scale(window.um_per_px, allow_upsampling)
-        level, _ = self._level_for(window.um_per_px)
-        factor = np.array(level_factor(self.levels[0], level))
-        side = size * window.um_per_px / (self.um_per_px * factor)
-        corners = (self.to_pixels(_require_finite(centers)) - level.origin) / factor - side / 2
-        if (np.abs(side - size) < NATIVE_PIXELS).all():
-            side = np.array([size, size])
+        level, factor = self._level_for(window.um_per_px)
+        sides = size * window.um_per_px / (self.um_per_px * factor)
+        corners = (self.to_pixels(require_finite(centers)) - level.origin) / factor - sides / 2
+        is_native = bool((np.abs(sides - size) < NATIVE_PIXELS).all())
+        if is_native:
+            sides = np.array([size, size])
             corners = np.floor(corners + 0.5)
-        boxes = Boxes(np.floor(corners).astype(int), np.ceil(corners + side).astype(int))
+        boxes = Boxes(np.floor(corners).astype(int), np.ceil(corners + sides).astype(int))
         rows: list[int] = []
-        patches = empty_patches(batch_size, size)
-        for group in read_boxes(level, boxes, max_bytes):
-            for row in group.rows:
-                patches[len(rows)] = cut_patch(
-                    group.pixels, corners[row] - group.corner, side, size
-                )
-                rows.append(row)
-                if len(rows) == batch_size:
-                    yield np.array(rows), patches
-                    rows = []
-                    patches = empty_patches(batch_size, size)
+        patches = empty_pixels((batch_size, size, size, 3))
+        for row, pixels in read_windows(level, boxes, max_bytes):
+            if not is_native:
+                pixels = resample(pixels, corners[row] - boxes.low[row], sides, size)
+            patches[len(rows)] = pixels
+            rows.append(row)
+            if len(rows) == batch_size:
+                yield np.array(rows), patches
+                rows = []
+                patches = empty_pixels((batch_size, size, size, 3))
         if rows:
             yield np.array(rows), patches[: len(rows)]
 
@@ -278,29 +286,14 @@ class ImagePyramid:
 
     def check_chunks(self, centers: np.ndarray, um_per_px: float) -> None:
         """Raise ValueError if a chunk under a center is missing in the level for this scale."""
-        level, _ = self._level_for(um_per_px)
-        factor = np.array(level_factor(self.levels[0], level))
-        positions = (self.to_pixels(_require_finite(centers)) - level.origin) / factor
+        level, factor = self._level_for(um_per_px)
+        positions = (self.to_pixels(require_finite(centers)) - level.origin) / factor
         pixels = np.floor(positions).astype(int)
         require_chunks(level, Boxes(pixels, pixels + 1))
 
-    def _level_for(self, um_per_px: float) -> tuple[Level, float]:
-        """Return the coarsest level that needs no upsampling, and its factor to the finest.
-
-        The factor is the larger of those along x and y.
-        """
-        factors = [max(level_factor(self.levels[0], level)) for level in self.levels]
-        fine_enough = [factor for factor in factors if factor * self.um_per_px <= um_per_px * 1.001]
-        factor = max(fine_enough, default=1.0)
-        return self.levels[factors.index(factor)], factor
-
-
-def _require_finite(centers: np.ndarray) -> np.ndarray:
-    centers = np.asarray(centers, dtype=float)
-    without_place = np.flatnonzero(~np.isfinite(centers).all(axis=1))
-    if len(without_place):
-        raise ValueError(
-            f"{len(without_place)} spots have no finite coordinates, the first in row "
-            f"{without_place[0]}; leave them out"
-        )
-    return centers
+    def _level_for(self, um_per_px: float) -> tuple[Level, np.ndarray]:
+        """Return the coarsest level that needs no upsampling, and its factors along x and y."""
+        factors = np.array([level_factor(self.levels[0], level) for level in self.levels])
+        is_fine_enough = factors.max(axis=1) * self.um_per_px <= um_per_px * 1.001
+        number = int(np.where(is_fine_enough, factors.max(axis=1), 1.0).argmax())
+        return self.levels[number], factors[number]

@@ -1,53 +1,45 @@
-"""The pixels under many boxes of a level, decoded chunk by chunk within a memory limit."""
+"""The pixels under many boxes of a level, from decoded chunks that are kept while boxes need them.
+
+A block is what is decoded as a whole: a chunk, or several low strips of a TIFF.
+"""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
-from stp.images.chunks import Boxes, chunks_under, require_chunk
+from stp.images.chunks import Boxes, Edges, chunk_spans, count_boxes, require_chunk, require_chunks
+from stp.images.files.arrays import FileArray
 from stp.images.levels import Level
+from stp.images.patches import WHITE, cut_window, empty_pixels
 
 DEFAULT_MAX_BYTES = 256 * 2**20
-BLOCK_ROWS = 256  # rows of pixels that are read at a time if chunks are lower
-RUNS_PER_LIMIT = 32  # this part of the limit is decoded at a time if chunks are smaller
-# Copies of what is being decoded: compressed, decoded, joined, and the run before.
-DECODING_COPIES = 4
-# The allocator keeps up to this many pixels of what was decoded.
-ALLOCATOR_PIXELS = 4 * 2**20
+STRIP_ROWS = 128  # lower strips of a TIFF are read together, up to so many rows of pixels
+READS_PER_LIMIT = 32  # neighboring blocks are read together, up to this part of the limit
+# Copies of what is being decoded: compressed, decoded, joined, and what the allocator keeps.
+DECODING_COPIES = 6
 
 
-class BoxGroup(NamedTuple):
-    """Some boxes, and the pixels under them."""
-
-    rows: np.ndarray  # (m,) of the boxes
-    pixels: np.ndarray  # (y, x, 3), without what is outside the level
-    corner: np.ndarray  # (2,) upper left corner of the pixels as x, y
-
-
-class _Area(NamedTuple):
-    """A rectangle of a level in pixels; `bottom` and `right` are not included."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-
-class _Memory(NamedTuple):
+class _Plan(NamedTuple):
     """How the memory limit is divided."""
 
-    buffer_pixels: int  # of the rows that are kept
-    strip_width: int  # of the boxes that are read from top to bottom
-    run_pixels: int  # decoded at a time
+    edges: Edges  # of blocks
+    spans: np.ndarray  # (n, 4) blocks under each box: first row, row after, first column, ...
+    n_kept: int  # blocks that are kept at the same time, at most
+    first_columns: int  # columns of blocks in which the boxes of one pass begin
+    read_bytes: int  # of blocks that are read together, or of one block if it is larger
 
 
-def read_boxes(level: Level, boxes: Boxes, max_bytes: int | None = None) -> Iterator[BoxGroup]:
-    """Yield groups of boxes with the pixels under them, each box once, from top to bottom.
+def read_windows(
+    level: Level, boxes: Boxes, max_bytes: int | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the row of each box and the pixels under it (y, x, 3), white outside the level.
 
-    Each chunk is decoded once. If `max_bytes` is too little for the width of all boxes, the level
-    is read in strips from left to right, and a chunk under the border of two strips is decoded
-    twice. The pixels of a group change when the next group is read.
+    Boxes come by rows of chunks from top to bottom, and from left to right in each. A chunk is
+    decoded for the first box over it, and kept until the last one is read. If the limit is too
+    little for the width of all boxes, they are read in several passes from left to right. At most
+    two passes share a chunk, which is then decoded twice.
 
     Parameters
     ----------
@@ -63,189 +55,129 @@ def read_boxes(level: Level, boxes: Boxes, max_bytes: int | None = None) -> Iter
     ValueError
         `max_bytes` is too little for one box and the chunks under it, or a chunk is missing.
     """
-    boxes = boxes.clip(level)
     if isinstance(level.array, np.ndarray):
-        height, width = level.shape
-        pixels = level.read(0, height, 0, width)
-        yield BoxGroup(np.arange(len(boxes.low)), pixels, np.zeros(2, dtype=int))
+        yield from _cut_from_whole(level, boxes)
         return
-    memory = _divide_memory(level, boxes, max_bytes)
-    # One buffer for all strips: the allocator keeps memory that is freed and taken again.
-    buffer = np.empty((memory.buffer_pixels, 3), np.uint8)
-    for strip in _split_into_strips(boxes, memory.strip_width):
-        from_top = strip[np.argsort(boxes.low[strip, 1], kind="stable")]
-        yield from _read_strip(level, from_top, boxes.take(from_top), buffer, memory.run_pixels)
+    inside = boxes.clip(level)
+    plan = _plan(level, inside, max_bytes)
+    has_pixels = (inside.high > inside.low).all(axis=1)
+    if has_pixels.any() and all(len(edges) == 2 for edges in level.edges):
+        yield from _cut_from_whole(level, boxes)
+        return
+    passes = plan.spans[:, 2] // plan.first_columns
+    order = np.lexsort((inside.low[:, 0], plan.spans[:, 0], passes))
+    cache = _BlockCache(level, plan)
+    for rows in np.split(order, np.flatnonzero(np.diff(passes[order])) + 1):
+        cache.begin_pass(rows)
+        for row in rows:
+            yield row, cache.read(row, boxes)
 
 
-def _divide_memory(level: Level, boxes: Boxes, max_bytes: int | None) -> _Memory:
+def _cut_from_whole(level: Level, boxes: Boxes) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the pixels under boxes of a level in memory, or of one chunk."""
+    height, width = level.shape
+    pixels = level.read(0, height, 0, width)
+    if not isinstance(level.array, np.ndarray) and level.is_empty(pixels):
+        require_chunks(level, boxes)
+    for row, (low, high) in enumerate(zip(boxes.low, boxes.high, strict=True)):
+        yield row, cut_window(pixels, low, high)
+
+
+def _plan(level: Level, inside: Boxes, max_bytes: int | None) -> _Plan:
     """Divide the memory limit; raise ValueError if it is too little."""
-    chunk_height, chunk_width = (int(np.diff(edges).max()) for edges in level.edges)
-    box_width, box_height = (int(side) for side in (boxes.high - boxes.low).max(axis=0, initial=1))
-    level_pixels = int(np.prod(level.shape))
-    chunk_pixels = chunk_height * chunk_width
-    buffer_rows = box_height + 1 + chunk_height
-    least_buffer = buffer_rows * (box_width + chunk_width)
-    needed = least_buffer + _decoding_pixels(chunk_pixels)
-    if max_bytes is None:
-        allowed = max(DEFAULT_MAX_BYTES // 3, needed)
-    else:
-        allowed = max_bytes // 3
-    if allowed < needed:
+    y_edges, x_edges = level.edges
+    height, width = (int(np.diff(edges).max()) for edges in level.edges)
+    spans = chunk_spans(level.edges, inside)
+    box_rows, box_columns = _largest_span(spans)
+    chunk_bytes = 3 * height * width
+    # With fewer columns, more than two passes would share a chunk.
+    least_columns = min(max(box_columns, 2 * (box_columns - 1)), len(x_edges) - 1)
+    least_bytes = box_rows * least_columns * chunk_bytes
+    needed = least_bytes + DECODING_COPIES * chunk_bytes
+    limit = max(DEFAULT_MAX_BYTES, needed) if max_bytes is None else max_bytes
+    if limit < needed:
         raise ValueError(
-            f"max_bytes={max_bytes} is too little: a patch and the chunks under it, of "
-            f"{chunk_height} x {chunk_width} pixels, take {3 * needed}; allow as much, or rewrite "
-            "the image in smaller chunks"
+            f"max_bytes={max_bytes} is too little: a patch and the chunks under it, of {height} x "
+            f"{width} pixels, take {needed}; allow as much, or rewrite the image in smaller chunks"
         )
-    run_pixels = max(chunk_pixels, min(allowed // RUNS_PER_LIMIT, level_pixels))
-    if allowed - _decoding_pixels(run_pixels) < least_buffer:
-        run_pixels = chunk_pixels
-    buffer_pixels = allowed - _decoding_pixels(run_pixels)
-    return _Memory(
-        buffer_pixels=min(buffer_pixels, level_pixels + box_width * box_height),
-        strip_width=buffer_pixels // buffer_rows,
-        run_pixels=run_pixels,
-    )
+    read_bytes = max(chunk_bytes, (limit - least_bytes) // READS_PER_LIMIT)
+    if isinstance(level.array, FileArray) and len(x_edges) == 2:
+        n_joined = max(1, min(STRIP_ROWS, read_bytes // (3 * width)) // height)
+        y_edges = np.append(y_edges[:-1:n_joined], y_edges[-1])
+        height = int(np.diff(y_edges).max())
+        spans = chunk_spans((y_edges, x_edges), inside)
+        box_rows, _ = _largest_span(spans)
+    kept_bytes = limit - DECODING_COPIES * read_bytes
+    columns = max(least_columns, kept_bytes // (box_rows * 3 * height * width))
+    n_kept = box_rows * min(columns, len(x_edges) - 1)
+    first_columns = columns - box_columns + 1
+    return _Plan((y_edges, x_edges), spans, n_kept, first_columns, read_bytes)
 
 
-def _decoding_pixels(run_pixels: int) -> int:
-    """Return how many pixels of memory it takes to decode this many (measured)."""
-    copies = DECODING_COPIES * run_pixels
-    return copies + min(copies, ALLOCATOR_PIXELS)
+def _largest_span(spans: np.ndarray) -> tuple[int, int]:
+    """Return over how many rows and columns of blocks a box lies at most."""
+    row, row_after, column, column_after = spans.T
+    return int((row_after - row).max(initial=1)), int((column_after - column).max(initial=1))
 
 
-def _split_into_strips(boxes: Boxes, width: int) -> Iterator[np.ndarray]:
-    """Yield rows of boxes, from left to right, that together are no wider than `width`."""
-    order = np.argsort(boxes.low[:, 0], kind="stable")
-    start = 0
-    while start < len(order):
-        remaining = order[start:]
-        is_beyond = boxes.high[remaining, 0] - boxes.low[remaining[0], 0] > width
-        stop = start + int(is_beyond.argmax()) if is_beyond.any() else len(order)
-        yield order[start:stop]
-        start = stop
+class _BlockCache:
+    """Decoded blocks, each kept until no more box of the pass lies over it."""
 
+    def __init__(self, level: Level, plan: _Plan) -> None:
+        self._level = level
+        self._spans = plan.spans
+        self._y_edges, self._x_edges = (edges.tolist() for edges in plan.edges)
+        height, width = (int(np.diff(edges).max()) for edges in plan.edges)
+        self._read_width = plan.read_bytes // (3 * height)
+        # One buffer for all blocks, because the allocator keeps memory that is freed.
+        self._buffer = empty_pixels((plan.n_kept, height, width, 3))
+        self._free = list(reversed(range(plan.n_kept)))
+        self._slots: dict[tuple[int, int], int] = {}
+        self._n_boxes = np.empty((0, 0), int)
 
-# An example with chunks of 10 rows, so that rows 0, 10, 20 and 30 are their edges. Four boxes, 8
-# pixels high, begin in rows 1, 4, 12 and 18; they end before rows 9, 12, 20 and 26. The buffer has
-# room for 25 rows; rows 1 to 29, which the boxes need, are too many for it.
-#
-# 1. Group from row 1: its boxes must end by row 1 + 25 - 10 = 16, as up to one chunk more is
-#    read. These are the first two. Rows 1 to 19 (to the next edge after 12) are read. The buffer
-#    contains rows 1 to 19.
-# 2. Group from row 12: its boxes must end by row 12 + 25 - 10 = 27. These are the other two. Rows
-#    12 to 19 move up to the start of the buffer, and rows 20 to 29 are read behind them. The
-#    buffer contains rows 12 to 29.
-#
-# Each row of chunks was decoded once, although two boxes of different groups share one.
-def _read_strip(
-    level: Level, rows: np.ndarray, boxes: Boxes, buffer: np.ndarray, run_pixels: int
-) -> Iterator[BoxGroup]:
-    """Yield the groups of a strip, whose boxes are sorted from top to bottom."""
-    y_edges, _ = level.edges
-    is_needed = chunks_under(level, boxes)
-    left = int(boxes.low[:, 0].min())
-    right = int(boxes.high[:, 0].max())
-    top = boxes.low[:, 1]
-    bottom = np.maximum.accumulate(boxes.high[:, 1])  # of each box and of all before it
-    if is_needed.size == 1 and is_needed.any():
-        pixels = level.read(int(top[0]), int(bottom[-1]), left, right)
-        if level.is_empty(pixels):
-            require_chunk(level, 0, 0)
-        yield BoxGroup(rows, pixels, np.array([left, top[0]]))
-        return
-    chunk_height = int(np.diff(y_edges).max())
-    n_rows = int(_next_edge(y_edges, bottom[-1]) - top[0])
-    width = max(right - left, 1)
-    room = min(len(buffer) // width, n_rows)
-    lines = buffer[: room * width].reshape(room, width, 3)[:, : right - left]
-    # The buffer contains the rows of the level from `first` to `after`, not included.
-    first = int(top[0])
-    after = first
-    start = 0
-    while start < len(rows):
-        begin = int(top[start])
-        if room == n_rows:
-            stop = len(rows)
-        else:
-            n_fitting = int(np.searchsorted(bottom, begin + room - chunk_height, side="right"))
-            stop = max(start + 1, n_fitting)
-        after = max(after, begin)
-        _move_up(lines[: after - first], begin - first)
-        first = begin
-        end = int(_next_edge(y_edges, bottom[stop - 1]))
-        area = _Area(after, end, left, right)
-        _read_area(level, is_needed, area, lines[after - first :], run_pixels)
-        after = max(after, end)
-        yield BoxGroup(rows[start:stop], lines[: after - first], np.array([left, first]))
-        start = stop
+    def begin_pass(self, rows: np.ndarray) -> None:
+        """Count for each block the boxes in these rows, which `read` is called for next."""
+        shape = len(self._y_edges) - 1, len(self._x_edges) - 1
+        self._n_boxes = count_boxes(self._spans[rows], shape)
 
+    def read(self, row: int, boxes: Boxes) -> np.ndarray:
+        """Return the pixels under a box, white outside the level."""
+        left, top = boxes.low[row].tolist()
+        right, bottom = boxes.high[row].tolist()
+        window = np.full((bottom - top, right - left, 3), WHITE, np.uint8)
+        first_row, row_after, first_column, column_after = self._spans[row].tolist()
+        for block in product(range(first_row, row_after), range(first_column, column_after)):
+            if block not in self._slots:
+                self._decode(*block)
+            y = self._y_edges[block[0]]
+            x = self._x_edges[block[1]]
+            y0, y1 = max(top, y), min(bottom, self._y_edges[block[0] + 1])
+            x0, x1 = max(left, x), min(right, self._x_edges[block[1] + 1])
+            part = self._buffer[self._slots[block], y0 - y : y1 - y, x0 - x : x1 - x]
+            window[y0 - top : y1 - top, x0 - left : x1 - left] = part
+            self._n_boxes[block] -= 1
+            if not self._n_boxes[block]:
+                self._free.append(self._slots.pop(block))
+        return window
 
-def _next_edge(edges: np.ndarray, position: int) -> int:
-    """Return the first edge at or after a position."""
-    return edges[np.searchsorted(edges, position)]
-
-
-def _move_up(lines: np.ndarray, n_rows: int) -> None:
-    """Move lines up over the first rows of the buffer.
-
-    They move in blocks that do not overlap, because numpy would copy overlapping ones first.
-    """
-    if not n_rows:
-        return
-    for start in range(0, len(lines) - n_rows, n_rows):
-        stop = min(start + n_rows, len(lines) - n_rows)
-        lines[start:stop] = lines[start + n_rows : stop + n_rows]
-
-
-def _read_area(
-    level: Level, is_needed: np.ndarray, area: _Area, out: np.ndarray, run_pixels: int
-) -> None:
-    """Fill `out` with the needed chunks of an area, a run of neighboring chunks at a time."""
-    y_edges, x_edges = level.edges
-    row = int(np.searchsorted(y_edges, area.top, side="right")) - 1
-    last = int(np.searchsorted(y_edges, area.bottom, side="right")) - 1
-    block_rows = min(BLOCK_ROWS, run_pixels // int(np.diff(x_edges).max()))
-    while row < last:
-        after = int(np.searchsorted(y_edges, y_edges[row] + block_rows, side="right")) - 1
-        after = min(max(after, row + 1), last)
-        top = max(int(y_edges[row]), area.top)
-        bottom = int(y_edges[after])
-        run_width = run_pixels // int(y_edges[after] - y_edges[row])
-        columns_needed = np.logical_or.reduce(is_needed[row:after])
-        for begin, end in _list_runs(columns_needed, x_edges, run_width):
-            left = max(int(x_edges[begin]), area.left)
-            right = min(int(x_edges[end]), area.right)
-            pixels = level.read(top, bottom, left, right)
-            chunks = np.argwhere(is_needed[row:after, begin:end]) + (row, begin)
-            _check_pixels(level, pixels, _Area(top, bottom, left, right), chunks)
-            lines = slice(top - area.top, bottom - area.top)
-            columns = slice(left - area.left, right - area.left)
-            out[lines, columns] = pixels
-            del pixels  # before the next run is decoded
-        row = after
-
-
-def _list_runs(is_needed: np.ndarray, edges: np.ndarray, width: int) -> Iterator[tuple[int, int]]:
-    """Yield where runs of needed chunks begin and end; only a single chunk exceeds `width`."""
-    changes = np.flatnonzero(np.diff(is_needed, prepend=False, append=False))
-    for begin, stop in changes.reshape(-1, 2):
-        while begin < stop:
-            end = int(np.searchsorted(edges, edges[begin] + width, side="right")) - 1
-            end = min(max(end, begin + 1), stop)
-            yield begin, end
-            begin = end
-
-
-def _check_pixels(level: Level, pixels: np.ndarray, area: _Area, chunks: np.ndarray) -> None:
-    """Raise ValueError if a chunk (row, column) of the area is missing.
-
-    Only chunks that show nothing are looked up on disk.
-    """
-    y_edges, x_edges = level.edges
-    for row, column in chunks:
-        top, bottom = y_edges[row : row + 2].clip(area.top, area.bottom) - area.top
-        left, right = x_edges[column : column + 2].clip(area.left, area.right) - area.left
-        chunk = pixels[top:bottom, left:right]
-        middle_row = chunk[len(chunk) // 2]  # looked at first, because it is quick
-        if level.is_empty(middle_row) and level.is_empty(chunk):
-            require_chunk(level, row, column)
+    def _decode(self, row: int, column: int) -> None:
+        """Decode a block, and those to its right that will be needed, as far as memory allows."""
+        x_edges = self._x_edges
+        stop = column + 1
+        while (
+            stop < len(x_edges) - 1
+            and x_edges[stop + 1] - x_edges[column] <= self._read_width
+            and self._n_boxes[row, stop]
+            and (row, stop) not in self._slots
+        ):
+            stop += 1
+        top, bottom = self._y_edges[row : row + 2]
+        left = x_edges[column]
+        pixels = self._level.read(top, bottom, left, x_edges[stop])
+        for each in range(column, stop):
+            part = pixels[:, x_edges[each] - left : x_edges[each + 1] - left]
+            if self._level.is_empty(part):
+                require_chunk(self._level, row, each)
+            slot = self._free.pop()
+            self._buffer[slot, : part.shape[0], : part.shape[1]] = part
+            self._slots[row, each] = slot

@@ -1,5 +1,6 @@
-"""Read slides, write training stores, and add results to a store on disk."""
+"""Read slides, write training stores, and add results to stores on disk."""
 
+from stp.io._embed_stores import embed_stores
 from stp.io._from_anndata import from_anndata
 from stp.io._read_hest import read_hest
 from stp.io._read_visium import read_visium
@@ -10,6 +11,7 @@ from stp.io._results import write_results
 from stp.io._store import write_store
 
 __all__ = [
+    "embed_stores",
     "from_anndata",
     "read_hest",
     "read_visium",

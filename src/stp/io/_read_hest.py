@@ -154,7 +154,7 @@ def _read_row(path: Path, sample: str) -> dict[str, Any]:
     """Return the facts in the row of a sample in HEST's table that have a value."""
     import pandas as pd
 
-    table = pd.read_csv(path, dtype={"id": str})
+    table = pd.read_csv(path, encoding="utf-8", dtype={"id": str})
     if "id" not in table:
         raise ValueError(f"{path} is not HEST's table: it has no column 'id' but {list(table)}")
     rows = table[table["id"] == sample]

@@ -113,7 +113,7 @@ def _require_files(path: Path) -> None:
 def _pixel_um(path: Path) -> float:
     """Return µm per pixel of the coordinate system of Xenium."""
     try:
-        pixel_um = float(json.loads(path.read_text())["pixel_size"])
+        pixel_um = float(json.loads(path.read_text(encoding="utf-8"))["pixel_size"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} gives no pixel_size ({error}); is the file complete?") from error
     if not pixel_um > 0:
@@ -174,7 +174,7 @@ def _alignment_file(path: Path) -> Path | None:
 
 def _read_matrix(path: Path) -> np.ndarray:
     try:
-        matrix = np.loadtxt(path, delimiter=",", ndmin=2)
+        matrix = np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8")
     except ValueError as error:
         raise ValueError(f"{path} is no matrix of numbers: {error}") from error
     if matrix.shape != (3, 3) or not abs(np.linalg.det(matrix)) > 0:

@@ -1,44 +1,28 @@
 """Add results to a SpatialData store on disk without rewriting its counts."""
 
-import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from stp._lock import lock
 from stp.data.store import names_on_disk
+from stp.io._store_folder import consolidate
+from stp.io._store_path import local_path, require_writable
+from stp.io._table_entries import (
+    SLOTS,
+    Entry,
+    column_order,
+    replace_entries,
+    scratch_folder,
+    undo_replacing,
+)
 from stp.tables.table import as_list, get_table
+from stp.tables.valid_names import is_valid_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
-
-SLOTS = ("obsm", "obs", "uns")  # in the order in which their entries are put in place
-
-
-class Entry(NamedTuple):
-    """An entry of a table."""
-
-    slot: str
-    key: str
-
-    def below(self, folder: Path) -> Path:
-        """Return the place of the entry in a folder that is laid out like the table."""
-        return folder / self.slot / self.key
-
-
-class Move(NamedTuple):
-    """A step of writing: an entry enters or leaves the table at once."""
-
-    source: Path
-    target: Path
-
-    def run(self) -> None:
-        """Rename source to target, if there is a source."""
-        if self.source.exists():
-            self.source.rename(self.target)
 
 
 def write_results(
@@ -46,9 +30,11 @@ def write_results(
 ) -> None:
     """Write new `obsm`, `obs` and `uns` entries of a table into the store on disk.
 
-    The store is the one that the SpatialData was read from or written to. Each entry is written
-    next to the store and then moved into place, so the store stays readable if the process is
-    killed. Counts and images are not touched.
+    The store is the one that the SpatialData was read from or written to. Entries are written next
+    to the store and then moved into place. If that fails, all entries are as before. If the process
+    is killed, the store stays readable, and the next call makes it as before. Several processes
+    may write to one store: they take turns, and wait if they have to. Counts and images are not
+    touched.
 
     Parameters
     ----------
@@ -63,7 +49,10 @@ def write_results(
     Raises
     ------
     ValueError
-        The SpatialData is not on disk, or the rows on disk are not those in memory.
+        The SpatialData is not on a local disk, the rows on disk are not those in memory, or a name
+        is none that SpatialData reads.
+    FileNotFoundError
+        The table is not on disk.
     KeyError
         A key is in none of the three slots, neither in memory nor on disk.
     PermissionError
@@ -78,40 +67,84 @@ def write_results(
     >>> stp.io.write_results(stored, keys=["seen"])
     """
     adata = get_table(sdata, table_key)
-    table_folder = _writable_folder(sdata, table_key)
-    on_disk = _list_on_disk(adata, table_folder)
-    in_memory = [Entry(slot, key) for slot in SLOTS for key in getattr(adata, slot)]
-    if keys is None:
-        new = [entry for entry in in_memory if entry not in on_disk]
-        removed = []
-    else:
-        names = as_list(keys)
-        new = [entry for entry in in_memory if entry.key in names]
-        removed = [entry for entry in on_disk if entry.key in names and entry not in in_memory]
-        _require_entries(names, [*new, *removed])
-    store = table_folder.parents[1]
-    scratch = store.with_name(f".{store.name}.results")
-    try:
-        _write(adata, new, removed, scratch, table_folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    if sdata.has_consolidated_metadata():
-        sdata.write_consolidated_metadata()
+    store = _find_store(sdata)
+    require_writable(store, table_key)
+    with lock(store, "writing to", wait=True):
+        repair_store(store)
+        table_folder = store / "tables" / table_key
+        on_disk = _list_on_disk(adata, table_folder)
+        new, removed = _choose_entries(adata, on_disk, keys)
+        _check_names(new, set(on_disk).difference(removed))
+        if new or removed:
+            try:
+                replace_entries(adata, new, removed, scratch_folder(store), table_folder)
+            finally:
+                repair_store(store)
 
 
-def _writable_folder(sdata: "SpatialData", table_key: str) -> Path:
-    """Return the folder of the table on disk, after checking that it can be written to."""
+def repair_store(store: Path) -> None:
+    """Undo what was not complete when results were added to a store, and tidy up.
+
+    The scratch folder is deleted last, so it shows whether this is still to be done after a process
+    was killed. The caller has the lock of the store.
+    """
+    import zarr
+
+    scratch = scratch_folder(store)
+    if not scratch.exists():
+        return
+    undo_replacing(store, scratch)
+    if zarr.open_group(store, mode="r").metadata.consolidated_metadata is not None:
+        consolidate(store)
+    shutil.rmtree(scratch)
+
+
+def _find_store(sdata: "SpatialData") -> Path:
+    """Return the folder of a SpatialData, or raise ValueError if it has none on a local disk."""
     if sdata.path is None:
         raise ValueError(
             "the SpatialData is not on disk; call sdata.write(path) or stp.io.write_store first"
         )
-    folder = Path(sdata.path) / "tables" / table_key
-    if not os.access(folder, os.W_OK) or not os.access(Path(sdata.path).parent, os.W_OK):
-        raise PermissionError(
-            f"{sdata.path} cannot be written to; copy the store to a folder that you may "
-            "write to, or use sdata.write"
-        )
-    return folder
+    return local_path(sdata.path).resolve()
+
+
+def _choose_entries(
+    adata: "AnnData", on_disk: list[Entry], keys: str | Sequence[str] | None
+) -> tuple[list[Entry], list[Entry]]:
+    """Return the entries that are written, and those that are removed.
+
+    Raises
+    ------
+    KeyError
+        A key is the name of no entry.
+    """
+    in_memory = [Entry(slot, key) for slot in SLOTS for key in getattr(adata, slot)]
+    if keys is None:
+        return [entry for entry in in_memory if entry not in on_disk], []
+    names = as_list(keys)
+    new = [entry for entry in in_memory if entry.key in names]
+    removed = [entry for entry in on_disk if entry.key in names and entry not in in_memory]
+    unknown = set(names).difference(entry.key for entry in (*new, *removed))
+    if unknown:
+        raise KeyError(f"{sorted(unknown)} are in none of obsm, obs and uns; check keys=")
+    return new, removed
+
+
+def _check_names(new: list[Entry], others: set[Entry]) -> None:
+    """Raise ValueError if SpatialData could not read a store with these entries."""
+    lower_case = {(entry.slot, entry.key.lower()): entry for entry in others}
+    for entry in new:
+        if not is_valid_name(entry.key) or entry == Entry("obs", "_index"):
+            raise ValueError(
+                f"{entry.slot}[{entry.key!r}] cannot be written, because SpatialData reads only "
+                "names of letters, digits, '_', '.' and '-'; rename it"
+            )
+        variant = lower_case.setdefault((entry.slot, entry.key.lower()), entry)
+        if variant != entry:
+            raise ValueError(
+                f"{entry.slot}[{entry.key!r}] cannot be written, because {variant.key!r} differs "
+                "only in upper and lower case, and SpatialData reads no such store; rename one"
+            )
 
 
 def _list_on_disk(adata: "AnnData", table_folder: Path) -> list[Entry]:
@@ -123,75 +156,7 @@ def _list_on_disk(adata: "AnnData", table_folder: Path) -> list[Entry]:
         raise ValueError(
             "the rows of the table are not those of the store; write the subset to another store"
         )
-    entries = [Entry("obs", key) for key in _columns(group["obs"])]
+    entries = [Entry("obs", key) for key in column_order(group["obs"])]
     for slot in ("obsm", "uns"):
         entries += [Entry(slot, key) for key in group.get(slot, ())]
     return entries
-
-
-def _require_entries(names: list[str], entries: list[Entry]) -> None:
-    """Raise KeyError if a name is that of no entry."""
-    unknown = set(names).difference(entry.key for entry in entries)
-    if unknown:
-        raise KeyError(f"{sorted(unknown)} are in none of obsm, obs and uns; check keys=")
-
-
-def _write(
-    adata: "AnnData", new: list[Entry], removed: list[Entry], scratch: Path, table_folder: Path
-) -> None:
-    """Write new entries into `scratch`, move them into the table, and removed ones out of it.
-
-    The order keeps the store readable at every step. An entry moves as a whole, because one that
-    is half deleted would read as zeros. `uns` records how results were made: a record leaves
-    before its results and enters after them, so no results have the record of others. A column
-    is listed only while it is there.
-    """
-    import zarr
-
-    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
-    for slot in SLOTS:
-        (scratch / "old" / slot).mkdir(parents=True)
-    _write_values(adata, new, scratch / "new")
-    records = [entry for entry in (*new, *removed) if entry.slot == "uns"]
-    leave = {
-        entry: Move(entry.below(table_folder), entry.below(scratch / "old"))
-        for entry in (*new, *removed)
-    }
-    enter = {entry: Move(entry.below(scratch / "new"), entry.below(table_folder)) for entry in new}
-    moves = [leave[entry] for entry in (*records, *removed)]
-    for entry in new:
-        moves += [leave[entry], enter[entry]]
-    obs = zarr.open_group(table_folder / "obs", mode="r+", use_consolidated=False)
-    columns = _columns(obs)
-    unchanged_columns = [name for name in columns if Entry("obs", name) not in leave]
-    remaining_columns = [name for name in columns if Entry("obs", name) not in removed]
-    new_columns = [entry.key for entry in new if entry.slot == "obs"]
-    _set_columns(obs, unchanged_columns)
-    for move in moves:
-        move.run()
-    _set_columns(obs, list(dict.fromkeys([*remaining_columns, *new_columns])))
-
-
-def _write_values(adata: "AnnData", entries: Iterable[Entry], folder: Path) -> None:
-    """Write the values of entries into a new zarr group."""
-    import anndata
-    import zarr
-
-    group = zarr.open_group(folder, mode="w")
-    for entry in entries:
-        value = getattr(adata, entry.slot)[entry.key]
-        if entry.slot == "obs":
-            value = value.array
-            if type(value).__name__ == "NumpyExtensionArray":
-                value = np.asarray(value)
-        anndata.io.write_elem(group.require_group(entry.slot), entry.key, value)
-
-
-def _columns(obs: Any) -> list[str]:
-    return list(obs.attrs["column-order"])
-
-
-def _set_columns(obs: Any, names: list[str]) -> None:
-    """List the columns that a reader of the table sees."""
-    if names != _columns(obs):
-        obs.attrs["column-order"] = names

@@ -68,9 +68,9 @@ def read_positions(path: Path) -> "pd.DataFrame":
     if path.suffix == ".parquet":
         table = pd.read_parquet(path).reset_index()
     elif _has_header(path):
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, encoding="utf-8")
     else:
-        table = pd.read_csv(path, header=None)
+        table = pd.read_csv(path, header=None, encoding="utf-8")
         if table.shape[1] == len(names):
             table.columns = pd.Index(names)
     missing = [name for name in names if name not in table]
@@ -116,7 +116,7 @@ def _read_bytes(path: Path) -> bytes:
 def _has_header(path: Path) -> bool:
     """Return whether the first line of a CSV file has names."""
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt") as file:
+    with opener(path, "rt", encoding="utf-8") as file:
         return "in_tissue" in file.readline()
 
 
@@ -177,5 +177,11 @@ def _read_tsv(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     return pd.read_csv(
-        path, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE
+        path,
+        sep="\t",
+        header=None,
+        dtype=str,
+        keep_default_na=False,
+        quoting=csv.QUOTE_NONE,
+        encoding="utf-8",
     )

@@ -4,8 +4,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stp._lock import lock
 from stp._log import logger
-from stp.data.store import STORE, STORE_VERSION, names_digest
+from stp._text import readable
+from stp.data.store import STORE, STORE_VERSION, names_digest, spots_digest
 from stp.genes.table_genes import TableGenes, recognize_table
 from stp.genes.vocabulary import Vocabulary
 from stp.images.scale import Scale, record_scale
@@ -13,6 +15,7 @@ from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.io._store_folder import write_folder
 from stp.io._store_image import StoreLevels
 from stp.io._store_parts import assemble_store, centers_without_image, sum_counts_by_gene
+from stp.io._store_path import local_path
 from stp.tables.table import get_table
 
 if TYPE_CHECKING:
@@ -103,16 +106,21 @@ def write_store(
     Other genes of the species keep their names. Antibodies, control probes and genes of another
     species are left out. Spot centers are stored in `obsm["spatial"]`, in µm if
     the scale is known. The image is read as a stream, so memory does not grow with the slide. The
-    attribute `stp_source` records what the store was made from.
+    attribute `stp_source` records what the store was made from. The attribute `stp_store` records a
+    digest of counts, genes, spots, settings and all pixels. It does not depend on the name or the
+    path of the store, and `stp.train` recognizes stores by it.
 
     Raises
     ------
     FileExistsError
         There is something at `path`, and `overwrite` is False or it is no store.
+    BlockingIOError
+        Another process writes to `path`, and `overwrite` is False. With `overwrite` this call
+        waits.
     ValueError
-        There are no genes, no raw counts, several slides in one table, spots without coordinates,
-        most spots lie outside the image, the image is too coarse, the genes are of another species
-        than the vocabulary, or less than half of the UMIs are in it.
+        `path` is remote, there are no genes, no raw counts, several slides in one table, spots
+        without coordinates, most spots lie outside the image, the image is too coarse, the genes
+        are of another species than the vocabulary, or less than half of the UMIs are in it.
 
     Examples
     --------
@@ -122,10 +130,14 @@ def write_store(
     ['image']
     """
     levels = StoreLevels(patch_um_per_px, region_scale)
-    _check_free(Path(path), overwrite)
+    path = local_path(path)
+    _check_free(path, overwrite)
     counts = TableQuery(table_key, layer, gene_ids_key, vocabulary)
     query = SlideQuery(image_key, shapes_key, coordinate_system, um_per_px, spot_pitch_um)
-    write_slide(sdata, Path(path), counts, query, levels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lock(path, "writing to", wait=overwrite):
+        _check_free(path, overwrite)
+        write_slide(sdata, path, counts, query, levels)
 
 
 def write_slide(
@@ -146,10 +158,12 @@ def write_slide(
         unit = "um"
     by_gene = sum_counts_by_gene(table, genes, vocabulary, counts.layer)
     store = assemble_store(by_gene, centers, unit, slide, levels)
+    genes_digest = names_digest(by_gene.var_names)
     store.attrs[STORE] = {
         "version": STORE_VERSION,
-        "name": path.name.removesuffix(".zarr"),
-        "genes": names_digest(by_gene.var_names),
+        "name": readable(path.name).removesuffix(".zarr"),
+        "genes": genes_digest,
+        "spots_digest": spots_digest(genes_digest, by_gene.n_vars, by_gene.X.indptr, centers),
         "species": vocabulary.species,
         "vocabulary": vocabulary.digest,
         "unit": unit,
@@ -207,7 +221,7 @@ def _find_slide(sdata: Any, table: "AnnData", query: SlideQuery) -> Slide | None
 def _describe_source(sdata: Any, slide: Slide | None) -> dict[str, Any]:
     """Return what a store is made from, for its attributes."""
     path = getattr(sdata, "path", None) or getattr(sdata, "filename", None)
-    source = {"path": str(path) if path else None, "stp": version("stp-spatial")}
+    source = {"path": readable(path) if path else None, "stp": version("stp-spatial")}
     if slide is None:
         return source
     return {

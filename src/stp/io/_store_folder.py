@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp.data.store import STORE
 from stp.images.slides import Slide
+from stp.io._store_digest import store_digest
 from stp.io._store_image import StoreLevels, fill_image, make_arrays
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ def write_folder(
     store: "SpatialData", path: Path, slide: Slide | None, levels: StoreLevels
 ) -> None:
     """Write a store next to `path`, then rename it; an old store goes when the new one is complete.
+
+    The caller has the lock of `path`.
 
     Parameters
     ----------
@@ -38,23 +42,34 @@ def write_folder(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     old = path.with_name(f".{path.name}.old")
-    digest = _digest(store, slide, levels)
-    if _unfinished_digest(partial) != digest:
+    source_digest = _source_digest(store, slide, levels)
+    if _unfinished_digest(partial) != source_digest:
         shutil.rmtree(partial, ignore_errors=True)
         _write_without_pixels(store, partial, levels)
-        zarr.open_group(partial, use_consolidated=False).attrs[UNFINISHED] = digest
+        zarr.open_group(partial, use_consolidated=False).attrs[UNFINISHED] = source_digest
     group = zarr.open_group(partial, use_consolidated=False)
+    shard_digests = []
     if slide:
-        fill_image(group["images/image"], partial, slide.pyramid, levels)
+        shard_digests = fill_image(group["images/image"], partial, slide.pyramid, levels)
+    digest = store_digest(store, levels if slide else None, shard_digests)
+    group.attrs[STORE] = {**store.attrs[STORE], "digest": digest}
     del group.attrs[UNFINISHED]
-    with warnings.catch_warnings():
-        # SpatialData's parquet files are next to what zarr knows.
-        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
-        zarr.consolidate_metadata(partial)
+    consolidate(partial)
     if path.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of a call that was killed
         path.rename(old)
     partial.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def consolidate(folder: Path) -> None:
+    """Collect the metadata of all elements of a store that are on disk now."""
+    import zarr
+
+    with warnings.catch_warnings():
+        # SpatialData's parquet files are next to what zarr knows.
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        zarr.consolidate_metadata(folder)
 
 
 def _write_without_pixels(store: "SpatialData", folder: Path, levels: StoreLevels) -> None:
@@ -69,10 +84,10 @@ def _write_without_pixels(store: "SpatialData", folder: Path, levels: StoreLevel
         make_arrays(image, levels)
 
 
-def _digest(store: "SpatialData", slide: Slide | None, levels: StoreLevels) -> str:
-    """Return a digest of what goes into a store.
+def _source_digest(store: "SpatialData", slide: Slide | None, levels: StoreLevels) -> str:
+    """Return a digest that tells whether a stopped call wrote the same slide to the same place.
 
-    That is counts, spots, genes, settings, and the image at a few spots.
+    It covers counts, spots, genes, settings, and the image at a few spots.
     """
     from pandas.util import hash_pandas_object
 

@@ -1,5 +1,6 @@
 """The two image levels of a store, written shard by shard from a stream of the slide."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,11 +104,14 @@ def make_arrays(image: "zarr.Group", levels: StoreLevels) -> None:
         )
 
 
-def fill_image(image: "zarr.Group", folder: Path, slide: ImagePyramid, levels: StoreLevels) -> None:
-    """Write the shards of both levels that are not on disk yet.
+def fill_image(
+    image: "zarr.Group", folder: Path, slide: ImagePyramid, levels: StoreLevels
+) -> list[str]:
+    """Write the shards of both levels that are not on disk yet, and return a digest of each.
 
     A shard of the coarser level is written after the finer level has its part of the slide; its
-    file shows that both are complete.
+    file shows that both are complete. Digests are of the pixels before compression. Shards that a
+    stopped call wrote are read again for theirs.
     """
     import zarr
 
@@ -118,19 +122,45 @@ def fill_image(image: "zarr.Group", folder: Path, slide: ImagePyramid, levels: S
     height, width = fine.shape[1:]
     columns, rows = np.meshgrid(range(0, width, side), range(0, height, side))
     corners = np.stack([columns, rows], axis=-1).reshape(-1, 2)
-    is_written = [_is_written(coarse, folder, x, y) for x, y in corners // side]
-    corners = corners[~np.array(is_written)]
-    for row, tile in _read_tiles(slide, corners, levels):
-        x, y = corners[row]
+    is_written = np.array([_is_written(coarse, folder, x, y) for x, y in corners // side])
+    digests = {
+        int(shard): _digest_shard(*_read_shard(fine, coarse, corners[shard], levels))
+        for shard in np.flatnonzero(is_written)
+    }
+    shards = np.flatnonzero(~is_written)
+    for row, tile in _read_tiles(slide, corners[shards], levels):
+        x, y = corners[shards[row]]
         tile = tile[: height - y, : width - x]
-        _write_tile(fine, tile, x, y)
         averaged = average_squares(tile, levels.region_scale)
+        _write_tile(fine, tile, x, y)
         _write_tile(coarse, averaged, x // levels.region_scale, y // levels.region_scale)
+        digests[int(shards[row])] = _digest_shard(tile, averaged)
+    return [digests[shard] for shard in range(len(corners))]
 
 
 def _is_written(array: Any, folder: Path, x: int, y: int) -> bool:
     """Return whether a shard of an array is on disk."""
     return (folder / array.path / array.metadata.encode_chunk_key((0, y, x))).exists()
+
+
+def _read_shard(
+    fine: Any, coarse: Any, corner: np.ndarray, levels: StoreLevels
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels of a shard of both levels that is on disk, each (height, width, 3)."""
+    x, y = corner
+    side = levels.shard_pixels
+    tile = fine[:, y : y + side, x : x + side]
+    x, y, side = (n // levels.region_scale for n in (x, y, side))
+    averaged = coarse[:, y : y + side, x : x + side]
+    return np.moveaxis(tile, 0, -1), np.moveaxis(averaged, 0, -1)
+
+
+def _digest_shard(tile: np.ndarray, averaged: np.ndarray) -> str:
+    """Return the digest of the pixels of a shard of both levels."""
+    sha256 = hashlib.sha256(str(tile.shape).encode())
+    sha256.update(np.ascontiguousarray(tile).data)
+    sha256.update(np.ascontiguousarray(averaged).data)
+    return sha256.hexdigest()
 
 
 def _read_tiles(

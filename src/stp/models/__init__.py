@@ -3,11 +3,13 @@
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.models.grow import grow
 from stp.models.head import ExpressionHead, ExpressionHeadConfig
-from stp.models.image import ImageEncoder, ImageEncoderConfig
+from stp.models.image import ImageEncoder
+from stp.models.image_config import ImageEncoderConfig
 from stp.models.published.backbones import backbones, load_backbone
 from stp.models.published.release import load_release, load_release_files
 from stp.models.saved.card import ModelCard
 from stp.models.stamp import Stamp, StampConfig
+from stp.models.wrapped import WrappedEncoder
 
 __all__ = [
     "ExpressionHead",
@@ -19,6 +21,7 @@ __all__ = [
     "ModelCard",
     "Stamp",
     "StampConfig",
+    "WrappedEncoder",
     "backbones",
     "grow",
     "load_backbone",

@@ -1,87 +1,38 @@
-"""ImageEncoder: any timm vision transformer with one more token after CLS (paper, section 3.3)."""
+"""ImageEncoder: any timm vision transformer, aligned ones with a prompt (paper, section 3.3)."""
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stp._config import require_positive
+from stp.models.image_config import ImageEncoderConfig, check_image_size
+from stp.models.patch_encoder import PatchEncoder, check_images, normalize
+from stp.models.pooling import AttentionPool, class_and_mean
 from stp.models.saved.pretrained import Pretrained
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 MLP_LAYERS = ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")
-
-
-@dataclass(frozen=True)
-class ImageEncoderConfig:
-    """Backbone and input of an ImageEncoder.
-
-    The defaults are the paper's UNI: ViT-L/16, patches of 224 pixels at 0.5 µm per pixel.
-
-    Parameters
-    ----------
-    backbone
-        Name of a vision transformer in timm that has a class token.
-    backbone_args
-        Further arguments of `timm.create_model`, e.g.
-        `{"depth": 4, "embed_dim": 128, "num_heads": 4}`.
-    image_size
-        Number of pixels per side of a patch.
-    um_per_px
-        µm per pixel of a patch.
-    mean
-        Mean of each channel, between 0 and 1, in the order in which the backbone reads them.
-    std
-        Standard deviation of each channel, in the same order as `mean`.
-    channel_order
-        Order in which the backbone reads the channels: "rgb" or "bgr".
-    pretrained
-        Start from timm's weights for this backbone.
-
-    Examples
-    --------
-    >>> stp.models.ImageEncoderConfig(
-    ...     "vit_tiny_patch16_224", {"depth": 2}, image_size=64, um_per_px=2.0
-    ... ).image_size
-    64
-    """
-
-    backbone: str = "vit_large_patch16_224"
-    backbone_args: Mapping[str, Any] = field(default_factory=lambda: {"init_values": 1e-5})
-    image_size: int = 224
-    um_per_px: float = 0.5
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    channel_order: str = "rgb"
-    pretrained: bool = False
-
-    def __post_init__(self) -> None:
-        if self.channel_order not in ("rgb", "bgr"):
-            raise ValueError(f"channel_order must be 'rgb' or 'bgr', not {self.channel_order!r}")
-        require_positive(self, "image_size", "um_per_px")
 
 
 class ImageOutput(NamedTuple):
     """Outputs of an ImageEncoder for n images."""
 
-    # Output of the class token (n, width).
+    # Pooled outputs (n, width).
     features: torch.Tensor
-    # Output of the prompt of a patch, or of the patch token of a region (n, width).
+    # Output of the prompt of a patch, or of the patch token of a region (n, token_width).
     patch_token: torch.Tensor
-    # Outputs of the squares that the backbone cuts an image into (n, grid * grid, width).
+    # Outputs of the squares that the backbone cuts an image into (n, grid * grid, token_width).
     tokens: torch.Tensor
 
 
-class ImageEncoder(Pretrained):
-    """Encode patches and regions with one backbone.
+class ImageEncoder(Pretrained, PatchEncoder):
+    """Encode patches, and regions after alignment, with one backbone.
 
-    The backbone reads one more token after CLS. For a patch it is a learned prompt token. For a
-    region it is the patch token: the patch that the region contains, shrunk to one token.
+    In a Stamp, the backbone reads one more token after CLS. For a patch it is a learned prompt
+    token. For a region it is the patch token: the patch that the region contains, shrunk to one
+    token. An encoder that was not aligned has neither (`has_prompt=False`).
 
     Parameters
     ----------
@@ -91,7 +42,7 @@ class ImageEncoder(Pretrained):
     Examples
     --------
     >>> config = stp.models.ImageEncoderConfig(
-    ...     "vit_tiny_patch16_224", backbone_args={}, um_per_px=2.0
+    ...     "vit_tiny_patch16_224", backbone_args={}, um_per_px=2.0, has_prompt=False
     ... )
     >>> encoder = stp.models.ImageEncoder(config)
     >>> encoder.width
@@ -100,6 +51,7 @@ class ImageEncoder(Pretrained):
 
     config_class = ImageEncoderConfig
     reads_genes = False
+    name = ""
     config: ImageEncoderConfig
     backbone: Any  # a VisionTransformer of timm
     mean: torch.Tensor
@@ -110,21 +62,37 @@ class ImageEncoder(Pretrained):
         # A saved config must rebuild the module without downloading the start weights again.
         self.config = replace(config, pretrained=False)
         self.backbone = _create_backbone(config)
-        self.prompt = nn.Parameter(torch.randn(1, 1, self.width) * 0.02)
-        # It projects the patch token. Saved weights have this name, so it stays.
-        self.reference_projection = nn.Linear(self.width, self.width)
+        width = self.token_width
+        if config.has_prompt:
+            self.prompt = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+            # It projects the patch token. Saved weights have this name, so it stays.
+            self.reference_projection = nn.Linear(width, width)
+        if config.pooled_width is not None:
+            self.pool = AttentionPool(width, config.pooled_width)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(config.mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(shape), persistent=False)
 
     @property
+    def token_width(self) -> int:
+        """Width of the outputs of the backbone."""
+        return self.backbone.embed_dim
+
+    @property
     def width(self) -> int:
         """Width of the features."""
-        return self.backbone.embed_dim
+        if self.config.pooled_width is not None:
+            return self.config.pooled_width
+        return self.token_width * (2 if self.config.pooling == "class+mean" else 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the features (n, width) of patches (n, size, size, 3) uint8."""
-        return self.encode(images).features
+        if self.config.has_prompt:
+            return self.encode(images).features
+        vit = self.backbone
+        x = vit._pos_embed(vit.patch_embed(self._normalize(images)))
+        x = vit.norm(vit.blocks(vit.norm_pre(x)))
+        return self._pool(x, x[:, vit.num_prefix_tokens :])
 
     def encode(self, images: torch.Tensor, patches: torch.Tensor | None = None) -> ImageOutput:
         """Return all outputs for patches, or for regions with their patches.
@@ -135,7 +103,17 @@ class ImageEncoder(Pretrained):
             Patches or regions (n, size, size, 3) uint8.
         patches
             If the images are regions: the patch that each of them contains, in the same shape.
+
+        Raises
+        ------
+        ValueError
+            If the encoder was not aligned, or images have another size than it reads.
         """
+        if not self.config.has_prompt:
+            raise ValueError(
+                f"{self.name or 'this encoder'} was not aligned: it has no prompt token and no "
+                "regions; call it on patches, or align it with stp.train.align"
+            )
         if patches is None:
             prompt = self.prompt.expand(len(images), -1, -1)
         else:
@@ -150,24 +128,34 @@ class ImageEncoder(Pretrained):
         pixels
             Normalized images (n, 3, size, size).
         prompt
-            The token after CLS (n, 1, width).
+            The token after CLS (n, 1, token_width).
         """
         vit = self.backbone
         x = vit._pos_embed(vit.patch_embed(pixels))  # (n, prefix + grid * grid, width)
         x = torch.cat([x[:, :1], prompt.to(x.dtype), x[:, 1:]], dim=1)
         x = vit.norm(vit.blocks(vit.norm_pre(x)))
-        return ImageOutput(x[:, 0], x[:, 1], x[:, 1 + vit.num_prefix_tokens :])
+        tokens = x[:, 1 + vit.num_prefix_tokens :]
+        return ImageOutput(self._pool(x, tokens), x[:, 1], tokens)
+
+    def _pool(self, outputs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the features of all outputs of the backbone, of which `tokens` are the squares."""
+        if self.config.pooling == "attention":
+            return self.pool(outputs)
+        if self.config.pooling == "class+mean":
+            return class_and_mean(outputs[:, 0], tokens)
+        return outputs[:, 0]
 
     def _normalize(self, images: torch.Tensor) -> torch.Tensor:
-        return (self._order_channels(images) / 255 - self.mean) / self.std
+        return normalize(self._order_channels(images), self.mean, self.std)
 
     def _order_channels(self, images: torch.Tensor) -> torch.Tensor:
         """Return images (n, size, size, 3) as floats (n, 3, size, size) in the backbone's order."""
+        check_images(images, self.config.image_size)
         pixels = images.permute(0, 3, 1, 2).float()
         return pixels.flip(1) if self.config.channel_order == "bgr" else pixels
 
     def _shrink_to_tokens(self, patches: torch.Tensor) -> torch.Tensor:
-        """Return one token per patch (n, 1, width): shrunk, then embedded without a position."""
+        """Return one token per patch (n, 1, token_width), embedded without a position."""
         embed = self.backbone.patch_embed
         small = F.interpolate(
             self._order_channels(patches),
@@ -175,7 +163,7 @@ class ImageEncoder(Pretrained):
             mode="bilinear",
             antialias=True,
         )
-        token = embed.proj((small / 255 - self.mean) / self.std)  # (n, width, 1, 1)
+        token = embed.proj(normalize(small, self.mean, self.std))  # (n, token_width, 1, 1)
         return embed.norm(token.flatten(2).transpose(1, 2))
 
 
@@ -194,6 +182,8 @@ def _create_backbone(config: ImageEncoderConfig) -> nn.Module:
     unknown = sorted(set(config.backbone_args) - set(valid))
     if unknown:
         raise ValueError(f"backbone_args has {unknown}, unknown to timm's VisionTransformer")
+    if "img_size" in config.backbone_args:
+        raise ValueError("backbone_args has img_size; give it as image_size of the config")
     arguments = {"num_classes": 0, "img_size": config.image_size, **config.backbone_args}
     if "mlp_layer" in arguments:
         arguments["mlp_layer"] = _mlp_layer(arguments["mlp_layer"])
@@ -208,6 +198,13 @@ def _create_backbone(config: ImageEncoderConfig) -> nn.Module:
             f"backbone {config.backbone!r} is not a VisionTransformer of timm with a class token; "
             "choose one, e.g. 'vit_large_patch16_224'"
         )
+    if isinstance(backbone.norm, nn.Identity):
+        raise ValueError(
+            f"backbone {config.backbone!r} normalizes after its own pooling, which is not used "
+            "here; leave global_pool and fc_norm out of backbone_args, or choose another backbone"
+        )
+    for size in backbone.patch_embed.patch_size:
+        check_image_size(config.image_size, size)
     return backbone
 
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from stp.genes.vocabulary import Vocabulary
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
-from stp.models.image import ImageEncoder, ImageEncoderConfig
+from stp.models.image import ImageEncoder
+from stp.models.image_config import ImageEncoderConfig
 from stp.models.pathways import PathwayEncoder
 from stp.models.saved.pretrained import Pretrained
 
@@ -90,6 +91,8 @@ class Stamp(Pretrained):
         super().__init__()
         self.vocabulary = vocabulary
         gene_encoder = None if config.gene is None else GeneEncoder(config.gene, vocabulary)
+        if not config.image.has_prompt:
+            raise ValueError("the image encoder of a Stamp needs its prompt: has_prompt=True")
         image_encoder = ImageEncoder(config.image)
         width = config.projection_width
         reduction = config.adapter_reduction
@@ -100,7 +103,7 @@ class Stamp(Pretrained):
         self.gene_projection = nn.Linear(gene_encoder.width, width) if gene_encoder else None
         self.patch_projection = nn.Linear(image_encoder.width, width)
         self.region_projection = nn.Linear(image_encoder.width, width)
-        self.localization_projection = nn.Linear(image_encoder.width, width)
+        self.localization_projection = nn.Linear(image_encoder.token_width, width)
         self.gene_adapter = (
             _adapter(gene_encoder.width, reduction) if gene_encoder else nn.Identity()
         )

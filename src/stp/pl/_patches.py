@@ -174,7 +174,9 @@ def _draw_overview(
     xy = slide.pyramid.to_pixels(slide.centers) * um_per_px
     area = OVERVIEW_AREA * size**2
     halo = withStroke(linewidth=1.2, foreground="white")  # for dark tissue
-    spots = ax.scatter(*xy.T, s=area, facecolors="none", edgecolors="black", linewidths=0.5)
+    spots = ax.scatter(
+        xy[:, 0], xy[:, 1], s=area, facecolors="none", edgecolors="black", linewidths=0.5
+    )
     spots.set_path_effects([halo])
     for x, y in xy[index]:
         corner = (x - patch_um / 2, y - patch_um / 2)

@@ -69,6 +69,7 @@ def training(
     >>> stp.pl.training("demo/stamp")
     """
     lines = _read_metrics(Path(run_dir))
+    _number_steps_on(lines)
     colors = _colors.TEN[:2] if palette is None else _colors.of_palette(palette, SPLITS)
     figure, panels = _new_panels(_list_metrics(lines), sorted({line["phase"] for line in lines}))
     drawn = []
@@ -174,9 +175,23 @@ def _read_metrics(run_dir: Path) -> list[Line]:
     # A run that is still training may be writing its last line.
     lines = [
         json.loads(line)
-        for line in file.read_text().splitlines(keepends=True)
+        for line in file.read_text(encoding="utf-8").splitlines(keepends=True)
         if line.endswith("\n")
     ]
     if not lines:
         raise ValueError(f"{file} has no line yet; wait for the first step")
     return lines
+
+
+def _number_steps_on(lines: list[Line]) -> None:
+    """Let the steps of each phase never go back.
+
+    A run that went on with more processes has larger steps, so that their number is lower again.
+    """
+    for phase in {line["phase"] for line in lines}:
+        last = 0
+        offset = 0
+        for line in (line for line in lines if line["phase"] == phase):
+            offset = max(offset, last - line["step"])
+            line["step"] += offset
+            last = line["step"]

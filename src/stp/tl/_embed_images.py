@@ -12,7 +12,7 @@ from stp._log import logger
 from stp.images.pyramid import PatchWindow
 from stp.images.slides import Slide, SlideQuery, find_slides
 from stp.models.device import choose_precision, inference
-from stp.models.image import ImageEncoder
+from stp.models.patch_encoder import PatchEncoder
 from stp.models.stamp import Stamp
 from stp.tables import keys
 from stp.tables.table import record, table_to_annotate
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def embed_images(
     sdata: "SpatialData",
-    model: Stamp | ImageEncoder,
+    model: Stamp | PatchEncoder,
     *,
     image_key: str | Mapping[str, str] | None = None,
     shapes_key: str | None = None,
@@ -51,7 +51,7 @@ def embed_images(
     sdata
         SpatialData with an H&E image and a table that annotates spots on it.
     model
-        A Stamp, or an ImageEncoder, which returns features only.
+        A Stamp; or an ImageEncoder or a WrappedEncoder, which return features only.
     image_key
         Name of the image, or a mapping from region to image; by default it is resolved from the
         table.
@@ -188,7 +188,7 @@ def _prefetch(
 class _PatchEncoder:
     """Encode patches in batches, which are halved when the device runs out of memory."""
 
-    def __init__(self, model: Stamp | ImageEncoder, device: torch.device, batch_size: int) -> None:
+    def __init__(self, model: Stamp | PatchEncoder, device: torch.device, batch_size: int) -> None:
         self.model = model
         self.device = device
         self.batch_size = batch_size

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from stp.models.patch_encoder import PatchEncoder
 from stp.models.saved.pretrained import Pretrained
 from stp.tables import keys
 from stp.tables.embeddings import require_finite
@@ -94,12 +95,15 @@ def show_progress(
             bar.update(len(rows))
 
 
-def model_record(model: Pretrained) -> dict[str, str | None]:
+def model_record(model: Pretrained | PatchEncoder) -> dict[str, str | None]:
     """Return name, class and digests of a model, as `uns` stores them with an embedding."""
     class_name = type(model).__name__
+    vocabulary = None
+    if isinstance(model, Pretrained) and model.reads_genes:
+        vocabulary = model.vocabulary.digest
     return {
         "name": model.name or class_name,
         "class": class_name,
         "digest": model.digest,
-        "vocabulary": model.vocabulary.digest if model.reads_genes else None,
+        "vocabulary": vocabulary,
     }

@@ -215,7 +215,9 @@ def _context_length(source: Any) -> int:
     """Return how many genes a model, or the model in a folder, reads per spot."""
     if isinstance(source, str | Path):
         file = Path(source) / CONFIG
-        config: Any = json.loads(file.read_text())["config"] if file.is_file() else {}
+        config: Any = (
+            json.loads(file.read_text(encoding="utf-8"))["config"] if file.is_file() else {}
+        )
         gene_config = config.get("gene") or config
         return gene_config.get("context_length", CONTEXT_LENGTH)
     encoder = getattr(source, "gene_encoder", None) or source

@@ -9,17 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from stp.data.gene_sets import read_gene_sets
-from stp.data.pairs import CELLS, PairDataset
+from stp.data.pairs import PairDataset
 from stp.data.samplers import SpotSampler
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 from stp.data.store_genes import check_genes
 from stp.genes.vocabulary import Vocabulary
-from stp.models.device import build_with_seed
 from stp.models.gene import GeneEncoder
-from stp.models.image import ImageEncoderConfig
+from stp.models.image import ImageEncoder
+from stp.models.image_config import ImageEncoderConfig
 from stp.models.lora import merge_adapters
-from stp.models.saved.card import ModelCard
 from stp.models.saved.pretrained import save_with_scores
 from stp.models.stamp import Stamp, StampConfig
 from stp.train.config import AlignConfig
@@ -38,8 +37,8 @@ from stp.train.engine.batch_plan import BatchPlan
 from stp.train.engine.loop import Training, run_training
 from stp.train.engine.processes import distributed
 from stp.train.engine.run_dir import RunDir, run_settings
+from stp.train.starting_point import build_stamp, choose_genes, choose_images
 from stp.train.tasks import Alignment
-from stp.train.trained_parts import freeze
 from stp.train.validation import recall
 
 GeneSets = Mapping[str, np.ndarray]  # vocabulary indices of the genes of each set
@@ -50,7 +49,7 @@ def align(
     output_dir: str | Path,
     *,
     gene_encoder: GeneEncoder | str | Path | None = None,
-    image_encoder: ImageEncoderConfig = ImageEncoderConfig(),
+    image_encoder: ImageEncoderConfig | ImageEncoder = ImageEncoderConfig(),
     config: AlignConfig = AlignConfig(),
     validation: Stores = (),
     vocabulary: Vocabulary | None = None,
@@ -72,7 +71,8 @@ def align(
         Gene encoder to start from, or its folder. A copy of it is trained further, depending on
         `config.trained`. Targets "pathways" take none.
     image_encoder
-        Backbone and input of the image encoder.
+        Image encoder to start from, e.g. of :func:`stp.models.load_backbone`; a copy of it is
+        trained further. Or the config of a new one. A prompt token is added if it has none.
     config
         Settings of the training.
     validation
@@ -95,6 +95,8 @@ def align(
     ------
     FileNotFoundError
         If there is no file at `config.gene_sets`, or no gene encoder at `gene_encoder`.
+    TypeError
+        If `image_encoder` is something else, e.g. a WrappedEncoder, which takes no prompt token.
     ValueError
         If a path is no training store, if a store has no image or one that is too coarse, if the
         vocabulary has no means, if gene encoder, gene sets and targets do not fit together, or if
@@ -120,19 +122,20 @@ def align(
     >>> stamp.config.projection_width
     16
     """
-    genes, vocabulary = _choose_genes(gene_encoder, vocabulary, config)
+    genes, vocabulary = choose_genes(gene_encoder, vocabulary, config)
+    image_config, images = choose_images(image_encoder)
     training_stores, validation_stores = open_stores(stores, validation, table_key)
     all_stores = [*training_stores, *validation_stores]
     check_genes(all_stores, vocabulary)
     require(all_stores, "pyramid", "alignment")
-    require_image(all_stores, image_encoder.um_per_px)
+    require_image(all_stores, image_config.um_per_px)
     require_full_batches(training_stores, config)
     gene_sets: GeneSets = {}
     if config.gene_sets:
         gene_sets = read_gene_sets(config.gene_sets, vocabulary, training_stores)
     model = StampConfig(
         gene=genes.config if genes else None,
-        image=image_encoder,
+        image=image_config,
         projection_width=config.projection_width,
         pathways={name: len(indices) for name, indices in gene_sets.items()} or None,
     )
@@ -142,14 +145,15 @@ def align(
         "vocabulary": vocabulary.digest,
         "model": asdict(model),
         "gene_encoder": genes.digest if genes else None,
+        "image_encoder": images.digest if images else None,
         "gene_sets": hashlib.sha256(set_bytes).hexdigest(),
         **store_fingerprint(training_stores, validation_stores, table_key),
     }
     with distributed(config.device) as processes:
-        settings = run_settings(config, processes, inputs)
+        settings = run_settings(config, inputs)
         with RunDir(output_dir, settings, resume=resume, processes=processes) as run:
             if run.checkpoint.phase < 1:
-                stamp = _build_stamp(model, vocabulary, genes, config)
+                stamp = build_stamp(model, vocabulary, genes, images, config)
                 validation_corpus = None
                 if validation_stores:
                     validation_corpus = _open_corpus(
@@ -165,46 +169,6 @@ def align(
                     config=config,
                 )
     return Stamp.from_pretrained(output_dir)
-
-
-def _choose_genes(
-    gene_encoder: GeneEncoder | str | Path | None,
-    vocabulary: Vocabulary | None,
-    config: AlignConfig,
-) -> tuple[GeneEncoder | None, Vocabulary]:
-    """Return the gene encoder, if the targets need one, and the vocabulary."""
-    if config.targets == "pathways":
-        if gene_encoder is not None:
-            raise ValueError("targets 'pathways' take no gene_encoder; targets 'both' do")
-        return None, vocabulary or Vocabulary.default()
-    if gene_encoder is None or vocabulary is not None:
-        raise ValueError(
-            f"targets {config.targets!r} need gene_encoder, which brings its own vocabulary; "
-            "pass it alone"
-        )
-    if not isinstance(gene_encoder, GeneEncoder):
-        gene_encoder = GeneEncoder.from_pretrained(gene_encoder)
-    gene_encoder.vocabulary.divisors()  # raises ValueError if the vocabulary has no means
-    return gene_encoder, gene_encoder.vocabulary
-
-
-def _build_stamp(
-    model: StampConfig, vocabulary: Vocabulary, genes: GeneEncoder | None, config: AlignConfig
-) -> Stamp:
-    """Build the Stamp that training starts from, and freeze the parts that are not trained."""
-    stamp = build_with_seed(config.seed, lambda: Stamp(model, vocabulary))
-    stamp.card = ModelCard(trained_on=genes.card.trained_on if genes else ())
-    if genes and stamp.gene_encoder:
-        stamp.gene_encoder.load_state_dict(genes.state_dict())
-    height, width = stamp.image_encoder.backbone.patch_embed.grid_size
-    if "localization" in config.losses and min(height, width) < CELLS:
-        raise ValueError(
-            f"localization needs {CELLS} x {CELLS} tokens of an image, and this backbone makes "
-            f"{height} x {width}; choose a larger image_size or a smaller patch_size, or losses "
-            "without localization"
-        )
-    freeze(stamp, config)
-    return stamp
 
 
 def _open_corpus(

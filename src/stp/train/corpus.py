@@ -1,7 +1,7 @@
 """The stores of a run: opened, checked, ranked into tokens, and described for the model card."""
 
+import hashlib
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
+from stp._text import readable
 from stp.data.pairs import CELLS
 from stp.data.ranking import rank_stores, score_stores
 from stp.data.spot_file import SpotFile
@@ -83,7 +84,7 @@ class Corpus:
 
     def describe(self) -> str:
         """Return how many spots of which stores are used, for a model card."""
-        names = ", ".join(store.path.name for store in self.stores)
+        names = ", ".join(readable(store.path.name) for store in self.stores)
         return f"{sum(map(len, self.rows))} spots of {names}"
 
     def encode_genes(self, run: RunDir, encoder: GeneEncoder, config: LoopConfig) -> SpotFile:
@@ -153,7 +154,7 @@ def open_stores(
     TypeError
         If a single path is passed instead of a list.
     ValueError
-        If there is no store to train on, or a store is listed more than once.
+        If there is no store to train on, or two stores have the same digest.
     """
     for name, paths in (("stores", stores), ("validation", validation)):
         if isinstance(paths, str | Path):
@@ -164,15 +165,22 @@ def open_stores(
         raise ValueError(
             "there is no store to train on: the list is empty; does the pattern match?"
         )
-    all_stores = [*training_stores, *validation_stores]
-    n_times = Counter(store.path.resolve() for store in all_stores)
-    repeated = [str(path) for path, n in n_times.items() if n > 1]
-    if repeated:
-        raise ValueError(
-            f"{', '.join(repeated)} is given more than once; list every store once, either to "
-            "train on or to validate with"
-        )
+    check_different([*training_stores, *validation_stores])
     return training_stores, validation_stores
+
+
+def check_different(stores: Sequence[SpotStore]) -> None:
+    """Raise ValueError if two stores have the same digest, and name both."""
+    by_digest: dict[str, SpotStore] = {}
+    for store in stores:
+        first = by_digest.setdefault(store.digest, store)
+        if first is not store:
+            first.check_spots()
+            store.check_spots()
+            raise ValueError(
+                f"{first.path} and {store.path} have the same content; list every slide once, "
+                "either to train on or to validate with"
+            )
 
 
 def require(
@@ -217,15 +225,29 @@ def require_full_batches(stores: list[SpotStore], config: AlignConfig) -> None:
 def store_fingerprint(
     training: list[SpotStore], validation: list[SpotStore], table_key: str
 ) -> dict[str, Any]:
-    """Return the stores and digests of their content, for the settings of a run.
+    """Return what identifies the stores of a run: digests of their content, never paths.
 
-    A store that was written again with other content thus makes another run.
+    So a run goes on if its stores moved, and a store that was written again with other content
+    makes another run. Paths are there for information.
+
+    Raises
+    ------
+    ValueError
+        If genes or spots of a store changed after its digest was computed.
     """
+    is_in_tissue = hashlib.sha256()
+    for store in (*training, *validation):
+        store.check_spots()
+        is_in_tissue.update(store.trainable(min_genes=0).tobytes())
     return {
-        "stores": [str(store.path) for store in training],
-        "validation": [str(store.path) for store in validation],
+        "stores": [store.digest for store in training],
+        "validation": [store.digest for store in validation],
         "table_key": table_key,
-        "contents": [store.digest for store in (*training, *validation)],
+        "in_tissue": is_in_tissue.hexdigest(),
+        "paths": {
+            "stores": [readable(store.path) for store in training],
+            "validation": [readable(store.path) for store in validation],
+        },
     }
 
 

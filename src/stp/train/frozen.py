@@ -117,7 +117,7 @@ def train_on(
     model.card = replace(model.card, trained_on=(*model.card.trained_on, line))
     digests = [dataset.digest, None if validation is None else validation.digest]
     with distributed(config.device) as processes:
-        settings = run_settings(config, processes, {**inputs, "data": digests})
+        settings = run_settings(config, {**inputs, "data": digests})
         with RunDir(output_dir, settings, resume=resume, processes=processes) as run:
             if run.checkpoint.phase > 0:
                 return

@@ -81,7 +81,8 @@ def pretrain(
     ValueError
         If a path is no training store, if a store lacks the coordinates for neighborhood training,
         if its genes are of another species or less than half of its UMIs are in the vocabulary, if
-        the vocabulary has no means, or if `output_dir` has a run with other settings.
+        the vocabulary has no means, if two stores have the same content, or if `output_dir` has a
+        run with other settings.
     BlockingIOError
         If another process trains in `output_dir`.
     FloatingPointError
@@ -126,7 +127,7 @@ def pretrain(
         )
 
     with distributed(config.device) as processes:
-        settings = run_settings(config, processes, inputs)
+        settings = run_settings(config, inputs)
         with RunDir(output_dir, settings, resume=resume, processes=processes) as run:
             if run.checkpoint.phase < len(config.phases):
                 validation_corpus = None

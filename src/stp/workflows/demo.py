@@ -95,7 +95,7 @@ def run(out: Path) -> int:
         "seconds": seconds | {"total": sum(seconds.values())},
         "passed": has_learned(trained, untrained),
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=2))
+    (out / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     write_report(summary, figures, out / "report.html")
     result = "passed" if summary["passed"] else "FAILED"
     print(f"{result}: see {out / 'report.html'} and {out / 'summary.json'}")

@@ -56,7 +56,7 @@ def write_report(summary: dict[str, Any], figures: dict[str, Path], path: Path) 
         seconds=", ".join(seconds),
         pictures="\n".join(pictures),
     )
-    path.write_text(page)
+    path.write_text(page, encoding="utf-8")
 
 
 def _picture(caption: str, path: Path) -> str:

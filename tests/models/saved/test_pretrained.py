@@ -1,5 +1,7 @@
 import json
+from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +105,64 @@ def test_a_missing_file_is_named(models, kind, name, tmp_path):
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere has no config.json"):
         Stamp.from_pretrained(tmp_path / "nowhere")
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing is cleaned up."""
+
+
+def save_until(model, folder, n_files, monkeypatch):
+    """Save a model, and stop when this number of files is in place; return their names."""
+    original = Path.replace
+    names = []
+
+    def replace(path, target):
+        if len(names) == n_files:
+            raise Killed
+        names.append(Path(target).name)
+        return original(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "replace", replace)
+        model.save_pretrained(folder)
+    return names
+
+
+def test_weights_are_written_before_the_card_and_the_config_last(stamp, tmp_path, monkeypatch):
+    assert save_until(stamp, tmp_path, 3, monkeypatch) == [
+        "vocabulary.parquet",
+        "model.safetensors",
+        "README.md",
+    ]
+
+
+@pytest.mark.parametrize("n_files", range(4))
+def test_a_new_folder_of_a_call_that_was_stopped_is_no_model(stamp, n_files, tmp_path, monkeypatch):
+    save_until(stamp, tmp_path, n_files, monkeypatch)
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+        Stamp.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("n_files", range(4))
+def test_weights_are_never_read_with_the_card_of_other_weights(
+    stamp, n_files, tmp_path, monkeypatch
+):
+    stamp.card = replace(stamp.card, metrics={"recall@5": 0.25})
+    stamp.save_pretrained(tmp_path)
+    before = stamp.digest
+    with torch.no_grad():
+        stamp.logit_scale += 1
+    stamp.card = replace(stamp.card, metrics={"recall@5": 0.75})
+    save_until(stamp, tmp_path, n_files, monkeypatch)
+    if n_files < 2:  # the old model as it was
+        loaded = Stamp.from_pretrained(tmp_path)
+        assert (loaded.digest, loaded.card.metrics) == (before, {"recall@5": 0.25})
+    else:
+        with pytest.raises(ValueError, match="saving is not finished or was stopped.*save the"):
+            Stamp.from_pretrained(tmp_path)
+    stamp.save_pretrained(tmp_path)
+    loaded = Stamp.from_pretrained(tmp_path)
+    assert (loaded.digest, loaded.card.metrics) == (stamp.digest, {"recall@5": 0.75})
 
 
 def edit(folder, change):

@@ -207,7 +207,16 @@ class InOrder:
 
 
 def train_line(
-    folder, *, n_batches=5, plan=None, log_every=3, scores=None, patience=None, task=None, seed=0
+    folder,
+    *,
+    n_batches=5,
+    sampler=None,
+    plan=None,
+    log_every=3,
+    scores=None,
+    patience=None,
+    task=None,
+    seed=0,
 ):
     """Train `Line`; return it, its run, and the weights at each call of `save_model`."""
     task = task or Line()
@@ -221,7 +230,7 @@ def train_line(
             Training(
                 task=task,
                 dataset=Numbers(),
-                sampler=InOrder(n_batches),
+                sampler=sampler or InOrder(n_batches),
                 plan=plan or BatchPlan(2, 2, 1),
                 config=config,
                 run=run,
@@ -389,3 +398,63 @@ def test_precision_is_that_of_the_config(precision):
         MaskedGenes(encoder), torch.optim.SGD(encoder.parameters(), lr=0.0), [batch], config, ALONE
     )
     assert dtypes == [torch.bfloat16 if precision == "bf16" else torch.float32]
+
+
+# ---- another number of processes, which makes steps of another size
+
+
+class Slices:
+    """Batches of a number of the 24 spots, in order."""
+
+    unit = 1
+
+    def __init__(self, size):
+        self.size = size
+
+    def batches(self, epoch):
+        rows = np.arange(24 // self.size * self.size)
+        return list(np.column_stack([np.zeros_like(rows), rows]).reshape(-1, self.size, 2))
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing is saved."""
+
+
+class LineThatDies(Line):
+    def __init__(self, n_batches):
+        super().__init__()
+        self.n_batches = n_batches
+
+    def forward(self, batch):
+        if len(self.batches) == self.n_batches:
+            raise Killed
+        return super().forward(batch)
+
+
+@pytest.mark.parametrize(
+    ("size", "n_taken", "new_size", "epoch", "first_spot"),
+    [
+        (8, 2, 4, 0, 16),  # half as many processes
+        (4, 2, 8, 0, 8),  # twice as many
+        (4, 8, 8, 1, 8),  # in the second epoch
+        (8, 3, 4, 1, 0),  # between two epochs
+        (8, 2, 5, 0, 15),  # a part of a step is taken again
+        (4, 4, 12, 0, 12),
+        (8, 2, 16, 0, 0),  # an epoch that has one step, now
+        (8, 2, 8, 0, 16),  # as many
+    ],
+)
+def test_steps_of_another_size_go_on_at_the_same_spot(
+    size, n_taken, new_size, epoch, first_spot, tmp_path
+):
+    def train(size, task):
+        plan = BatchPlan(2, size, 1)
+        return train_line(tmp_path, plan=plan, task=task, sampler=Slices(size), log_every=1)
+
+    with pytest.raises(Killed):
+        train(size, LineThatDies(n_taken))
+    task, run, _ = train(new_size, Line())
+    assert task.batches[0] == [100 * epoch + first_spot + n for n in range(new_size)]
+    assert task.batches[-1][-1] == 100 + 24 // new_size * new_size - 1
+    assert run.metrics()[-1]["step"] == 2 * (24 // new_size)
+    assert len(run.metrics()) == n_taken + len(task.batches)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stp.cli.recipe import read_recipe
 from stp.models import GeneEncoder
 
 STP = Path(sys.executable).with_name("stp")
 TORCHRUN = Path(sys.executable).with_name("torchrun")
+TOGETHER = [TORCHRUN, "--no-python", "--standalone", "--nproc-per-node", "2"]
 
 RECIPE = """
 stores = ["slide[01].zarr"]
@@ -156,7 +156,7 @@ def run(path, stage="pretrain"):
 
 def run_together(path, stage):
     """Run a recipe in two processes."""
-    command = [TORCHRUN, "--no-python", "--standalone", "--nproc-per-node", "2", STP, stage, path]
+    command = [*TOGETHER, STP, stage, path]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
     return path.with_suffix("")
@@ -207,7 +207,7 @@ def test_a_second_process_in_the_folder_is_refused(recipe):
     second = subprocess.run([STP, "pretrain", path], capture_output=True, text=True, check=False)
     process.kill()
     assert second.returncode != 0
-    assert f"another process trains in {out}" in second.stderr
+    assert f"is training in {out}" in second.stderr
 
 
 @pytest.mark.slow
@@ -222,10 +222,6 @@ def test_two_ranks_equal_one_with_twice_the_batch(recipe):
     assert [line[:2] for line in losses[0]] == [line[:2] for line in losses[1]]
     for (*_, alone), (*_, together) in zip(*losses, strict=True):
         assert together == pytest.approx(alone, rel=1e-4)
-    train_alone = read_recipe(path, "pretrain")
-    torch.save({"phase": 0, "step": 4}, two / "resume.pt")
-    with pytest.raises(ValueError, match=r"other settings \(processes\)"):
-        train_alone()
 
 
 @pytest.mark.slow
@@ -234,16 +230,7 @@ def test_ranks_that_are_asked_to_stop_write_a_checkpoint(recipe):
     path = recipe("stopped_together", epochs=500)
     path.write_text("n_workers = 1\n" + path.read_text())
     out = path.with_suffix("")
-    command = [
-        TORCHRUN,
-        "--no-python",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        STP,
-        "pretrain",
-        path,
-    ]
+    command = [*TOGETHER, STP, "pretrain", path]
     process = subprocess.Popen(
         command, env=ONE_THREAD, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -252,6 +239,33 @@ def test_ranks_that_are_asked_to_stop_write_a_checkpoint(recipe):
     process.wait(timeout=60)
     assert torch.load(out / "resume.pt", weights_only=True)["step"] == lines(out)[-1]["step"]
     assert not (out / ".stp_scratch").exists()
+
+
+@pytest.mark.slow
+def test_a_run_of_two_ranks_goes_on_alone_and_says_so(recipe):
+    path = recipe("two_then_one", epochs=50, batch_size=10)
+    out = path.with_suffix("")
+    process = subprocess.Popen(
+        [*map(str, TOGETHER), str(STP), "pretrain", str(path)],
+        env=ONE_THREAD,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: (out / "metrics.jsonl").exists() and len(lines(out)) > 25, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    checkpoint = torch.load(out / "resume.pt", weights_only=True)
+    n_lines = len(lines(out))
+    process = start(STP, "pretrain", path)
+    wait_for(lambda: len(lines(out)) > n_lines + 2, process)
+    process.terminate()
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "trained with processes: 2, and goes on with 1 at the same place" in messages
+    # An epoch of 200 spots has 20 steps of 10 spots now.
+    step = 20 * checkpoint["epoch"] + checkpoint["n_spots"] // 10
+    assert lines(out)[n_lines]["step"] == step + 1
 
 
 @pytest.mark.slow

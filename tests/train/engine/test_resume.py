@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,6 +125,31 @@ def test_resumed_equals_uninterrupted(
     torch.rand(5)
     model = stage(stores[:2], tmp_path / "out", **arguments[stage])
     assert_same(model, tmp_path / "out", expected)
+
+
+@pytest.mark.parametrize("move", ["copy", "link", "relative path"])
+def test_stores_that_moved_are_the_same_run(
+    move, stores, arguments, uninterrupted, tmp_path, monkeypatch
+):
+    expected = uninterrupted(pretrain)
+    with monkeypatch.context() as patch:
+        stop_at(patch, TokenDataset, "__getitem__", 15)
+        with pytest.raises(Interrupted):
+            pretrain(stores[:2], tmp_path / "out", **arguments[pretrain])
+    folder = stores[0].parent
+    if move == "copy":
+        moved = [shutil.copytree(store, tmp_path / f"{store.stem}_copy.zarr") for store in stores]
+    elif move == "link":
+        (tmp_path / "link").symlink_to(folder)
+        moved = [tmp_path / "link" / store.name for store in stores]
+    else:
+        monkeypatch.chdir(folder)
+        moved = [Path(store.name) for store in stores]
+    others = arguments[pretrain] | {"validation": moved[2:]}
+    model = pretrain(moved[:2], tmp_path / "out", **others)
+    assert_same(model, tmp_path / "out", expected)
+    paths = json.loads((tmp_path / "out" / "training.json").read_text())["paths"]
+    assert paths["validation"] == [str(moved[2])]
 
 
 def test_stopped_again_and_again(stores, arguments, uninterrupted, tmp_path, monkeypatch):

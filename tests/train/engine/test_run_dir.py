@@ -1,5 +1,8 @@
+import errno
 import json
-import multiprocessing
+import os
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -131,14 +134,13 @@ def test_checkpoints_replace_each_other_and_leave_nothing_behind(folder):
         "metrics.jsonl",
         "resume.pt",
         "resume.previous.pt",
-        "run.lock",
     }
 
 
 def test_a_finished_run_keeps_all_metrics_and_no_weights(folder):
     opened(folder).finish(2)
     run = opened(folder)
-    assert run.checkpoint == Checkpoint(phase=2)
+    assert (run.checkpoint.phase, run.checkpoint.task) == (2, None)
     assert logged_steps(run) == LOGGED
 
 
@@ -167,7 +169,7 @@ def test_broken_checkpoints_alone_are_refused(folder):
 
 def test_a_second_run_in_the_folder_is_refused_while_the_first_lasts(folder):
     with RunDir(folder, SETTINGS, resume=True, processes=ALONE):
-        with pytest.raises(BlockingIOError, match="another process trains in .*run"):
+        with pytest.raises(BlockingIOError, match=r"another process .* is training in .*run"):
             opened(folder)
     opened(folder)
     with pytest.raises(ValueError, match="other settings"):
@@ -190,27 +192,72 @@ def test_folders_of_the_user_stay(folder):
     assert (folder / "scratch" / "notes").read_text() == "mine"
 
 
-def test_a_worker_that_is_no_fork_starts_too(folder):
-    with RunDir(folder, SETTINGS, resume=True, processes=ALONE) as run:
-        worker = multiprocessing.get_context("spawn").Process(target=run.init_worker, args=(0,))
-        worker.start()
-        worker.join()
-        assert worker.exitcode == 0
-        with pytest.raises(BlockingIOError):  # the trainer holds its lock still
-            opened(folder)
+TRAIN_AND_DIE = """
+import multiprocessing, os, sys, time, torch
+from stp.train.engine.processes import Processes
+from stp.train.engine.run_dir import RunDir
+processes = Processes(0, 1, torch.device("cpu"))
+with RunDir(sys.argv[1], {}, resume=True, processes=processes) as run:
+    worker = multiprocessing.get_context("fork").Process(target=lambda: time.sleep(60))
+    worker.start()
+    print(worker.pid, flush=True)
+    os._exit(9)
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forks on Linux alone")
-def test_a_fork_that_outlives_its_trainer_does_not_keep_the_folder_locked(folder):
-    context = multiprocessing.get_context("fork")
-    ready, done = context.Event(), context.Event()
-    with RunDir(folder, SETTINGS, resume=True, processes=ALONE) as run:
-        worker = context.Process(target=lambda: (run.init_worker(0), ready.set(), done.wait(60)))
-        worker.start()
-        assert ready.wait(60)
-        run._lock.close()  # as when the trainer is killed
-        try:
-            opened(folder)
-        finally:
-            done.set()
-            worker.join()
+def test_a_worker_that_outlives_its_trainer_does_not_keep_the_folder_locked(tmp_path):
+    command = [sys.executable, "-c", TRAIN_AND_DIE, tmp_path / "run"]
+    trainer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    worker = int(trainer.stdout.readline())
+    assert trainer.wait() == 9
+    try:
+        assert (tmp_path / "run" / "run.lock").exists()
+        os.kill(worker, 0)  # it runs
+        opened(tmp_path / "run", {})
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_without_flock_it_is_locked_and_warns_once(code, folder, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def fail(*arguments):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.warns(UserWarning, match="has no flock") as warnings:
+        for _ in range(2):
+            with RunDir(folder, SETTINGS, resume=True, processes=ALONE):
+                with pytest.raises(BlockingIOError, match="another process"):
+                    opened(folder)
+    assert len(warnings) == 1
+
+
+def test_another_number_of_processes_goes_on_with_a_warning(folder):
+    settings = json.loads((folder / "training.json").read_text())
+    (folder / "training.json").write_text(json.dumps(settings | {"processes": 4}))
+    with pytest.warns(UserWarning, match=r"processes: 4, and goes on with 1 .*differs slightly"):
+        assert opened(folder).checkpoint.step == 3
+    opened(folder)  # which records the new number, so that it does not warn again
+
+
+def test_paths_are_recorded_and_may_be_others(folder):
+    moved = SETTINGS | {"paths": {"stores": ["/scratch/größe_胃.zarr"]}}
+    assert opened(folder, moved).checkpoint.step == 3
+    assert json.loads((folder / "training.json").read_text())["paths"] == moved["paths"]
+
+
+def test_a_run_of_another_version_is_refused(folder):
+    with pytest.raises(ValueError, match=r"a run of another version of stp.*resume=False"):
+        opened(folder, SETTINGS | {"run_version": 99})
+    opened(folder, SETTINGS | {"run_version": 99}, resume=False)
+
+
+def test_metrics_are_cut_at_the_checkpoint_even_if_steps_are_counted_anew(folder):
+    run = opened(folder)
+    log_loss(run, 1, 1, 2)  # as after a change of the number of processes: larger steps
+    run.save_checkpoint(Checkpoint(phase=1, step=2, task={"w": torch.zeros(2)}))
+    log_loss(run, 1, 1, 3)
+    assert logged_steps(opened(folder)) == [*LOGGED, (1, 2, "train")]

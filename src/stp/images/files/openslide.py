@@ -8,11 +8,11 @@ import numpy as np
 
 from stp._extras import import_extra
 from stp.images.files.arrays import FileArray
+from stp.images.files.colors import on_white
 from stp.images.files.content import CONVERT
 from stp.images.files.numbers import parse_number
 from stp.images.files.scale_tags import square_um
 
-BLANK = 255  # color of what was not scanned
 CHUNK_PIXELS = 256  # smallest side of a chunk
 
 
@@ -54,16 +54,9 @@ class OpenLevel:
                 f"{self.path} has pixels that OpenSlide cannot read ({error}); are its files "
                 "complete?"
             ) from error
-        return _on_glass(np.asarray(picture))[..., channels]
-
-
-def _on_glass(rgba: np.ndarray) -> np.ndarray:
-    """Return RGB pixels of RGBA pixels; what was not scanned is transparent, and becomes white."""
-    is_transparent = rgba[..., 3] != BLANK
-    if not is_transparent.any():
-        return rgba[..., :3]
-    alpha = rgba[..., 3:].astype(np.float32) / 255
-    return np.round(rgba[..., :3] * alpha + BLANK * (1 - alpha)).astype(np.uint8)
+        rgba = np.asarray(picture)
+        # What was not scanned is transparent.
+        return on_white(rgba[..., :3], rgba[..., 3])[..., channels]
 
 
 def open_openslide(path: Path, kind: str) -> tuple[list[FileArray], float | None]:

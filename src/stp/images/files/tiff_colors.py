@@ -15,7 +15,8 @@ from stp.images.files.colors import ColorConversion, convert_colors, gray_error
 # Values of PhotometricInterpretation.
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 OTHER_COLORS = {4: "a mask", 5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
-ASSOCIATED, UNASSOCIATED = 1, 2  # values of ExtraSamples: alpha that is multiplied in, or not
+ASSOCIATED = 1  # value of ExtraSamples: alpha with which the colors are multiplied
+ALPHA = (ASSOCIATED, 2)
 ORIENTATION, COEFFICIENTS, REFERENCE = 274, 529, 532  # numbers of tags
 UPRIGHT = (None, 0, 1)  # values of the tag Orientation: first row on top, first column left
 JPEG = {6, 7, 34892, 33007}  # compressions whose YCbCr tifffile converts
@@ -90,7 +91,7 @@ def _conversion(
     if int(page.photometric) == BLACK_IS_ZERO:
         return _conversion_of_gray_planes(array, series, axes, ome_channels)
     extra_samples = [int(sample) for sample in page.extrasamples]
-    alpha = [place for place, kind in enumerate(extra_samples, 3) if kind in (1, 2)]
+    alpha = [place for place, kind in enumerate(extra_samples, 3) if kind in ALPHA]
     is_ycbcr = _is_ycbcr(array.path, page)
     return ColorConversion(
         alpha=alpha[0] if alpha else None,

@@ -1,152 +1,27 @@
-"""Pathology encoders that others trained: where their weights are, and how to load them."""
+"""Pathology encoders that others trained: a table of them, and how to load them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from stp.models.image import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, ImageEncoderConfig
-from stp.models.saved.hub import HUB, fetch
-from stp.models.saved.weights import check_shapes, read_tensors
+from stp._log import logger
+from stp.models.image import ImageEncoder
+from stp.models.image_config import ImageEncoderConfig
+from stp.models.published.backbone import Backbone
+from stp.models.published.commercial import COMMERCIAL
+from stp.models.published.noncommercial import NONCOMMERCIAL
+from stp.models.published.unfit import UNFIT
+from stp.models.published.weight_names import fit_positions, to_timm_names
+from stp.models.saved.card import ModelCard
+from stp.models.saved.hub import HUB, commit_of, fetch
+from stp.models.saved.weights import check_shapes, leave_heads, read_tensors, strip_prefixes
 
 if TYPE_CHECKING:
     import pandas as pd
 
-HOPTIMUS_MEAN = (0.707223, 0.578729, 0.703617)
-HOPTIMUS_STD = (0.211883, 0.230117, 0.177517)
-HALF = (0.5, 0.5, 0.5)
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-PATCH_MEAN_NOTE = (
-    "trained at 0.25 to 2 µm per pixel; its authors append the mean of the patch tokens "
-    "to these features"
-)
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A pathology encoder on the hub of Hugging Face, and how timm builds it."""
-
-    hub_id: str
-    width: int
-    license: str
-    gated: bool
-    architecture: str
-    arguments: Mapping[str, Any] = field(default_factory=lambda: {"init_values": 1e-5})
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    image_size: int = 224
-    um_per_px: float = 0.5
-    # "stated" by its authors; "20x" if they state this magnification, which is 0.5 µm by custom;
-    # "assumed" if they state nothing.
-    scale: str = "stated"
-    note: str = ""
-
-
-BACKBONES = {
-    "UNI": Backbone(
-        hub_id="MahmoodLab/UNI",
-        width=1024,
-        license="CC-BY-NC-ND-4.0",
-        gated=True,
-        architecture="vit_large_patch16_224",
-        scale="20x",
-    ),
-    "UNI2-h": Backbone(
-        hub_id="MahmoodLab/UNI2-h",
-        width=1536,
-        license="CC-BY-NC-ND-4.0",
-        gated=True,
-        architecture="vit_giant_patch14_224",
-        arguments={
-            "patch_size": 14,
-            "embed_dim": 1536,
-            "depth": 24,
-            "num_heads": 24,
-            "mlp_ratio": 16 / 3,
-            "reg_tokens": 8,
-            "init_values": 1e-5,
-            "no_embed_class": True,
-            "mlp_layer": "SwiGLUPacked",
-            "act_layer": "silu",
-        },
-        scale="assumed",
-    ),
-    "Virchow2": Backbone(
-        hub_id="paige-ai/Virchow2",
-        width=1280,
-        license="CC-BY-NC-ND-4.0",
-        gated=True,
-        architecture="vit_huge_patch14_224",
-        arguments={
-            "init_values": 1e-5,
-            "mlp_ratio": 5.3375,
-            "reg_tokens": 4,
-            "mlp_layer": "SwiGLUPacked",
-            "act_layer": "silu",
-        },
-        note=PATCH_MEAN_NOTE,
-    ),
-    "H-optimus-0": Backbone(
-        hub_id="bioptimus/H-optimus-0",
-        width=1536,
-        license="Apache-2.0",
-        gated=True,
-        architecture="vit_giant_patch14_reg4_dinov2",
-        mean=HOPTIMUS_MEAN,
-        std=HOPTIMUS_STD,
-    ),
-    "H-optimus-1": Backbone(
-        hub_id="bioptimus/H-optimus-1",
-        width=1536,
-        license="CC-BY-NC-ND-4.0",
-        gated=True,
-        architecture="vit_giant_patch14_reg4_dinov2",
-        mean=HOPTIMUS_MEAN,
-        std=HOPTIMUS_STD,
-    ),
-    "GigaPath": Backbone(
-        hub_id="prov-gigapath/prov-gigapath",
-        width=1536,
-        license="Apache-2.0",
-        gated=True,
-        architecture="vit_giant_patch14_dinov2",
-        arguments={"patch_size": 16, "init_values": 1e-5},
-        note="its card allows research only, no deployment; its authors crop patches of 256 px "
-        "at 0.5 µm to the middle 224 px",
-    ),
-    "Phikon-v2": Backbone(
-        hub_id="owkin/phikon-v2",
-        width=1024,
-        license="Owkin non-commercial",
-        gated=False,
-        architecture="vit_large_patch16_224",
-        note="its license is LICENSE.pdf on the hub",
-    ),
-    "Midnight-12k": Backbone(
-        hub_id="kaiko-ai/midnight",
-        width=1536,
-        license="MIT",
-        gated=False,
-        architecture="vit_giant_patch14_dinov2",
-        mean=HALF,
-        std=HALF,
-        note=PATCH_MEAN_NOTE,
-    ),
-}
-COLUMNS = (
-    "hub_id",
-    "width",
-    "image_size",
-    "um_per_px",
-    "scale",
-    "mean",
-    "std",
-    "license",
-    "gated",
-    "note",
-)
+BACKBONES: dict[str, Backbone] = NONCOMMERCIAL | COMMERCIAL
+# How timm builds them, and on which files they are, is for the code.
+HIDDEN = ("files", "architecture", "arguments", "positions", "pooled_width")
 
 
 def backbones() -> "pd.DataFrame":
@@ -156,12 +31,17 @@ def backbones() -> "pd.DataFrame":
 
     Returns
     -------
-    A table with one row per encoder. `hub_id` is its id on the hub of Hugging Face, and `width`
-    the width of its features (the class token). Its input has `image_size` pixels per side and
-    `um_per_px` µm per pixel. `scale` is "stated" if its authors state this scale, "20x" if they
-    state only a magnification, and "assumed" if they state nothing. `mean` and `std` normalize
-    the channels. If `gated` is true, users accept terms on the hub before they can download the
-    weights. `license` and `note` are text.
+    A table with one row per encoder. `hub_id` is its id on the hub of Hugging Face, and
+    `revision` the commit that is loaded; if it is empty, the latest one is. `width` is the width
+    of its features, and `pooling` says which outputs they are: "class" (the class token),
+    "class+mean" (the class token and the mean of the patch tokens) or "attention". Its input has
+    `image_size` pixels per side and `um_per_px` µm per pixel. `scale` is "stated" if its authors
+    state this scale, "20x" if sources state only a magnification, and "assumed" if they state
+    nothing. `mean` and `std` normalize the channels. `resizing` is the interpolation with which
+    its authors resize other patches; this package cuts patches at their final size. If `gated` is
+    true, users accept terms on the hub before they can download the weights. If `commercial` is
+    true, the terms allow commercial use. `license`, `citation` and `note` are text, and `sources`
+    names where the facts were read.
 
     Examples
     --------
@@ -170,33 +50,38 @@ def backbones() -> "pd.DataFrame":
     """
     import pandas as pd
 
+    columns = [field.name for field in fields(Backbone) if field.name not in HIDDEN]
     rows = {
-        name: {column: getattr(backbone, column) for column in COLUMNS}
+        name: {column: getattr(backbone, column) for column in columns}
         for name, backbone in BACKBONES.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def load_backbone(name: str, *, path: str | Path | None = None) -> ImageEncoder:
-    """Load a pathology encoder as an ImageEncoder with its normalization and input scale.
+def load_backbone(
+    name: str | ImageEncoderConfig, *, path: str | Path | None = None
+) -> ImageEncoder:
+    """Load a pathology encoder that gives the features of its authors, and only those.
+
+    It has their pooling, normalization and input scale, and no prompt token.
 
     Parameters
     ----------
     name
-        Name of an encoder in :func:`stp.models.backbones`.
+        Name of an encoder in :func:`stp.models.backbones`; or a config, which describes any other
+        vision transformer, with `path`.
     path
         Local file of the weights, safetensors or PyTorch. By default they come from the hub, or
         from its cache on this machine, which needs no network.
 
     Returns
     -------
-    The encoder on the CPU. Its prompt token and its projection of patch tokens are not trained
-    yet.
+    The encoder on the CPU. Its card has its license and terms, and the commit of the weights.
 
     Raises
     ------
     ValueError
-        If the name is unknown, or the file does not contain these weights.
+        If the name is unknown, a config has no `path`, or the file does not contain these weights.
     FileNotFoundError
         If the file does not exist, or neither the hub nor its cache has the weights.
     PermissionError
@@ -208,71 +93,83 @@ def load_backbone(name: str, *, path: str | Path | None = None) -> ImageEncoder:
     Traceback (most recent call last):
     FileNotFoundError: no weights at nowhere.safetensors
     """
+    if isinstance(name, ImageEncoderConfig):
+        if path is None:
+            raise ValueError(
+                f"a config of {name.backbone!r} needs path=, a file of its weights; or build "
+                "ImageEncoder(config), with pretrained=True for the weights that timm publishes"
+            )
+        file = _existing(path)
+        config = replace(name, has_prompt=False, pretrained=False)
+        encoder = _load(config, file, title=name.backbone, interpolation="")
+        encoder.name = file.stem
+        return encoder
+    backbone = _find(name)
+    file = _find_weights(backbone, path)
+    encoder = _load(backbone.config, file, title=name, interpolation=backbone.positions)
+    encoder.name = name
+    origin = f"the file {file.name}"
+    if path is None:
+        origin = f"{backbone.hub_id} at commit {commit_of(file)}"
+    encoder.card = ModelCard(
+        trained_on=(f"weights of {name} by its authors, from {origin}",),
+        license=backbone.license,
+        terms=(backbone.terms,),
+    )
+    return encoder
+
+
+def _find(name: str) -> Backbone:
+    """Return what is known about a backbone, or raise ValueError with what to do instead."""
+    if name in UNFIT:
+        raise ValueError(
+            f"{name} cannot be loaded by its name: {UNFIT[name]}; load it with the code of its "
+            "authors and wrap it in stp.models.WrappedEncoder"
+        )
     if name not in BACKBONES:
         raise ValueError(
             f"no backbone {name!r}; choose from {list(BACKBONES)}, "
             "or give the name of a model of timm to ImageEncoderConfig"
         )
-    backbone = BACKBONES[name]
-    file = _find_weights(backbone, path)
-    weights = _to_timm_names(read_tensors(file))
-    config = ImageEncoderConfig(
-        backbone.architecture,
-        backbone.arguments,
-        image_size=backbone.image_size,
-        um_per_px=backbone.um_per_px,
-        mean=backbone.mean,
-        std=backbone.std,
-    )
-    encoder = ImageEncoder(config)
-    expected = {key: tuple(x.shape) for key, x in encoder.backbone.state_dict().items()}
-    actual = {key: tuple(x.shape) for key, x in weights.items()}
-    check_shapes(actual, expected, file, name)
-    encoder.backbone.load_state_dict(weights)
-    encoder.name = name
-    return encoder.eval()
+    return BACKBONES[name]
 
 
 def _find_weights(backbone: Backbone, path: str | Path | None) -> Path:
     """Return the given file of weights, or the one of the hub."""
-    if path is None:
-        page = f"{HUB}/{backbone.hub_id} ({backbone.license})"
-        remedy = f"download {' or '.join(WEIGHT_FILES)} from {page} and give it as path="
-        return fetch(backbone.hub_id, WEIGHT_FILES, remedy=remedy)
+    if path is not None:
+        return _existing(path)
+    page = f"{HUB}/{backbone.hub_id} ({backbone.license})"
+    remedy = f"download {' or '.join(backbone.files)} from {page} and give it as path="
+    revision = backbone.revision or None
+    return fetch(backbone.hub_id, backbone.files, revision=revision, remedy=remedy)
+
+
+def _existing(path: str | Path) -> Path:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}")
     return Path(path)
 
 
-# Parts of the names in transformers' Dinov2, and in timm.
-TIMM_NAMES = {
-    "embeddings.cls_token": "cls_token",
-    "embeddings.position_embeddings": "pos_embed",
-    "embeddings.patch_embeddings.projection": "patch_embed.proj",
-    "encoder.layer": "blocks",
-    "attention.output.dense": "attn.proj",
-    "layer_scale1.lambda1": "ls1.gamma",
-    "layer_scale2.lambda1": "ls2.gamma",
-    "mlp.weights_in": "mlp.fc1",
-    "mlp.weights_out": "mlp.fc2",
-    "layernorm": "norm",
-}
-
-
-def _to_timm_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename weights of transformers' Dinov2 as in timm; weights of timm stay as they are."""
-    if "embeddings.cls_token" not in weights:
-        return weights
-    renamed = {}
-    for name, tensor in weights.items():
-        for old, new in TIMM_NAMES.items():
-            name = name.replace(old, new)
-        renamed[name] = tensor
-    renamed.pop("embeddings.mask_token", None)
-    queries = [name for name in renamed if ".attention.attention.query." in name]
-    for query in queries:
-        # timm has one matrix for queries, keys and values.
-        parts = [query.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
-        merged = torch.cat([renamed.pop(part) for part in parts])
-        renamed[query.replace("attention.attention.query", "attn.qkv")] = merged
-    return renamed
+def _load(
+    config: ImageEncoderConfig, file: Path, *, title: str, interpolation: str
+) -> ImageEncoder:
+    """Build an encoder without a prompt and load the weights of a file."""
+    weights = to_timm_names(strip_prefixes(read_tensors(file), file))
+    encoder = ImageEncoder(config)
+    vit = encoder.backbone
+    state = encoder.state_dict()
+    names = {name.removeprefix("backbone."): name for name in state}
+    n_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    n_positions = weights["pos_embed"].shape[1] if "pos_embed" in weights else 0
+    weights = fit_positions(weights, vit.pos_embed, n_prefix, interpolation)
+    weights = leave_heads(weights, names, file)
+    expected = {short: tuple(state[name].shape) for short, name in names.items()}
+    actual = {short: tuple(tensor.shape) for short, tensor in weights.items()}
+    check_shapes(actual, expected, file, title)
+    if abs(n_positions - vit.pos_embed.shape[1]) > 1:
+        logger.info(
+            f"{file.name}: {n_positions} position embeddings were resized to the "
+            f"{vit.pos_embed.shape[1]} of {config.image_size} px"
+        )
+    encoder.load_state_dict({names[short]: tensor for short, tensor in weights.items()})
+    return encoder.eval()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from stp.models.gene import GeneEncoderConfig
-from stp.models.image import ImageEncoderConfig
+from stp.models.image_config import ImageEncoderConfig
 from stp.models.published.release_download import (
     default_folder,
     download_files,

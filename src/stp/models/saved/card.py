@@ -25,7 +25,7 @@ Load it with `stp.models.{kind}.from_pretrained(path)`.
 ## Trained on
 
 {trained_on}{source}
-
+{base_models}
 ## Metrics
 
 {metrics}
@@ -78,6 +78,11 @@ class ModelCard:
         Version of stp that trained the model.
     untrained_genes
         Ids of genes that :func:`stp.models.grow` added and that no training run has included yet.
+    terms
+        What the license asks of users, a sentence each.
+    base_models
+        The models of others that this one was trained from, each with its digest, license and
+        terms; `stp.train` fills them in.
     source
         Origin of the weights, if they were loaded from the hub: its id there and the commit.
 
@@ -94,11 +99,12 @@ class ModelCard:
     version: str = __version__
     untrained_genes: tuple[str, ...] = ()
     terms: tuple[str, ...] = ()
+    base_models: tuple[str, ...] = ()
     source: str = ""
 
     def no_derivatives(self) -> list[str]:
         """Return the lines of the card that forbid to share derivatives of the weights."""
-        lines = (self.license, *self.terms, *self.trained_on)
+        lines = (self.license, *self.terms, *self.trained_on, *self.base_models)
         return [line for line in lines if NO_DERIVATIVES.search(line)]
 
     def page(self, kind: str, title: str, digest: str) -> str:
@@ -122,6 +128,7 @@ class ModelCard:
         scores = scores or ["Not stated."]
         hub_license = self.license.lower()
         license_text = [self.license, *(f"- {line}" for line in self.terms)]
+        base_models = "".join(f"- {line}\n" for line in self.base_models)
         return PAGE.format(
             license=hub_license if hub_license in HUB_LICENSES else "other",
             title=title,
@@ -130,6 +137,7 @@ class ModelCard:
             digest=digest,
             intended_use=self.intended_use,
             trained_on="\n".join(f"- {line}" for line in trained_on),
+            base_models=f"\n## Trained from\n\n{base_models}" if base_models else "",
             metrics="\n".join(f"- {line}" for line in scores),
             license_text="\n".join(license_text),
             source=f"\n\nThe weights come from {self.source}." if self.source else "",

@@ -7,17 +7,23 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from stp._atomic import write_atomically
 from stp._config import check_sizes, from_dict
 from stp._log import warn
+from stp._text import readable
 from stp.genes.vocabulary import Vocabulary
 from stp.models.saved.card import ModelCard
 from stp.models.saved.digest import Config, digest
 from stp.models.saved.hub import HUB, fetch_folder, is_commit, is_hub_id, upload
-from stp.models.saved.weights import check_shapes, read_metadata, read_shapes, read_tensors
+from stp.models.saved.weights import (
+    check_shapes,
+    read_metadata,
+    read_shapes,
+    read_tensors,
+    save_tensors,
+)
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -59,7 +65,8 @@ class Pretrained(nn.Module):
         """Write weights, config, card and, if the model reads genes, the vocabulary to a folder.
 
         Each file is written under another name and then renamed, so that readers never see an
-        incomplete file.
+        incomplete file. The weights come before the card, and the config comes last. A folder of a
+        call that was stopped is thus not read as a model.
 
         Parameters
         ----------
@@ -76,7 +83,7 @@ class Pretrained(nn.Module):
             If the precision is unknown, or a weight is too large for it.
         """
         path = Path(path)
-        self._write(path, self._round_weights(precision), title=self.name or path.name)
+        self._write(path, self._round_weights(precision), title=self.name or readable(path.name))
 
     def _write(self, path: Path, tensors: dict[str, torch.Tensor], *, title: str) -> None:
         """Write all files of the model, with these weights and this title on its card."""
@@ -89,13 +96,14 @@ class Pretrained(nn.Module):
             "class": kind,
             "config": dataclasses.asdict(self.config),
             "card": dataclasses.asdict(self.card),
+            "digest": digest_of_file,
         }
         config = json.dumps(description, indent=2)
-        write_atomically(path / CONFIG, lambda file: file.write_text(config))
-        write_atomically(path / CARD, lambda file: file.write_text(page))
         if self.reads_genes:
             write_atomically(path / VOCABULARY, self.vocabulary.save)
-        write_atomically(path / WEIGHTS, lambda file: save_file(tensors, file, metadata))
+        write_atomically(path / WEIGHTS, lambda file: save_tensors(tensors, file, metadata))
+        write_atomically(path / CARD, lambda file: file.write_text(page, encoding="utf-8"))
+        write_atomically(path / CONFIG, lambda file: file.write_text(config, encoding="utf-8"))
 
     def _round_weights(self, precision: str) -> dict[str, torch.Tensor]:
         """Return all tensors on the CPU, those of floats in this precision."""
@@ -191,9 +199,15 @@ class Pretrained(nn.Module):
             cls._check_files(folder)
         module = cls._build_from(folder)
         module.load_state_dict(read_tensors(folder / WEIGHTS))
-        module.name = source or folder.resolve().name
+        module.name = source or readable(folder.resolve().name)
         digest_now = module.digest
         digest_when_saved = read_metadata(folder / WEIGHTS).get("digest", digest_now)
+        digest_in_config = _read_description(folder / CONFIG).get("digest", digest_when_saved)
+        if digest_in_config != digest_when_saved:
+            raise ValueError(
+                f"{folder} has weights of one model and the config of another: saving is not "
+                "finished or was stopped; wait for it, or save the model again"
+            )
         if digest_now != digest_when_saved:
             raise ValueError(
                 f"{folder} changed after it was saved: the digest of its weights, config and "
@@ -264,7 +278,7 @@ def _read_description(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes")
-        description = json.loads(file.read_text())
+        description = json.loads(file.read_text(encoding="utf-8"))
         return {"class": description["class"], **description, "config": description["config"]}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(

@@ -3,20 +3,35 @@
 Reading never runs code, and names and shapes are checked before the tensors are used.
 """
 
+import re
 import zipfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from stp._log import preview
+from stp._log import logger, preview
+from stp._text import is_utf8, utf8_path
 
 Shapes = Mapping[str, tuple[int, ...]]
 MAX_HEADER_BYTES = 2**24  # the header of a thousand tensors has a hundredth of it
 DTYPES = ("F32", "F16", "BF16", "I64")  # integers are the genes of pathways
 COPY_AGAIN = "copy it again from its source"
+# Keys under which checkpoints keep the weights. Of a teacher and a student, the teacher is used.
+CONTAINERS = ("state_dict", "teacher", "model")
+# Beginnings of names that come from modules around a backbone.
+PREFIX = re.compile(r"^(?:module|model|teacher|backbone|vit|dinov2)\.")
+TEACHER = re.compile(r"^(?:module\.|model\.)*teacher\.")
+STUDENT = re.compile(r"^(?:module\.|model\.)*student\.")
+# Weights that training needed and that make no features.
+HEAD = re.compile(
+    r"^(?:head|head_dist|fc|classifier|pooler|heads|dino_head|ibot_head|projection_head|projector|"
+    r"prototypes|text|text_decoder)\.|^(?:mask_token|logit_scale)$|"
+    r"^visual\.(?:attn_pool_caption|ln_caption|proj_contrast)"
+)
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -36,7 +51,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             f"{COPY_AGAIN}"
         )
     try:
-        with safe_open(path, "pt") as file:
+        with utf8_path(path) as name, safe_open(name, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}
             dtypes = {name: part.get_dtype() for name, part in slices.items()}
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
@@ -53,7 +68,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file."""
-    with safe_open(path, "pt") as file:
+    with utf8_path(path) as name, safe_open(name, "pt") as file:
         return file.metadata() or {}
 
 
@@ -69,8 +84,19 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         from safetensors.torch import load_file
 
         read_shapes(path)
-        return load_file(path)
+        with utf8_path(path) as name:
+            return load_file(name)
     return _unwrap_state_dict(_load_torch_file(path), path)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write tensors and metadata to a safetensors file."""
+    from safetensors.torch import save, save_file
+
+    if is_utf8(path):
+        save_file(tensors, path, metadata)
+    else:  # which takes the memory of the weights once more
+        path.write_bytes(save(tensors, metadata))
 
 
 def _load_torch_file(path: Path) -> Any:
@@ -104,16 +130,80 @@ def _short_reason(error: Exception) -> str:
 def _unwrap_state_dict(state: Any, path: Path) -> dict[str, torch.Tensor]:
     """Return the named tensors of a state dict.
 
-    The dict may be plain, inside a Lightning checkpoint, or have names that begin with `module.`.
+    The dict may be plain, inside a checkpoint, or have names that begin with `module.`.
     """
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
+    while isinstance(state, Mapping):
+        inner = [key for key in CONTAINERS if isinstance(state.get(key), Mapping)]
+        if not inner:
+            break
+        state = state[inner[0]]
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"{path} contains {type(state).__name__}, not named tensors")
     others = [repr(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise ValueError(f"{path} contains more than tensors: {preview(others)}")
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def strip_prefixes(weights: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """Return weights without `backbone.`, `model.`, `module.` or `teacher.` before their names.
+
+    Of a teacher and a student in one file, the teacher is used.
+
+    Parameters
+    ----------
+    weights
+        Tensors by name.
+    path
+        The file, for the log and the error.
+
+    Raises
+    ------
+    ValueError
+        If two tensors have the same name then.
+    """
+    if any(TEACHER.match(name) for name in weights):
+        students = [name for name in weights if STUDENT.match(name)]
+        if students:
+            logger.info(f"{path.name}: {len(students)} tensors of a student were left")
+        weights = {name: weights[name] for name in weights if name not in students}
+    stripped: dict[str, torch.Tensor] = {}
+    counts: Counter[str] = Counter()
+    for name, tensor in weights.items():
+        short = name
+        while match := PREFIX.match(short):
+            short = short[match.end() :]
+        if short in stripped:
+            raise ValueError(
+                f"{path} has several tensors for {short}, among them {name}; save the weights of "
+                "one model alone"
+            )
+        stripped[short] = tensor
+        counts[name.removesuffix(short)] += 1
+    for prefix, n_names in counts.items():
+        if prefix:
+            logger.info(f"{path.name}: {prefix!r} was removed from the names of {n_names} tensors")
+    return stripped
+
+
+def leave_heads(
+    weights: dict[str, torch.Tensor], expected: Collection[str], path: Path
+) -> dict[str, torch.Tensor]:
+    """Return weights without heads of classifiers and of training, which make no features.
+
+    Parameters
+    ----------
+    weights
+        Tensors by name.
+    expected
+        Names of the tensors that the model needs; they are never left out.
+    path
+        The file, for the log.
+    """
+    heads = [name for name in weights if name not in expected and HEAD.match(name)]
+    if heads:
+        logger.info(f"{path.name}: {len(heads)} tensors of heads were left: {preview(heads)}")
+    return {name: tensor for name, tensor in weights.items() if name not in heads}
 
 
 def check_shapes(actual: Shapes, expected: Shapes, path: Path, target: str) -> None:

@@ -49,6 +49,11 @@ class BatchPlan:
     accumulate: int
     note: str | None = field(default=None, compare=False)
 
+    @property
+    def spots_per_step(self) -> int:
+        """Number of spots of an optimizer step, of all processes together."""
+        return self.batch_size * self.accumulate
+
     @classmethod
     def for_spots(
         cls, n_spots: int, *, epochs: int, batch_size: int, accumulate: int, multiple: int = 1

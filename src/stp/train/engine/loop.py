@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import accumulate, islice
 
 import numpy as np
 import torch
@@ -240,17 +240,35 @@ def _restore(training: Training) -> TrainingState:
         return state
     if checkpoint.optimizer is not None:
         state.optimizer.load_state_dict(checkpoint.optimizer)
-    state.step = checkpoint.step
+    state.step = _steps_to(training, checkpoint)
     state.best_score = checkpoint.best_score
     state.epochs_since_best = checkpoint.epochs_since_best
     return state
 
 
+def _steps_to(training: Training, checkpoint: Checkpoint) -> int:
+    """Return the number of steps to the place of a checkpoint in the data.
+
+    It differs from the step of the checkpoint if the run had another number of processes. A part of
+    a step is taken again, and the last step of an epoch, so that the epoch ends with validation.
+    """
+    steps = training.steps_per_epoch
+    n_before = sum(steps[: checkpoint.epoch])
+    if not checkpoint.n_spots:
+        return n_before
+    n_in_epoch = checkpoint.n_spots // training.plan.spots_per_step
+    return n_before + min(n_in_epoch, steps[checkpoint.epoch] - 1)
+
+
 def _save_checkpoint(training: Training, state: TrainingState) -> None:
+    steps = training.steps_per_epoch
+    epoch = sum(end <= state.step for end in accumulate(steps))
     training.run.save_checkpoint(
         Checkpoint(
             phase=training.phase,
             step=state.step,
+            epoch=epoch,
+            n_spots=(state.step - sum(steps[:epoch])) * training.plan.spots_per_step,
             best_score=state.best_score,
             epochs_since_best=state.epochs_since_best,
             task=training.task.state_dict(),

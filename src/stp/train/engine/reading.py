@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from stp.data.samplers import SpotIndex, share
 from stp.train.engine.protocols import Batch, Dataset, Sampler
 from stp.train.engine.run_dir import RunDir
+from stp.train.engine.signals import ignore_stop_signals
 
 
 def read_batches(
@@ -67,7 +68,7 @@ def read_batches(
         pin_memory=torch.cuda.is_available(),
         num_workers=n_workers,
         multiprocessing_context="fork" if is_forking else None,
-        worker_init_fn=run.init_worker,
+        worker_init_fn=ignore_stop_signals,
     )
     batches = iter(loader)
     while step_batches := list(islice(batches, accumulate)):

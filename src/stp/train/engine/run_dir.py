@@ -4,17 +4,18 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 import torch
 
 from stp._atomic import write_atomically
+from stp._lock import lock
 from stp._log import warn
 from stp.train.engine.config import LoopConfig
 from stp.train.engine.processes import Processes
-from stp.train.engine.signals import ignore_stop_signals
 
 SETTINGS = "training.json"
 METRICS = "metrics.jsonl"
@@ -22,6 +23,8 @@ NEWEST = "resume.pt"
 PREVIOUS = "resume.previous.pt"
 LOCK = "run.lock"
 SCRATCH = ".stp_scratch"  # its content is deleted, so no folder of a user may have this name
+RUN_VERSION = 2  # 1 identified stores by their paths
+INFORMATION = ("processes", "paths")  # of training.json; a run may go on with others
 FREE_SETTINGS = ("device", "n_workers", "log_every", "checkpoint_every", "gene_sets")
 
 
@@ -35,6 +38,12 @@ class Checkpoint:
         Number of the phase that is trained next, from 0.
     step
         Number of steps of this phase that were taken.
+    epoch
+        Number of epochs of this phase that are complete.
+    n_spots
+        Number of spots of the epoch after these that were read, by all processes together.
+    n_metric_bytes
+        Size of metrics.jsonl; `RunDir.save_checkpoint` sets it.
     best_score
         Best validation score of this phase; None before the first validation.
     epochs_since_best
@@ -47,6 +56,9 @@ class Checkpoint:
 
     phase: int = 0
     step: int = 0
+    epoch: int = 0
+    n_spots: int = 0
+    n_metric_bytes: int = 0
     best_score: float | None = None
     epochs_since_best: int = 0
     task: dict[str, Any] | None = None
@@ -62,6 +74,7 @@ class RunDir:
         The folder.
     settings
         All values that decide the result; a run resumes only with the settings it started with.
+        "paths" may be others: they are recorded for information.
     resume
         Continue the run in the folder if there is one; with False, start over.
     processes
@@ -75,7 +88,8 @@ class RunDir:
     Raises
     ------
     ValueError
-        If the folder has a run with other settings, or none of its checkpoints can be read.
+        If the folder has a run with other settings or of another version, or none of its
+        checkpoints can be read.
     BlockingIOError
         If another process trains in this folder.
     """
@@ -86,14 +100,17 @@ class RunDir:
         self.path = Path(path)
         self.processes = processes
         self.checkpoint = Checkpoint()
-        self._settings = json.loads(json.dumps(settings))
+        self._settings = json.loads(json.dumps({**settings, "processes": processes.size}))
         self._resume = resume
-        self._lock: TextIO | None = None
+        self._processes_before = processes.size
+        self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
         if self.processes.is_main:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.path / LOCK)
+            run_lock = lock(self.path, "training in", wait=False, file=self.path / LOCK)
+            self._cleanup.enter_context(run_lock)
+            self._cleanup.callback(shutil.rmtree, self.scratch, ignore_errors=True)
         try:
             self._open()
         except BaseException:
@@ -102,22 +119,7 @@ class RunDir:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        if self._lock is not None:
-            shutil.rmtree(self.scratch, ignore_errors=True)
-            self._lock.close()
-
-    def init_worker(self, worker: int) -> None:
-        """Leave stop signals and the lock to the trainer; every worker process calls this first.
-
-        Otherwise a worker that outlives its killed parent would keep the run directory locked.
-        """
-        ignore_stop_signals()
-        if self._lock is not None:
-            self._lock.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A worker that is no fork needs only what `init_worker` reads.
-        return {"_lock": None}
+        self._cleanup.close()
 
     @property
     def scratch(self) -> Path:
@@ -133,22 +135,25 @@ class RunDir:
     def metrics(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl without a last line that was cut off."""
         file = self.path / METRICS
-        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        lines = text.splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def log(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
         if self.processes.is_main:
-            with (self.path / METRICS).open("a") as file:
+            with (self.path / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Save the state to resume from; the checkpoint before it is kept as a second file."""
-        self.checkpoint = checkpoint
+        metrics = self.path / METRICS
+        n_metric_bytes = metrics.stat().st_size if metrics.exists() else 0
+        self.checkpoint = dataclasses.replace(checkpoint, n_metric_bytes=n_metric_bytes)
         if self.processes.is_main:
             write_atomically(
                 self.path / NEWEST,
-                lambda file: torch.save(vars(checkpoint), file),
+                lambda file: torch.save(vars(self.checkpoint), file),
                 previous=self.path / PREVIOUS,
             )
 
@@ -168,6 +173,7 @@ class RunDir:
         self.processes.wait()
         if self.processes.is_main:
             self._truncate_metrics()
+            self._warn_if_processes_differ()
 
     def _prepare(self) -> None:
         """Check that the run may be resumed, or delete it; then write the settings."""
@@ -184,17 +190,34 @@ class RunDir:
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir()
         text = json.dumps(self._settings, indent=2)
-        write_atomically(self.path / SETTINGS, lambda file: file.write_text(text))
+        write_atomically(self.path / SETTINGS, lambda file: file.write_text(text, encoding="utf-8"))
 
     def _check_settings(self) -> None:
         """Raise ValueError if the run in the folder has other settings."""
-        old = json.loads((self.path / SETTINGS).read_text())
+        old = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
         new = self._settings
-        different = sorted(key for key in old | new if old.get(key) != new.get(key))
+        if old.get("run_version") != new.get("run_version"):
+            raise ValueError(
+                f"{self.path} holds a run of another version of stp; finish it with that version, "
+                "choose another folder, or pass resume=False to start over"
+            )
+        names = (old | new).keys() - set(INFORMATION)
+        different = sorted(name for name in names if old.get(name) != new.get(name))
         if different:
             raise ValueError(
                 f"{self.path} holds a run with other settings ({', '.join(different)}); "
                 "choose another folder, or pass resume=False to start over"
+            )
+        self._processes_before = old["processes"]
+
+    def _warn_if_processes_differ(self) -> None:
+        is_begun = self.checkpoint.task is not None  # and not finished
+        if is_begun and self._processes_before != self.processes.size:
+            warn(
+                f"{self.path} was trained with processes: {self._processes_before}, and goes on "
+                f"with {self.processes.size} at the same place in its data; batch_size counts per "
+                "process, so batches (and the negatives of alignment) have another number of "
+                "spots, and the result differs slightly"
             )
 
     def _load(self) -> Checkpoint:
@@ -217,16 +240,14 @@ class RunDir:
         return Checkpoint()
 
     def _truncate_metrics(self) -> None:
-        """Drop the lines of steps that will be taken again."""
-        last = (self.checkpoint.phase, self.checkpoint.step)
-        lines = [line for line in self.metrics() if (line["phase"], line["step"]) <= last]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        write_atomically(self.path / METRICS, lambda file: file.write_text(text))
+        """Drop the lines of steps that will be taken again, and a last line that was cut off."""
+        file = self.path / METRICS
+        logged = file.read_bytes()[: self.checkpoint.n_metric_bytes] if file.exists() else b""
+        lines = logged[: logged.rfind(b"\n") + 1]
+        write_atomically(file, lambda file: file.write_bytes(lines))
 
 
-def run_settings(
-    config: LoopConfig, processes: Processes, inputs: dict[str, Any]
-) -> dict[str, Any]:
+def run_settings(config: LoopConfig, inputs: dict[str, Any]) -> dict[str, Any]:
     """Collect all values that decide the result of a run.
 
     Left out are the device, how often a run logs, and where it reads gene sets from.
@@ -235,8 +256,6 @@ def run_settings(
     ----------
     config
         Settings of the training.
-    processes
-        The processes that train.
     inputs
         The stage, its stores and the models that it starts from; JSON values.
     """
@@ -245,21 +264,4 @@ def run_settings(
         for name, value in dataclasses.asdict(config).items()
         if name not in FREE_SETTINGS
     }
-    return {**inputs, "config": values, "processes": processes.size}
-
-
-def _lock(path: Path) -> TextIO:
-    """Lock a file until it is closed or its process ends; systems without locks skip this."""
-    file = path.open("w")
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        pass
-    except BlockingIOError as error:
-        file.close()
-        raise BlockingIOError(
-            f"another process trains in {path.parent}; wait for it, or choose another folder"
-        ) from error
-    return file
+    return {"run_version": RUN_VERSION, **inputs, "config": values}

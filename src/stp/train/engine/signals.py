@@ -41,7 +41,13 @@ def stop_requests() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def ignore_stop_signals() -> None:
-    """Ignore stop signals in a worker process, which the trainer ends after its checkpoint."""
+def ignore_stop_signals(worker: int) -> None:
+    """Ignore stop signals in a worker process, which the trainer ends after its checkpoint.
+
+    Parameters
+    ----------
+    worker
+        Number of the worker; every worker process calls this first.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,278 @@
+"""Embed many stores with one model, and keep a manifest of what was written."""
+
+import errno
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stp._lock import lock
+from stp._log import logger
+from stp.io._results import repair_store, write_results
+from stp.io._store_path import local_path
+from stp.io._table_entries import scratch_folder
+from stp.tables import keys
+from stp.tables.table import as_iterable, get_table
+
+if TYPE_CHECKING:
+    from stp.io._embed_model import Model
+    from stp.train.engine.processes import Processes
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """How the spots of every store are embedded.
+
+    Parameters
+    ----------
+    batch_size
+        Number of spots per batch.
+    device
+        Torch device.
+    precision
+        "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
+    table_key
+        Name of the table in a SpatialData.
+    """
+
+    batch_size: int
+    device: str
+    precision: str
+    table_key: str
+
+
+def embed_stores(
+    stores: "str | Path | Iterable[str | Path]",
+    model: "Model | str | Path",
+    *,
+    manifest: str | Path,
+    batch_size: int = 64,
+    device: str | None = None,
+    precision: str = "auto",
+    table_key: str = keys.TABLE,
+) -> int:
+    """Embed the spots of every store by genes and images, if store and model have both.
+
+    First the manifest, the model and all stores are checked. If anything is wrong, one error lists
+    all of it, and nothing is embedded. After that, a store that fails does not stop the others.
+    :func:`stp.io.write_results` adds the results to each store. Embeddings that this model made
+    before are skipped, those of another model are replaced. Under torchrun, the processes divide
+    the stores.
+
+    Parameters
+    ----------
+    stores
+        SpatialData zarr folders.
+    model
+        A Stamp, GeneEncoder or ImageEncoder, its folder, or the name of a pathology encoder.
+    manifest
+        JSON lines file. Each store adds a line: what was written, or why it failed.
+    batch_size
+        Number of spots per batch.
+    device
+        Torch device; by default a GPU if there is one.
+    precision
+        "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
+    table_key
+        Name of the table in a SpatialData.
+
+    Returns
+    -------
+    The number of stores that failed, over all processes.
+
+    Raises
+    ------
+    ValueError
+        The model, an option, the manifest or a store cannot be used: a store is missing, remote or
+        read-only, has no such table, or has no genes or image that the model reads.
+    OSError
+        Lines of the manifest could not be written. The stores are embedded nevertheless.
+
+    Examples
+    --------
+    >>> slide = stp.datasets.synthetic_visium(n_rows=8, n_cols=8)
+    >>> stp.io.write_store(slide, "slide.zarr", patch_um_per_px=2.0, overwrite=True)
+    >>> stp.io.embed_stores(["slide.zarr"], model, manifest="embedded.jsonl")
+    0
+    """
+    from stp.train.engine.processes import distributed
+
+    items = list(as_iterable(stores))
+    with distributed(device) as processes:
+        options = EmbedOptions(batch_size, str(processes.device), precision, table_key)
+        opened = _check(items, model, manifest, options, processes)
+        lines = Manifest(local_path(manifest), opened, processes.rank)
+        paths = list(dict.fromkeys(local_path(item).absolute() for item in items))
+        for path in paths[processes.rank :: processes.size]:
+            lines.add(_try_to_embed(path, opened, lines.digest, options))
+        # All processes return the same number: torchrun stops the others if one exits with 1.
+        sums = processes.sum({"failed": lines.n_failed, "lost": lines.n_lost})
+    if sums["lost"]:
+        raise OSError(
+            f"{int(sums['lost'])} lines of the manifest {manifest} could not be written; they are "
+            f"in the log. {int(sums['failed'])} stores failed, the others are embedded"
+        )
+    return int(sums["failed"])
+
+
+class Manifest:
+    """The file to which each store adds a line.
+
+    Parameters
+    ----------
+    path
+        The file, in JSON lines.
+    model
+        The model that embeds the stores.
+    rank
+        Number of this process.
+
+    Attributes
+    ----------
+    digest : str
+        Digest of the model.
+    n_failed : int
+        Number of stores of this process that failed.
+    n_lost : int
+        Number of lines that could not be written.
+    """
+
+    def __init__(self, path: Path, model: "Model", rank: int) -> None:
+        self.path = path
+        self.digest = model.digest
+        self.n_failed = 0
+        self.n_lost = 0
+        self._model = {"name": model.name, "digest": self.digest}
+        self._rank = rank
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Add the line of a store; if that fails, log it, so that the other stores go on."""
+        line = {**line, "model": self._model, "process": self._rank}
+        self.n_failed += line["status"] == "failed"
+        try:
+            _append_line(self.path, line)
+        except OSError as error:
+            logger.error(f"{self.path} was not written ({error}): {json.dumps(line)}")
+            self.n_lost += 1
+
+
+def _check(
+    stores: list[Any], model: Any, manifest: Any, options: EmbedOptions, processes: "Processes"
+) -> "Model":
+    """Return the model; raise ValueError in all processes if one of them finds a fault."""
+    import torch
+
+    from stp.io._embed_checks import list_manifest_faults, list_option_faults, list_store_faults
+    from stp.io._embed_model import open_model
+
+    faults = []
+    opened = None
+    try:
+        opened = open_model(model)
+    except (OSError, TypeError, ValueError) as error:
+        faults.append(str(error))
+    if processes.is_main:
+        device = torch.device(options.device)
+        faults += list_option_faults(device, options.precision, options.batch_size)
+        faults += list_manifest_faults(manifest)
+        faults += list_store_faults(stores, opened, options.table_key)
+        if not stores:
+            faults.append("there are no stores to embed")
+    is_faulty = processes.any(bool(faults))
+    if len(faults) == 1:
+        raise ValueError(faults[0])
+    if faults:
+        listed = "\n".join(f"- {fault}" for fault in faults)
+        raise ValueError(f"nothing was embedded, because of {len(faults)} faults:\n{listed}")
+    if opened is None or is_faulty:
+        raise ValueError("nothing was embedded; another process lists what is wrong")
+    return opened
+
+
+def _try_to_embed(path: Path, model: "Model", digest: str, options: EmbedOptions) -> dict[str, Any]:
+    """Embed one store, and return its line of the manifest."""
+    start = time.time()
+    line: dict[str, Any] = {
+        "store": str(path),
+        "status": "embedded",
+        "written": [],
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    }
+    try:
+        for key in _embed_store(path, model, digest, options):
+            line["written"].append(key)
+        if not line["written"]:
+            line["status"] = "skipped"
+    except Exception as error:
+        logger.exception(f"{path} was not embedded")
+        line["status"] = "failed"
+        line["error"] = f"{type(error).__name__}: {error}"
+    line["seconds"] = round(time.time() - start, 1)
+    return line
+
+
+def _embed_store(path: Path, model: "Model", digest: str, options: EmbedOptions) -> Iterator[str]:
+    """Make the missing embeddings, write each one at once, and yield its name."""
+    import spatialdata
+
+    from stp.io._embed_model import list_missing
+
+    if not list_missing(path, model, digest, options.table_key):
+        if not scratch_folder(path).exists():
+            return  # a finished store may be read-only
+    with lock(path, "reading", wait=True):
+        repair_store(path)
+        missing = list_missing(path, model, digest, options.table_key)
+        sdata = spatialdata.read_zarr(path)
+    table = get_table(sdata, options.table_key)
+    old_columns = {*table.obsm, *table.obs}
+    for key in missing:
+        _embed(sdata, model, key, options)
+        # A name that only an earlier model wrote is passed on, too, so that it leaves the store.
+        columns = old_columns | {*table.obsm, *table.obs}
+        results = [name for name in (key, keys.aligned(key), keys.inside(key)) if name in columns]
+        write_results(sdata, table_key=options.table_key, keys=results)
+        logger.info(f"{path.name}: {key} of {table.n_obs} spots")
+        yield key
+
+
+def _embed(sdata: Any, model: Any, key: str, options: EmbedOptions) -> None:
+    """Annotate the table of a SpatialData with one embedding."""
+    from stp import tl
+
+    if key == keys.GENES:
+        tl.tokenize(sdata, model, table_key=options.table_key)
+        tl.embed_genes(
+            sdata,
+            model,
+            batch_size=options.batch_size,
+            device=options.device,
+            precision=options.precision,
+            table_key=options.table_key,
+            progress=False,
+        )
+    else:
+        tl.embed_images(
+            sdata,
+            model,
+            batch_size=options.batch_size,
+            device=options.device,
+            precision=options.precision,
+            table_key=options.table_key,
+            progress=False,
+        )
+
+
+def _append_line(manifest: Path, line: dict[str, Any]) -> None:
+    """Add a line in one write, so that lines of several processes do not mix."""
+    content = (json.dumps(line) + "\n").encode()
+    file = os.open(manifest, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        n_written = os.write(file, content)
+    finally:
+        os.close(file)
+    if n_written < len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(manifest))
