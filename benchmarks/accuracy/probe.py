@@ -156,4 +156,4 @@ def draw_confusion(frame: pd.DataFrame, label_key: str, folder: Path, name: str)
         "scores": pd.DataFrame([stp.metrics.classification_scores(labels, predicted)]),
         "params": {"label_key": label_key},
     }
-    tables.save(stp.pl.confusion(table), folder / f"confusion {name}.png")
+    tables.save(stp.pl.confusion(table, return_fig=True), folder / f"confusion {name}.png")

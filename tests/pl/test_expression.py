@@ -63,7 +63,8 @@ def test_expression_is_drawn_on_both_scales(predicted):
         assert own_scale.norm.vmin == np.nanmin(prediction[:, column])
         assert own_scale.norm.vmax == np.nanmax(prediction[:, column])
     assert all(ax.yaxis_inverted() and ax.get_aspect() == 1 for ax in panels)
-    assert figure.get_supxlabel() == "log1p of counts per 10,000"
+    bars = [ax.child_axes[0].get_ylabel() for ax in panels]
+    assert bars == ["log1p of counts per 10,000"] * 6
 
 
 def test_expression_is_drawn_on_the_tissue(predicted, image):
@@ -74,12 +75,14 @@ def test_expression_is_drawn_on_the_tissue(predicted, image):
         height, width = picture.get_array().shape[:2]
         assert max(height, width) == 1600
         assert height / width == pytest.approx(image.shape[0] / image.shape[1], abs=0.01)
+        assert picture.get_extent() == [0, image.shape[1], image.shape[0], 0]
         low, high = sorted(ax.get_ylim())
-        assert 0 <= low < high <= height, "limits are in pixels of the picture"
+        y = predicted.obsm["spatial"][:, 1]
+        assert 0 <= low < y.min() < y.max() < high
         (bar,) = [artist for artist in ax.artists if isinstance(artist, ScaleBar)]
-        assert bar.dx == pytest.approx(max(image.shape[:2]) / 1600)
-        assert bar.units == "um"
-    assert len(panels[0].collections[0].get_paths()) == 100
+        assert (bar.dx, bar.units) == (1.0, "um")
+    assert len({ax.images[0].get_alpha() for ax in panels}) == 1
+    np.testing.assert_allclose(panels[0].collections[0].get_offsets(), predicted.obsm["spatial"])
 
 
 def crosses_of(ax):
@@ -173,6 +176,22 @@ def test_genes_of_one_name_are_refused(predicted, draw):
         match=r"gene names of adata are not unique, e\.g\. \['DCN'\]; call its var_names_make",
     ):
         draw(predicted)
+
+
+@pytest.mark.parametrize("draw", [lambda adata: pl.expression(adata, "LUM"), pl.gene_correlation])
+def test_a_prediction_without_a_value_is_refused(predicted, draw):
+    predicted.obsm["stp_expression"][:] = np.nan
+    with pytest.raises(ValueError, match="has no prediction for any spot"):
+        draw(predicted)
+
+
+def test_spots_without_a_prediction_are_gray(predicted):
+    panels = pl.expression(predicted, "ERBB2", cmap="viridis", title=["a", "b", "c"]).axes
+    assert [ax.get_title() for ax in panels] == ["a", "b", "c"]
+    assert [len(ax.collections) for ax in panels] == [1, 2, 2]
+    (place,) = panels[1].collections[1].get_offsets()
+    np.testing.assert_array_equal(place, predicted.obsm["spatial"][7])
+    assert panels[1].collections[0].get_cmap().name == "viridis"
 
 
 def test_gene_correlation_by_rank_and_mean(predicted):

@@ -1,12 +1,14 @@
 """Measured and predicted expression: on the tissue, and gene by gene."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from stp.metrics import gene_pearson
 from stp.pl import _colors
+from stp.pl._figure import finish, set_titles
 from stp.pl._tissue_image import Tissue, marker_area
 from stp.tables import keys
 from stp.tables.profiles import LOG_COUNTS, check_unique, profiles, units_of
@@ -15,10 +17,13 @@ from stp.tables.table import as_list, get_table, require
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
 PREDICT_CALL = "stp.tl.predict_expression(adata, reference)"
+DOT_AREA = 12  # of a gene, in square points
+COLOR_BAR_INCHES = 1.0  # width of a color bar with its label
 
 
 class GenePairs(NamedTuple):
@@ -51,8 +56,13 @@ def expression(
     um_per_px: float | None = None,
     spatial_key: str = "spatial",
     table_key: str = "table",
-    size: float | None = None,
-) -> "Figure":
+    size: float = 1.0,
+    cmap: "str | Colormap" = "magma",
+    title: str | Sequence[str] | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+    return_fig: bool = False,
+) -> "Figure | None":
     """Draw measured and predicted expression of some genes on the tissue (paper, figures 6 to 9).
 
     Parameters
@@ -76,8 +86,19 @@ def expression(
     table_key
         Name of the table in a SpatialData.
     size
-        Size of the spots, as a factor of their default size. Without an image, the area of a marker
-        in square points.
+        Size of the spots, as a factor of their default size.
+    cmap
+        Color map of numbers: a color map of matplotlib, or its name.
+    title
+        Title of the panel, or a list with a title for each panel. One title for several panels is
+        put above them.
+    show
+        Whether to show the figure. By default it is shown in Jupyter and in a window, unless
+        `scanpy.settings.autoshow` is off.
+    save
+        Path of a file to save the figure in, such as `figure.png`.
+    return_fig
+        Whether to return the figure instead of showing it.
 
     Returns
     -------
@@ -85,13 +106,15 @@ def expression(
     color scale, and the predicted values on a color scale of their own range. The last is there
     because averages over references have a narrow range. `r` is the correlation over spots. A blue
     cross marks predictions for spots that are far from all references, or have no similar one.
+    Spots without a prediction are gray. Nothing is returned if the figure is shown.
 
     Raises
     ------
     KeyError
         There is no prediction, or a gene is not measured or not predicted.
     ValueError
-        Measured and predicted values have different units, or gene names are not unique.
+        Measured and predicted values have different units, no spot has a prediction, or gene names
+        are not unique.
 
     Examples
     --------
@@ -101,7 +124,7 @@ def expression(
     >>> stp.tl.embed_genes(reference, model)
     >>> stp.tl.embed_images(sdata, model)
     >>> stp.tl.predict_expression(sdata, reference, genes=genes)
-    >>> figure = stp.pl.expression(sdata, genes)
+    >>> stp.pl.expression(sdata, genes)
     """
     import matplotlib.pyplot as plt
     from matplotlib.colors import Normalize
@@ -111,9 +134,10 @@ def expression(
     tissue = Tissue.from_data(adata, table_key, image_key, um_per_px, spatial_key)
     correlations = pairs.correlations()
     n_genes = len(pairs.genes)
-    figure, axes = plt.subplots(
-        n_genes, 3, figsize=(12, 3.8 * n_genes), layout="constrained", squeeze=False
-    )
+    width, height = tissue.panel_inches
+    figsize = (3 * (width + COLOR_BAR_INCHES), (height + 0.4) * n_genes)
+    figure, axes = plt.subplots(n_genes, 3, figsize=figsize, layout="compressed", squeeze=False)
+    units = pairs.units
     for i, gene in enumerate(pairs.genes):
         measured = pairs.measured[:, i]
         predicted = pairs.predicted[:, i]
@@ -122,16 +146,19 @@ def expression(
         own_scale = Normalize(finite.min(), finite.max())
         r = f"r = {correlations[i]:.2f}"
         left, middle, right = axes[i]
-        tissue.draw(left, measured, f"{gene}, measured", size=size, norm=scale)
-        tissue.draw(middle, predicted, f"{gene}, predicted ({r})", size=size, norm=scale)
-        tissue.draw(right, predicted, f"{gene}, predicted, own scale", size=size, norm=own_scale)
+        for ax, values, text, norm in (
+            (left, measured, f"{gene}, measured", scale),
+            (middle, predicted, f"{gene}, predicted ({r})", scale),
+            (right, predicted, f"{gene}, predicted, own scale", own_scale),
+        ):
+            tissue.draw_numbers(ax, values, text, size=size, norm=norm, cmap=cmap, label=units)
         for ax in (middle, right):
             _mark_spots(ax, tissue, pairs.is_doubtful)
     if pairs.is_doubtful[tissue.rows].any():
         handles, labels = axes[0, 1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower right", frameon=False, fontsize="small")
-    figure.supxlabel(pairs.units, fontsize="small")
-    return figure
+    set_titles(list(axes.flat), title)
+    return finish(figure, show=show, save=save, return_fig=return_fig)
 
 
 def gene_correlation(
@@ -141,7 +168,11 @@ def gene_correlation(
     layer: str | None = None,
     n_named: int = 5,
     table_key: str = "table",
-) -> "Figure":
+    title: str | Sequence[str] | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+    return_fig: bool = False,
+) -> "Figure | None":
     """Draw how well each gene is predicted: its correlation by rank and by mean expression.
 
     Parameters
@@ -156,10 +187,21 @@ def gene_correlation(
         Number of best and of worst genes that are named.
     table_key
         Name of the table in a SpatialData.
+    title
+        Title of the panel, or a list with a title for each panel. One title for several panels is
+        put above them.
+    show
+        Whether to show the figure. By default it is shown in Jupyter and in a window, unless
+        `scanpy.settings.autoshow` is off.
+    save
+        Path of a file to save the figure in, such as `figure.png`.
+    return_fig
+        Whether to return the figure instead of showing it.
 
     Returns
     -------
     A figure with two panels. Genes that are not measured are ignored; the title counts them.
+    Nothing is returned if the figure is shown.
 
     Raises
     ------
@@ -176,7 +218,7 @@ def gene_correlation(
     >>> stp.tl.embed_genes(reference, model)
     >>> stp.tl.embed_images(sdata, model)
     >>> stp.tl.predict_expression(sdata, reference, genes=adata.var_names[:9])
-    >>> figure = stp.pl.gene_correlation(sdata)
+    >>> stp.pl.gene_correlation(sdata)
     """
     import matplotlib.pyplot as plt
 
@@ -192,10 +234,11 @@ def gene_correlation(
     figure, (ranks, means) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     _draw_ranks(ranks, pairs, n_named, n_not_measured=len(names) - len(genes))
     mean_measured = pairs.measured[pairs.has_prediction].mean(axis=0)
-    means.scatter(mean_measured, pairs.correlations(), s=6, color="gray", linewidths=0)
+    means.scatter(mean_measured, pairs.correlations(), s=DOT_AREA, color=_colors.BLUE, linewidths=0)
     means.axhline(0, color="gray", linewidth=0.8)
     means.set(xlabel=f"mean measured ({pairs.units})", ylabel="correlation over spots")
-    return figure
+    set_titles([ranks, means], title)
+    return finish(figure, show=show, save=save, return_fig=return_fig)
 
 
 def _mark_spots(ax: "Axes", tissue: Tissue, is_doubtful: np.ndarray) -> None:
@@ -203,7 +246,7 @@ def _mark_spots(ax: "Axes", tissue: Tissue, is_doubtful: np.ndarray) -> None:
     is_marked = is_doubtful[tissue.rows]
     if not is_marked.any():
         return
-    x, y = (tissue.xy[is_marked] / tissue.um_per_px).T
+    x, y = tissue.xy[is_marked].T
     ax.scatter(
         x,
         y,
@@ -234,8 +277,10 @@ def _draw_ranks(ax: "Axes", pairs: GenePairs, n_named: int, n_not_measured: int)
     best = "\n".join(lines[:n_named])
     worst = "\n".join(lines[max(n_named, len(lines) - n_named) :])
     # The curve falls from left to right, so these two corners are empty.
-    ax.text(0.97, 0.86, best, ha="right", va="top", fontsize=8, transform=ax.transAxes)
-    ax.text(0.03, 0.05, worst, ha="left", va="bottom", fontsize=8, transform=ax.transAxes)
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2}
+    place = ax.transAxes
+    ax.text(0.97, 0.86, best, ha="right", va="top", fontsize=8, transform=place, bbox=box)
+    ax.text(0.03, 0.05, worst, ha="left", va="bottom", fontsize=8, transform=place, bbox=box)
 
 
 def _gene_pairs(table: "AnnData", key: str, layer: str | None, genes: list[str]) -> GenePairs:
@@ -258,15 +303,18 @@ def _gene_pairs(table: "AnnData", key: str, layer: str | None, genes: list[str])
         )
     measured = np.concatenate(list(profiles(table, layer, genes)))
     predicted = values[:, [names.index(gene) for gene in genes]]
-    return GenePairs(genes, measured, predicted, _doubtful_spots(table, key), units)
+    pairs = GenePairs(genes, measured, predicted, _doubtful_spots(table, key), units)
+    if not pairs.has_prediction.any():
+        raise ValueError(
+            f"obsm[{key!r}] has no prediction for any spot, because no spot has an embedding"
+        )
+    return pairs
 
 
 def _doubtful_spots(table: "AnnData", key: str) -> np.ndarray:
     """Return whether each spot (n_obs,) is flagged as far or uniform; regressions flag none."""
     is_doubtful = np.zeros(table.n_obs, dtype=bool)
     for flag in (keys.far(key), keys.uniform(key)):
-        if flag in table.obs:
-            is_doubtful |= (
-                table.obs[flag].eq(True).to_numpy(dtype=bool)
-            )  # tables joined may lack it
+        if flag in table.obs:  # tables that were joined may lack it
+            is_doubtful |= table.obs[flag].eq(True).to_numpy(dtype=bool)
     return is_doubtful
