@@ -10,7 +10,7 @@ COMMANDS = (demo, train, embed, release_check, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return the exit status."""
+    """Run a subcommand and return the exit status; a wrong argument exits with status 2."""
     parser = argparse.ArgumentParser(prog="stp", description="STAMP for AnnData and SpatialData")
     parser.add_argument("--version", action="version", version=f"stp {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -20,4 +20,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except argparse.ArgumentError as error:
-        parser.error(str(error))
+        parser.exit(2, f"stp {options.command}: error: {error}\n")

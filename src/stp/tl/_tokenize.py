@@ -1,6 +1,5 @@
 """Rank the genes of every spot into tokens."""
 
-import json
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -8,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stp._progress import Progress
 from stp.genes.coverage import check_coverage, sum_by_rule
 from stp.genes.rank_table import RankTable, rank_table
 from stp.genes.table_genes import recognize_table
 from stp.genes.tokens import rank_genes
 from stp.genes.vocabulary import Vocabulary
-from stp.models.saved.pretrained import CONFIG
+from stp.models.saved.pretrained import CONFIG, VOCABULARY, read_description
 from stp.tables import keys
 from stp.tables.counts import as_csr, get_counts, is_lazy, row_blocks
 from stp.tables.table import record, table_to_annotate
@@ -162,15 +162,17 @@ def _rank_blocks(counts: Any, rank: Callable[..., Any], context_length: int) -> 
     unmapped_umis = np.zeros(n_columns, np.int64)
     n_mapped_umis = 0
     start = 0
-    for block in row_blocks(counts):
-        rows = slice(start, start + block.shape[0])
-        ranks = rank(block, out=tokens[rows])
-        n_tokens[rows] = ranks.n_tokens
-        unmapped_umis += ranks.unmapped
-        n_mapped_umis += ranks.mapped.sum()
-        start = rows.stop
-        # Free the memory of this block before the next one is read.
-        del block, ranks
+    with Progress(n_obs, "tokenize", "spot") as progress:
+        for block in row_blocks(counts):
+            rows = slice(start, start + block.shape[0])
+            ranks = rank(block, out=tokens[rows])
+            n_tokens[rows] = ranks.n_tokens
+            unmapped_umis += ranks.unmapped
+            n_mapped_umis += ranks.mapped.sum()
+            start = rows.stop
+            # Free the memory of this block before the next one is read.
+            del block, ranks
+            progress.update(rows.stop - rows.start)
     return _TableTokens(tokens, n_tokens, unmapped_umis, n_mapped_umis)
 
 
@@ -215,7 +217,7 @@ def _context_length(source: Any) -> int:
     """Return how many genes a model, or the model in a folder, reads per spot."""
     if isinstance(source, str | Path):
         file = Path(source) / CONFIG
-        config: Any = json.loads(file.read_text())["config"] if file.is_file() else {}
+        config: Any = read_description(file)["config"] if file.is_file() else {}
         gene_config = config.get("gene") or config
         return gene_config.get("context_length", CONTEXT_LENGTH)
     encoder = getattr(source, "gene_encoder", None) or source
@@ -227,7 +229,13 @@ def _vocabulary(source: Any) -> Vocabulary:
     """Return a vocabulary: the source itself, that of a model, or that in a file or folder."""
     if isinstance(source, str | Path):
         path = Path(source)
-        return Vocabulary.load(path / "vocabulary.parquet" if path.is_dir() else path)
+        file = path / VOCABULARY if path.is_dir() else path
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"no vocabulary at {file}; give a file of Vocabulary.save, or the folder of a "
+                "model that reads genes"
+            )
+        return Vocabulary.load(file)
     vocabulary = getattr(source, "vocabulary", source)
     if not isinstance(vocabulary, Vocabulary):
         raise TypeError(

@@ -13,10 +13,12 @@ from torch import nn
 from stp._atomic import write_atomically
 from stp._config import check_sizes, from_dict
 from stp._log import warn
+from stp._summary import summary_html, summary_text
 from stp.genes.vocabulary import Vocabulary
 from stp.models.saved.card import ModelCard
 from stp.models.saved.digest import Config, digest
 from stp.models.saved.hub import HUB, fetch_folder, is_commit, is_hub_id, upload
+from stp.models.saved.model_summary import summarize_model
 from stp.models.saved.weights import check_shapes, read_metadata, read_shapes, read_tensors
 
 WEIGHTS = "model.safetensors"
@@ -50,6 +52,17 @@ class Pretrained(nn.Module):
     def digest(self) -> str:
         """SHA-256 (hexadecimal) of weights, config and vocabulary, which decide the outputs."""
         return self._digest_with(self.state_dict())
+
+    def __repr__(self) -> str:
+        """Return a short summary; `model.named_modules()` lists the layers."""
+        return summary_text(summarize_model(self, self.name, self._describe_parts(), self.card))
+
+    def _repr_html_(self) -> str:
+        return summary_html(summarize_model(self, self.name, self._describe_parts(), self.card))
+
+    def _describe_parts(self) -> dict[str, str]:
+        """Return what describes this kind of model, by names for the reader."""
+        return {"genes": f"{len(self.vocabulary):,}"} if self.reads_genes else {}
 
     def _digest_with(self, weights: dict[str, torch.Tensor]) -> str:
         vocabulary = self.vocabulary.digest if self.reads_genes else None
@@ -236,7 +249,7 @@ class Pretrained(nn.Module):
     @classmethod
     def _build_from(cls, folder: Path) -> Self:
         """Build the module that the config describes, after a check that the weights fit it."""
-        description = _read_description(folder / CONFIG)
+        description = read_description(folder / CONFIG)
         kind = description["class"]
         if kind != cls.__name__:
             raise ValueError(
@@ -259,12 +272,14 @@ class Pretrained(nn.Module):
         return module
 
 
-def _read_description(file: Path) -> dict[str, Any]:
+def read_description(file: Path) -> dict[str, Any]:
     """Return the class, config and card of a model from its config.json."""
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes")
         description = json.loads(file.read_text())
+        if not isinstance(description["config"], dict):
+            raise TypeError("its config is no list of names and values")
         return {"class": description["class"], **description, "config": description["config"]}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
