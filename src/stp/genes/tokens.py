@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numba import njit
 
 from stp._threads import in_threads
-from stp.genes.rank_kernel import add_columns, rank_rows
+from stp.genes.rank_kernel import rank_rows
 from stp.genes.rank_table import RankTable
 from stp.tables.whole_counts import not_whole_error
 
@@ -100,8 +101,15 @@ def rank_genes(
 def sum_columns(counts: "csr_matrix") -> np.ndarray:
     """Return the sum of each column, int64 (n_columns,), of whole counts. The sums are exact."""
     sums = np.zeros(counts.shape[1], np.int64)
-    add_columns(counts.indices, _to_numba_type(counts.data), sums)
+    _add_columns(counts.indices, _to_numba_type(counts.data), sums)
     return sums
+
+
+@njit(nogil=True, cache=True)
+def _add_columns(columns, counts, sums):
+    """Add whole counts to the sums (int64) of their columns."""
+    for k in range(len(columns)):
+        sums[columns[k]] += np.int64(counts[k])
 
 
 def _to_numba_type(values: np.ndarray) -> np.ndarray:
