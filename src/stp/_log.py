@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import SupportsInt
 
 # Of zarr: about arrays that we divide into shards ourselves, or that are small.
 AUTOSHARDING = "zarr v3 autosharding"
@@ -63,9 +64,9 @@ def preview(names: Iterable[object], n_shown: int = 3) -> str:
     return ", ".join(texts[:n_shown]) + more
 
 
-def count(number: int, noun: str, plural: str = "") -> str:
+def count(number: SupportsInt, noun: str, plural: str = "") -> str:
     """Return a number with its noun: "1 spot", "20,000 spots"."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{int(number):,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _is_ours(module: str) -> bool:

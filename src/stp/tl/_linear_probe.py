@@ -98,7 +98,7 @@ def linear_probe(
     adata = table_to_annotate(adata, table_key, copy)
     spots = read_spots(adata, label_key, group_key, use_rep)
     splits = folds(spots.labels, spots.groups, n_folds=n_folds, seed=seed)
-    penalties = []
+    penalties: list[float] = []
 
     def predict(train: np.ndarray, codes: np.ndarray, test: np.ndarray) -> np.ndarray:
         if len(np.unique(codes[train])) == 1:
