@@ -1,6 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib_scalebar.scalebar import ScaleBar
 
 from stp import io, pl
@@ -83,6 +84,37 @@ def test_expression_is_drawn_on_the_tissue(predicted, image):
         assert (bar.dx, bar.units) == (1.0, "um")
     assert len({ax.images[0].get_alpha() for ax in panels}) == 1
     np.testing.assert_allclose(panels[0].collections[0].get_offsets(), predicted.obsm["spatial"])
+
+
+def crosses_of(ax):
+    """Return the markers that are drawn on the spots, which are circles."""
+    return [points for points in ax.collections if isinstance(points, PathCollection)]
+
+
+@pytest.mark.parametrize("has_image", [False, True])
+def test_doubtful_predictions_are_marked(predicted, image, has_image):
+    predicted.obs["stp_expression_far"] = np.isin(np.arange(100), [3, 50])
+    predicted.obs["stp_expression_uniform"] = np.isin(np.arange(100), [50, 60])
+    data = io.from_anndata(predicted, image, um_per_px=1.0) if has_image else predicted
+    figure = pl.expression(data, ["LUM", "ERBB2"])
+    expected = predicted.obsm["spatial"][[3, 50, 60]]
+    for row in range(2):
+        measured, *both_predicted = figure.axes[3 * row : 3 * row + 3]
+        assert not crosses_of(measured)
+        for ax in both_predicted:
+            (crosses,) = crosses_of(ax)
+            np.testing.assert_allclose(crosses.get_offsets().data, expected, rtol=1e-5)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "far from all references (3 of 100 spots)"
+    ]
+
+
+def test_no_mark_and_no_legend_without_doubtful_predictions(predicted):
+    predicted.obs["stp_expression_far"] = False
+    figure = pl.expression(predicted, "LUM")
+    assert not figure.legends
+    assert not any(crosses_of(ax) for ax in figure.axes[:3])
 
 
 def test_expression_takes_a_layer_and_other_keys(predicted):

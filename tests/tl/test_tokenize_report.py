@@ -62,12 +62,12 @@ def untidy():
 
 RULES = {
     **{
-        "symbol": (1, 0),
-        "id": (1, 0),
-        "alias": (1, 0),
-        "R name": (1, 0),
-        "case": (1, 0),
-        "duplicate": (1, 0),
+        "symbol": (1, 0.7),
+        "id": (1, 0.1),
+        "alias": (1, 0.03),
+        "R name": (1, 0.02),
+        "case": (1, 0.01),
+        "duplicate": (1, 0.01),
     },
     **{
         "ambiguous": (2, 0.06),
@@ -134,7 +134,7 @@ def test_a_report_without_unmapped_names_survives_the_disk(adata, vocabulary, en
     getattr(adata, f"write_{ending}")(path)
     back = getattr(anndata, f"read_{ending}")(path).uns["stp_tokens"]
     assert back["unmapped"].empty
-    assert as_tuples(back["rules"]) == {"symbol": (32, 0)}
+    assert as_tuples(back["rules"]) == {"symbol": (32, 1)}
 
 
 def test_the_heaviest_hundred_and_all_ambiguous_names_are_listed(human):

@@ -162,7 +162,7 @@ def test_a_vocabulary_of_another_species_is_refused(stores, settings, tmp_path):
 def test_stores_have_most_umis_in_the_vocabulary(stores, settings, vocabulary, tmp_path):
     few = Vocabulary.from_genes(vocabulary.gene_ids[:4])
     few = dataclasses.replace(few, means=np.ones(4))
-    with pytest.raises(ValueError, match=r"slide0\.zarr: only \d+\.\d% of UMIs are in genes"):
+    with pytest.raises(ValueError, match=r"slide0\.zarr: this vocabulary knows 4 genes"):
         pretrain(stores[:1], tmp_path / "out", **settings[pretrain] | {"vocabulary": few})
     assert not (tmp_path / "out").exists()
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from stp._threads import in_threads
-from stp.genes.rank_kernel import rank_rows
+from stp.genes.rank_kernel import add_columns, rank_rows
 from stp.genes.rank_table import RankTable
 from stp.tables.whole_counts import not_whole_error
 
@@ -95,6 +95,13 @@ def rank_genes(
 
     unmapped = in_threads(rank, n, ROWS_PER_THREAD)
     return RankedGenes(tokens, n_tokens, mapped, sum(unmapped, np.zeros(n_columns, np.int64)))
+
+
+def sum_columns(counts: "csr_matrix") -> np.ndarray:
+    """Return the sum of each column, int64 (n_columns,), of whole counts. The sums are exact."""
+    sums = np.zeros(counts.shape[1], np.int64)
+    add_columns(counts.indices, _to_numba_type(counts.data), sums)
+    return sums
 
 
 def _to_numba_type(values: np.ndarray) -> np.ndarray:

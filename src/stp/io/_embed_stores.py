@@ -67,7 +67,8 @@ def embed_stores(
     stores
         SpatialData zarr folders.
     model
-        A Stamp, GeneEncoder or ImageEncoder, its folder, or the name of a pathology encoder.
+        A Stamp, GeneEncoder or ImageEncoder, its folder, or the name of a pathology encoder; or a
+        WrappedEncoder, which has no folder.
     manifest
         JSON lines file. Each store adds a line: what was written, or why it failed.
     batch_size

@@ -71,7 +71,7 @@ def confusion(
     Examples
     --------
     >>> stp.tl.embed_images(sdata, model)
-    >>> stp.tl.linear_probe(sdata, "domain", learning_rate=1e-2)
+    >>> stp.tl.linear_probe(sdata, "domain")
     >>> stp.pl.confusion(sdata)
     """
     import matplotlib.pyplot as plt

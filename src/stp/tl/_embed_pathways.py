@@ -98,7 +98,12 @@ def embed_pathways(
             start += counts.shape[0]
     is_unmapped = genes.is_gene & (index < 0)
     unmapped = sum_by_rule(genes.matches.rule[is_unmapped], umis[is_unmapped])
-    check_coverage(unmapped, int(umis[genes.is_gene].sum()))
+    check_coverage(
+        unmapped,
+        int(umis[genes.is_gene].sum()),
+        n_genes=len(model.vocabulary),
+        training="; ".join(model.card.trained_on),
+    )
     embeddings.write(adata, key_added)
     record(
         adata,

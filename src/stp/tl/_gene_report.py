@@ -18,7 +18,7 @@ MAX_UNMAPPED_NAMES = 100
 class GeneReport(NamedTuple):
     """Which names were recognized, by which rule, and which were not."""
 
-    rules: "pd.DataFrame"  # one row per rule: number of names and their share of unmapped UMIs
+    rules: "pd.DataFrame"  # one row per rule: number of names and their share of all UMIs
     unmapped: "pd.DataFrame"  # one row per name: rule, note and share of UMIs
 
 
@@ -59,7 +59,7 @@ def warn_about_spots(
         )
 
 
-def gene_report(names: np.ndarray, matches: Names, unmapped: np.ndarray, total: int) -> GeneReport:
+def gene_report(names: np.ndarray, matches: Names, umis: np.ndarray) -> GeneReport:
     """Report by which rule gene names were recognized, and which names were not.
 
     Parameters
@@ -68,10 +68,8 @@ def gene_report(names: np.ndarray, matches: Names, unmapped: np.ndarray, total: 
         Gene names of a table, (n_names,).
     matches
         Gene of each name, (n_names,).
-    unmapped
-        UMIs of each name without a gene, 0 for the others, (n_names,).
-    total
-        UMIs of the table.
+    umis
+        UMIs of each name, 0 for those that are no genes, (n_names,).
 
     Returns
     -------
@@ -83,7 +81,7 @@ def gene_report(names: np.ndarray, matches: Names, unmapped: np.ndarray, total: 
     columns = {
         "rule": matches.rule.astype(str),
         "note": matches.note.astype(str),
-        "umis": unmapped / max(total, 1),
+        "umis": umis / max(int(umis.sum()), 1),
     }
     table = pd.DataFrame(columns, index=pd.Index(np.asarray(names, str), name="gene"))
     rules = table.groupby("rule").agg(names=("rule", "size"), umis=("umis", "sum"))
