@@ -9,14 +9,14 @@ import numpy as np
 from stp.metrics import gene_pearson
 from stp.pl import _colors
 from stp.pl._figure import finish, set_titles
-from stp.pl._tissue_image import Tissue, marker_area
+from stp.pl._gene_ranks import draw_ranks
+from stp.pl._tissue_image import Tissue, legend_cross
 from stp.tables import keys
 from stp.tables.profiles import LOG_COUNTS, check_unique, profiles, units_of
 from stp.tables.table import as_list, get_table, require
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
@@ -104,7 +104,7 @@ def expression(
     -------
     A figure with three panels for each gene: the measured values, the predicted values on the same
     color scale, and the predicted values on a color scale of their own range. The last is there
-    because averages over references have a narrow range. `r` is the correlation over spots. A blue
+    because averages over references have a narrow range. `r` is the correlation over spots. A cyan
     cross marks predictions for spots that are far from all references, or have no similar one.
     Spots without a prediction are gray. Nothing is returned if the figure is shown.
 
@@ -153,10 +153,11 @@ def expression(
         ):
             tissue.draw_numbers(ax, values, text, size=size, norm=norm, cmap=cmap, label=units)
         for ax in (middle, right):
-            _mark_spots(ax, tissue, pairs.is_doubtful)
-    if pairs.is_doubtful[tissue.rows].any():
-        handles, labels = axes[0, 1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower right", frameon=False, fontsize="small")
+            tissue.mark_spots(ax, pairs.is_doubtful)
+    if n_marked := int(pairs.is_doubtful[tissue.rows].sum()):
+        label = f"far from all references ({n_marked} of {len(tissue.rows)} spots)"
+        handles = [legend_cross()]
+        figure.legend(handles, [label], loc="outside lower right", frameon=False, fontsize="small")
     set_titles(list(axes.flat), title)
     return finish(figure, show=show, save=save, return_fig=return_fig)
 
@@ -232,55 +233,14 @@ def gene_correlation(
         )
     pairs = _gene_pairs(table, key, layer, genes)
     figure, (ranks, means) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    _draw_ranks(ranks, pairs, n_named, n_not_measured=len(names) - len(genes))
+    correlations = pairs.correlations()
+    draw_ranks(ranks, pairs.genes, correlations, n_named, n_not_measured=len(names) - len(genes))
     mean_measured = pairs.measured[pairs.has_prediction].mean(axis=0)
-    means.scatter(mean_measured, pairs.correlations(), s=DOT_AREA, color=_colors.BLUE, linewidths=0)
+    means.scatter(mean_measured, correlations, s=DOT_AREA, color=_colors.BLUE, linewidths=0)
     means.axhline(0, color="gray", linewidth=0.8)
     means.set(xlabel=f"mean measured ({pairs.units})", ylabel="correlation over spots")
     set_titles([ranks, means], title)
     return finish(figure, show=show, save=save, return_fig=return_fig)
-
-
-def _mark_spots(ax: "Axes", tissue: Tissue, is_doubtful: np.ndarray) -> None:
-    """Draw a cross on each spot of the tissue whose prediction says little."""
-    is_marked = is_doubtful[tissue.rows]
-    if not is_marked.any():
-        return
-    x, y = tissue.xy[is_marked].T
-    ax.scatter(
-        x,
-        y,
-        marker="x",
-        s=marker_area(len(tissue.xy)),
-        color=_colors.TEN[0],
-        linewidths=1.2,
-        label=f"far from all references ({is_marked.sum()} of {len(is_marked)} spots)",
-    )
-
-
-def _draw_ranks(ax: "Axes", pairs: GenePairs, n_named: int, n_not_measured: int) -> None:
-    """Draw the correlation of each gene by rank, with the names of the best and worst genes."""
-    correlations = pairs.correlations()
-    order = np.argsort(-correlations, kind="stable")
-    ax.plot(np.arange(1, len(order) + 1), correlations[order], color="black")
-    ax.axhline(0, color="gray", linewidth=0.8)
-    median = np.median(correlations)
-    ax.axhline(
-        median, color=_colors.RED, linestyle="--", linewidth=0.8, label=f"median {median:.2f}"
-    )
-    ax.legend(frameon=False)
-    title = f"{len(order)} genes"
-    if n_not_measured:
-        title += f", {n_not_measured} not measured"
-    ax.set(xlabel="gene, by rank", ylabel="correlation over spots", title=title)
-    lines = [f"{pairs.genes[i]} {correlations[i]:.2f}" for i in order]
-    best = "\n".join(lines[:n_named])
-    worst = "\n".join(lines[max(n_named, len(lines) - n_named) :])
-    # The curve falls from left to right, so these two corners are empty.
-    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2}
-    place = ax.transAxes
-    ax.text(0.97, 0.86, best, ha="right", va="top", fontsize=8, transform=place, bbox=box)
-    ax.text(0.03, 0.05, worst, ha="left", va="bottom", fontsize=8, transform=place, bbox=box)
 
 
 def _gene_pairs(table: "AnnData", key: str, layer: str | None, genes: list[str]) -> GenePairs:
@@ -315,6 +275,8 @@ def _doubtful_spots(table: "AnnData", key: str) -> np.ndarray:
     """Return whether each spot (n_obs,) is flagged as far or uniform; regressions flag none."""
     is_doubtful = np.zeros(table.n_obs, dtype=bool)
     for flag in (keys.far(key), keys.uniform(key)):
-        if flag in table.obs:  # tables that were joined may lack it
-            is_doubtful |= table.obs[flag].eq(True).to_numpy(dtype=bool)
+        if flag in table.obs:
+            is_doubtful |= (
+                table.obs[flag].eq(True).to_numpy(dtype=bool)
+            )  # tables joined may lack it
     return is_doubtful

@@ -8,7 +8,7 @@ import numpy as np
 
 from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.pl._figure import finish, set_titles, wrap
-from stp.pl._tissue_image import SCALE_BAR, TITLE_SIZE, read_overview
+from stp.pl._tissue_image import OUTLINE, SCALE_BAR, TITLE_SIZE, read_overview
 from stp.tables.table import as_list, get_table
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ PATCH_INCHES = 1.9  # width of a patch and the space around it
 NAME_INCHES = 1.6
 OVERVIEW_TITLE_INCHES = 3.3
 NAME_SIZE = 8  # points, for names of spots, which are long
-OUTLINE = "#00e5ff"  # cyan, which neither H&E nor dark tissue has
 PATCH_BAR_UM = 50
 REGION_BAR_UM = 100
 

@@ -34,6 +34,7 @@ SHARE_WITHOUT_GAPS = 1.8
 N_RASTERIZED = 20_000  # vector graphics hold so many spots as pixels
 TISSUE_ALPHA = 0.5  # opacity of the tissue under values
 ROWS_OF_LEGEND = 18
+CROSS = OUTLINE = "#00e5ff"  # cyan, which neither tissue nor magma has
 # The white box makes the scale bar readable on dark tissue too.
 SCALE_BAR = {"location": "lower left", "box_alpha": 0.8, "length_fraction": 0.25}
 
@@ -182,6 +183,14 @@ class Tissue:
             ncols=-(-len(labels) // ROWS_OF_LEGEND),
         )
 
+    def mark_spots(self, ax: "Axes", is_marked: np.ndarray) -> None:
+        """Draw a cross on the marked spots (n_obs,) of the table."""
+        if is_marked[self.rows].any():
+            x, y = self.xy[is_marked[self.rows]].T
+            area = marker_area(len(self.xy))
+            crosses = ax.scatter(x, y, marker="x", s=area, color=CROSS, linewidths=1.3)
+            crosses.set_path_effects([_cross_halo()])
+
     def _add_spots(self, ax: "Axes", is_drawn: np.ndarray, size: float) -> "Collection":
         """Add circles, each as wide as most of the distance to the next spot."""
         from matplotlib.collections import EllipseCollection
@@ -225,6 +234,21 @@ def _legend_marker(color: str) -> Any:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], linestyle="", marker="o", color=color)
+
+
+def legend_cross() -> Any:
+    """Return the mark of a spot for a legend."""
+    from matplotlib.lines import Line2D
+
+    mark = Line2D([], [], linestyle="", marker="x", color=CROSS)
+    mark.set_path_effects([_cross_halo()])
+    return mark
+
+
+def _cross_halo() -> Any:
+    from matplotlib.patheffects import withStroke
+
+    return withStroke(linewidth=2.6, foreground="black")  # for light spots
 
 
 def read_overview(slide: Slide) -> tuple[np.ndarray, float]:
