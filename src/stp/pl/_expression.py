@@ -5,6 +5,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from stp.genes.gene_choice import find_predicted, locate_in_prediction, predicted_genes
+from stp.genes.gene_lookup import (
+    GeneLookup,
+    check_repeated_genes,
+    most_similar,
+    suggest_names,
+)
 from stp.metrics import gene_pearson
 from stp.pl import _colors
 from stp.pl._tissue_image import Tissue
@@ -60,7 +67,8 @@ def expression(
         SpatialData with one slide, or a table with coordinates (the tissue is then not drawn). It
         needs counts and a prediction, for example of :func:`stp.tl.predict_expression`.
     genes
-        Names of genes that are both predicted and measured. Each gene is a row of the figure.
+        Symbols or Ensembl ids of genes that are both predicted and measured. Each gene is a row of
+        the figure.
     key
         Name of the prediction.
     layer
@@ -175,8 +183,10 @@ def gene_correlation(
 
     table = get_table(adata, table_key)
     require(table, "obsm", key, PREDICT_CALL)
-    names = [str(name) for name in require(table, "uns", key, PREDICT_CALL)["genes"]]
-    genes = [name for name in names if name in table.var_names]
+    prediction = require(table, "uns", key, PREDICT_CALL)
+    names, _ = predicted_genes(prediction)
+    is_measured = find_predicted(prediction, GeneLookup(table)) >= 0
+    genes = [name for name, has_counts in zip(names, is_measured, strict=True) if has_counts]
     if not genes:
         raise ValueError(
             f"no predicted gene is measured: {names[:3]} are not among {list(table.var_names[:3])}"
@@ -219,12 +229,19 @@ def _gene_pairs(table: "AnnData", key: str, layer: str | None, genes: list[str])
     values = np.asarray(require(table, "obsm", key, PREDICT_CALL))
     prediction = require(table, "uns", key, PREDICT_CALL)
     check_unique(table, "adata")
-    names = [str(name) for name in prediction["genes"]]
-    if not_predicted := [gene for gene in genes if gene not in names]:
+    names, _ = predicted_genes(prediction)
+    measured_columns = find_predicted(prediction, GeneLookup(table))
+    positions = np.array(locate_in_prediction(prediction, genes), dtype=np.int64)
+    if (positions < 0).any():
+        not_predicted = [gene for gene, i in zip(genes, positions, strict=True) if i < 0]
+        question = suggest_names(not_predicted, lambda gene: most_similar(gene, names))
         raise KeyError(
-            f"{not_predicted} were not predicted; choose from adata.uns[{key!r}]['genes']"
+            f"{not_predicted} were not predicted; {question}choose from adata.uns[{key!r}]['genes']"
         )
-    if not_measured := [gene for gene in genes if gene not in table.var_names]:
+    check_repeated_genes(genes, positions)
+    columns = measured_columns[positions]
+    if (columns < 0).any():
+        not_measured = [gene for gene, i in zip(genes, columns, strict=True) if i < 0]
         raise KeyError(f"{not_measured} are not measured; choose from adata.var_names")
     predicted_units = prediction.get("units", LOG_COUNTS)
     units = units_of(table, layer)
@@ -232,6 +249,6 @@ def _gene_pairs(table: "AnnData", key: str, layer: str | None, genes: list[str])
         raise ValueError(
             f"predicted is {predicted_units}, measured is {units}; pass layer= what was predicted"
         )
-    measured = np.concatenate(list(profiles(table, layer, genes)))
-    predicted = values[:, [names.index(gene) for gene in genes]]
-    return GenePairs(genes, measured, predicted, units)
+    measured = np.concatenate(list(profiles(table, layer, columns)))
+    shown = [names[position] for position in positions]
+    return GenePairs(shown, measured, values[:, positions], units)
