@@ -23,7 +23,7 @@ COLUMN_RECORDS = ("genes", "gene_ids", "units", "sets")
 
 
 def concat(
-    slides: "Iterable[AnnData | SpatialData | str | Path]",
+    stores: "Iterable[AnnData | SpatialData | str | Path]",
     *,
     slide_key: str = "slide",
     table_key: str = "table",
@@ -34,8 +34,8 @@ def concat(
 
     Parameters
     ----------
-    slides
-        The slides in their order: tables, SpatialData, or paths of stores, which are read whole.
+    stores
+        The slides in their order: paths of stores, which are read whole, SpatialData, or tables.
     slide_key
         Column of `obs` with slides. It is added. A slide is a region that the table of a
         SpatialData annotates. A slide without a name has that of its file, or a number.
@@ -67,7 +67,7 @@ def concat(
     """
     import anndata
 
-    items = list(as_iterable(slides))
+    items = list(as_iterable(stores))
     _check_repeated_slides(items)
     tables = open_references(items, table_key, word="slide")
     _check_tables(tables)
