@@ -23,7 +23,7 @@ DATA = {
     "tl": {"adata", "sdata"},
     "pl": {"adata", "sdata", "run_dir"},
     "io": {"adata", "sdata", "stores", "path", "root"},
-    "get": {"adata"},
+    "get": {"adata", "stores"},
 }
 MODULES = {name: getattr(stp, name) for name in stp.__all__ if inspect.ismodule(getattr(stp, name))}
 MAX_POSITIONAL = 3

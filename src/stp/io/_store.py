@@ -14,7 +14,12 @@ from stp.images.scale import Scale, record_scale
 from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.io._store_folder import write_folder
 from stp.io._store_image import StoreLevels
-from stp.io._store_parts import assemble_store, centers_without_image, sum_counts_by_gene
+from stp.io._store_parts import (
+    assemble_store,
+    centers_without_image,
+    name_slide,
+    sum_counts_by_gene,
+)
 from stp.io._store_path import local_path
 from stp.tables.table import get_table
 
@@ -102,9 +107,11 @@ def write_store(
 
     Notes
     -----
-    Genes that the vocabulary knows are renamed to its ids, and columns of one gene are summed.
-    Other genes of the species keep their names. Antibodies, control probes and genes of another
-    species are left out. Spot centers are stored in `obsm["spatial"]`, in µm if
+    The spots are shapes with the name of the slide: the region that the table annotates, such as
+    `name` of :func:`stp.io.from_anndata`, or the name of the file if the slide has none. Genes that
+    the vocabulary knows are renamed to its ids, and columns of one gene are summed. Other genes of
+    the species keep their names. `var["symbol"]` has the symbols. Antibodies, control probes and
+    genes of another species are left out. Spot centers are stored in `obsm["spatial"]`, in µm if
     the scale is known. The image is read as a stream, so memory does not grow with the slide. The
     attribute `stp_source` records what the store was made from. The attribute `stp_store` records a
     digest of counts, genes, spots, settings and all pixels. It does not depend on the name or the
@@ -157,11 +164,12 @@ def write_slide(
         centers = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
         unit = "um"
     by_gene = sum_counts_by_gene(table, genes, vocabulary, counts.layer)
-    store = assemble_store(by_gene, centers, unit, slide, levels)
+    name = name_slide(sdata, table, readable(path.name).removesuffix(".zarr"))
+    store = assemble_store(by_gene, centers, unit, slide, levels, name)
     genes_digest = names_digest(by_gene.var_names)
     store.attrs[STORE] = {
         "version": STORE_VERSION,
-        "name": readable(path.name).removesuffix(".zarr"),
+        "name": name,
         "genes": genes_digest,
         "spots_digest": spots_digest(genes_digest, by_gene.n_vars, by_gene.X.indptr, centers),
         "species": vocabulary.species,

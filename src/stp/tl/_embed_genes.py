@@ -108,8 +108,8 @@ def _check_vocabulary(adata: "AnnData", tokens_key: str, model: Stamp | GeneEnco
     if digest is None:
         raise ValueError(
             f"uns does not record with which vocabulary obsm[{tokens_key!r}] was made: "
-            'anndata.concat drops the record unless uns_merge="same" is passed and the records '
-            "of all tables are equal; run stp.tl.tokenize(adata, model) again"
+            "anndata.concat drops the record; combine the tables with stp.get.concat, which keeps "
+            "it, or run stp.tl.tokenize(adata, model) again"
         )
     if digest != model.vocabulary.digest:
         raise ValueError(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp._log import warn
+from stp.genes.gene_choice import GeneChoice, choose_genes
 from stp.genes.table_genes import check_one_species
 from stp.retrieval.nearest import WeightedMeans, nearest, weights
 from stp.tables import keys
-from stp.tables.profiles import choose_genes, one_unit, profiles
+from stp.tables.profiles import one_unit, profiles
 from stp.tables.references import blocks, name_spots, open_embeddings, open_references
 from stp.tables.table import record, table_to_annotate
 
@@ -56,8 +57,8 @@ def predict_expression(
         predicted: a table, a SpatialData, the path of one on disk (which is read in blocks), or a
         list of these.
     genes
-        Genes to predict, which all references must measure; by default those that
-        `var["highly_variable"]` of any reference marks.
+        Symbols or Ensembl ids of the genes to predict, which all references must measure; by
+        default those that `var["highly_variable"]` of any reference marks.
     n_neighbors
         Number of references per predicted spot.
     use_rep
@@ -98,7 +99,8 @@ def predict_expression(
         Whether the spot is far from all references, by the rule in `uns`. A warning says if more
         than 5 % of the spots are far or uniform.
     `adata.uns['stp_expression' | key_added]` : dict
-        `params`; `genes`, the names of the columns; `units`; `references`, a table of the
+        `params`; `genes`, the names of the columns: symbols if they are known; `gene_ids`, their
+        Ensembl ids, "" if unknown; `units`; `references`, a table of the
         references that were used with their names and slides, the number of the reference that they
         belong to, and their row in it; `far`, the rule and threshold; `model` that made both
         embeddings; `version` of stp.
@@ -169,7 +171,8 @@ def predict_expression(
         adata,
         key_added,
         params,
-        genes=genes_to_predict,
+        genes=genes_to_predict.names,
+        gene_ids=genes_to_predict.ids,
         units=units,
         references=name_spots(tables, reference_rows, slide_key),
         far={"rule": FAR_RULE, "threshold": threshold},
@@ -179,7 +182,7 @@ def predict_expression(
 
 
 def _add_profiles(
-    means: WeightedMeans, tables: dict[str, "AnnData"], layer: str | None, genes: np.ndarray
+    means: WeightedMeans, tables: dict[str, "AnnData"], layer: str | None, genes: GeneChoice
 ) -> None:
     """Add the profiles of the retrieved references to the means; no others are read.
 
@@ -187,12 +190,13 @@ def _add_profiles(
     """
     all_rows = means.rows
     first_row = 0
-    for table in tables.values():
+    for label, table in tables.items():
+        columns = genes.columns[label]
         start, stop = np.searchsorted(all_rows, (first_row, first_row + table.n_obs))
         rows = all_rows[start:stop]
         if len(rows):
             n_added = 0
-            for block in profiles(table, layer, genes, rows - first_row):
+            for block in profiles(table, layer, columns, rows - first_row):
                 means.add(rows[n_added : n_added + len(block)], block)
                 n_added += len(block)
         first_row += table.n_obs
