@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stp.genes.gene_choice import locate_in_prediction, predicted_genes
+from stp.genes.gene_lookup import GeneLookup
+from stp.pl._gene_pairs import PREDICT_CALL
 from stp.tables.counts import get_layer, has_counts
 from stp.tables.profiles import LOG_COUNTS, check_unique, profiles
 from stp.tables.table import require
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-PREDICT_CALL = "stp.tl.predict_expression(adata, reference)"
 
 
 class SpotValues(NamedTuple):
@@ -24,7 +25,7 @@ class SpotValues(NamedTuple):
 
 
 def read_values(table: "AnnData", name: str, key: str | None, layer: str | None) -> SpotValues:
-    """Return a column of `obs`, or the expression of a gene.
+    """Return a column of `obs`, or the expression of a gene, by its symbol or Ensembl id.
 
     The expression is that of the prediction `key`. If `key` is None, it is the measured
     expression, or that of the only prediction with this gene if the gene is not measured.
@@ -34,43 +35,49 @@ def read_values(table: "AnnData", name: str, key: str | None, layer: str | None)
     KeyError
         There is no such column, gene or prediction.
     ValueError
-        The name is a column and a gene, several predictions have the gene, or gene names are not
-        unique.
+        The name is a column and a gene, several predictions or genes have the name, or gene names
+        are not unique.
     """
-    has_values = layer is not None or table.X is not None
-    is_measured = key is None and has_values and name in table.var_names
-    prediction_key = None if is_measured else _find_prediction(table, name, key)
-    is_gene = is_measured or prediction_key is not None
     if name in table.obs:
-        if is_gene:
+        if name in table.var_names or _find_prediction(table, name, key) is not None:
             raise ValueError(
                 f"{name!r} is a column of adata.obs and a gene; rename the column to draw either"
             )
         return SpotValues(table.obs[name].array, name, "")
-    if is_measured:
-        return _read_measured(table, name, layer)
+    if key is None and (layer is not None or table.X is not None):
+        lookup = GeneLookup(table)
+        column = int(lookup.find([name])[0])
+        if column >= 0:
+            return _read_measured(table, lookup, column, layer)
+    prediction_key = _find_prediction(table, name, key)
     if prediction_key is None:
         raise KeyError(_unknown_name(table, name, key))
     prediction = table.uns[prediction_key]
-    column = list(map(str, prediction["genes"])).index(name)
-    values = np.asarray(table.obsm[prediction_key])[:, column]
-    return SpotValues(values, f"{name}, predicted", prediction.get("units", LOG_COUNTS))
+    (position,) = locate_in_prediction(prediction, [name])
+    names, _ = predicted_genes(prediction)
+    values = np.asarray(table.obsm[prediction_key])[:, position]
+    title = f"{names[position]}, predicted"
+    return SpotValues(values, title, prediction.get("units", LOG_COUNTS))
 
 
-def _read_measured(table: "AnnData", gene: str, layer: str | None) -> SpotValues:
+def _read_measured(
+    table: "AnnData", lookup: GeneLookup, column: int, layer: str | None
+) -> SpotValues:
     """Return log counts if there are raw counts, or else the values as they are."""
     check_unique(table, "adata")
+    title = lookup.symbols[column] or lookup.names[column]
     if has_counts(get_layer(table, layer)):
-        values = np.concatenate(list(profiles(table, layer, [gene])))[:, 0]
-        return SpotValues(values, gene, LOG_COUNTS)
+        values = np.concatenate(list(profiles(table, layer, np.array([column]))))[:, 0]
+        return SpotValues(values, title, LOG_COUNTS)
     units = "X" if layer is None else f"layer {layer!r}"
-    return SpotValues(np.asarray(table.obs_vector(gene, layer=layer)), gene, units)
+    values = table.obs_vector(lookup.names[column], layer=layer)
+    return SpotValues(np.asarray(values), title, units)
 
 
-def _list_predictions(table: "AnnData") -> dict[str, list[str]]:
-    """Return the genes of each prediction by its name."""
+def _list_predictions(table: "AnnData") -> dict[str, Any]:
+    """Return the record of each prediction by its name."""
     return {
-        key: [str(gene) for gene in entry["genes"]]
+        key: entry
         for key, entry in table.uns.items()
         if hasattr(entry, "keys") and "genes" in entry and key in table.obsm
     }
@@ -81,8 +88,11 @@ def _find_prediction(table: "AnnData", gene: str, key: str | None) -> str | None
     if key is not None:
         require(table, "obsm", key, PREDICT_CALL)
         require(table, "uns", key, PREDICT_CALL)
-    predictions = _list_predictions(table)
-    names = [name for name in predictions if key in (None, name) and gene in predictions[name]]
+    names = [
+        name
+        for name, prediction in _list_predictions(table).items()
+        if key in (None, name) and locate_in_prediction(prediction, [gene])[0] >= 0
+    ]
     if len(names) > 1:
         raise ValueError(f"several predictions have {gene!r}; pass key= one of {names}")
     return names[0] if names else None
@@ -91,11 +101,14 @@ def _find_prediction(table: "AnnData", gene: str, key: str | None) -> str | None
 def _unknown_name(table: "AnnData", name: str, key: str | None) -> str:
     predicted = [
         gene
-        for prediction, genes in _list_predictions(table).items()
-        for gene in genes
-        if key in (None, prediction)
+        for name_of_prediction, prediction in _list_predictions(table).items()
+        for gene in predicted_genes(prediction)[0]
+        if key in (None, name_of_prediction)
     ]
-    measured = [] if key is not None else list(map(str, table.var_names))
+    measured = []
+    if key is None:
+        lookup = GeneLookup(table)
+        measured = [*lookup.names, *filter(None, lookup.symbols)]
     names = [*map(str, table.obs), *measured, *predicted]
     similar = difflib.get_close_matches(name, names, n=3)
     where = "a gene of adata.var_names or a predicted gene"
