@@ -160,7 +160,7 @@ def test_one_line_of_the_log_sums_it_up(human, log_lines):
     assert log_lines == [
         (
             "INFO",
-            "Tokenized 1 spots: 6 of 13 genes recognized (87 % of UMIs), median 4 tokens per spot. "
+            "Tokenized 1 spot: 6 of 13 genes recognized (87 % of UMIs), median 4 tokens per spot. "
             "Most expressed genes that were not recognized: SHFM1 (ambiguous), "
             "MALAT1 (non-coding), C6orf48 (non-coding), AC000000.1 (unnamed locus), "
             "FUBAR (unknown)",

@@ -105,13 +105,6 @@ def rank_rows(indptr, columns, counts, index, table, n_special, tokens, n_tokens
 
 
 @compile_kernel()
-def add_columns(columns, counts, sums):
-    """Add whole counts to the sums (int64) of their columns."""
-    for k in range(len(columns)):
-        sums[columns[k]] += np.int64(counts[k])
-
-
-@compile_kernel()
 def _look_up_columns(index, first, last):
     """Return `first` and `last` of each column; `last` is 0 if it shares or lacks a gene."""
     n_columns = np.zeros(len(first), np.int64)

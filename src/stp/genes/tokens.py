@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from stp._threads import in_threads
-from stp.genes.rank_kernel import add_columns, rank_rows
+from stp.genes.rank_kernel import rank_rows
 from stp.genes.rank_table import RankTable
 from stp.tables.whole_counts import not_whole_error
 
@@ -99,9 +99,8 @@ def rank_genes(
 
 def sum_columns(counts: "csr_matrix") -> np.ndarray:
     """Return the sum of each column, int64 (n_columns,), of whole counts. The sums are exact."""
-    sums = np.zeros(counts.shape[1], np.int64)
-    add_columns(counts.indices, _to_numba_type(counts.data), sums)
-    return sums
+    sums = np.bincount(counts.indices, counts.data, minlength=counts.shape[1])
+    return sums.astype(np.int64)
 
 
 def _to_numba_type(values: np.ndarray) -> np.ndarray:

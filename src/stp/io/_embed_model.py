@@ -1,13 +1,12 @@
 """The model of `embed_stores`, and which embeddings of a store it has not made yet."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from stp.models import GeneEncoder, ImageEncoder, Stamp, load_backbone
 from stp.models.patch_encoder import PatchEncoder
 from stp.models.published.backbones import BACKBONES
-from stp.models.saved.pretrained import CONFIG
+from stp.models.saved.description import CONFIG, read_description
 from stp.tables import keys
 
 Model = Stamp | GeneEncoder | PatchEncoder
@@ -44,9 +43,10 @@ def open_model(model: Any) -> Model:
     file = Path(model) / CONFIG
     if not file.is_file():
         raise FileNotFoundError(
-            f"{model} has no {CONFIG}; give a folder of stp.train, or one of {list(BACKBONES)}"
+            f"{model} has no {CONFIG}; give a folder of stp.train, or the name of a backbone that "
+            "stp.models.backbones() lists"
         )
-    class_name = json.loads(file.read_text(encoding="utf-8")).get("class")
+    class_name = read_description(file)["class"]
     if class_name not in MODEL_CLASSES:
         raise ValueError(
             f"{model} holds a {class_name}; embeddings are made by {list(MODEL_CLASSES)}"

@@ -133,6 +133,7 @@ def _measured_shares(sets: dict[str, np.ndarray], index: np.ndarray) -> np.ndarr
     n_empty = np.count_nonzero(shares == 0)
     if n_empty:
         logger.warning(
-            f"{n_empty} of {len(sets)} gene sets have no gene in the table and count as average"
+            f"{n_empty} of {len(sets)} gene sets have no gene in the table and count as average; "
+            "check the names of its genes, or use a model whose gene sets it measures."
         )
     return shares

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from stp._log import logger, warn
+from stp._log import count, logger, warn
 from stp.genes.matches import Names
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def warn_about_spots(
     n_empty = np.count_nonzero(n_tokens == 0)
     if n_empty:
         warn(
-            f"{n_empty} spots have no counts and get no embedding (NaN); "
-            "sc.pp.filter_cells(adata, min_counts=1) drops them"
+            f"{count(n_empty, 'spot')} of {len(n_tokens):,} without counts: no embedding (NaN); "
+            "sc.pp.filter_cells(adata, min_counts=1) drops such spots"
         )
 
 
@@ -114,9 +114,9 @@ def log_summary(
     n_recognized = np.count_nonzero(matches.index >= 0)
     median = np.median(n_tokens) if len(n_tokens) else 0
     message = (
-        f"Tokenized {len(n_tokens)} spots: "
-        f"{n_recognized} of {n_genes} genes recognized ({100 * coverage:.4g} % of UMIs), "
-        f"median {median:.0f} tokens per spot"
+        f"Tokenized {count(len(n_tokens), 'spot')}: "
+        f"{n_recognized:,} of {count(n_genes, 'gene')} recognized "
+        f"({100 * coverage:.4g} % of UMIs), median {median:.0f} tokens per spot"
     )
     if len(unmapped):
         most_expressed = unmapped["rule"].head(5).items()

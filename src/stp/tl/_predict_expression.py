@@ -138,7 +138,9 @@ def predict_expression(
             f"cannot retrieve {n_neighbors} neighbors from {n_references} references; "
             "lower n_neighbors"
         )
-    neighbors = nearest(queries[has_embedding], blocks(vectors), n_neighbors)
+    neighbors = nearest(
+        queries[has_embedding], blocks(vectors), n_neighbors, n_references=n_references
+    )
     weight, is_uniform = weights(neighbors.similarity)
     means = WeightedMeans(neighbors.index, weight, len(genes_to_predict))
     _add_profiles(means, tables, layer, genes_to_predict)

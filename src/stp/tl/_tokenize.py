@@ -1,6 +1,5 @@
 """Rank the genes of every spot into tokens."""
 
-import json
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -8,12 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stp._progress import Progress
 from stp.genes.coverage import check_coverage, sum_by_rule
 from stp.genes.rank_table import RankTable, rank_table
 from stp.genes.table_genes import recognize_table
 from stp.genes.tokens import rank_genes, sum_columns
 from stp.genes.vocabulary import Vocabulary
-from stp.models.saved.pretrained import CONFIG
+from stp.models.saved.description import CONFIG, read_description
+from stp.models.saved.pretrained import VOCABULARY
 from stp.tables import keys
 from stp.tables.counts import as_csr, get_counts, is_lazy, row_blocks
 from stp.tables.table import record, table_to_annotate
@@ -164,14 +165,16 @@ def _rank_blocks(counts: Any, rank: Callable[..., Any], context_length: int) -> 
     n_tokens = np.zeros(n_obs, np.int64)
     umis = np.zeros(n_columns, np.int64)
     start = 0
-    for block in row_blocks(counts):
-        rows = slice(start, start + block.shape[0])
-        ranks = rank(block, out=tokens[rows])
-        n_tokens[rows] = ranks.n_tokens
-        umis += sum_columns(block)
-        start = rows.stop
-        # Free the memory of this block before the next one is read.
-        del block, ranks
+    with Progress(n_obs, "tokenize", "spot") as progress:
+        for block in row_blocks(counts):
+            rows = slice(start, start + block.shape[0])
+            ranks = rank(block, out=tokens[rows])
+            n_tokens[rows] = ranks.n_tokens
+            umis += sum_columns(block)
+            start = rows.stop
+            # Free the memory of this block before the next one is read.
+            del block, ranks
+            progress.update(rows.stop - rows.start)
     return _TableTokens(tokens, n_tokens, umis)
 
 
@@ -218,7 +221,7 @@ def _training(source: Any) -> str | None:
         file = Path(source) / CONFIG
         if not file.is_file():
             return None
-        card = json.loads(file.read_text()).get("card") or {}
+        card = read_description(file).get("card") or {}
         return "; ".join(card.get("trained_on", ()))
     card = getattr(source, "card", None)
     return None if card is None else "; ".join(card.trained_on)
@@ -228,9 +231,7 @@ def _context_length(source: Any) -> int:
     """Return how many genes a model, or the model in a folder, reads per spot."""
     if isinstance(source, str | Path):
         file = Path(source) / CONFIG
-        config: Any = (
-            json.loads(file.read_text(encoding="utf-8"))["config"] if file.is_file() else {}
-        )
+        config: Any = read_description(file)["config"] if file.is_file() else {}
         gene_config = config.get("gene") or config
         return gene_config.get("context_length", CONTEXT_LENGTH)
     encoder = getattr(source, "gene_encoder", None) or source
@@ -242,7 +243,13 @@ def _vocabulary(source: Any) -> Vocabulary:
     """Return a vocabulary: the source itself, that of a model, or that in a file or folder."""
     if isinstance(source, str | Path):
         path = Path(source)
-        return Vocabulary.load(path / "vocabulary.parquet" if path.is_dir() else path)
+        file = path / VOCABULARY if path.is_dir() else path
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"no vocabulary at {file}; give a file of Vocabulary.save, or the folder of a "
+                "model that reads genes"
+            )
+        return Vocabulary.load(file)
     vocabulary = getattr(source, "vocabulary", source)
     if not isinstance(vocabulary, Vocabulary):
         raise TypeError(
