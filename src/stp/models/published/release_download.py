@@ -163,7 +163,7 @@ def _check_record(record_file: Path, checkpoint: Path, commit: str) -> str:
     if not record:
         record = {"file": CHECKPOINT, "hub_id": HUB_ID, "commit": commit, "sha256": sha256}
         text = json.dumps(record, indent=2)
-        write_atomically(record_file, lambda file: file.write_text(text))
+        write_atomically(record_file, lambda file: file.write_text(text, encoding="utf-8"))
     origin = f"{HUB_ID}@{record['commit']}" if record["commit"] else "a file of the user"
     return (
         f"{CHECKPOINT}, SHA-256 {sha256}, from {origin}, and from the files of "
@@ -172,7 +172,7 @@ def _check_record(record_file: Path, checkpoint: Path, commit: str) -> str:
 
 
 def _read_record(record_file: Path) -> dict[str, Any]:
-    return json.loads(record_file.read_text()) if record_file.is_file() else {}
+    return json.loads(record_file.read_text(encoding="utf-8")) if record_file.is_file() else {}
 
 
 def _explain_missing(files: Path, error: Exception) -> str:
