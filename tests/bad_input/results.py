@@ -168,3 +168,24 @@ def stored_features_are_not_finite(embedded):
     table = embedded.tables["table"]
     table.obsm["X_stp_images"][7, 3] = float("inf")
     stp.tl.fuse(embedded)
+
+
+@refused(KeyError, r"'EPCAMM' is neither a column of adata\.obs nor a gene .* did you mean")
+def the_color_of_spots_does_not_exist(adata):
+    """Spots are colored by a column of `obs`, a measured gene or a predicted gene. None has this
+    name.
+
+    Pass one of the similar names that the message lists, or look at `adata.obs` and
+    `adata.var_names`.
+    """
+    stp.pl.spots(adata, "EPCAMM")
+
+
+@refused(ValueError, "'EPCAM' is a column of adata.obs and a gene; rename the column")
+def the_color_of_spots_is_a_column_and_a_gene(adata):
+    """A column of `obs` has the name of a gene, so it is not clear which of them is meant.
+
+    Rename the column: `adata.obs = adata.obs.rename(columns={"EPCAM": "EPCAM_score"})`.
+    """
+    adata.obs["EPCAM"] = 1.0
+    stp.pl.spots(adata, "EPCAM")

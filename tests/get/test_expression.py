@@ -39,6 +39,15 @@ def test_key_chooses_the_prediction(predicted):
     assert table.uns["units"] == "units of mine"
 
 
+def test_flags_of_the_prediction_are_in_obs(predicted):
+    flags = np.arange(100) % 7 == 0
+    predicted.obs["mine_far"] = flags
+    predicted.obs["mine_uniform"] = ~flags
+    obs = get.expression(predicted, key="mine").obs
+    np.testing.assert_array_equal(obs["mine_far"], flags)
+    np.testing.assert_array_equal(obs["mine_uniform"], ~flags)
+
+
 def test_the_table_of_a_spatialdata(predicted, sdata):
     sdata.tables["table"] = predicted
     assert get.expression(sdata).to_df().equals(get.expression(predicted).to_df())

@@ -307,7 +307,9 @@ def test_what_a_store_was_made_from_is_recorded_and_its_size_told(
     monkeypatch.setattr(logging.getLogger("stp"), "propagate", True)
     with caplog.at_level(logging.INFO, "stp"):
         write_store(marked_slide, tmp_path / "a.zarr", patch_um_per_px=0.7)
-    assert re.search(r"a\.zarr: 35 spots, [\d.]+ MB, [\d.]+ times its source", caplog.text)
+    assert re.search(
+        r"Wrote a\.zarr: 35 spots, [\d.]+ MB, [\d.]+ times the size of its source", caplog.text
+    )
     source = spatialdata.read_zarr(tmp_path / "a.zarr").attrs["stp_source"]
     assert source.pop("stp")
     assert source == {

@@ -262,6 +262,47 @@ def test_far_spots_are_flagged_by_a_stated_rule(query, reference):
     assert (query.obsm["stp_expression_neighbors"][8] == -1).all()
 
 
+def set_far_spots(query, reference, n_far):
+    """Make some spots opposite to all references, one without an embedding, the others equal."""
+    reference.obsm["X_stp_genes_aligned"] = np.abs(reference.obsm["X_stp_genes_aligned"])
+    vectors = reference.obsm["X_stp_genes_aligned"][:30].copy()
+    vectors[:n_far] *= -1
+    vectors[29] = np.nan
+    query.obsm["X_stp_images_aligned"] = vectors
+
+
+def test_many_doubtful_predictions_are_warned_of_with_their_numbers(query, reference):
+    set_far_spots(query, reference, n_far=2)
+    message = (
+        r"2 of 29 predicted spots \(6\.9%\) say little: 6\.9% are far from all references "
+        r"\(obs\['stp_expression_far'\]\), and 6\.9% have no similar reference and get a plain "
+        r"mean \(obs\['stp_expression_uniform'\]\); likely causes: glass"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        tl.predict_expression(query, reference, genes=["LUM"])
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(UserWarning, match=r"obs\['mine_far'\]"):
+        tl.predict_expression(query, reference, genes=["LUM"], key_added="mine")
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_few_doubtful_predictions_are_not_warned_of(query, reference):
+    set_far_spots(query, reference, n_far=1)
+    tl.predict_expression(query, reference, genes=["LUM"])
+    assert query.obs["stp_expression_far"].sum() == 1
+
+
+@pytest.mark.parametrize(("n_far", "is_warned"), [(5, False), (6, True)])
+def test_five_percent_may_be_doubtful(query, reference, recwarn, n_far, is_warned):
+    set_far_spots(query, reference, n_far=0)
+    rows = np.arange(100) % 29
+    many = query[rows].copy()
+    many.obs_names_make_unique()
+    many.obsm["X_stp_images_aligned"][:n_far] *= -1
+    tl.predict_expression(many, reference, genes=["LUM"])
+    assert any("say little" in str(warning.message) for warning in recwarn) == is_warned
+
+
 def test_a_store_on_disk_is_read_in_blocks(
     query, reference, record_model, tmp_path, monkeypatch, image
 ):

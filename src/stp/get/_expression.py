@@ -35,7 +35,8 @@ def expression(
     too. Unknown ids and symbols are "". X is the prediction. Its units are in
     `uns["units"]`: log1p of counts per 10,000, unless another layer was predicted. For retrieved
     predictions, `layers["uncertainty"]` is the standard deviation over the references. `obs` and
-    `obsm["spatial"]` are copied from `adata`.
+    `obsm["spatial"]` are copied from `adata`, and with them the flags of retrieved predictions:
+    `obs["stp_expression_far"]` and `obs["stp_expression_uniform"]`, or `key` with these endings.
 
     Raises
     ------

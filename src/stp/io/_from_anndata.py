@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._log import logger, preview
+from stp._log import count, logger, preview
 from stp.images.files.opening import open_file
 from stp.images.lattice import lattice_scale
 from stp.images.level_places import place_levels
@@ -189,8 +189,8 @@ def _choose_spots(adata: "AnnData", spatial_key: str, missing: str) -> tuple["An
     if not is_placed.all():
         names = adata.obs_names[~is_placed]
         logger.info(
-            f"left out {len(names)} of {adata.n_obs} spots, which have no coordinates: "
-            f"{preview(names)}"
+            f"Left out {len(names):,} of {count(adata.n_obs, 'spot')}, which have no coordinates: "
+            f"{preview(names)}."
         )
         adata = adata[is_placed]
     return adata, centers[is_placed]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stp._lock import lock
-from stp._log import logger
+from stp._log import count, logger
 from stp._text import readable
 from stp.data.store import STORE, STORE_VERSION, names_digest, spots_digest
 from stp.genes.table_genes import TableGenes, recognize_table
@@ -253,10 +253,11 @@ def _scale_of_store(slide: Slide, levels: StoreLevels) -> Scale:
 def _log_size(path: Path, sdata: Any, table: "AnnData") -> None:
     """Log the size of the store, and compare it with its source if that is on disk."""
     n_bytes = _folder_bytes(path)
-    message = f"{path.name}: {table.n_obs} spots, {n_bytes / 1e6:.1f} MB"
+    message = f"Wrote {path.name}: {count(table.n_obs, 'spot')}, {n_bytes / 1e6:.1f} MB"
     source = getattr(sdata, "path", None)
     if source is not None and Path(source).is_dir():
-        message += f", {n_bytes / max(_folder_bytes(Path(source)), 1):.2f} times its source"
+        ratio = n_bytes / max(_folder_bytes(Path(source)), 1)
+        message += f", {ratio:.2f} times the size of its source"
     logger.info(message)
 
 

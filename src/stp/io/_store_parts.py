@@ -62,7 +62,7 @@ def sum_counts_by_gene(
         blocks.append(block.astype(np.float32) @ to_gene)
     is_unmapped = genes.is_gene & (index < 0)
     unmapped = sum_by_rule(genes.matches.rule[is_unmapped], umis[is_unmapped])
-    check_coverage(unmapped, int(umis[genes.is_gene].sum()))
+    check_coverage(unmapped, int(umis[genes.is_gene].sum()), n_genes=len(vocabulary))
     var_columns = {
         "symbol": _find_symbols(table, genes, vocabulary)[is_kept][first],
         "umis": np.bincount(columns, umis[is_kept], len(unique_ids)).astype(np.int64),

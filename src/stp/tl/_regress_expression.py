@@ -156,7 +156,7 @@ def apply_expression_head(
     use_rep
         Name of the features in `obsm`.
     device
-        Torch device; by default a GPU if there is one.
+        Torch device; by default that of `stp.settings`, or a GPU if there is one.
     table_key
         Name of the table in a SpatialData.
     key_added

@@ -11,6 +11,7 @@ from urllib.request import urlopen
 
 from stp._atomic import write_atomically
 from stp._log import logger
+from stp._settings import settings
 from stp.models.published.release_files import GENES, MEANS, SYMBOLS
 from stp.models.saved.hub import OutOfReachError, answer_seconds, ask_within, commit_of, fetch
 from stp.models.saved.hub import endpoint as hub_endpoint
@@ -57,9 +58,11 @@ class ReleaseFiles:
 
 
 def default_folder() -> Path:
-    """Return the folder of the release in the cache of Hugging Face, which HF_HOME moves."""
+    """Return the folder of the release: in that of `stp.settings`, or in HF_HOME."""
     from huggingface_hub import constants
 
+    if settings.cache_dir is not None:
+        return settings.cache_dir / "release"
     return Path(constants.HF_HOME) / "stp" / "release"
 
 
@@ -107,7 +110,7 @@ def _get_asset(asset: Asset, files: Path) -> None:
     """Download an asset unless the folder has it, and compare its digest."""
     path = files / asset.name
     if not path.is_file():
-        logger.info(f"downloads {asset.name} from {asset.address}")
+        logger.info(f"Downloading {asset.name} ({asset.n_bytes / 1e6:.1f} MB) from {asset.address}")
         content = _read_address(asset.address, asset.n_bytes)
         if hashlib.sha256(content).hexdigest() != asset.sha256:
             raise ValueError(
