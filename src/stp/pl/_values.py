@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stp.genes.gene_choice import locate_in_prediction, predicted_genes
+from stp.genes.gene_lookup import GeneLookup
 from stp.tables.counts import get_layer, has_counts
 from stp.tables.profiles import LOG_COUNTS, check_unique, profiles
 from stp.tables.table import require
@@ -37,55 +39,76 @@ def read_values(table: "AnnData", name: str, key: str | None, layer: str | None)
         The name is a column and a gene, several predictions have the gene, or gene names are not
         unique.
     """
-    has_values = layer is not None or table.X is not None
-    is_measured = key is None and has_values and name in table.var_names
-    prediction_key = None if is_measured else _find_prediction(table, name, key)
-    is_gene = is_measured or prediction_key is not None
+    if key is not None:
+        require(table, "obsm", key, PREDICT_CALL)
+        require(table, "uns", key, PREDICT_CALL)
     if name in table.obs:
-        if is_gene:
-            raise ValueError(
-                f"{name!r} is a column of adata.obs and a gene; rename the column to draw either"
-            )
+        _check_no_gene(table, name, key)
         return SpotValues(table.obs[name].array, name, "")
-    if is_measured:
-        return _read_measured(table, name, layer)
-    if prediction_key is None:
+    has_values = layer is not None or table.X is not None
+    if key is None and has_values:
+        lookup = GeneLookup(table)
+        (column,) = lookup.find([name])
+        if column >= 0:
+            return _read_measured(table, lookup, int(column), layer)
+    positions = _find_predictions(table, name, key)
+    if not positions:
         raise KeyError(_unknown_name(table, name, key))
+    if len(positions) > 1:
+        raise ValueError(f"several predictions have {name!r}; pass key= one of {list(positions)}")
+    ((prediction_key, column),) = positions.items()
     prediction = table.uns[prediction_key]
-    column = list(map(str, prediction["genes"])).index(name)
     values = np.asarray(table.obsm[prediction_key])[:, column]
-    return SpotValues(values, f"{name}, predicted", prediction.get("units", LOG_COUNTS))
+    gene = predicted_genes(prediction)[0][column]
+    return SpotValues(values, f"{gene}, predicted", prediction.get("units", LOG_COUNTS))
 
 
-def _read_measured(table: "AnnData", gene: str, layer: str | None) -> SpotValues:
+def _check_no_gene(table: "AnnData", name: str, key: str | None) -> None:
+    """Raise ValueError if a column of `obs` has the name of a gene that could be drawn."""
+    is_measured = key is None and table.X is not None and GeneLookup(table).has_name(name)
+    is_predicted = any(
+        name in genes
+        for prediction, genes in _list_predictions(table).items()
+        if key in (None, prediction)
+    )
+    if is_measured or is_predicted:
+        raise ValueError(
+            f"{name!r} is a column of adata.obs and a gene; rename the column to draw either"
+        )
+
+
+def _read_measured(
+    table: "AnnData", lookup: GeneLookup, column: int, layer: str | None
+) -> SpotValues:
     """Return log counts if there are raw counts, or else the values as they are."""
     check_unique(table, "adata")
+    gene = lookup.label_of(column)
     if has_counts(get_layer(table, layer)):
-        values = np.concatenate(list(profiles(table, layer, [gene])))[:, 0]
+        values = np.concatenate(list(profiles(table, layer, np.array([column]))))[:, 0]
         return SpotValues(values, gene, LOG_COUNTS)
     units = "X" if layer is None else f"layer {layer!r}"
-    return SpotValues(np.asarray(table.obs_vector(gene, layer=layer)), gene, units)
+    values = np.asarray(table.obs_vector(lookup.names[column], layer=layer))
+    return SpotValues(values, gene, units)
 
 
 def _list_predictions(table: "AnnData") -> dict[str, list[str]]:
     """Return the genes of each prediction by its name."""
     return {
-        key: [str(gene) for gene in entry["genes"]]
+        key: predicted_genes(entry)[0]
         for key, entry in table.uns.items()
         if hasattr(entry, "keys") and "genes" in entry and key in table.obsm
     }
 
 
-def _find_prediction(table: "AnnData", gene: str, key: str | None) -> str | None:
-    """Return the name of the prediction that has a gene, or None."""
-    if key is not None:
-        require(table, "obsm", key, PREDICT_CALL)
-        require(table, "uns", key, PREDICT_CALL)
-    predictions = _list_predictions(table)
-    names = [name for name in predictions if key in (None, name) and gene in predictions[name]]
-    if len(names) > 1:
-        raise ValueError(f"several predictions have {gene!r}; pass key= one of {names}")
-    return names[0] if names else None
+def _find_predictions(table: "AnnData", gene: str, key: str | None) -> dict[str, int]:
+    """Return the position of a gene in each prediction that has it; only in `key` if it is one."""
+    positions = {}
+    for name in _list_predictions(table):
+        if key in (None, name):
+            (position,) = locate_in_prediction(table.uns[name], [gene])
+            if position >= 0:
+                positions[name] = position
+    return positions
 
 
 def _unknown_name(table: "AnnData", name: str, key: str | None) -> str:
@@ -95,7 +118,10 @@ def _unknown_name(table: "AnnData", name: str, key: str | None) -> str:
         for gene in genes
         if key in (None, prediction)
     ]
-    measured = [] if key is not None else list(map(str, table.var_names))
+    measured: list[str] = []
+    if key is None:
+        lookup = GeneLookup(table)
+        measured = [*lookup.names, *(symbol for symbol in lookup.symbols if symbol)]
     names = [*map(str, table.obs), *measured, *predicted]
     similar = difflib.get_close_matches(name, names, n=3)
     where = "a gene of adata.var_names or a predicted gene"
