@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from stp import pl
+from stp import Vocabulary, pl
 
 GENE = "ERBB2"
 
@@ -128,3 +128,35 @@ def test_own_axes_take_one_name(adata):
     _, ax = plt.subplots()
     with pytest.raises(ValueError, match="ax is one panel, but color has 2 names; pass one name"):
         pl.spots(adata, ["array_row", "array_col"], ax=ax)
+
+
+ERBB2_ID = "ENSG00000141736"
+
+
+@pytest.mark.parametrize("name", [GENE, ERBB2_ID, "HER2"])
+@pytest.mark.parametrize("has_symbols", [True, False])
+def test_genes_of_a_table_with_ids_have_symbols(adata, name, has_symbols):
+    expected = drawn(draw(adata, GENE))
+    vocabulary = Vocabulary.default()
+    if has_symbols:
+        adata.var["symbol"] = adata.var_names
+    adata.var_names = vocabulary.gene_ids[vocabulary.encode(adata.var_names)]
+    ax = draw(adata, name)
+    np.testing.assert_array_equal(drawn(ax), expected)
+    assert ax.get_title() == GENE
+
+
+@pytest.mark.parametrize("name", [GENE, ERBB2_ID, "HER2"])
+def test_predicted_genes_are_found_by_all_their_names(predicted, name):
+    predicted.uns["stp_expression"]["gene_ids"] = [ERBB2_ID, ""]
+    ax = draw(predicted, name, key="stp_expression")
+    np.testing.assert_array_equal(drawn(ax), np.delete(np.arange(100.0), 7))
+    assert ax.get_title() == f"{GENE}, predicted"
+
+
+def test_a_column_with_the_symbol_of_a_gene_is_refused(adata):
+    adata.var["symbol"] = [f"symbol of {name}" for name in adata.var_names]
+    adata.var_names = [f"ENSG9{i:010d}" for i in range(adata.n_vars)]
+    adata.obs["symbol of LUM"] = 1.0
+    with pytest.raises(ValueError, match="'symbol of LUM' is a column of adata.obs and a gene"):
+        draw(adata, "symbol of LUM")

@@ -126,6 +126,17 @@ class GeneLookup:
         check_repeated_genes(names, columns)
         return columns
 
+    def has_name(self, name: str) -> bool:
+        """Return whether a name in the table itself is this one: of a column, an id or a symbol."""
+        return self._find_exact("", name) != MISSING
+
+    def label_of(self, column: int) -> str:
+        """Return the name to show of a gene: its symbol if it is known."""
+        symbol = self.symbols[column]
+        if not symbol and self._is_human:
+            symbol = human_symbols([self.names[column]])[0]
+        return str(symbol or self.names[column])
+
     def suggest(self, name: str) -> str | None:
         """Return the name in the table that is most similar to an unknown one, or None."""
         return most_similar(name, [*self._by_name, *self._by_symbol])

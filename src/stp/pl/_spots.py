@@ -52,8 +52,9 @@ def spots(
         SpatialData with one slide, or a table with coordinates, whose tissue is not drawn.
     color
         One or several names, each for a panel. A name is a column of `obs` with categories,
-        booleans or numbers, or a gene. Categories have the colors of `uns["{column}_colors"]`. If
-        there are none, default colors are stored there; `palette` replaces them, as in scanpy.
+        booleans or numbers, or the symbol or Ensembl id of a gene. Categories have the colors of
+        `uns["{column}_colors"]`. If there are none, default colors are stored there; `palette`
+        replaces them, as in scanpy.
     key
         Name of the prediction whose genes are drawn. By default genes have their measured values,
         and a gene that is not measured has its predicted values.

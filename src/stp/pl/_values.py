@@ -25,7 +25,7 @@ class SpotValues(NamedTuple):
 
 
 def read_values(table: "AnnData", name: str, key: str | None, layer: str | None) -> SpotValues:
-    """Return a column of `obs`, or the expression of a gene, by its symbol or Ensembl id.
+    """Return a column of `obs`, or the expression of a gene.
 
     The expression is that of the prediction `key`. If `key` is None, it is the measured
     expression, or that of the only prediction with this gene if the gene is not measured.
@@ -35,29 +35,45 @@ def read_values(table: "AnnData", name: str, key: str | None, layer: str | None)
     KeyError
         There is no such column, gene or prediction.
     ValueError
-        The name is a column and a gene, several predictions or genes have the name, or gene names
-        are not unique.
+        The name is a column and a gene, several predictions have the gene, or gene names are not
+        unique.
     """
+    if key is not None:
+        require(table, "obsm", key, PREDICT_CALL)
+        require(table, "uns", key, PREDICT_CALL)
     if name in table.obs:
-        if name in table.var_names or _find_prediction(table, name, key) is not None:
-            raise ValueError(
-                f"{name!r} is a column of adata.obs and a gene; rename the column to draw either"
-            )
+        _check_no_gene(table, name, key)
         return SpotValues(table.obs[name].array, name, "")
-    if key is None and (layer is not None or table.X is not None):
+    has_values = layer is not None or table.X is not None
+    if key is None and has_values:
         lookup = GeneLookup(table)
-        column = int(lookup.find([name])[0])
+        (column,) = lookup.find([name])
         if column >= 0:
-            return _read_measured(table, lookup, column, layer)
-    prediction_key = _find_prediction(table, name, key)
-    if prediction_key is None:
+            return _read_measured(table, lookup, int(column), layer)
+    positions = _find_predictions(table, name, key)
+    if not positions:
         raise KeyError(_unknown_name(table, name, key))
+    if len(positions) > 1:
+        raise ValueError(f"several predictions have {name!r}; pass key= one of {list(positions)}")
+    ((prediction_key, column),) = positions.items()
     prediction = table.uns[prediction_key]
-    (position,) = locate_in_prediction(prediction, [name])
-    names, _ = predicted_genes(prediction)
-    values = np.asarray(table.obsm[prediction_key])[:, position]
-    title = f"{names[position]}, predicted"
-    return SpotValues(values, title, prediction.get("units", LOG_COUNTS))
+    values = np.asarray(table.obsm[prediction_key])[:, column]
+    gene = predicted_genes(prediction)[0][column]
+    return SpotValues(values, f"{gene}, predicted", prediction.get("units", LOG_COUNTS))
+
+
+def _check_no_gene(table: "AnnData", name: str, key: str | None) -> None:
+    """Raise ValueError if a column of `obs` has the name of a gene that could be drawn."""
+    is_measured = key is None and table.X is not None and GeneLookup(table).has_name(name)
+    is_predicted = any(
+        name in genes
+        for prediction, genes in _list_predictions(table).items()
+        if key in (None, prediction)
+    )
+    if is_measured or is_predicted:
+        raise ValueError(
+            f"{name!r} is a column of adata.obs and a gene; rename the column to draw either"
+        )
 
 
 def _read_measured(
@@ -65,50 +81,46 @@ def _read_measured(
 ) -> SpotValues:
     """Return log counts if there are raw counts, or else the values as they are."""
     check_unique(table, "adata")
-    title = lookup.symbols[column] or lookup.names[column]
+    gene = lookup.label_of(column)
     if has_counts(get_layer(table, layer)):
         values = np.concatenate(list(profiles(table, layer, np.array([column]))))[:, 0]
-        return SpotValues(values, title, LOG_COUNTS)
+        return SpotValues(values, gene, LOG_COUNTS)
     units = "X" if layer is None else f"layer {layer!r}"
-    values = table.obs_vector(lookup.names[column], layer=layer)
-    return SpotValues(np.asarray(values), title, units)
+    values = np.asarray(table.obs_vector(lookup.names[column], layer=layer))
+    return SpotValues(values, gene, units)
 
 
-def _list_predictions(table: "AnnData") -> dict[str, Any]:
-    """Return the record of each prediction by its name."""
+def _list_predictions(table: "AnnData") -> dict[str, list[str]]:
+    """Return the genes of each prediction by its name."""
     return {
-        key: entry
+        key: predicted_genes(entry)[0]
         for key, entry in table.uns.items()
         if hasattr(entry, "keys") and "genes" in entry and key in table.obsm
     }
 
 
-def _find_prediction(table: "AnnData", gene: str, key: str | None) -> str | None:
-    """Return the name of the prediction that has a gene, or None."""
-    if key is not None:
-        require(table, "obsm", key, PREDICT_CALL)
-        require(table, "uns", key, PREDICT_CALL)
-    names = [
-        name
-        for name, prediction in _list_predictions(table).items()
-        if key in (None, name) and locate_in_prediction(prediction, [gene])[0] >= 0
-    ]
-    if len(names) > 1:
-        raise ValueError(f"several predictions have {gene!r}; pass key= one of {names}")
-    return names[0] if names else None
+def _find_predictions(table: "AnnData", gene: str, key: str | None) -> dict[str, int]:
+    """Return the position of a gene in each prediction that has it; only in `key` if it is one."""
+    positions = {}
+    for name in _list_predictions(table):
+        if key in (None, name):
+            (position,) = locate_in_prediction(table.uns[name], [gene])
+            if position >= 0:
+                positions[name] = position
+    return positions
 
 
 def _unknown_name(table: "AnnData", name: str, key: str | None) -> str:
     predicted = [
         gene
-        for name_of_prediction, prediction in _list_predictions(table).items()
-        for gene in predicted_genes(prediction)[0]
-        if key in (None, name_of_prediction)
+        for prediction, genes in _list_predictions(table).items()
+        for gene in genes
+        if key in (None, prediction)
     ]
-    measured = []
+    measured: list[str] = []
     if key is None:
         lookup = GeneLookup(table)
-        measured = [*lookup.names, *filter(None, lookup.symbols)]
+        measured = [*lookup.names, *(symbol for symbol in lookup.symbols if symbol)]
     names = [*map(str, table.obs), *measured, *predicted]
     similar = difflib.get_close_matches(name, names, n=3)
     where = "a gene of adata.var_names or a predicted gene"
