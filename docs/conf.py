@@ -12,6 +12,8 @@ from stp.train import AlignConfig, PretrainConfig
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+import benchmark_pages  # noqa: E402
+import config_fields  # noqa: E402
 import figures  # noqa: E402
 from tests import bad_input  # noqa: E402
 
@@ -31,11 +33,14 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
     "scanpydoc.elegant_typehints",
+    "sphinx_copybutton",
+    "sphinx_design",
 ]
 default_role = "literal"
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates"]
 figures.main(HERE / "generated")
+benchmark_pages.write_pages(HERE.parent / "benchmarks", HERE / "generated" / "benchmarks")
 with tempfile.TemporaryDirectory() as folder:
     (HERE / "generated" / "errors.txt").write_text(bad_input.page(Path(folder)))
 
@@ -88,3 +93,8 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
 html_theme_options = {"show_toc_level": 3, "use_download_button": False, "navbar_persistent": []}
+
+
+def setup(app):
+    """Complete the docstrings of configs before napoleon reads them."""
+    app.connect("autodoc-process-docstring", config_fields.add_inherited, priority=100)

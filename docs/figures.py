@@ -48,7 +48,7 @@ def flow() -> plt.Figure:
         "counts": (0.0, 3.0, "counts\nX", "0.93"),
         "image": (0.0, 1.0, "H&E image", "0.93"),
         "tokens": (3.0, 3.0, 'genes by rank\nobsm["stp_tokens"]', "#FFF3DC"),
-        "patches": (3.0, 1.0, "patches and regions,\n112 and 336 um", "#E3F2FB"),
+        "patches": (3.0, 1.0, "patches and regions,\n112 and 336 µm", "#E3F2FB"),
         "genes": (7.0, 3.0, 'obsm["X_stp_genes"],\n["X_stp_genes_aligned"]', "#FFF3DC"),
         "images": (7.0, 1.0, 'obsm["X_stp_images"],\n["X_stp_images_aligned"]', "#E3F2FB"),
         "fused": (11.0, 3.0, 'obsm["X_stp_fused"]', "#DDF1EB"),
@@ -130,7 +130,7 @@ def groups(um: np.ndarray) -> plt.Figure:
         linewidth=3,
         solid_capstyle="butt",
     )
-    left.text(um[:, 0].min() + 230, low, "200 um", va="center")
+    left.text(um[:, 0].min() + 230, low, "200 µm", va="center")
     left.set(aspect="equal", title="groups of nine: a center, its 8 nearest free spots")
     left.invert_yaxis()
     left.axis("off")
@@ -161,7 +161,7 @@ def patch(sdata) -> plt.Figure:
         ]
     ]
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.9), layout="constrained")
-    titles = ["tissue", "patch: 112 um, 224 px", "region: 336 um, 224 px"]
+    titles = ["tissue", "patch: 112 µm, 224 px", "region: 336 µm, 224 px"]
     for ax, picture, side, title, bar in zip(
         axes, pictures, (view, PATCH_UM, 3 * PATCH_UM), titles, (100, 25, 50), strict=True
     ):
@@ -183,7 +183,7 @@ def patch(sdata) -> plt.Figure:
             linewidth=3,
             solid_capstyle="butt",
         )
-        ax.text(0.06 * side, 0.94 * side, f"{bar} um", va="bottom", fontsize=9)
+        ax.text(0.06 * side, 0.94 * side, f"{bar} µm", va="bottom", fontsize=9)
     origin = center - view / 2
     axes[0].add_patch(
         plt.Circle(center - origin, SPOT_UM / 2, fill=False, linewidth=2, color="black")
@@ -214,7 +214,7 @@ def losses() -> plt.Figure:
     """Draw the four losses of alignment between the three things they compare."""
     figure, ax = _canvas((9.5, 4.0), (-2.8, 8.2), (-0.2, 3.9))
     boxes = {
-        "patch": (1.0, 3.2, "patch\n112 um of H&E", "#FFE9BF"),
+        "patch": (1.0, 3.2, "patch\n112 µm of H&E", "#FFE9BF"),
         "region": (1.0, 0.8, "region\n3 x 3 patches", "#E3F2FB"),
         "genes": (7.2, 2.0, "genes\nof the spot", "#DDF1EB"),
     }
