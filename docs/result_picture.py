@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import scanpy as sc
 import spatialdata
 from PIL import Image
@@ -14,7 +13,8 @@ import stp
 
 GENE = "ENSG00000119888"  # EPCAM
 PICTURE = Path(__file__).parent / "_static" / "result.png"
-DPI = 62
+DPI = 90
+N_COLORS = 96
 
 
 def main(demo: Path) -> None:
@@ -29,22 +29,18 @@ def main(demo: Path) -> None:
     sc.pp.neighbors(table, use_rep="X_stp_fused", transformer="sklearn")
     sc.tl.leiden(table, resolution=0.3, flavor="igraph", n_iterations=2, directed=False)
     stp.tl.predict_expression(sdata, references, genes=[GENE])
-    measured = sc.pp.normalize_total(table, target_sum=1e4, copy=True)
-    sc.pp.log1p(measured)
-    table.obs["cluster"] = pd.Categorical(table.obs["leiden"])
-    table.obs["EPCAM, measured"] = measured[:, GENE].X.toarray().ravel()
-    table.obs["EPCAM, predicted from the image"] = table.obsm["stp_expression"][:, 0]
-    rows = [["cluster"], ["EPCAM, measured", "EPCAM, predicted from the image"]]
-    pictures = [picture_of(sdata, columns) for columns in rows]
-    pictures[1] = pictures[1].crop((pictures[1].width // 3, 0, *pictures[1].size))  # no second H&E
-    width = max(picture.width for picture in pictures)
-    height = sum(picture.height for picture in pictures)
-    whole = Image.new("RGB", (width, height), "white")
-    top = 0
-    for picture in pictures:
-        whole.paste(picture, (0, top))
-        top += picture.height
-    whole.quantize(128).save(PICTURE, optimize=True)
+    table.obs["cluster"] = table.obs["leiden"]
+    figure, axes = plt.subplots(2, 2, figsize=(9, 7), layout="constrained")
+    picture = sdata.images["image"]["scale1"].image.transpose("y", "x", "c")
+    axes[0, 0].imshow(picture)
+    axes[0, 0].set(title="H&E", xticks=[], yticks=[])
+    stp.pl.spots(sdata, "cluster", ax=axes[0, 1], title="clusters")
+    stp.pl.spots(sdata, GENE, ax=axes[1, 0], title="EPCAM, measured")
+    key = "stp_expression"
+    stp.pl.spots(sdata, GENE, key=key, ax=axes[1, 1], title="EPCAM, predicted from the image")
+    file = io.BytesIO()
+    figure.savefig(file, dpi=DPI)
+    Image.open(file).convert("RGB").quantize(N_COLORS).save(PICTURE, optimize=True)
 
 
 def embed(sdata: spatialdata.SpatialData, model: stp.models.Stamp) -> spatialdata.SpatialData:
@@ -53,15 +49,6 @@ def embed(sdata: spatialdata.SpatialData, model: stp.models.Stamp) -> spatialdat
     stp.tl.embed_genes(sdata, model)
     stp.tl.embed_images(sdata, model)
     return sdata
-
-
-def picture_of(sdata: spatialdata.SpatialData, columns: list[str]) -> Image.Image:
-    """Return the H&E and the spots, colored by each column, as one picture."""
-    figure = stp.pl.spots(sdata, columns)
-    file = io.BytesIO()
-    figure.savefig(file, dpi=DPI)
-    plt.close(figure)
-    return Image.open(file).convert("RGB")
 
 
 if __name__ == "__main__":
