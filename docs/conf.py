@@ -67,7 +67,7 @@ nitpick_ignore_regex = [
     (
         "py:class",
         r"stp\.(_\w+|models\.saved\.pretrained|genes\.(matches|names|named_genes)"
-        r"|images\.(levels|patches)|train\.engine)\..*"
+        r"|images\.(levels|patches)|models\.patch_encoder|train\.engine)\..*"
         r"|stp\.models\.image\.ImageOutput",
     )
 ]
@@ -78,6 +78,7 @@ napoleon_google_docstring = False
 napoleon_use_rtype = True
 autodoc_member_order = "bysource"
 typehints_defaults = "braces"
+typehints_document_rtype_none = False
 # As defaults, configs are shown by name: their fields have an entry of their own.
 for config in (AlignConfig, GeneEncoderConfig, ImageEncoderConfig, PretrainConfig):
     config.__repr__ = lambda self: f"{type(self).__name__}()"

@@ -14,7 +14,7 @@ import stp
 GENE = "ENSG00000119888"  # EPCAM
 PICTURE = Path(__file__).parent / "_static" / "result.png"
 DPI = 90
-N_COLORS = 96
+N_COLORS = 64
 
 
 def main(demo: Path) -> None:

@@ -41,12 +41,16 @@ def test_a_class_without_parameters_stays_as_it_is():
 def test_pages_of_benchmarks_link_to_pages_of_the_site(tmp_path):
     source = tmp_path / "benchmarks"
     (source / "results" / "speed").mkdir(parents=True)
-    (source / "README.md").write_text("[a](results/speed/a.md)")
+    (source / "README.md").write_text(
+        "| page | command | met |\n| --- | --- | --- |\n| [a](results/speed/a.md) | `a` |  |\n"
+    )
     (source / "results" / "speed" / "a.md").write_text("[train](../../../docs/howto/train.md)")
     (source / "results" / "speed" / "a.json").write_text("{}")
     load("benchmark_pages").write_pages(source, tmp_path / "copy")
     copies = {path.relative_to(tmp_path / "copy") for path in (tmp_path / "copy").rglob("*.*")}
     assert copies == {Path("README.md"), Path("results/speed/a.md")}
+    index = (tmp_path / "copy" / "README.md").read_text()
+    assert index == "| page | met |\n| --- | --- |\n| [a](results/speed/a.md) |  |\n"
     page = (tmp_path / "copy" / "results" / "speed" / "a.md").read_text()
     assert page == "[train](/howto/train.md)"
 
