@@ -93,6 +93,7 @@ html_title = "stp"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
+copybutton_selector = "div.highlight pre:not(.cell_output pre)"  # code, and not what it prints
 html_theme_options = {"show_toc_level": 3, "use_download_button": False, "navbar_persistent": []}
 
 

@@ -120,6 +120,15 @@ def test_tutorials_run_on_real_slides(tutorial, sections, real, tmp_path, monkey
         exec(code, variables)
 
 
+@pytest.mark.parametrize("tutorial", [*TUTORIALS, REAL_SECTIONS], ids=lambda path: path.stem)
+def test_outputs_of_tutorials_name_no_folder_of_the_author(tutorial):
+    cells = json.loads(tutorial.read_text())["cells"]
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", ())]
+    texts = ["".join(data["text/plain"]) for data in outputs if "text/plain" in data]
+    assert texts
+    assert not [text for text in texts if re.search(r"(?<![\w:/<.])/\w+/\w+", text)]
+
+
 def test_tutorial_on_real_sections_shows_no_tissue():
     """Its data have no license, so its outputs are numbers, and plots of a table alone."""
     cells = json.loads(REAL_SECTIONS.read_text())["cells"]
