@@ -12,6 +12,8 @@ from stp.train import AlignConfig, PretrainConfig
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+import benchmark_pages  # noqa: E402
+import config_fields  # noqa: E402
 import figures  # noqa: E402
 from tests import bad_input  # noqa: E402
 
@@ -31,11 +33,14 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
     "scanpydoc.elegant_typehints",
+    "sphinx_copybutton",
+    "sphinx_design",
 ]
 default_role = "literal"
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates"]
 figures.main(HERE / "generated")
+benchmark_pages.write_pages(HERE.parent / "benchmarks", HERE / "generated" / "benchmarks")
 with tempfile.TemporaryDirectory() as folder:
     (HERE / "generated" / "errors.txt").write_text(bad_input.page(Path(folder)))
 
@@ -62,7 +67,7 @@ nitpick_ignore_regex = [
     (
         "py:class",
         r"stp\.(_\w+|models\.saved\.pretrained|genes\.(matches|names|named_genes)"
-        r"|images\.(levels|patches)|train\.engine)\..*"
+        r"|images\.(levels|patches)|models\.patch_encoder|train\.engine)\..*"
         r"|stp\.models\.image\.ImageOutput",
     )
 ]
@@ -73,6 +78,7 @@ napoleon_google_docstring = False
 napoleon_use_rtype = True
 autodoc_member_order = "bysource"
 typehints_defaults = "braces"
+typehints_document_rtype_none = False
 # As defaults, configs are shown by name: their fields have an entry of their own.
 for config in (AlignConfig, GeneEncoderConfig, ImageEncoderConfig, PretrainConfig):
     config.__repr__ = lambda self: f"{type(self).__name__}()"
@@ -87,4 +93,10 @@ html_title = "stp"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
+copybutton_selector = "div.highlight pre:not(.cell_output pre)"  # code, and not what it prints
 html_theme_options = {"show_toc_level": 3, "use_download_button": False, "navbar_persistent": []}
+
+
+def setup(app):
+    """Complete the docstrings of configs before napoleon reads them."""
+    app.connect("autodoc-process-docstring", config_fields.add_inherited, priority=100)

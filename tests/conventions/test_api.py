@@ -230,6 +230,17 @@ def test_every_public_name_is_in_the_reference() -> None:
         assert hasattr(importlib.import_module(module), attribute), name
 
 
+def test_first_lines_are_one_sentence() -> None:
+    """Tables of the reference show a docstring up to its first period with a space after it."""
+    firsts = {
+        f"{module}.{name}": inspect.getdoc(getattr(part, name)).splitlines()[0]
+        for module, part in MODULES.items()
+        for name in names(module)
+    }
+    assert len(firsts) > 50
+    assert not {name: line for name, line in firsts.items() if ". " in line}
+
+
 def code(page: str) -> ast.Module:
     """Join the Python blocks of a page."""
     blocks = re.findall(

@@ -19,7 +19,8 @@ PAGES = [
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     if "_build" not in page.parts
 ]
-TUTORIALS = sorted((ROOT / "tutorials").glob("*.ipynb"))
+REAL_SECTIONS = ROOT / "tutorials" / "real_sections.ipynb"  # the others run on the demo's slides
+TUTORIALS = sorted({*(ROOT / "tutorials").glob("*.ipynb")} - {REAL_SECTIONS})
 UNTESTED_BLOCK = re.compile(r"^```\{code-(?:block|cell)\}", re.MULTILINE)
 WITH_CODE = [page for page in PAGES if FENCED.search(page.read_text())]
 
@@ -117,6 +118,41 @@ def test_tutorials_run_on_real_slides(tutorial, sections, real, tmp_path, monkey
     for number, cell in enumerate(cells):
         code = compile("".join(cell["source"]), f"{tutorial.name}, cell {number}", "exec")
         exec(code, variables)
+
+
+@pytest.mark.parametrize("tutorial", [*TUTORIALS, REAL_SECTIONS], ids=lambda path: path.stem)
+def test_outputs_of_tutorials_name_no_folder_of_the_author(tutorial):
+    cells = json.loads(tutorial.read_text())["cells"]
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", ())]
+    texts = ["".join(data["text/plain"]) for data in outputs if "text/plain" in data]
+    assert texts
+    assert not [text for text in texts if re.search(r"(?<![\w:/<.])/\w+/\w+", text)]
+
+
+def test_tutorial_on_real_sections_shows_no_tissue():
+    """Its data have no license, so its outputs are numbers, and plots of a table alone."""
+    cells = json.loads(REAL_SECTIONS.read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    figures = re.findall(r"pl\.(\w+)\((\w*)", code)
+    assert figures
+    assert not {name for name, _ in figures} & {"patches", "tissue", "retrieval"}
+    assert "sdata" not in {data for _, data in figures}
+    assert REAL_SECTIONS.stat().st_size < 300_000
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_tutorial_on_real_sections_runs(real, tmp_path, monkeypatch):
+    (tmp_path / "her2st").symlink_to(real("her2st", "C2.h5ad").parent)
+    monkeypatch.chdir(tmp_path)
+    variables = {}
+    for number, cell in enumerate(json.loads(REAL_SECTIONS.read_text())["cells"]):
+        if cell["cell_type"] == "code":
+            source = "".join(cell["source"])
+            exec(compile(source, f"{REAL_SECTIONS.name}, cell {number}", "exec"), variables)
+    scores = variables["scores"]
+    assert scores["ridge"]["PCC-V"] > 0.1
+    assert scores["stp_expression"]["PCC-V"] > 0  # of untrained weights: -0.1
 
 
 class Checker(doctest.OutputChecker):

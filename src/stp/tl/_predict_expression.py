@@ -41,7 +41,7 @@ def predict_expression(
     key_added: str = keys.EXPRESSION,
     copy: bool = False,
 ) -> "AnnData | None":
-    """Predict expression by retrieving measured spots whose genes match the image (paper, eq. 12).
+    """Predict expression from measured spots whose genes match the image (paper, equation 12).
 
     The prediction for a spot is the mean expression of its nearest references, weighted by
     similarity. Negative similarities get weight 0; if no similarity is positive, all weights are
