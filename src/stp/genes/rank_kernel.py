@@ -6,9 +6,10 @@ marks in order, without comparing keys. Its few larger counts are sorted and mer
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from stp._kernels import compile_kernel
 from stp.genes.rank_table import WORD_BITS
 
 # Numba makes a float of a uint64 and a plain integer, so these are uint64 as well.
@@ -48,7 +49,7 @@ def _count_bits(typing, word):
 # `_list_words` finds that the first word of the bitmap is the only one with marks.
 # `_merge` reads the mark at place 1, key 8. As 12 is larger, B comes first, then A. The mark at
 # place 4 is C. `_read_marks` has no word left and clears the bitmap. The ranks are B, A, C.
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def rank_rows(indptr, columns, counts, index, table, n_special, tokens, n_tokens, unmapped, mapped):
     """Write the tokens of the rows of a CSR; return the position of a value that is no count or -1.
 
@@ -103,7 +104,7 @@ def rank_rows(indptr, columns, counts, index, table, n_special, tokens, n_tokens
     return -1
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def _look_up_columns(index, first, last):
     """Return `first` and `last` of each column; `last` is 0 if it shares or lacks a gene."""
     n_columns = np.zeros(len(first), np.int64)
@@ -118,7 +119,7 @@ def _look_up_columns(index, first, last):
     return column_first, column_last
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def _is_plain(columns, counts):
     """Return whether columns ascend, so that none comes twice, and all values are whole."""
     # In 32 bits and without a branch, so that the compiler takes many values at once.
@@ -131,7 +132,7 @@ def _is_plain(columns, counts):
     return is_wrong == 0
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def _mark_pairs(columns, counts, first, last, bits, marks, remaining):
     """Mark the pairs of a spot that are in the table, and write the other positions to `remaining`.
 
@@ -154,7 +155,7 @@ def _mark_pairs(columns, counts, first, last, bits, marks, remaining):
     return np.int64(n_remaining), np.int64(umis)
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def _sum_genes(remaining, n_remaining, columns, counts, index, sums, unmapped):
     """Add up the counts at the remaining positions by gene; `remaining` then lists these genes.
 
@@ -180,7 +181,7 @@ def _sum_genes(remaining, n_remaining, columns, counts, index, sums, unmapped):
     return n_genes, umis, np.int64(-1)
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def _mark_sums(remaining, n_remaining, large_keys, sums, divisors, first, last, bits, marks):
     """Mark the sums that the table has as pairs, and sort the genes of the larger sums by key.
 
@@ -202,7 +203,7 @@ def _mark_sums(remaining, n_remaining, large_keys, sums, divisors, first, last, 
     return n_large
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def _sort(genes, n_genes, keys):
     """Sort in place by descending key, ties by ascending gene (Shell sort)."""
     gap = 1
@@ -221,7 +222,7 @@ def _sort(genes, n_genes, keys):
         gap //= 3
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def _list_words(words, word_list):
     """List the words of the bitmap that have marks, and return their number."""
     n_words = ZERO
@@ -241,7 +242,7 @@ def _list_words(words, word_list):
 # If the key of B were 8, a tie, the lower gene A would come first. If it were 1, below all marks,
 # the last loop would write it: A, C, B. If another word had marks, the first loop would end before
 # it, as no large gene is left, and `_read_marks` would read it without comparing keys.
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def _merge(words, word_list, n_words, large, n_large, large_keys, genes, keys, limit, ranked):
     """Read words in order and merge large genes in, until all of these are written.
 
@@ -272,7 +273,7 @@ def _merge(words, word_list, n_words, large, n_large, large_keys, genes, keys, l
     return n_ranked, next_word
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def _read_marks(words, word_list, next_word, n_words, n_ranked, genes, limit, ranked):
     """Read the other words, clear the bitmap, and return the number of genes, up to 63 too many."""
     n_read = np.uint64(n_ranked)

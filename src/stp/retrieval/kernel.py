@@ -1,12 +1,13 @@
 """Compiled loops of retrieval: keep the best references of each query, and average profiles."""
 
 import numpy as np
-from numba import njit
+
+from stp._kernels import compile_kernel
 
 GROUP = 64  # scores that are compared before any is looked at
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compile_kernel(fastmath={"reassoc", "contract"})
 def _dot(a: np.ndarray, b: np.ndarray) -> float:
     total = 0.0
     for i in range(len(a)):
@@ -19,7 +20,7 @@ def _dot(a: np.ndarray, b: np.ndarray) -> float:
 #   [3, 4]        [0.6, 0.8]      True     (length 5)
 #   [0, 0]        [nan, nan]      False    (length 0)
 #   [nan, 1]      [nan, nan]      False    (length nan)
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def to_unit_length(vectors: np.ndarray, unit: np.ndarray, usable: np.ndarray) -> None:
     """Divide each vector by its length; a vector of length 0 or with a missing value becomes NaN.
 
@@ -48,7 +49,7 @@ def to_unit_length(vectors: np.ndarray, unit: np.ndarray, usable: np.ndarray) ->
 #       similarity [0.9, 0.7], index [4, 11], bound 0.69.
 #   12: 0.9 is above it. Its exact cosine 0.9 beats 0.7, but not the 0.9 of reference 4:
 #       similarity [0.9, 0.9], index [4, 12]. Of two equal cosines the lower index stays first.
-@njit(nogil=True, cache=True)
+@compile_kernel()
 def keep_best(
     scores: np.ndarray,
     slack: float,
@@ -119,7 +120,7 @@ def keep_best(
 #              off  = 6 - 2 = 4,  mean = 2 + 0.75 * 4 = 5
 #              squares = 0 + 0.75 * 4 * (6 - 5) = 3
 #   Check: 0.25 * 2 + 0.75 * 6 = 5, and 0.25 * (2 - 5)^2 + 0.75 * (6 - 5)^2 = 3.
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compile_kernel(fastmath={"reassoc", "contract"})
 def add_profiles(
     profiles: np.ndarray,
     rows: np.ndarray,
