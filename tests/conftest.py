@@ -52,6 +52,7 @@ LONGEST = [
     "test_golden.py",
     "test_benchmarks.py",
     "test_embed.py",
+    "test_neighbors.py",
 ]
 
 

@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,14 @@ def assert_same_results(table, expected):
         ["a", "b"],
         {"um": 0.5},
     )
+
+
+def test_results_are_written_without_warnings_of_other_packages(on_disk):
+    add_results(on_disk["table"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_results(on_disk)
+    assert "X_stp" in spatialdata.read_zarr(on_disk.path)["table"].obsm
 
 
 def test_results_are_added_and_nothing_else_is_touched(on_disk):

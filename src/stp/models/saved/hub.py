@@ -129,9 +129,8 @@ def commit_of(path: Path) -> str:
 
 
 def _check_id(hub_id: str) -> None:
-    with silence(NO_WIDGETS):  # the first import of the client
-        from huggingface_hub import errors
-        from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub import errors
+    from huggingface_hub.utils import validate_repo_id
 
     try:
         validate_repo_id(hub_id)
@@ -149,7 +148,8 @@ def _check_revision(revision: str | None) -> None:
 
 def _find_in_cache(hub_id: str, names: Sequence[str], revision: str | None) -> Path | None:
     """Return the first file that the cache has of a revision."""
-    from huggingface_hub import try_to_load_from_cache
+    with silence(NO_WIDGETS):  # the client imports the bars of its downloads
+        from huggingface_hub import try_to_load_from_cache
 
     for name in names:
         path = try_to_load_from_cache(hub_id, name, cache_folder(), revision)
@@ -225,7 +225,8 @@ def upload(folder: Path, hub_id: str, *, is_private: bool) -> str:
     OSError
         If the hub is out of reach.
     """
-    from huggingface_hub import HfApi, errors
+    with silence(NO_WIDGETS):
+        from huggingface_hub import HfApi, errors
 
     _check_id(hub_id)
     api = HfApi(endpoint=endpoint())
