@@ -67,7 +67,8 @@ def from_anndata(
         "raise" refuses spots without coordinates, and "drop" leaves them out.
     name
         Name of the slide, by default "slide": its spots are shapes `name`, its image is
-        `f"{name}_full_image"`. Stores and results have this name too. With `library_key`, slides have the names of their libraries.
+        `f"{name}_full_image"`. Stores and results have this name too. With `library_key`,
+        slides have the names of their libraries.
 
     Returns
     -------
