@@ -85,7 +85,8 @@ def test_in_an_ascii_locale_a_recipe_trains_and_its_files_are_utf8(stores, tmp_p
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux")
 def test_the_command_line_prints_names_beyond_the_locale(tmp_path):
     code = (
-        "import stp.cli.main as cli\n"
+        "import sys, stp.cli\n"
+        "cli = sys.modules['stp.cli.main']\n"
         "class Printing:\n"
         "    def add_parser(commands):\n"
         "        commands.add_parser('say').set_defaults(run=lambda options: print('gr\\xf6sse'))\n"

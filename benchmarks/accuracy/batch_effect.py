@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     stp.tl.batch_effect(table, "slide", use_reps=embeddings, key_added="slides")
     options.folder.mkdir(parents=True, exist_ok=True)
     for key in ("patients", "slides"):
-        stp.pl.batch_effect(table, key=key).savefig(options.folder / f"{key}.png", dpi=110)
+        stp.pl.batch_effect(table, key=key, show=False, save=options.folder / f"{key}.png")
     rows = list_rows(table.uns["patients"]["scores"], table.uns["slides"]["scores"])
     write_results(options.out, rows)
     return rows

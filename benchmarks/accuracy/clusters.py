@@ -7,12 +7,10 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+import stp
 from stp.metrics import clustering_scores
 
 SEEDS = range(5)
@@ -24,6 +22,7 @@ N_VARIABLE = 2000
 N_COMPONENTS = 50
 N_BLOCKS = 4  # blocks per side of a section
 N_FOLDS = 5
+GENE_RATE = 1e-3  # the paper's learning rate of a probe on genes
 
 
 def keep_labeled(adata: anndata.AnnData, label_key: str = "pathologist_label") -> anndata.AnnData:
@@ -100,16 +99,24 @@ def _cluster_into(adata: anndata.AnnData, n_clusters: int, seed: int) -> np.ndar
     return best
 
 
-def probe(embedding: np.ndarray, labels: np.ndarray, coordinates: np.ndarray) -> float:
-    """Return the balanced accuracy of logistic regression over five folds of spatial blocks."""
-    predicted = np.empty_like(labels)
-    fold = number_blocks(coordinates, N_FOLDS)
-    for number in range(N_FOLDS):
-        train = fold != number
-        test = fold == number
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-        predicted[test] = model.fit(embedding[train], labels[train]).predict(embedding[test])
-    return float(balanced_accuracy_score(labels, predicted))
+def probe(embedding: np.ndarray, labels: np.ndarray, coordinates: np.ndarray) -> dict[str, float]:
+    """Return the balanced accuracy of both linear probes over five folds of spatial blocks."""
+    obs = pd.DataFrame({"label": labels, "block": number_blocks(coordinates, N_FOLDS).astype(str)})
+    obs.index = obs.index.astype(str)
+    spots = anndata.AnnData(obs=obs, obsm={"X": embedding})
+    stp.tl.linear_probe(spots, "label", group_key="block", use_rep="X", key_added="probe")
+    stp.tl.linear_probe_paper(
+        spots,
+        "label",
+        group_key="block",
+        use_rep="X",
+        learning_rate=GENE_RATE,
+        key_added="paper_probe",
+    )
+    return {
+        key: float(balanced_accuracy_score(labels, spots.obs[key].astype(str)))
+        for key in ("probe", "paper_probe")
+    }
 
 
 def number_blocks(coordinates: np.ndarray, n_folds: int) -> np.ndarray:

@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     rows = list(score_expression(options.data, stamp, folder))
     rows += score_labels(options.data, encoders, settings)
     for name in ("pretrain_without_C", "stamp"):
-        stp.pl.training(folder / name).savefig(folder / f"{name}.png", dpi=110)
+        stp.pl.training(folder / name, show=False, save=folder / f"{name}.png")
     write_results(options.out, rows)
     print(f"{time.perf_counter() - start:.0f} seconds")
     return rows
@@ -232,9 +232,11 @@ def draw(slide: spatialdata.SpatialData, table: anndata.AnnData, folder: Path) -
     predicted = table.uns["stp_expression"]["genes"]
     markers = [gene for gene in MARKERS if gene in predicted]
     figures = {
-        "patches": stp.pl.patches(slide),
-        "clusters": stp.pl.spots(slide, ["leiden_genes", "leiden_images", "leiden_fused"]),
-        "expression": stp.pl.expression(table, markers),
+        "patches": stp.pl.patches(slide, return_fig=True),
+        "clusters": stp.pl.spots(
+            slide, ["leiden_genes", "leiden_images", "leiden_fused"], return_fig=True
+        ),
+        "expression": stp.pl.expression(table, markers, return_fig=True),
     }
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=110)

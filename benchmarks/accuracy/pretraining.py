@@ -57,7 +57,13 @@ VARIANTS = {
         dataclasses.replace(CONFIG, log_frequency_start=False),
     ),
 }
-COLUMNS = {"loss": "loss", "ari": "ARI", "nmi": "NMI", "probe": "probe"}
+COLUMNS = {
+    "loss": "loss",
+    "ari": "ARI",
+    "nmi": "NMI",
+    "probe": "probe",
+    "paper_probe": "paper's probe",
+}
 Line = dict[str, str | int | float | None]  # scores of one run
 
 
@@ -198,8 +204,7 @@ class Fold:
 
     def _score(self, features: np.ndarray) -> dict[str, float]:
         labels = self.section.obs["pathologist_label"].to_numpy()
-        accuracy = probe(features, labels, self.section.obsm["spatial"])
-        return agreement(features, labels) | {"probe": accuracy}
+        return agreement(features, labels) | probe(features, labels, self.section.obsm["spatial"])
 
 
 def frequency_losses(

@@ -108,7 +108,8 @@ def compare_embedding(
     """Compare `embed_images` with the bare model on the same batches."""
     sdata = make_slide(image, centers)
     backbone = "vit_small_patch16_224" if device.type == "cpu" else "vit_large_patch16_224"
-    model = stp.models.ImageEncoder(stp.models.ImageEncoderConfig(backbone)).eval().to(device)
+    config = stp.models.ImageEncoderConfig(backbone, has_prompt=False)
+    model = stp.models.ImageEncoder(config).eval().to(device)
     spots = sdata["table"].obsm["spatial"]
     pyramid = ImagePyramid.from_array(image, UM_PER_PX)
     patches = torch.from_numpy(pyramid.read(spots, size=SIZE, um_per_px=UM_PER_PX))

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from stp._log import NO_WIDGETS, silence
+from stp._settings import settings
 from stp._version import __version__
 
 _MODULES = {
@@ -17,7 +19,7 @@ _MODULES = {
     "train": "stp.train",
     "Vocabulary": "stp.genes.vocabulary",
 }
-__all__ = ["__version__", *_MODULES]
+__all__ = ["__version__", "settings", *_MODULES]
 
 if TYPE_CHECKING:
     from stp import datasets, get, images, io, metrics, models, pl, tl, train
@@ -28,7 +30,8 @@ def __getattr__(name: str) -> Any:
     """Import a public part at its first use (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module 'stp' has no attribute {name!r}")
-    module = import_module(_MODULES[name])
+    with silence(NO_WIDGETS):
+        module = import_module(_MODULES[name])
     is_class = name[0].isupper()
     return getattr(module, name) if is_class else module
 

@@ -76,6 +76,19 @@ def most_counts_are_in_unknown_genes(adata, vocabulary):
     stp.tl.tokenize(adata, vocabulary)
 
 
+@refused(ValueError, r"this vocabulary knows 20 genes; they hold \d+\.\d % of the UMIs")
+def the_vocabulary_lacks_most_genes_of_the_table(adata, vocabulary):
+    """The names are right, but the vocabulary has few genes. Most UMIs are in others. The same is
+    said of a model that was trained on few genes.
+
+    Use a vocabulary or a model of more genes. Or add the genes to a model with
+    {func}`stp.models.grow`, and train it on slides that have them.
+    """
+    index = vocabulary.encode(adata.var_names)[:20]
+    few = stp.Vocabulary.from_genes(vocabulary.gene_ids[index], vocabulary.symbols[index])
+    few.fit([adata])
+
+
 @refused(ValueError, r"adata\.raw holds counts: pass adata\.raw\.to_adata\(\)")
 def the_counts_are_in_raw(adata, vocabulary):
     """`X` was normalized, and `.raw` holds the raw counts.

@@ -35,11 +35,12 @@ def embeddings_are_of_two_models(embedded, model):
     stp.tl.fuse(embedded)
 
 
-@refused(ValueError, 'the model that made .* is not recorded.*uns_merge="same"')
+@refused(ValueError, r"the model that made .* is not recorded.*stp\.get\.concat")
 def concatenated_tables_lost_their_model(embedded):
     """`anndata.concat` drops `uns`, which names the model of each embedding.
 
-    Pass `uns_merge="same"`. If the error remains, the tables were embedded with different models.
+    Combine the tables with {func}`stp.get.concat`. It refuses tables that were embedded with
+    different models.
     """
     reference = sc.concat([embedded["table"]] * 2, index_unique="-")
     stp.tl.predict_expression(embedded, reference, genes=["EPCAM"])
@@ -56,13 +57,33 @@ def no_genes_are_named(embedded):
     stp.tl.predict_expression(embedded, embedded["table"])
 
 
-@refused(KeyError, "1 genes are not in the reference")
+@refused(KeyError, "1 genes are not in the reference.*did you mean 'ERBB2'")
 def a_gene_is_not_measured(embedded):
     """The reference has no gene of this name.
 
-    Choose from the `var_names` of the reference.
+    The message names a similar gene. Choose from the genes of the reference, by symbol or Ensembl
+    id.
     """
-    stp.tl.predict_expression(embedded, embedded["table"], genes=["HER2"])
+    stp.tl.predict_expression(embedded, embedded["table"], genes=["ERRB2"])
+
+
+@refused(ValueError, "'ERBB2' and 'HER2' are one gene; name each gene once")
+def a_gene_is_named_twice(embedded):
+    """Genes are found by their id, their symbol and former symbols, so two names may be one gene.
+
+    Name each gene once.
+    """
+    stp.tl.predict_expression(embedded, embedded["table"], genes=["ERBB2", "HER2"])
+
+
+@refused(ValueError, "embeddings of different models do not mix: X_stp_images of slide 0 by")
+def slides_to_combine_are_of_two_models(embedded, model):
+    """{func}`stp.get.concat` keeps the record of the model, so all slides need one model.
+
+    Embed all slides with one model.
+    """
+    other = stp.tl.embed_images(embedded, model, copy=True)
+    stp.get.concat([embedded, other])
 
 
 @refused(
@@ -147,3 +168,24 @@ def stored_features_are_not_finite(embedded):
     table = embedded.tables["table"]
     table.obsm["X_stp_images"][7, 3] = float("inf")
     stp.tl.fuse(embedded)
+
+
+@refused(KeyError, r"'EPCAMM' is neither a column of adata\.obs nor a gene .* did you mean")
+def the_color_of_spots_does_not_exist(adata):
+    """Spots are colored by a column of `obs`, a measured gene or a predicted gene. None has this
+    name.
+
+    Pass one of the similar names that the message lists, or look at `adata.obs` and
+    `adata.var_names`.
+    """
+    stp.pl.spots(adata, "EPCAMM")
+
+
+@refused(ValueError, "'EPCAM' is a column of adata.obs and a gene; rename the column")
+def the_color_of_spots_is_a_column_and_a_gene(adata):
+    """A column of `obs` has the name of a gene, so it is not clear which of them is meant.
+
+    Rename the column: `adata.obs = adata.obs.rename(columns={"EPCAM": "EPCAM_score"})`.
+    """
+    adata.obs["EPCAM"] = 1.0
+    stp.pl.spots(adata, "EPCAM")

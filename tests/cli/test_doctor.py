@@ -22,9 +22,10 @@ def versions(monkeypatch):
             raise importlib.metadata.PackageNotFoundError(name)
         return versions.get(name) or real_version(name)
 
-    requirements = ["numpy>=1.26", 'peft; extra == "lora"', "zarr>=3.1.2"]
+    requirements = ["numpy>=1.26", 'peft; extra == "lora"', "zarr>=3.1.2", "scipy>=1.13,<9"]
     monkeypatch.setattr(doctor.metadata, "version", version)
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: requirements)
+    monkeypatch.setattr(doctor, "DATA_PACKAGES", ("zarr",))  # the others take seconds
     return versions
 
 
@@ -47,7 +48,8 @@ def test_it_says_what_works_and_where(versions, capsys):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"zarr": "3.0.0"}, 'no  zarr: 3.0.0; too old: pip install "zarr>=3.1.2"'),
+        ({"zarr": "3.0.0"}, 'no  zarr: 3.0.0; must be >=3.1.2: pip install "zarr>=3.1.2"'),
+        ({"scipy": "9.0"}, 'no  scipy: 9.0; must be <9,>=1.13: pip install "scipy<9,>=1.13"'),
         ({"numpy": None}, 'no  numpy: missing; pip install "numpy>=1.26"'),
         (
             {"stp": "0.3"},
@@ -62,6 +64,25 @@ def test_what_is_not_well_has_a_remedy_and_status_one(versions, changes, line, c
     output = capsys.readouterr().out
     assert line in output
     assert "the main job cannot run" in output
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ("raise OSError('libhdf5 is missing\\nsecond line')", "OSError: libhdf5 is missing"),
+        ("import os; os._exit(3)", "Python ended with status 3"),
+    ],
+    ids=["error", "crash"],
+)
+def test_a_package_that_cannot_be_imported_is_a_line(
+    code, result, versions, monkeypatch, tmp_path, capsys
+):
+    (tmp_path / "broken_package.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "DATA_PACKAGES", ("zarr", "broken_package"))
+    assert main(["doctor"]) == 1
+    remedy = "install it again: pip install --force-reinstall broken_package"
+    assert f"no  import broken_package: {result}; {remedy}\n" in capsys.readouterr().out
 
 
 def test_optional_parts_do_not_decide(versions, monkeypatch, capsys):

@@ -178,13 +178,13 @@ def test_all_that_is_wrong_is_listed_before_the_first_store(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere", "has no config.json; give a folder of stp.train, or one of"),
+        ("nowhere", "has no config.json; give a folder of stp.train, or the name of a backbone"),
         ("unknown", "holds a Transformer; embeddings"),
     ],
 )
 def test_a_model_that_is_none_is_refused_before_any_work(name, message, slides, tmp_path, capsys):
     (tmp_path / "unknown").mkdir()
-    (tmp_path / "unknown" / "config.json").write_text('{"class": "Transformer"}')
+    (tmp_path / "unknown" / "config.json").write_text('{"class": "Transformer", "config": {}}')
     with pytest.raises(SystemExit) as stopped:
         embed(slides[0], model=tmp_path / name)
     assert stopped.value.code == 2

@@ -23,7 +23,7 @@ DATA = {
     "tl": {"adata", "sdata"},
     "pl": {"adata", "sdata", "run_dir"},
     "io": {"adata", "sdata", "stores", "path", "root"},
-    "get": {"adata"},
+    "get": {"adata", "stores"},
 }
 MODULES = {name: getattr(stp, name) for name in stp.__all__ if inspect.ismodule(getattr(stp, name))}
 MAX_POSITIONAL = 3
@@ -154,10 +154,11 @@ DIFFERENT_TEXTS = {
     "references": "vectors or slides",
     "sdata": "what the SpatialData must contain",
     "seed": "what is random",
-    "size": "of a patch, a marker or a group",
+    "size": "of a patch or a spot",
     "slide_key": "what happens with the slides",
     "stores": "what the stores must contain",
     "targets": "of masked genes or of an alignment",
+    "title": "of panels or of a page",
     "tokens": "of a spot, or also features",
     "um_per_px": "of an image, or of patches",
     "use_rep": "features or aligned vectors",

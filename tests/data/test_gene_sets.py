@@ -37,10 +37,10 @@ def test_sets_have_known_and_measured_genes_and_the_others_are_logged(gmt, opene
         "STROMA": ["COL1A1", "COL1A2", "DCN", "LUM", "RPL4"],  # TP53 is known, and no store has it
     }
     messages = " ".join(caplog.messages)
-    assert "2 of 3 gene sets" in messages
-    assert "2 genes are not measured or not in the vocabulary: NOT_A_GENE, TP53" in messages
-    assert "1 gene sets" in messages
-    assert "are left out: SMALL" in messages
+    assert "Using 2 of 3 gene sets of" in messages
+    assert "2 genes that no store measures or the vocabulary lacks: NOT_A_GENE, TP53." in messages
+    assert "Left out 1 gene set of" in messages
+    assert "genes that the stores measure: SMALL." in messages
 
 
 def test_a_file_that_fits_nothing_is_refused(tmp_path, opened):

@@ -288,6 +288,58 @@ def test_only_human_vocabularies_give_reasons_from_the_list_of_human_genes():
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["CD3E", "ENSG00000198851", "ENSG00000198851.9", "HLA.A", "SEPT9", "GRCh38_CD3E"],
+    ids=["symbol", "id", "version", "R name", "alias", "prefix"],
+)
+def test_a_gene_that_a_small_vocabulary_lacks_is_another_gene(human, name):
+    few = Vocabulary.from_genes([ERBB2], ["ERBB2"])
+    assert explain_first(few, name, "ERBB2") == ("", "other gene", "")
+    assert explain_first(human, name, "ERBB2")[1] != "other gene"
+
+
+def test_names_of_other_kinds_are_no_other_genes():
+    few = Vocabulary.from_genes([ERBB2], ["ERBB2"])
+    names = ["MALAT1", "FUBAR", "ENSG99999999999", "my gene", "", "ENSMUSG00000062312"]
+    rules = ["non-coding", "unknown", "unknown", "unknown", "no name", "mouse"]
+    assert few.explain(["ERBB2", *names])["rule"].tolist() == ["symbol", *rules]
+
+
+def test_other_genes_of_mouse_and_fly_show_by_their_form():
+    mouse = Vocabulary.from_genes(["ENSMUSG00000029580"], ["Actb"])
+    names = ["Actb", "Gapdh", "mt-Co1", "ENSMUSG00000020932.14", "GAPDH", "42"]
+    rules = ["symbol", "other gene", "other gene", "other gene", "unknown", "unknown"]
+    assert mouse.explain(names)["rule"].tolist() == rules
+    fly = Vocabulary.from_genes(["FBgn0000055"], ["Adh"])
+    rules = ["symbol", "other gene", "unknown"]
+    assert fly.explain(["Adh", "FBgn0000008", "Act5C"])["rule"].tolist() == rules
+
+
+def test_a_gene_is_no_other_gene_if_the_vocabulary_lacks_only_its_name():
+    """The genes are there, by ids alone or by symbols alone, so the names are to be checked."""
+    human = Vocabulary.from_genes([ERBB2, "ENSG00000198851"])
+    assert human.explain(["ERBB2", "HER2", "CD3E", "CD3D"])["rule"].tolist() == [
+        "unknown",
+        "unknown",
+        "unknown",
+        "other gene",
+    ]
+    with pytest.raises(ValueError, match=r"no gene of the table is in the vocabulary"):
+        human.recognize(["ERBB2", "HER2", "CD3E", "CD3D"])
+    mouse = Vocabulary.from_genes(["ENSMUSG00000029580"])
+    assert mouse.explain(["Actb"])["rule"].tolist() == ["unknown"]
+
+
+def test_a_vocabulary_without_a_gene_of_the_table_says_so():
+    few = Vocabulary.from_genes([ERBB2], ["ERBB2"])
+    message = (
+        r"the vocabulary knows 1 genes .* none of them is in the table, which has others \(CD3"
+    )
+    with pytest.raises(ValueError, match=message):
+        few.recognize(["CD3D", "CD3E", "my gene"])
+
+
+@pytest.mark.parametrize(
     ("species", "names"),
     [
         ("human", [ERBB2, "ENSG00000119888.5"]),

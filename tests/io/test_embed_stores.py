@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import spatialdata
+import torch
+from torch import nn
 
+from stp import tl
 from stp.io import embed_stores, write_store
-from stp.models import ImageEncoder
+from stp.models import ImageEncoder, WrappedEncoder
 
 KEYS = {"X_stp_genes", "X_stp_images"}
 
@@ -32,8 +35,30 @@ def manifest(tmp_path):
     return tmp_path / "manifest.jsonl"
 
 
+@pytest.fixture
+def wrapped():
+    """An encoder that is no vision transformer: a small convolutional network."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = (nn.Conv2d(3, 8, kernel_size=4, stride=4), nn.BatchNorm2d(8), nn.ReLU())
+        cnn = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return WrappedEncoder(cnn, width=8, image_size=32, um_per_px=4.0, name="a small CNN")
+
+
+def table_of(store):
+    return spatialdata.read_zarr(store)["table"]
+
+
 def obsm_of(store):
-    return set(spatialdata.read_zarr(store)["table"].obsm)
+    return set(table_of(store).obsm)
+
+
+def features_of(store, model):
+    return tl.embed_images(spatialdata.read_zarr(store), model, copy=True).obsm["X_stp_images"]
+
+
+def lines_of(manifest):
+    return [json.loads(line) for line in manifest.read_text().splitlines()]
 
 
 def delete_counts(store):
@@ -113,8 +138,7 @@ def test_a_read_only_store_is_refused_unless_it_is_finished(
     with pytest.raises(ValueError, match=r"good\.zarr cannot be written to"):
         embed_stores([good_store, store], stamp, manifest=manifest)
     assert embed_stores(store, stamp, manifest=manifest) == 0
-    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
-    assert [line["status"] for line in lines] == ["embedded", "skipped"]
+    assert [line["status"] for line in lines_of(manifest)] == ["embedded", "skipped"]
 
 
 @pytest.mark.parametrize(
@@ -166,3 +190,63 @@ def test_a_store_without_an_image_is_embedded_by_its_genes(adata, stamp, tmp_pat
     write_store(adata, tmp_path / "counts.zarr")
     assert embed_stores(tmp_path / "counts.zarr", stamp, manifest=manifest) == 0
     assert json.loads(manifest.read_text())["written"] == ["X_stp_genes"]
+
+
+def test_a_wrapped_encoder_embeds_stores_and_skips_them_until_its_weights_change(
+    store, good_store, wrapped, manifest
+):
+    both = [store, good_store]
+    expected = {path: features_of(path, wrapped) for path in both}
+    assert embed_stores(both, wrapped, manifest=manifest) == 0
+    for path in both:
+        table = table_of(path)
+        np.testing.assert_array_equal(table.obsm["X_stp_images"], expected[path])
+        assert table.uns["X_stp_images"]["model"]["name"] == "a small CNN"
+    assert embed_stores(both, wrapped, manifest=manifest) == 0
+    old_digest = wrapped.digest
+    with torch.no_grad():
+        wrapped.module[0].weight += 1
+    assert embed_stores(both, wrapped, manifest=manifest) == 0
+    lines = lines_of(manifest)
+    statuses = ["embedded", "embedded", "skipped", "skipped", "embedded", "embedded"]
+    assert [line["status"] for line in lines] == statuses
+    digests = [line["model"]["digest"] for line in lines]
+    assert digests == [old_digest] * 4 + [wrapped.digest] * 2
+    assert wrapped.digest != old_digest
+    for path in both:
+        features = table_of(path).obsm["X_stp_images"]
+        np.testing.assert_array_equal(features, features_of(path, wrapped))
+        assert not np.allclose(features, expected[path])
+
+
+def test_the_embeddings_of_a_wrapped_encoder_have_the_record_of_one_model(
+    store, good_store, wrapped, stamp, manifest
+):
+    embed_stores([store, good_store], wrapped, manifest=manifest)
+    table, reference = table_of(store), table_of(good_store)
+    tl.fuse(table, use_reps="X_stp_images")
+    np.testing.assert_array_equal(table.obsm["X_stp_fused"], table.obsm["X_stp_images"])
+    reps = {"use_rep": "X_stp_images", "reference_rep": "X_stp_images"}
+    tl.predict_expression(table, reference, genes=table.var_names[:3], n_neighbors=5, **reps)
+    tl.regress_expression(table, reference, genes=table.var_names[:3], key_added="regressed")
+    expected = {"name": "a small CNN", "class": "WrappedEncoder", "digest": wrapped.digest}
+    for key in ("X_stp_fused", "stp_expression", "regressed"):
+        assert table.uns[key]["model"].items() >= expected.items()
+    embed_stores(good_store, stamp, manifest=manifest)
+    with pytest.raises(ValueError, match=r"embeddings of different models do not mix.*a small CNN"):
+        tl.predict_expression(table, table_of(good_store), genes=table.var_names[:3], **reps)
+    embed_stores(good_store, wrapped, manifest=manifest)
+    assert "X_stp_images_aligned" not in obsm_of(good_store)
+
+
+def test_a_store_without_an_image_is_refused_by_an_encoder_of_images(
+    adata, wrapped, tmp_path, manifest
+):
+    write_store(adata, tmp_path / "counts.zarr")
+    with pytest.raises(ValueError, match=r"counts\.zarr has no image, and a small CNN reads"):
+        embed_stores(tmp_path / "counts.zarr", wrapped, manifest=manifest)
+
+
+def test_a_torch_module_has_to_be_wrapped(good_store, wrapped, manifest):
+    with pytest.raises(ValueError, match=r"got Sequential; .* wrap them in stp\.models\.Wrapped"):
+        embed_stores(good_store, wrapped.module, manifest=manifest)

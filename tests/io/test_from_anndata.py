@@ -215,7 +215,7 @@ def test_spots_without_coordinates_are_left_out(with_gaps, image, caplog, monkey
     monkeypatch.setattr(logging.getLogger("stp"), "propagate", True)
     with caplog.at_level(logging.INFO, "stp"):
         sdata = from_anndata(with_gaps, image, missing="drop")
-    assert "left out 3 of 100 spots, which have no coordinates: spot3, spot50" in caplog.text
+    assert "Left out 3 of 100 spots, which have no coordinates: spot3, spot50" in caplog.text
     rows = np.setdiff1d(np.arange(100), [3, 50, 70])
     assert sdata["table"].obs_names.tolist() == [f"spot{row}" for row in rows]
     (slide,) = find_slides(sdata, sdata["table"])

@@ -291,7 +291,7 @@ def test_raw_counts_are_read_if_there_are_no_others(space_ranger, adata, caplog,
         table = read_visium(space_ranger)["table"]
     assert table.obs_names.tolist() == [name for name in adata.obs_names if name != "spot4"]
     assert (table.X != adata[table.obs_names].X).nnz == 0
-    assert "read raw_feature_bc_matrix.h5, in which 99 of 100 barcodes" in caplog.text
+    assert "so raw_feature_bc_matrix.h5 was read, in which 99 of 100 barcodes" in caplog.text
 
 
 def test_filtered_counts_come_before_raw_ones(space_ranger, adata):

@@ -86,8 +86,8 @@ def write(path, content):
 def test_tissue_is_what_is_stained(read, on_tissue, log):
     np.testing.assert_array_equal(read(), on_tissue)
     assert log.messages[-1] == (
-        "kept 30 of 100 tiles of 56 µm: at least 50% of each is stained tissue (0 tiles left out "
-        "for pen marks)"
+        "Kept 30 of 100 tiles of 56 µm, of which at least 50% is stained tissue; left out 0 tiles "
+        "with pen marks."
     )
 
 
@@ -101,7 +101,7 @@ def test_pen_marks_are_left_out(ink, is_opaque, read, pixels, on_tissue, log):
     expected = on_tissue.copy()
     expected[4:6] = False
     np.testing.assert_array_equal(read(), expected)
-    assert "(20 tiles left out for pen marks)" in log.messages[-1]
+    assert "left out 20 tiles with pen marks." in log.messages[-1]
 
 
 def test_the_rest_of_a_tile_that_a_stroke_touches_counts(read, pixels, on_tissue):
@@ -138,7 +138,7 @@ def test_a_slide_of_ink_is_refused(read, pixels):
 
 def test_a_real_slide_of_glass(real, log):
     sdata = read_wsi(real("wsi", "glass-1065626.svs"), tile_um=112)
-    assert log.messages[-1].startswith("kept 4 of 2385 tiles of 112 µm")
+    assert log.messages[-1].startswith("Kept 4 of 2385 tiles of 112 µm")
     # Cell clumps, counted on the picture; all of them lie in two groups.
     x, y = sdata["table"].obsm["spatial"].T
     assert ((x > 4700) & (x < 8600) & (y > 6100) & (y < 7700)).all()
@@ -167,7 +167,7 @@ def test_polygons_decide_by_their_share_of_a_tile(read, on_tissue, log):
     on_tissue[2, [1, 5]] = False  # 0.25 and 0.35 of them
     np.testing.assert_array_equal(read(tissue=outline), on_tissue)
     assert log.messages[-1] == (
-        "kept 28 of 100 tiles of 56 µm: at least 50% of each lies in the 1 polygons of tissue="
+        "Kept 28 of 100 tiles of 56 µm, of which at least 50% lies in the 1 polygon of tissue=."
     )
     strict = read(tissue=outline, min_tissue=1.0)
     expected = np.zeros((N, N), bool)

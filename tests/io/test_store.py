@@ -24,7 +24,7 @@ def test_a_store_opens_in_spatialdata(stores, adata):
     sdata = spatialdata.read_zarr(stores[0])
     assert (list(sdata.images), list(sdata.shapes), list(sdata.tables)) == (
         ["image"],
-        ["spots"],
+        ["slide0"],
         ["table"],
     )
     default = Vocabulary.default()
@@ -35,7 +35,7 @@ def test_a_store_opens_in_spatialdata(stores, adata):
     assert written.obs_names.tolist() == adata.obs_names.tolist()
     pd.testing.assert_frame_equal(written.obs[["array_row", "array_col"]], adata.obs)
     (slide,) = find_slides(sdata, written)
-    assert (slide.region, slide.image_key, slide.coordinate_system) == ("spots", "image", "um")
+    assert (slide.region, slide.image_key, slide.coordinate_system) == ("slide0", "image", "um")
     np.testing.assert_allclose(slide.centers, written.obsm["spatial"])
 
 
@@ -51,7 +51,7 @@ def test_counts_are_by_ensembl_id_and_those_of_one_gene_are_summed(tmp_path):
         "my gene": [1, 0],
     }
     assert written.var["symbol"].to_dict() == {
-        ERBB2: "HER2",
+        ERBB2: "ERBB2",
         ACTB: "ACTB",
         "XIST": "XIST",
         "my gene": "my gene",
@@ -239,7 +239,7 @@ def test_spots_without_an_image(adata, tmp_path):
     write_store(adata, tmp_path / "unknown.zarr")
     unknown = spatialdata.read_zarr(tmp_path / "unknown.zarr")
     assert unknown.attrs["stp_store"]["unit"] == ""
-    assert set(get_transformation(unknown["spots"], get_all=True)) == {"global"}
+    assert set(get_transformation(unknown["unknown"], get_all=True)) == {"global"}
 
 
 def test_rows_of_a_shuffled_table_keep_their_spots(sdata, adata, tmp_path):
@@ -307,7 +307,9 @@ def test_what_a_store_was_made_from_is_recorded_and_its_size_told(
     monkeypatch.setattr(logging.getLogger("stp"), "propagate", True)
     with caplog.at_level(logging.INFO, "stp"):
         write_store(marked_slide, tmp_path / "a.zarr", patch_um_per_px=0.7)
-    assert re.search(r"a\.zarr: 35 spots, [\d.]+ MB, [\d.]+ times its source", caplog.text)
+    assert re.search(
+        r"Wrote a\.zarr: 35 spots, [\d.]+ MB, [\d.]+ times the size of its source", caplog.text
+    )
     source = spatialdata.read_zarr(tmp_path / "a.zarr").attrs["stp_source"]
     assert source.pop("stp")
     assert source == {
@@ -340,3 +342,30 @@ def test_spots_without_an_image_are_in_um_where_shapes_are(marked_slide, bare_sl
     np.testing.assert_allclose(
         SpotStore(tmp_path / "a.zarr").coordinates, bare_slide[1][::-1] * 0.7
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "region"),
+    [("C2", "C2"), (None, "my_slide"), ("image", "image_1")],
+)
+def test_spots_have_the_name_of_the_slide(adata, image, tmp_path, name, region):
+    from stp.io import from_anndata
+
+    slide = from_anndata(adata, image, um_per_px=1.0, name=name)
+    write_store(slide, tmp_path / "my slide.zarr", patch_um_per_px=4.0)
+    store = spatialdata.read_zarr(tmp_path / "my slide.zarr")
+    assert list(store.shapes) == [region]
+    assert store.attrs["stp_store"]["name"] == region
+    (only,) = find_slides(store, store["table"])
+    assert (only.region, only.image_key) == (region, "image")
+    write_store(store, tmp_path / "copy.zarr", patch_um_per_px=4.0)
+    assert list(spatialdata.read_zarr(tmp_path / "copy.zarr").shapes) == [region]
+
+
+def test_symbols_are_stored_if_names_are_ids(tmp_path):
+    unknown = "ENSG00000229807"  # of XIST, which the vocabulary does not have
+    adata = table([[5, 3, 2]], [ACTB, f"{ERBB2}.4", unknown])
+    adata.var["gene_symbols"] = ["my actin", "ERBB2", "XIST"]
+    write_store(adata, tmp_path / "a.zarr")
+    symbols = read(tmp_path / "a.zarr").var["symbol"].to_dict()
+    assert symbols == {ACTB: "ACTB", ERBB2: "ERBB2", unknown: "XIST"}

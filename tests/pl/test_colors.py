@@ -32,6 +32,13 @@ def test_ten_categories_can_be_told_apart(vision):
     assert smallest_distance(_colors.of_categories(10), vision) > 14
 
 
+@pytest.mark.parametrize("vision", VISIONS)
+def test_missing_values_differ_from_ten_categories(vision):
+    gray = perceive([_colors.MISSING], vision)
+    distances = np.linalg.norm(perceive(_colors.of_categories(10), vision) - gray, axis=1)
+    assert distances.min() > 10
+
+
 def test_ten_colors_of_matplotlib_cannot_be_told_apart():
     assert smallest_distance(mpl.color_sequences["tab10"], "protanomaly") < 2
 
@@ -49,5 +56,11 @@ def test_maps_run_from_dark_to_light_for_everyone(name, vision):
 def test_there_is_a_color_for_each_of_any_number(n):
     colors = _colors.of_categories(n)
     assert len(colors) == n
-    # As in scanpy, all are gray if there are too many.
-    assert len(set(colors)) == (n if n <= 102 else 1)
+    assert len(set(colors)) == n
+
+
+@pytest.mark.parametrize("n", [3, 10, 11, 26, 90, 200])
+def test_no_category_is_gray(n):
+    rgb = np.array([mpl.colors.to_rgb(color) for color in _colors.of_categories(n)])
+    assert np.ptp(rgb, axis=1).min() > 0.14
+    assert np.ptp(mpl.colors.to_rgb(_colors.MISSING)) == 0

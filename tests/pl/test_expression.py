@@ -1,6 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib_scalebar.scalebar import ScaleBar
 
 from stp import io, pl
@@ -63,7 +64,8 @@ def test_expression_is_drawn_on_both_scales(predicted):
         assert own_scale.norm.vmin == np.nanmin(prediction[:, column])
         assert own_scale.norm.vmax == np.nanmax(prediction[:, column])
     assert all(ax.yaxis_inverted() and ax.get_aspect() == 1 for ax in panels)
-    assert figure.get_supxlabel() == "log1p of counts per 10,000"
+    bars = [ax.child_axes[0].get_ylabel() for ax in panels]
+    assert bars == ["log1p of counts per 10,000"] * 6
 
 
 def test_expression_is_drawn_on_the_tissue(predicted, image):
@@ -74,12 +76,45 @@ def test_expression_is_drawn_on_the_tissue(predicted, image):
         height, width = picture.get_array().shape[:2]
         assert max(height, width) == 1600
         assert height / width == pytest.approx(image.shape[0] / image.shape[1], abs=0.01)
+        assert picture.get_extent() == [0, image.shape[1], image.shape[0], 0]
         low, high = sorted(ax.get_ylim())
-        assert 0 <= low < high <= height, "limits are in pixels of the picture"
+        y = predicted.obsm["spatial"][:, 1]
+        assert 0 <= low < y.min() < y.max() < high
         (bar,) = [artist for artist in ax.artists if isinstance(artist, ScaleBar)]
-        assert bar.dx == pytest.approx(max(image.shape[:2]) / 1600)
-        assert bar.units == "um"
-    assert len(panels[0].collections[0].get_paths()) == 100
+        assert (bar.dx, bar.units) == (1.0, "um")
+    assert len({ax.images[0].get_alpha() for ax in panels}) == 1
+    np.testing.assert_allclose(panels[0].collections[0].get_offsets(), predicted.obsm["spatial"])
+
+
+def crosses_of(ax):
+    """Return the markers that are drawn on the spots, which are circles."""
+    return [points for points in ax.collections if isinstance(points, PathCollection)]
+
+
+@pytest.mark.parametrize("has_image", [False, True])
+def test_doubtful_predictions_are_marked(predicted, image, has_image):
+    predicted.obs["stp_expression_far"] = np.isin(np.arange(100), [3, 50])
+    predicted.obs["stp_expression_uniform"] = np.isin(np.arange(100), [50, 60])
+    data = io.from_anndata(predicted, image, um_per_px=1.0) if has_image else predicted
+    figure = pl.expression(data, ["LUM", "ERBB2"])
+    expected = predicted.obsm["spatial"][[3, 50, 60]]
+    for row in range(2):
+        measured, *both_predicted = figure.axes[3 * row : 3 * row + 3]
+        assert not crosses_of(measured)
+        for ax in both_predicted:
+            (crosses,) = crosses_of(ax)
+            np.testing.assert_allclose(crosses.get_offsets().data, expected, rtol=1e-5)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "far from all references (3 of 100 spots)"
+    ]
+
+
+def test_no_mark_and_no_legend_without_doubtful_predictions(predicted):
+    predicted.obs["stp_expression_far"] = False
+    figure = pl.expression(predicted, "LUM")
+    assert not figure.legends
+    assert not any(crosses_of(ax) for ax in figure.axes[:3])
 
 
 def test_expression_takes_a_layer_and_other_keys(predicted):
@@ -141,6 +176,22 @@ def test_genes_of_one_name_are_refused(predicted, draw):
         match=r"gene names of adata are not unique, e\.g\. \['DCN'\]; call its var_names_make",
     ):
         draw(predicted)
+
+
+@pytest.mark.parametrize("draw", [lambda adata: pl.expression(adata, "LUM"), pl.gene_correlation])
+def test_a_prediction_without_a_value_is_refused(predicted, draw):
+    predicted.obsm["stp_expression"][:] = np.nan
+    with pytest.raises(ValueError, match="has no prediction for any spot"):
+        draw(predicted)
+
+
+def test_spots_without_a_prediction_are_gray(predicted):
+    panels = pl.expression(predicted, "ERBB2", cmap="viridis", title=["a", "b", "c"]).axes
+    assert [ax.get_title() for ax in panels] == ["a", "b", "c"]
+    assert [len(ax.collections) for ax in panels] == [1, 2, 2]
+    (place,) = panels[1].collections[1].get_offsets()
+    np.testing.assert_array_equal(place, predicted.obsm["spatial"][7])
+    assert panels[1].collections[0].get_cmap().name == "viridis"
 
 
 def test_gene_correlation_by_rank_and_mean(predicted):

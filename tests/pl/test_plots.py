@@ -1,5 +1,6 @@
 import json
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ def test_patches_shows_tissue_patches_and_regions(sdata, image):
     assert isinstance(figure, Figure)
     overview, *pictures = figure.axes
     assert overview.get_title() == "slide_full_image, 100 spots"
-    assert (overview.get_xlabel(), overview.get_ylabel()) == ("um", "um")
+    assert (overview.get_xlabel(), overview.get_ylabel()) == ("µm", "µm")
     height, width = image.shape[:2]
     assert overview.images[0].get_extent() == [0, width, height, 0]
     assert len(pictures) == 12  # six spots, from top to bottom
@@ -91,9 +92,9 @@ def test_patches_outlines_the_patch_in_its_region_and_on_the_tissue(sdata):
 def test_patches_have_scale_bars_of_true_length(sdata):
     _, patch, region = pl.patches(sdata, spots="spot33").axes
     for ax, length in ((patch, 50), (region, 100)):
-        (bar,) = ax.lines
-        assert np.ptp(bar.get_xdata()) == length
-        assert [text.get_text() for text in ax.texts] == [f"{length} um"]
+        (bar,) = [artist for artist in ax.artists if isinstance(artist, ScaleBar)]
+        assert (bar.dx, bar.units, bar.fixed_value) == (1.0, "um", length)
+        assert bar.box_alpha > 0.5, "the bar is readable on dark tissue"
 
 
 def test_patches_and_overview_are_in_um_whatever_the_pixel(adata, image):
@@ -134,10 +135,16 @@ def test_spots_draws_categories_with_a_legend_on_the_tissue(colored, image):
     colored.tables["table"].obs.loc["spot3", "domain"] = None
     tissue, ax = pl.spots(colored, "domain").axes
     assert (tissue.get_title(), ax.get_title()) == ("H&E", "domain")
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["stroma", "tumor"]
-    spots = ax.collections[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "stroma",
+        "tumor",
+        "missing",
+    ]
+    spots, missing = ax.collections
     colors = spots.get_facecolors()
-    assert len(colors) == 99, "a spot without a category is left out"
+    assert len(colors) == 99
+    assert mpl.colors.to_hex(missing.get_facecolor()[0]) == _colors.MISSING
+    np.testing.assert_allclose(missing.get_offsets(), colored["table"]["spot3"].obsm["spatial"])
     assert len(np.unique(colors, axis=0)) == 2
     assert (colors[:49] == colors[0]).all()
     assert (colors[49:] == colors[-1]).all()
@@ -164,18 +171,22 @@ def test_categories_have_the_colors_that_scanpy_or_the_user_gave_them(colored):
     assert list(table.uns["domain_colors"]) == _colors.TEN[:3]
 
 
-def test_scale_bars_on_tissue_are_in_um(colored, image):
+def test_tissue_and_its_scale_bar_are_in_um(colored, image):
     for ax in pl.spots(colored, "domain").axes:
         (bar,) = [artist for artist in ax.artists if isinstance(artist, ScaleBar)]
-        assert bar.dx == pytest.approx(max(image.shape[:2]) / 1600), "um per pixel of the picture"
-        assert bar.units == "um"
+        assert (bar.dx, bar.units) == (1.0, "um"), "the axes are in um"
+        height, width = image.shape[:2]
+        assert ax.images[0].get_extent() == [0, width, height, 0]
 
 
 def test_spots_draws_numbers_with_a_color_bar(colored):
-    tissue, ax, bar = pl.spots(colored, "depth").axes
+    _, ax = pl.spots(colored, "depth").axes
+    (bar,) = ax.child_axes
     np.testing.assert_array_equal(ax.collections[0].get_array(), np.arange(100.0))
     assert ax.get_legend() is None
     assert bar.get_ylim() == (0, 99)
+    ax.figure.draw_without_rendering()
+    assert bar.get_window_extent().height == pytest.approx(ax.get_window_extent().height)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "boolean", "object"])
@@ -186,8 +197,12 @@ def test_spots_draws_booleans_as_categories(colored, dtype):
     if dtype != "bool":
         colored.tables["table"].obs.loc["spot3", "inside"] = None
     ax = pl.spots(colored, "inside").axes[1]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["False", "True"]
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["False", "True"] + ["missing"] * (dtype != "bool")
     assert len(ax.collections[0].get_facecolors()) == (100 if dtype == "bool" else 99)
+    colored.tables["table"].obs["inside"] = True
+    colors = pl.spots(colored, "inside").axes[1].collections[0].get_facecolors()
+    assert mpl.colors.to_hex(colors[0]) == _colors.TEN[1], "True has its color without False too"
 
 
 @pytest.mark.parametrize("dtype", ["Int64", "Float32"])
@@ -199,12 +214,9 @@ def test_spots_draws_numbers_that_may_be_missing(colored, dtype):
 
 
 def test_spots_draws_a_panel_per_column(colored):
-    assert titles(pl.spots(colored, ["domain", "depth"]))[:3] == ["H&E", "domain", "depth"]
-
-
-def test_unknown_columns_are_an_error(colored):
-    with pytest.raises(KeyError, match=r"obs\['leiden'\] is missing"):
-        pl.spots(colored, ["domain", "leiden"])
+    assert titles(pl.spots(colored, ["domain", "depth"])) == ["H&E", "domain", "depth"]
+    many = pl.spots(colored, ["domain", "depth", "array_row", "array_col"]).axes
+    assert [ax.get_subplotspec().rowspan.start for ax in many] == [0, 0, 0, 0, 1]
 
 
 # ---- training
@@ -240,28 +252,32 @@ def curves(ax):
 
 
 @pytest.mark.parametrize("end", ["", '{"phase": 1, "st'], ids=["whole", "being written"])
-def test_training_draws_a_panel_per_quantity_through_all_phases(tmp_path, end):
+def test_training_draws_a_panel_per_metric_and_phase(tmp_path, end):
     write(tmp_path, LINES, end)
     figure = pl.training(tmp_path)
-    loss, masked, neighborhood = figure.axes
-    assert titles(figure) == ["loss", "masked", "neighborhood"]
-    assert curves(loss) == {"train": ([10, 20, 25, 35], [3, 2, 6, 4])}
-    assert curves(masked) == {
-        "train": ([10, 20, 25, 35], [3, 2, 2, 1]),
-        "validation": ([20], [2.5]),
-    }
-    assert curves(neighborhood) == {"train": ([25, 35], [4, 3])}
-    for ax in figure.axes:
-        assert ax.get_xlabel() == "step"
-        (end_of_phase,) = [curve for curve in ax.lines if curve.get_linestyle() == "--"]
-        assert list(end_of_phase.get_xdata()) == [20, 20]
+    assert titles(figure) == [
+        f"{name}, phase {number} of 2"
+        for name in ("loss", "masked", "neighborhood")
+        for number in (1, 2)
+    ]
+    assert [curves(ax) for ax in figure.axes] == [
+        {"train": ([10, 20], [3, 2])},
+        {"train": ([5, 15], [6, 4])},
+        {"train": ([10, 20], [3, 2]), "validation": ([20], [2.5])},
+        {"train": ([5, 15], [2, 1])},
+        {},
+        {"train": ([5, 15], [4, 3])},
+    ]
+    assert [ax.get_visible() for ax in figure.axes] == [True] * 4 + [False, True]
+    assert all(ax.get_xlabel() == "step" for ax in figure.axes)
 
 
 def test_training_never_goes_back_if_more_processes_make_fewer_steps(tmp_path):
     steps = [10, 20, 12, 14]  # twice as many processes after step 20
     write(tmp_path, [log_line(0, step, loss=1.0) for step in steps] + [log_line(1, 5, loss=1.0)])
-    (ax,) = pl.training(tmp_path).axes
-    assert curves(ax)["train"][0] == [10, 20, 20, 22, 27]
+    first, second = pl.training(tmp_path).axes
+    assert curves(first)["train"][0] == [10, 20, 20, 22]
+    assert curves(second)["train"][0] == [5]
 
 
 def test_training_draws_a_chance_of_one_in_nine_for_localization(tmp_path):
@@ -271,19 +287,23 @@ def test_training_draws_a_chance_of_one_in_nine_for_localization(tmp_path):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["train", "chance"]
 
 
-def test_training_draws_the_chance_of_recall(tmp_path):
+def test_training_draws_recalls_in_one_panel_with_their_chance(tmp_path):
     scores = {"recall@1": 0.1, "recall@5": 0.3, "chance@5": 0.05, "score": 0.3}
     write(tmp_path, [log_line(0, 10, loss=1.0), log_line(0, 10, "validation", **scores)])
     figure = pl.training(str(tmp_path))
-    assert titles(figure)[:3] == ["loss", "recall@1", "recall@5"]
-    assert set(curves(figure.axes[1])) == {"validation"}
-    assert curves(figure.axes[2]) == {"validation": ([10], [0.3]), "chance": ([10], [0.05])}
+    assert titles(figure) == ["loss", "recall"]
+    recall = figure.axes[1]
+    legend = [text.get_text() for text in recall.get_legend().get_texts()]
+    assert legend == ["recall@1", "recall@5", "chance"]
+    by_1, by_5, chance = (line for line in recall.lines if len(line.get_xdata()))
+    assert [list(line.get_ydata()) for line in (by_1, by_5, chance)] == [[0.1], [0.3], [0.05]]
+    assert chance.get_color() == by_5.get_color() != by_1.get_color()
 
 
 def test_training_hides_empty_panels(tmp_path):
     write(tmp_path, [log_line(0, 10, **dict.fromkeys(["loss", "a", "b", "c", "d"], 1.0))])
     axes = pl.training(tmp_path).axes
-    assert [ax.axison for ax in axes] == [True] * 5 + [False] * 3
+    assert [ax.get_visible() for ax in axes] == [True] * 5 + [False] * 3
 
 
 def test_a_folder_without_metrics_is_an_error(tmp_path):

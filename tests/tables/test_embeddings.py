@@ -47,6 +47,9 @@ def calls(stamp, tmp_path):
     return {
         "fuse": tl.fuse,
         "linear_probe": lambda table: tl.linear_probe(table, "group", use_rep=images),
+        "linear_probe_paper": lambda table: tl.linear_probe_paper(
+            table, "group", use_rep=images, learning_rate=0.1
+        ),
         "score_clusters": lambda table: tl.score_clusters(
             table, "group", "cluster", use_rep=images
         ),
@@ -78,6 +81,7 @@ def finite(table):
     [
         "fuse",
         "linear_probe",
+        "linear_probe_paper",
         "score_clusters",
         "score_retrieval",
         "score_retrieval of genes",

@@ -94,11 +94,11 @@ def test_retrieval_refuses_a_reference_of_unknown_origin(embedded, parts):
 
 def test_what_concat_loses_is_an_error_that_names_the_remedy(embedded, parts, stamp):
     with pytest.raises(
-        ValueError, match=r"model that made obsm\['X_stp_genes_aligned'\].*uns_merge=\"same\""
+        ValueError, match=r"model that made obsm\['X_stp_genes_aligned'\].*stp\.get\.concat"
     ):
         tl.predict_expression(embedded, joined(parts), genes=GENE)
     with pytest.raises(
-        ValueError, match=r"with which vocabulary obsm\['stp_tokens'\] was made.*uns_merge=\"same\""
+        ValueError, match=r"with which vocabulary obsm\['stp_tokens'\] was made.*stp\.get\.concat"
     ):
         tl.embed_genes(joined(parts), stamp)
 

@@ -48,6 +48,21 @@ def test_activities_by_hand(adata, stamp):
     assert details["model"]["digest"] == stamp.digest
 
 
+def test_a_model_that_lacks_the_genes_of_the_table_says_so(adata, stamp):
+    umis = adata.X.sum(axis=0).A1
+    names = adata.var_names.to_numpy().copy()
+    largest = np.argsort(-umis)[:24]
+    names[largest] = stamp.vocabulary.default().symbols[largest + 500]
+    adata.var_names = names
+    share = 100 * (1 - umis[largest].sum() / umis.sum())
+    message = (
+        rf"this model knows 32 genes; they hold {share:.1f} % of the UMIs of this table "
+        r"\(its card names no training data\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        tl.embed_pathways(adata, stamp)
+
+
 def test_spots_keep_their_rows_and_empty_ones_are_flagged(adata, stamp):
     whole = tl.embed_pathways(adata, stamp, copy=True).obsm["X_stp_pathways"]
     counts = adata.X.toarray()

@@ -262,6 +262,47 @@ def test_far_spots_are_flagged_by_a_stated_rule(query, reference):
     assert (query.obsm["stp_expression_neighbors"][8] == -1).all()
 
 
+def set_far_spots(query, reference, n_far):
+    """Make some spots opposite to all references, one without an embedding, the others equal."""
+    reference.obsm["X_stp_genes_aligned"] = np.abs(reference.obsm["X_stp_genes_aligned"])
+    vectors = reference.obsm["X_stp_genes_aligned"][:30].copy()
+    vectors[:n_far] *= -1
+    vectors[29] = np.nan
+    query.obsm["X_stp_images_aligned"] = vectors
+
+
+def test_many_doubtful_predictions_are_warned_of_with_their_numbers(query, reference):
+    set_far_spots(query, reference, n_far=2)
+    message = (
+        r"2 of 29 predicted spots \(6\.9%\) say little: 6\.9% are far from all references "
+        r"\(obs\['stp_expression_far'\]\), and 6\.9% have no similar reference and get a plain "
+        r"mean \(obs\['stp_expression_uniform'\]\); likely causes: glass"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        tl.predict_expression(query, reference, genes=["LUM"])
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(UserWarning, match=r"obs\['mine_far'\]"):
+        tl.predict_expression(query, reference, genes=["LUM"], key_added="mine")
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_few_doubtful_predictions_are_not_warned_of(query, reference):
+    set_far_spots(query, reference, n_far=1)
+    tl.predict_expression(query, reference, genes=["LUM"])
+    assert query.obs["stp_expression_far"].sum() == 1
+
+
+@pytest.mark.parametrize(("n_far", "is_warned"), [(5, False), (6, True)])
+def test_five_percent_may_be_doubtful(query, reference, recwarn, n_far, is_warned):
+    set_far_spots(query, reference, n_far=0)
+    rows = np.arange(100) % 29
+    many = query[rows].copy()
+    many.obs_names_make_unique()
+    many.obsm["X_stp_images_aligned"][:n_far] *= -1
+    tl.predict_expression(many, reference, genes=["LUM"])
+    assert any("say little" in str(warning.message) for warning in recwarn) == is_warned
+
+
 def test_a_store_on_disk_is_read_in_blocks(
     query, reference, record_model, tmp_path, monkeypatch, image
 ):
@@ -353,3 +394,58 @@ def test_bad_references_are_refused_by_name(query, reference, record_model):
     with pytest.raises(ValueError, match="no reference: the list is empty"):
         tl.predict_expression(query, [])
     assert not {*query.obsm} - {"X_stp_images_aligned"}
+
+
+def with_ids(table):
+    """Return a table whose genes have Ensembl ids in place of symbols."""
+    from stp import Vocabulary
+
+    vocabulary = Vocabulary.default()
+    other = table.copy()
+    other.var_names = vocabulary.gene_ids[vocabulary.encode(table.var_names)]
+    return other
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_a_query_with_symbols_is_scored_and_drawn_with_references_with_ids(
+    adata, reference, record_model, by_id
+):
+    from stp import pl
+
+    genes = ["LUM", "ERBB2", "CD3E"]
+    query = adata.copy()
+    query.obsm["X_stp_images_aligned"] = unit(np.random.default_rng(2), adata.n_obs)
+    record_model(query, "X_stp_images")
+    expected = query.copy()
+    tl.predict_expression(expected, reference, genes=genes)
+    tl.score_expression(expected, reference, n_genes=2)
+    other = with_ids(reference)
+    ids = list(with_ids(reference[:, genes]).var_names)
+    tl.predict_expression(query, other, genes=ids if by_id else genes)
+    tl.score_expression(query, other, n_genes=2)
+    details = query.uns["stp_expression"]
+    assert (list(details["genes"]), list(details["gene_ids"])) == (genes, ids)
+    np.testing.assert_array_equal(query.obsm["stp_expression"], expected.obsm["stp_expression"])
+    scores, expected_scores = (table.uns["stp_expression_scores"] for table in (query, expected))
+    assert scores["scores"] == expected_scores["scores"]
+    pd.testing.assert_frame_equal(scores["genes"], expected_scores["genes"])
+    figure = pl.expression(query, [ids[0], "HER2"])
+    titles = [ax.get_title().split(",")[0] for ax in figure.axes[:6:3]]
+    assert titles == ["LUM", "ERBB2"]
+
+
+def test_references_with_symbols_and_with_ids_are_one_set(query, reference):
+    genes = ["LUM", "CD3E"]
+    tl.predict_expression(query, reference, genes=genes, key_added="whole")
+    parts = [reference[:30].copy(), with_ids(reference[30:])]
+    tl.predict_expression(query, parts, genes=genes)
+    np.testing.assert_allclose(
+        query.obsm["stp_expression"], query.obsm["whole"], rtol=1e-5, atol=1e-6
+    )
+    tl.predict_expression(query, parts, key_added="variable")
+    assert list(query.uns["variable"]["genes"]) == list(reference.var_names)
+
+
+def test_an_unknown_gene_gets_the_nearest_name(query, reference):
+    with pytest.raises(KeyError, match=r"did you mean 'ERBB2' for 'ERRB2'\? Else choose from its"):
+        tl.predict_expression(query, reference, genes=["ERRB2"])

@@ -60,7 +60,7 @@ def test_context_cuts_the_lowest_ranks(adata, vocabulary):
 def test_parameters_are_recorded(adata, vocabulary):
     tl.tokenize(adata, vocabulary, context_length=40)
     report = adata.uns["stp_tokens"]
-    assert report.pop("rules").loc["symbol"].tolist() == [32, 0]
+    assert report.pop("rules").loc["symbol"].tolist() == [32, 1]
     assert report.pop("unmapped").empty
     assert report == {
         "params": {

@@ -62,12 +62,12 @@ def untidy():
 
 RULES = {
     **{
-        "symbol": (1, 0),
-        "id": (1, 0),
-        "alias": (1, 0),
-        "R name": (1, 0),
-        "case": (1, 0),
-        "duplicate": (1, 0),
+        "symbol": (1, 0.7),
+        "id": (1, 0.1),
+        "alias": (1, 0.03),
+        "R name": (1, 0.02),
+        "case": (1, 0.01),
+        "duplicate": (1, 0.01),
     },
     **{
         "ambiguous": (2, 0.06),
@@ -134,7 +134,7 @@ def test_a_report_without_unmapped_names_survives_the_disk(adata, vocabulary, en
     getattr(adata, f"write_{ending}")(path)
     back = getattr(anndata, f"read_{ending}")(path).uns["stp_tokens"]
     assert back["unmapped"].empty
-    assert as_tuples(back["rules"]) == {"symbol": (32, 0)}
+    assert as_tuples(back["rules"]) == {"symbol": (32, 1)}
 
 
 def test_the_heaviest_hundred_and_all_ambiguous_names_are_listed(human):
@@ -160,7 +160,7 @@ def test_one_line_of_the_log_sums_it_up(human, log_lines):
     assert log_lines == [
         (
             "INFO",
-            "Tokenized 1 spots: 6 of 13 genes recognized (87 % of UMIs), median 4 tokens per spot. "
+            "Tokenized 1 spot: 6 of 13 genes recognized (87 % of UMIs), median 4 tokens per spot. "
             "Most expressed genes that were not recognized: SHFM1 (ambiguous), "
             "MALAT1 (non-coding), C6orf48 (non-coding), AC000000.1 (unnamed locus), "
             "FUBAR (unknown)",

@@ -81,7 +81,7 @@ def test_training_stops_when_validation_no_longer_rises(spots, stamp, tmp_path):
 
 def test_an_adapted_model_embeds_as_any(embedded, stamp, tmp_path):
     config = train.AdaptConfig(epochs=1, device="cpu")
-    with pytest.warns(UserWarning, match="100 spots are few"):
+    with pytest.warns(UserWarning, match="only 100 spots"):
         adapted = train.adapt(embedded, tmp_path, model=stamp, config=config)
     table = embedded.tables["table"]
     tl.embed_images(embedded, adapted, key_added="adapted")

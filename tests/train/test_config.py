@@ -42,16 +42,19 @@ def test_plan_shrinks_to_ten_steps(n_spots, batch_size, accumulate, multiple, ex
 def test_plan_says_what_it_shrank():
     sizes = {"epochs": 1, "batch_size": 256, "accumulate": 4}
     assert BatchPlan.for_spots(1_000, **sizes).note == (
-        "1000 spots are few: batches of 100 instead of 256, 1 instead of 4 per step, "
-        "for 10 steps an epoch"
+        "there are only 1,000 spots to train on: a batch has 100 spots instead of 256 and a step "
+        "has 1 batch instead of 4, so that an epoch has 10 steps. Add slides, or set batch_size "
+        "and accumulate to these values"
     )
+    only_batches = BatchPlan.for_spots(364, epochs=1, batch_size=256, accumulate=1).note
+    assert "a batch has 36 spots instead of 256, so that" in only_batches  # nothing on steps
     assert BatchPlan.for_spots(100_000, **sizes).note is None
     assert BatchPlan.for_spots(100_000, **sizes, multiple=9).note is None
 
 
 def test_ten_steps_are_of_spots_that_fill_groups():
     rows = [np.arange(26)] * 20  # two groups of nine each, and eight spots that sit out
-    with pytest.warns(UserWarning, match="360 spots are few"):
+    with pytest.warns(UserWarning, match="only 360 spots"):
         alone = Processes(0, 1, torch.device("cpu"))
         plan = BatchPlan.for_corpus(rows, Phase(batch_size=216), alone, multiple=9)
     assert plan.batch_size == 36  # 40 groups in ten batches; 520 spots would make eight of 45

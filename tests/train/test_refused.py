@@ -81,7 +81,8 @@ def test_masked_training_needs_counts_alone(lacking, settings, tmp_path):
 def test_shrunk_batches_are_said_aloud_to_the_caller(stage, stores, settings, tmp_path):
     n_spots = 99 if stage == "neighborhood" else 100  # in whole groups of nine
     with pytest.warns(
-        UserWarning, match=f"{n_spots} spots are few: batches of .* for 10 steps an epoch"
+        UserWarning,
+        match=f"only {n_spots} spots to train on: a batch has .* so that an epoch has 10 steps",
     ) as caught:
         if stage == "align":
             large = dataclasses.replace(ALIGN, epochs=1, batch_size=64)
@@ -140,7 +141,7 @@ def test_a_vocabulary_without_means_is_refused_before_any_work(
 
 
 @both
-@pytest.mark.filterwarnings("ignore:.*spots are few")
+@pytest.mark.filterwarnings("ignore:there are only")
 def test_no_spot_with_enough_genes_is_refused_and_can_be_mended(stage, stores, settings, tmp_path):
     few = dataclasses.replace(settings[stage]["config"], min_genes=33)
     with pytest.raises(ValueError, match="no spot of 1 stores detects 33 genes; lower min_genes"):
@@ -162,7 +163,7 @@ def test_a_vocabulary_of_another_species_is_refused(stores, settings, tmp_path):
 def test_stores_have_most_umis_in_the_vocabulary(stores, settings, vocabulary, tmp_path):
     few = Vocabulary.from_genes(vocabulary.gene_ids[:4])
     few = dataclasses.replace(few, means=np.ones(4))
-    with pytest.raises(ValueError, match=r"slide0\.zarr: only \d+\.\d% of UMIs are in genes"):
+    with pytest.raises(ValueError, match=r"slide0\.zarr: this vocabulary knows 4 genes"):
         pretrain(stores[:1], tmp_path / "out", **settings[pretrain] | {"vocabulary": few})
     assert not (tmp_path / "out").exists()
 
@@ -269,7 +270,7 @@ def test_a_store_that_has_lost_pixels_under_spots_is_refused_by_name(
         align([path], tmp_path / "out", **settings[align])
 
 
-@pytest.mark.filterwarnings("ignore:.*spots are few")
+@pytest.mark.filterwarnings("ignore:there are only")
 def test_a_store_that_was_written_anew_is_another_run(adata, settings, tmp_path):
     path, out = tmp_path / "slide.zarr", tmp_path / "out"
     write_store(adata, path)

@@ -4,7 +4,7 @@ import pytest
 import scanpy as sc
 import torch
 
-from stp import get, tl, train
+from stp import Vocabulary, get, tl, train
 from stp.metrics import gene_pearson
 from stp.models import ExpressionHead, ExpressionHeadConfig
 
@@ -107,3 +107,18 @@ def test_bad_input(slide, tmp_path, record_model):
     with pytest.raises(ValueError, match="no spot of reference 0 has all of"):
         train.fit_expression_head(empty, tmp_path, genes=GENES)
     assert not list(tmp_path.iterdir())
+
+
+def test_slides_with_symbols_and_with_ids_are_fitted_together(slide, tmp_path):
+    default = Vocabulary.default()
+    training_slide, validation_slide = slide[:70].copy(), slide[70:].copy()
+    validation_slide.var_names = default.gene_ids[default.encode(slide.var_names)]
+    config = train.RegressionConfig(epochs=1, batch_size=16, device="cpu")
+    head = train.fit_expression_head(
+        training_slide, tmp_path, genes=["HER2", "LUM"], config=config, validation=validation_slide
+    )
+    assert head.config.genes == ("ERBB2", "LUM")
+    tl.apply_expression_head(validation_slide, head)
+    var = get.expression(validation_slide).var
+    assert var["gene_id"].tolist() == ["ENSG00000141736", "ENSG00000139329"]
+    assert var["is_measured"].all()

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from stp.cli.paths import require_no_file
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
@@ -17,6 +19,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo and return the exit status."""
+    require_no_file(options.out)
+
     from stp.workflows.demo import run as run_demo
 
     return run_demo(options.out)

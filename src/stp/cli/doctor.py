@@ -4,6 +4,8 @@ import argparse
 import importlib.metadata as metadata
 import os
 import platform
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -15,8 +17,21 @@ from stp._version import __version__
 
 OUR_PACKAGE = "stp-spatial"
 UNRELATED_PACKAGE = "stp"
-# The packages that every analysis imports first.
-MAIN_PACKAGES = ("anndata", "scanpy", "spatialdata", "squidpy", "timm", "torch", "zarr")
+# The packages that every analysis imports first. Those of data are imported in another process,
+# because both groups together take more than ten seconds.
+MODEL_PACKAGES = ("torch", "timm")
+DATA_PACKAGES = ("anndata", "zarr", "scanpy", "spatialdata", "squidpy")
+IMPORT_EACH = """
+import importlib, sys, warnings
+warnings.simplefilter("ignore")
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+        print(name)
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}".partition(chr(10))[0]
+        print(name, message, sep=chr(9))
+"""
 
 
 class Line(NamedTuple):
@@ -41,11 +56,11 @@ def run(options: argparse.Namespace) -> int:
     """Print the report; return 0, or 1 if the main job cannot run."""
     print(f"stp {__version__} on Python {platform.python_version()}, {platform.platform()}")
     can_run = True
-    for check in (versions, namesake, devices, attention, optional_parts, weights):
+    for check in (versions, imports, namesake, devices, attention, optional_parts, weights):
         for line in _run_check(check):
             mark = {True: "ok", False: "no", None: "--"}[line.ok]
             remedy = f"; {line.remedy}" if line.remedy else ""
-            print(f"{mark}  {line.name}: {line.result}{remedy}")
+            print(f"{mark}  {line.name}: {line.result}{remedy}", flush=True)
             if line.needed and line.ok is False:
                 can_run = False
     if can_run:
@@ -65,7 +80,7 @@ def _run_check(check: Callable[[], Iterator[Line]]) -> Iterator[Line]:
 
 
 def versions() -> Iterator[Line]:
-    """Compare the installed versions with those that stp requires, and import the main packages."""
+    """Compare the installed versions with those that stp requires."""
     from packaging.requirements import Requirement
 
     for text in metadata.requires(OUR_PACKAGE) or ():
@@ -78,15 +93,35 @@ def versions() -> Iterator[Line]:
         except metadata.PackageNotFoundError:
             yield Line(requirement.name, False, "missing", install, needed=True)
             continue
-        is_new_enough = requirement.specifier.contains(version, prereleases=True)
-        remedy = "" if is_new_enough else f"too old: {install}"
-        yield Line(requirement.name, is_new_enough, version, remedy, needed=True)
-    for name in MAIN_PACKAGES:
-        try:
-            _import(name)
-        except Exception as error:  # noqa: BLE001 - a broken install can raise anything
-            remedy = f"install it again: pip install --force-reinstall {name}"
-            yield Line(f"import {name}", False, _describe(error), remedy, needed=True)
+        fits = requirement.specifier.contains(version, prereleases=True)
+        remedy = "" if fits else f"must be {requirement.specifier}: {install}"
+        yield Line(requirement.name, fits, version, remedy, needed=True)
+
+
+def imports() -> Iterator[Line]:
+    """Import the main packages, half of them in another process at the same time."""
+    command = [sys.executable, "-P", "-c", IMPORT_EACH, *DATA_PACKAGES]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        for name in MODEL_PACKAGES:
+            try:
+                _import(name)
+            except Exception as error:  # noqa: BLE001 - a broken install can raise anything
+                yield _broken_import(name, _describe(error))
+        output, _ = process.communicate()
+    results = dict(line.partition("\t")[::2] for line in output.splitlines())
+    for name in DATA_PACKAGES:
+        if name not in results:  # the process ended before its line
+            yield _broken_import(name, f"Python ended with status {process.returncode}")
+            return
+        if results[name]:
+            yield _broken_import(name, results[name])
+
+
+def _broken_import(name: str, result: str) -> Line:
+    remedy = f"install it again: pip install --force-reinstall {name}"
+    return Line(f"import {name}", False, result, remedy, needed=True)
 
 
 def _import(name: str) -> None:
@@ -178,7 +213,9 @@ def weights() -> Iterator[Line]:
     """Show the folder of downloaded weights and what is in it."""
     from huggingface_hub import constants
 
-    cache = Path(constants.HF_HUB_CACHE)
+    from stp.models.saved.hub import cache_folder
+
+    cache = cache_folder()
     names = sorted(
         folder.name.removeprefix("models--").replace("--", "/")
         for folder in cache.glob("models--*")

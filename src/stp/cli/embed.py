@@ -33,6 +33,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Embed the stores; return 1 if one of them failed."""
+    missing = [store for store in options.stores if not store.exists() and ":" not in str(store)]
+    if len(missing) == len(options.stores):  # else one error lists all that is wrong
+        texts = ", ".join(map(str, missing))
+        raise argparse.ArgumentError(None, f"no store at {texts}; give SpatialData zarr folders")
     try:
         n_failed = embed_stores(
             options.stores,

@@ -12,7 +12,7 @@ COMMANDS = (demo, train, embed, release_check, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return the exit status."""
+    """Run a subcommand and return the exit status; a wrong argument exits with status 2."""
     if isinstance(sys.stdout, TextIOWrapper):
         # Names beyond the locale are printed with escapes.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -25,4 +25,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except argparse.ArgumentError as error:
-        parser.error(str(error))
+        parser.exit(2, f"stp {options.command}: error: {error}\n")

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from stp.cli.paths import require_file, require_folder
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
@@ -30,6 +32,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the comparison and return the exit status."""
+    require_file(options.checkpoint, "the authors' checkpoint")
+    require_folder(options.assets, "the folder of the authors' gene files")
+    if not options.section.exists():
+        raise argparse.ArgumentError(None, f"there is no section at {options.section}")
+
     from stp.workflows.release_check import print_comparison
 
     try:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from stp._log import logger
+from stp.cli.paths import require_file
 
 STAGES = {
     "pretrain": "stage one: train a gene encoder; also under torchrun --no-python",
@@ -25,6 +26,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the stage that the recipe describes, and return the exit status."""
+    require_file(options.recipe, "a TOML file; https://toml.io describes the format")
+
     from stp.cli.recipe import read_recipe
 
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stp._log import logger, preview
+from stp._log import count, logger, preview
 from stp.data.store import SpotStore
 from stp.genes.vocabulary import Vocabulary
 
@@ -111,12 +111,13 @@ def _report(
     unknown = [gene for gene in _unique_genes(gene_sets) if gene not in index]
     unknown_names = f": {preview(unknown)}" if unknown else ""
     logger.info(
-        f"{len(usable_sets)} of {len(gene_sets)} gene sets of {path} are used; "
-        f"{len(unknown)} genes are not measured or not in the vocabulary{unknown_names}"
+        f"Using {len(usable_sets)} of {len(gene_sets)} gene sets of {path}; left out "
+        f"{count(len(unknown), 'gene')} that no store measures or the vocabulary lacks"
+        f"{unknown_names}."
     )
     dropped = [name for name in gene_sets if name not in usable_sets]
     if dropped:
         logger.warning(
-            f"{len(dropped)} gene sets of {path} have fewer than {MIN_GENES} genes that the stores "
-            f"measure and are left out: {preview(dropped)}"
+            f"Left out {count(len(dropped), 'gene set')} of {path} with fewer than {MIN_GENES} "
+            f"genes that the stores measure: {preview(dropped)}."
         )

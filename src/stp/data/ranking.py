@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp._progress import Progress
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 from stp.genes.pathways import membership, set_scores
@@ -51,7 +52,8 @@ def rank_stores(
     """
     table = rank_table(vocabulary.divisors())
     own = range(rank, len(stores), size)
-    for block in _blocks(stores, own, vocabulary, file, block_rows):
+    blocks = _blocks(stores, own, vocabulary, file, block_rows)
+    for block in _show_progress(blocks, stores, own, "rank genes"):
         rank_genes(
             block.counts,
             block.index,
@@ -77,7 +79,8 @@ def score_stores(
     `sets` are vocabulary indices of genes. The score of a set is NaN if no gene of it is measured.
     """
     own = range(rank, len(stores), size)
-    for block in _blocks(stores, own, vocabulary, file, block_rows):
+    blocks = _blocks(stores, own, vocabulary, file, block_rows)
+    for block in _show_progress(blocks, stores, own, "score gene sets"):
         block.out[:] = set_scores(block.counts, block.index, membership(block.index, sets))
 
 
@@ -108,3 +111,14 @@ def _blocks(
         for first, counts in store.counts(block_rows):
             start = file.offsets[number] + first
             yield Block(indices[genes], counts, values[start : start + counts.shape[0]])
+
+
+def _show_progress(
+    blocks: Iterator[Block], stores: Sequence[SpotStore], numbers: range, title: str
+) -> Iterator[Block]:
+    """Yield the blocks of the stores with these numbers; the first process shows its spots."""
+    n_spots = sum(len(stores[number]) for number in numbers)
+    with Progress(n_spots, title, "spot", is_shown=numbers.start == 0) as progress:
+        for block in blocks:
+            yield block
+            progress.update(block.counts.shape[0])

@@ -28,7 +28,9 @@ def check_genes(stores: Sequence[SpotStore], vocabulary: Vocabulary) -> None:
         umis = store.gene_umis
         if umis is not None:
             unmapped = sum_by_rule(rules[is_unmapped], umis[is_unmapped])
-            check_coverage(unmapped, int(umis.sum()), str(store.path))
+            check_coverage(
+                unmapped, int(umis.sum()), n_genes=len(vocabulary), label=str(store.path)
+            )
 
 
 def _recognize(store: SpotStore, vocabulary: Vocabulary) -> Names:

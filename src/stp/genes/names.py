@@ -10,7 +10,12 @@ import numpy as np
 from stp._log import preview
 from stp.genes.matches import Match, Names, TableNames
 from stp.genes.name_forms import advise_to_strip, unwrap
-from stp.genes.other_names import read_other_genes, reason_of_form
+from stp.genes.other_names import (
+    OTHER_GENE,
+    is_other_gene,
+    read_other_genes,
+    reason_of_form,
+)
 from stp.genes.species import (
     MOUSE_OR_RAT,
     guess_species,
@@ -70,6 +75,9 @@ class GeneNames:
     - `ambiguous`: several genes have this name. The note lists them.
     - `pseudogene`, `non-coding` and other kinds: the name is that of a human gene that the default
       vocabulary leaves out. If its current symbol is another, the note gives it.
+    - `other gene`: it is the name of a gene of the right species that the vocabulary lacks. In
+      human vocabularies this is a gene of the default vocabulary; elsewhere the form of an Ensembl
+      id shows it, or that of a symbol of mouse or rat.
     - `mouse`, `mouse or rat` and other species: it is an id or symbol of another species.
     - `other case`: the table has the right spelling, given in the note, too.
     - `not a gene`: it is the name of an antibody or a sample tag.
@@ -138,6 +146,12 @@ class GeneNames:
                 f"{self.species} symbols"
             )
         if not (recognized.index >= 0).any():
+            if (recognized.rule == OTHER_GENE).mean() > 0.5:
+                raise ValueError(
+                    f"the vocabulary knows {len(self._ids)} genes ({preview(self._ids)}), and none "
+                    f"of them is in the table, which has others ({preview(names)}); use a model or "
+                    "a vocabulary that was made from such data"
+                )
             raise ValueError(
                 f"no gene of the table is in the vocabulary: the table has {preview(names)}, "
                 f"the vocabulary {preview(self._ids)}; {advise_to_strip(names)}"
@@ -189,6 +203,8 @@ class GeneNames:
         species = species_of_id(name)
         if species and not is_compatible(species, self.species):
             return Match(-1, species)
+        if is_other_gene(name, self.species, self._ids, self._symbols):
+            return Match(-1, OTHER_GENE)
         return Match(-1, reason_of_form(name))
 
     def _match_inside(self, name: str) -> Match | None:

@@ -20,5 +20,5 @@ def sum_table(counts: Any, genes: TableGenes, n_genes: int, label: str) -> np.nd
     n_sums = n_genes + len(reasons)
     sums = with_whole_counts(counts, lambda whole: sum_genes(whole, index, n_sums))
     unmapped = dict(zip(reasons.tolist(), sums[0, n_genes:].tolist(), strict=True))
-    check_coverage(unmapped, int(sums[0].sum()), label)
+    check_coverage(unmapped, int(sums[0].sum()), n_genes=n_genes, label=label)
     return sums[:, :n_genes]

@@ -97,6 +97,12 @@ def rank_genes(
     return RankedGenes(tokens, n_tokens, mapped, sum(unmapped, np.zeros(n_columns, np.int64)))
 
 
+def sum_columns(counts: "csr_matrix") -> np.ndarray:
+    """Return the sum of each column, int64 (n_columns,), of whole counts. The sums are exact."""
+    sums = np.bincount(counts.indices, counts.data, minlength=counts.shape[1])
+    return sums.astype(np.int64)
+
+
 def _to_numba_type(values: np.ndarray) -> np.ndarray:
     """Return counts in a type that numba knows: 16 bits as float32, bool as uint8."""
     if values.dtype.itemsize == 2:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stp._log import preview
+from stp._progress import track
 from stp.genes.means import append_new, compute_divisors, compute_means, recover_sums
 from stp.genes.named_genes import NamedGenes
 from stp.genes.special_tokens import N_SPECIAL
@@ -23,8 +23,9 @@ from stp.genes.vocabulary_file import (
     read_columns,
     write_columns,
 )
+from stp.genes.vocabulary_summary import describe_means, vocabulary_html
 from stp.tables.counts import get_counts
-from stp.tables.table import get_tables
+from stp.tables.table import as_iterable, get_tables
 
 MAX_GENES = 2**16 - 1 - N_SPECIAL  # tokens are uint16
 _DTYPES = {"gene_ids": object, "symbols": object, "means": np.float64, "n_detected": np.int64}
@@ -93,11 +94,12 @@ class Vocabulary(NamedGenes):
         return len(self.gene_ids)
 
     def __repr__(self) -> str:
-        if self.means is None:
-            means = "no means"
-        else:
-            means = f"means of {preview(self.corpus) or 'unknown origin'}"
+        means = describe_means(self.means, self.corpus)
         return f"Vocabulary({len(self)} genes, {means}, digest {self.digest[:12]})"
+
+    def _repr_html_(self) -> str:
+        means = describe_means(self.means, self.corpus)
+        return vocabulary_html(self.gene_ids, self.symbols, means, self.digest)
 
     @property
     def n_genes(self) -> int:
@@ -194,7 +196,8 @@ class Vocabulary(NamedGenes):
         """
         sums = np.zeros((2, len(self)), np.int64)
         corpus = []
-        for label, adata in get_tables(data, table_key):
+        items = track(as_iterable(data), "compute means", "table")
+        for label, adata in get_tables(items, table_key):
             genes = recognize_table(self, adata, gene_ids_key)
             counts = get_counts(adata, layer)
             sums += sum_table(counts, genes, len(self), label)

@@ -36,8 +36,8 @@ def read_columns(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with utf8_path(path) as name:
             table = _read_table(parquet.ParquetFile(name))
         return table.to_pydict(), json.loads(table.schema.metadata[_METADATA])
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no vocabulary at {path}; Vocabulary.save writes one") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is no vocabulary ({error}); Vocabulary.save writes one"

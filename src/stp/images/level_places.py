@@ -101,8 +101,8 @@ def _place_by_content(finest: Level, finer: Level, level: Level) -> list[Level]:
         return [replace(level, origin=finer.origin, factor=factors[best])]
     height, width = level.shape
     warn(
-        f"a level of {width} x {height} pixels is not used, because it does not show the same as "
-        f"the finest of {finest.shape[1]} x {finest.shape[0]} with any factor"
+        f"the image level of {width} x {height} pixels is not used, because at no factor it shows "
+        f"the same as the finest, {finest.shape[1]} x {finest.shape[0]}"
     )
     return []
 

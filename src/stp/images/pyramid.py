@@ -252,8 +252,7 @@ class ImagePyramid:
         """
         size = window.size
         self.check_scale(window.um_per_px, allow_upsampling)
-        level, _ = self._level_for(window.um_per_px)
-        factor = np.array(level_factor(self.levels[0], level))
+        level, factor = self._level_for(window.um_per_px)
         sides = size * window.um_per_px / (self.um_per_px * factor)
         corners = (self.to_pixels(require_finite(centers)) - level.origin) / factor - sides / 2
         is_native = bool((np.abs(sides - size) < NATIVE_PIXELS).all())
@@ -287,15 +286,14 @@ class ImagePyramid:
 
     def check_chunks(self, centers: np.ndarray, um_per_px: float) -> None:
         """Raise ValueError if a chunk under a center is missing in the level for this scale."""
-        level, _ = self._level_for(um_per_px)
-        factor = np.array(level_factor(self.levels[0], level))
+        level, factor = self._level_for(um_per_px)
         positions = (self.to_pixels(require_finite(centers)) - level.origin) / factor
         pixels = np.floor(positions).astype(int)
         require_chunks(level, Boxes(pixels, pixels + 1))
 
-    def _level_for(self, um_per_px: float) -> tuple[Level, float]:
-        """Return the coarsest level that needs no upsampling, and its larger factor, of x or y."""
-        factors = [max(level_factor(self.levels[0], level)) for level in self.levels]
-        fine_enough = [factor for factor in factors if factor * self.um_per_px <= um_per_px * 1.001]
-        factor = max(fine_enough, default=1.0)
-        return self.levels[factors.index(factor)], factor
+    def _level_for(self, um_per_px: float) -> tuple[Level, np.ndarray]:
+        """Return the coarsest level that needs no upsampling, and its factors along x and y."""
+        factors = np.array([level_factor(self.levels[0], level) for level in self.levels])
+        is_fine_enough = factors.max(axis=1) * self.um_per_px <= um_per_px * 1.001
+        number = int(np.where(is_fine_enough, factors.max(axis=1), 1.0).argmax())
+        return self.levels[number], factors[number]

@@ -60,7 +60,8 @@ def read_windows(
         return
     inside = boxes.clip(level)
     plan = _plan(level, inside, max_bytes)
-    if all(len(edges) == 2 for edges in level.edges):
+    has_pixels = (inside.high > inside.low).all(axis=1)
+    if has_pixels.any() and all(len(edges) == 2 for edges in level.edges):
         yield from _cut_from_whole(level, boxes)
         return
     passes = plan.spans[:, 2] // plan.first_columns

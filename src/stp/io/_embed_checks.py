@@ -55,11 +55,12 @@ def list_manifest_faults(manifest: Any) -> list[str]:
 def list_store_faults(stores: Iterable[Any], model: Model | None, table_key: str) -> list[str]:
     """List why stores cannot be embedded; without a model, only what all models need is checked."""
     faults = []
+    digest = model.digest if model else ""  # once, because it reads all weights
     for store in stores:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the embedding itself warns
-                _check_store(store, model, table_key)
+                _check_store(store, model, digest, table_key)
         except Exception as error:  # noqa: BLE001 - the other stores are checked, too
             message = error.args[0] if isinstance(error, KeyError) else str(error)
             faults.append(message if str(store) in str(message) else f"{store}: {message}")
@@ -92,7 +93,7 @@ def _append(file: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
-def _check_store(store: Any, model: Model | None, table_key: str) -> None:
+def _check_store(store: Any, model: Model | None, digest: str, table_key: str) -> None:
     """Raise an error if a store cannot be embedded, or the results cannot be added to it."""
     path = local_path(store)
     if not path.exists():
@@ -100,7 +101,7 @@ def _check_store(store: Any, model: Model | None, table_key: str) -> None:
     table = get_table(path, table_key)
     if model is None:
         return
-    missing = list_missing(path, model, model.digest, table_key)
+    missing = list_missing(path, model, digest, table_key)
     if not missing:
         return
     require_writable(path, table_key)

@@ -1,16 +1,17 @@
 """The model of `embed_stores`, and which embeddings of a store it has not made yet."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from stp.models import GeneEncoder, ImageEncoder, Stamp, load_backbone
+from stp.models.patch_encoder import PatchEncoder
 from stp.models.published.backbones import BACKBONES
-from stp.models.saved.pretrained import CONFIG
+from stp.models.saved.description import CONFIG, read_description
 from stp.tables import keys
 
-Model = Stamp | GeneEncoder | ImageEncoder
-MODEL_CLASSES: dict[str, type[Model]] = {
+Model = Stamp | GeneEncoder | PatchEncoder
+# The classes of models that a folder can hold; a WrappedEncoder is no folder.
+MODEL_CLASSES: dict[str, type[Stamp | GeneEncoder | ImageEncoder]] = {
     "Stamp": Stamp,
     "GeneEncoder": GeneEncoder,
     "ImageEncoder": ImageEncoder,
@@ -34,16 +35,18 @@ def open_model(model: Any) -> Model:
     if not isinstance(model, str | Path):
         raise TypeError(
             f"expected a model, its folder or its name, got {type(model).__name__}; embeddings "
-            f"are made by {list(MODEL_CLASSES)}"
+            f"are made by {list(MODEL_CLASSES)}, and by other torch modules if you wrap them in "
+            "stp.models.WrappedEncoder"
         )
     if str(model) in BACKBONES:
         return load_backbone(str(model))
     file = Path(model) / CONFIG
     if not file.is_file():
         raise FileNotFoundError(
-            f"{model} has no {CONFIG}; give a folder of stp.train, or one of {list(BACKBONES)}"
+            f"{model} has no {CONFIG}; give a folder of stp.train, or the name of a backbone that "
+            "stp.models.backbones() lists"
         )
-    class_name = json.loads(file.read_text(encoding="utf-8")).get("class")
+    class_name = read_description(file)["class"]
     if class_name not in MODEL_CLASSES:
         raise ValueError(
             f"{model} holds a {class_name}; embeddings are made by {list(MODEL_CLASSES)}"
@@ -77,7 +80,7 @@ def list_missing(path: Path, model: Model, digest: str, table_key: str) -> list[
             "with an image"
         )
     # Without an image, a Stamp still embeds genes.
-    if isinstance(model, ImageEncoder) or (isinstance(model, Stamp) and has_image):
+    if isinstance(model, PatchEncoder) or (isinstance(model, Stamp) and has_image):
         possible.append(keys.IMAGES)
     return [key for key in possible if _stored_digest(group, table_key, key) != digest]
 

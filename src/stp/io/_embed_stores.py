@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stp._lock import lock
-from stp._log import logger
+from stp._log import count, logger
 from stp.io._results import repair_store, write_results
 from stp.io._store_path import local_path
 from stp.io._table_entries import scratch_folder
@@ -36,12 +36,15 @@ class EmbedOptions:
         "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
     table_key
         Name of the table in a SpatialData.
+    progress
+        Show a progress bar, or lines of the log if there is no terminal.
     """
 
     batch_size: int
     device: str
     precision: str
     table_key: str
+    progress: bool
 
 
 def embed_stores(
@@ -67,13 +70,14 @@ def embed_stores(
     stores
         SpatialData zarr folders.
     model
-        A Stamp, GeneEncoder or ImageEncoder, its folder, or the name of a pathology encoder.
+        A Stamp, GeneEncoder or ImageEncoder, its folder, or the name of a pathology encoder; or a
+        WrappedEncoder, which has no folder.
     manifest
         JSON lines file. Each store adds a line: what was written, or why it failed.
     batch_size
         Number of spots per batch.
     device
-        Torch device; by default a GPU if there is one.
+        Torch device; by default that of `stp.settings`, or a GPU if there is one.
     precision
         "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
     table_key
@@ -102,11 +106,15 @@ def embed_stores(
 
     items = list(as_iterable(stores))
     with distributed(device) as processes:
-        options = EmbedOptions(batch_size, str(processes.device), precision, table_key)
+        options = EmbedOptions(
+            batch_size, str(processes.device), precision, table_key, progress=processes.is_main
+        )
         opened = _check(items, model, manifest, options, processes)
         lines = Manifest(local_path(manifest), opened, processes.rank)
         paths = list(dict.fromkeys(local_path(item).absolute() for item in items))
-        for path in paths[processes.rank :: processes.size]:
+        own_paths = paths[processes.rank :: processes.size]
+        for number, path in enumerate(own_paths, 1):
+            logger.info(f"Store {number} of {len(own_paths)}: {path.name}")
             lines.add(_try_to_embed(path, opened, lines.digest, options))
         # All processes return the same number: torchrun stops the others if one exits with 1.
         sums = processes.sum({"failed": lines.n_failed, "lost": lines.n_lost})
@@ -235,7 +243,7 @@ def _embed_store(path: Path, model: "Model", digest: str, options: EmbedOptions)
         columns = old_columns | {*table.obsm, *table.obs}
         results = [name for name in (key, keys.aligned(key), keys.inside(key)) if name in columns]
         write_results(sdata, table_key=options.table_key, keys=results)
-        logger.info(f"{path.name}: {key} of {table.n_obs} spots")
+        logger.info(f"Embedded {count(table.n_obs, 'spot')} of {path.name} as {key}.")
         yield key
 
 
@@ -252,7 +260,7 @@ def _embed(sdata: Any, model: Any, key: str, options: EmbedOptions) -> None:
             device=options.device,
             precision=options.precision,
             table_key=options.table_key,
-            progress=False,
+            progress=options.progress,
         )
     else:
         tl.embed_images(
@@ -262,7 +270,7 @@ def _embed(sdata: Any, model: Any, key: str, options: EmbedOptions) -> None:
             device=options.device,
             precision=options.precision,
             table_key=options.table_key,
-            progress=False,
+            progress=options.progress,
         )
 
 

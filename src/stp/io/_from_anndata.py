@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._log import logger, preview
+from stp._log import count, logger, preview
 from stp.images.files.opening import open_file
 from stp.images.lattice import lattice_scale
 from stp.images.level_places import place_levels
@@ -67,7 +67,8 @@ def from_anndata(
         "raise" refuses spots without coordinates, and "drop" leaves them out.
     name
         Name of the slide, by default "slide": its spots are shapes `name`, its image is
-        `f"{name}_full_image"`. With `library_key`, slides have the names of their libraries.
+        `f"{name}_full_image"`. Stores and results have this name too. With `library_key`, slides
+        have the names of their libraries.
 
     Returns
     -------
@@ -189,8 +190,8 @@ def _choose_spots(adata: "AnnData", spatial_key: str, missing: str) -> tuple["An
     if not is_placed.all():
         names = adata.obs_names[~is_placed]
         logger.info(
-            f"left out {len(names)} of {adata.n_obs} spots, which have no coordinates: "
-            f"{preview(names)}"
+            f"Left out {len(names):,} of {count(adata.n_obs, 'spot')}, which have no coordinates: "
+            f"{preview(names)}."
         )
         adata = adata[is_placed]
     return adata, centers[is_placed]

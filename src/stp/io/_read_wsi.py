@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._log import logger, warn
+from stp._log import count, logger, warn
 from stp.images.pyramid import ImagePyramid
 from stp.images.tissue import is_ink, is_stained, share_in_polygons
 from stp.io._slide_elements import SlideImage, assemble_slide, image_elements, name_slides
@@ -162,8 +162,8 @@ def _tiles_with_stain(pyramid: ImagePyramid, grid: _Grid, min_tissue: float) -> 
             "choose a smaller tile_um or min_tissue"
         )
     logger.info(
-        f"kept {grid.tiles(is_on_tissue)}: at least {min_tissue:.0%} of each is stained tissue "
-        f"({n_ink} tiles left out for pen marks)"
+        f"Kept {grid.tiles(is_on_tissue)}, of which at least {min_tissue:.0%} is stained tissue; "
+        f"left out {count(n_ink, 'tile')} with pen marks."
     )
     return grid.centers[is_on_tissue]
 
@@ -181,8 +181,8 @@ def _tiles_in_polygons(
             "check that the polygons are in pixels of level 0"
         )
     logger.info(
-        f"kept {grid.tiles(is_on_tissue)}: at least {min_tissue:.0%} of each lies in the "
-        f"{len(polygons)} polygons of tissue="
+        f"Kept {grid.tiles(is_on_tissue)}, of which at least {min_tissue:.0%} lies in the "
+        f"{count(len(polygons), 'polygon')} of tissue=."
     )
     centers = grid.centers[is_on_tissue]
     _warn_if_glass(pyramid, centers, grid.tile_um)

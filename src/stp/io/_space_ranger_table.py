@@ -37,7 +37,7 @@ def read_spots(files: SpaceRangerFiles) -> "AnnData":
     has_position = adata.obs_names.isin(positions.index[positions.notna().all(axis=1)])
     if files.matrix.is_raw and has_position.any():
         logger.info(
-            f"{files.folder} has no filtered matrix: read {files.matrix.name}, in which "
+            f"{files.folder} has no filtered matrix, so {files.matrix.name} was read, in which "
             f"{has_position.sum()} of {adata.n_obs} barcodes have a position; "
             "obs['in_tissue'] is 0 off the tissue"
         )

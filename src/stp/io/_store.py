@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stp._lock import lock
-from stp._log import logger
+from stp._log import count, logger
 from stp._text import readable
 from stp.data.store import STORE, STORE_VERSION, names_digest, spots_digest
 from stp.genes.table_genes import TableGenes, recognize_table
@@ -14,7 +14,12 @@ from stp.images.scale import Scale, record_scale
 from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.io._store_folder import write_folder
 from stp.io._store_image import StoreLevels
-from stp.io._store_parts import assemble_store, centers_without_image, sum_counts_by_gene
+from stp.io._store_parts import (
+    assemble_store,
+    centers_without_image,
+    name_slide,
+    sum_counts_by_gene,
+)
 from stp.io._store_path import local_path
 from stp.tables.table import get_table
 
@@ -102,9 +107,11 @@ def write_store(
 
     Notes
     -----
-    Genes that the vocabulary knows are renamed to its ids, and columns of one gene are summed.
-    Other genes of the species keep their names. Antibodies, control probes and genes of another
-    species are left out. Spot centers are stored in `obsm["spatial"]`, in µm if
+    The spots are shapes with the name of the slide: the region that the table annotates, such as
+    `name` of :func:`stp.io.from_anndata`, or the name of the file if the slide has none. Genes that
+    the vocabulary knows are renamed to its ids, and columns of one gene are summed. Other genes of
+    the species keep their names. `var["symbol"]` has the symbols. Antibodies, control probes and
+    genes of another species are left out. Spot centers are stored in `obsm["spatial"]`, in µm if
     the scale is known. The image is read as a stream, so memory does not grow with the slide. The
     attribute `stp_source` records what the store was made from. The attribute `stp_store` records a
     digest of counts, genes, spots, settings and all pixels. It does not depend on the name or the
@@ -157,11 +164,12 @@ def write_slide(
         centers = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
         unit = "um"
     by_gene = sum_counts_by_gene(table, genes, vocabulary, counts.layer)
-    store = assemble_store(by_gene, centers, unit, slide, levels)
+    name = name_slide(sdata, table, readable(path.name).removesuffix(".zarr"))
+    store = assemble_store(by_gene, centers, unit, slide, levels, name)
     genes_digest = names_digest(by_gene.var_names)
     store.attrs[STORE] = {
         "version": STORE_VERSION,
-        "name": readable(path.name).removesuffix(".zarr"),
+        "name": name,
         "genes": genes_digest,
         "spots_digest": spots_digest(genes_digest, by_gene.n_vars, by_gene.X.indptr, centers),
         "species": vocabulary.species,
@@ -245,10 +253,11 @@ def _scale_of_store(slide: Slide, levels: StoreLevels) -> Scale:
 def _log_size(path: Path, sdata: Any, table: "AnnData") -> None:
     """Log the size of the store, and compare it with its source if that is on disk."""
     n_bytes = _folder_bytes(path)
-    message = f"{path.name}: {table.n_obs} spots, {n_bytes / 1e6:.1f} MB"
+    message = f"Wrote {path.name}: {count(table.n_obs, 'spot')}, {n_bytes / 1e6:.1f} MB"
     source = getattr(sdata, "path", None)
     if source is not None and Path(source).is_dir():
-        message += f", {n_bytes / max(_folder_bytes(Path(source)), 1):.2f} times its source"
+        ratio = n_bytes / max(_folder_bytes(Path(source)), 1)
+        message += f", {ratio:.2f} times the size of its source"
     logger.info(message)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp._log import AUTOSHARDING, silence
 from stp.data.store import STORE
 from stp.images.slides import Slide
 from stp.io._store_digest import store_digest
@@ -75,9 +76,7 @@ def consolidate(folder: Path) -> None:
 def _write_without_pixels(store: "SpatialData", folder: Path, levels: StoreLevels) -> None:
     import zarr
 
-    with warnings.catch_warnings():
-        # The arrays that SpatialData writes get their shards below.
-        warnings.filterwarnings("ignore", message="zarr v3 autosharding")
+    with silence(AUTOSHARDING):  # the image gets its shards below
         store.write(folder)
     if "image" in store.images:
         image = zarr.open_group(folder / "images" / "image", use_consolidated=False)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from stp._progress import track
 from stp.data.store import level_paths
 from stp.images.levels import with_gaps
 from stp.images.pyramid import ImagePyramid, PatchWindow
@@ -175,9 +175,7 @@ def _read_tiles(
         PatchWindow(side + 2 * MARGIN_PIXELS, levels.um_per_px),
         batch_size=1,
     )
-    for (row,), (tile,) in tqdm(
-        batches, total=len(corners), desc="write image", unit="shard", disable=None
-    ):
+    for (row,), (tile,) in track(batches, "write image", "shard", total=len(corners)):
         yield row, tile[MARGIN_PIXELS:-MARGIN_PIXELS, MARGIN_PIXELS:-MARGIN_PIXELS]
 
 

@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stp.data.store import STORE
 from stp.genes.coverage import check_coverage, sum_by_rule
+from stp.genes.gene_lookup import GeneLookup
 from stp.genes.species import SPECIES
 from stp.genes.table_genes import TableGenes
 from stp.genes.vocabulary import Vocabulary
@@ -21,14 +23,15 @@ from stp.images.slides import Slide, SlideQuery
 from stp.io._store_image import StoreLevels, empty_image
 from stp.tables.coordinates import REMEDY, read_coordinates, require_coordinates
 from stp.tables.counts import count_blocks
-from stp.tables.keys import SPATIAL
-from stp.tables.valid_names import make_storable
+from stp.tables.keys import SPATIAL, TABLE, UNNAMED
+from stp.tables.valid_names import make_storable, unique_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
 SPOT_RADIUS_UM = 27.5
+IMAGE = "image"
 
 
 def sum_counts_by_gene(
@@ -47,7 +50,7 @@ def sum_counts_by_gene(
     is_kept = genes.is_gene & ~np.isin(genes.matches.rule.astype(str), SPECIES)
     names = genes.names.astype(str)
     ids = np.where(index >= 0, vocabulary.gene_ids[index].astype(str), names)
-    unique_ids, columns = np.unique(ids[is_kept], return_inverse=True)
+    unique_ids, first, columns = np.unique(ids[is_kept], return_index=True, return_inverse=True)
     ones = np.ones(len(columns), np.float32)
     to_gene = scipy.sparse.csr_matrix(
         (ones, (np.flatnonzero(is_kept), columns)), shape=(len(ids), len(unique_ids))
@@ -59,15 +62,41 @@ def sum_counts_by_gene(
         blocks.append(block.astype(np.float32) @ to_gene)
     is_unmapped = genes.is_gene & (index < 0)
     unmapped = sum_by_rule(genes.matches.rule[is_unmapped], umis[is_unmapped])
-    check_coverage(unmapped, int(umis[genes.is_gene].sum()))
-    symbols = pd.Series(table.var_names.astype(str)[is_kept]).groupby(columns).first()
+    check_coverage(unmapped, int(umis[genes.is_gene].sum()), n_genes=len(vocabulary))
     var_columns = {
-        "symbol": symbols.to_numpy(),
+        "symbol": _find_symbols(table, genes, vocabulary)[is_kept][first],
         "umis": np.bincount(columns, umis[is_kept], len(unique_ids)).astype(np.int64),
     }
     var = pd.DataFrame(var_columns, index=pd.Index(unique_ids, name="gene_id"))
     X = scipy.sparse.vstack(blocks, format="csr")
     return anndata.AnnData(X, obs=table.obs.copy(), var=var)
+
+
+def _find_symbols(table: "AnnData", genes: TableGenes, vocabulary: Vocabulary) -> np.ndarray:
+    """Return the symbol of each gene (n_vars,): that of the vocabulary, or else of the table.
+
+    A gene without a symbol has its name.
+    """
+    index = genes.matches.index
+    symbols = np.where(index >= 0, vocabulary.symbols[index], "").astype(object)
+    for own in (GeneLookup(table).symbols, genes.names):
+        symbols = np.where(symbols == "", own, symbols)
+    return symbols.astype(str).astype(object)
+
+
+def name_slide(sdata: Any, table: "AnnData", file_name: str) -> str:
+    """Return the name of a slide that SpatialData can store.
+
+    It is the region that the table annotates, unless that is a name of every slide, such as
+    "slide". Then it is the name of the slide in the store that is written again, or else the name
+    of the file.
+    """
+    attrs = table.uns.get("spatialdata_attrs")
+    names = [region.name for region in list_regions(table)] if attrs else []
+    if not names or names[0] in UNNAMED:
+        former = getattr(sdata, "attrs", {}).get(STORE, {}).get("name")
+        names = [former or file_name]
+    return unique_names(names[:1], reserved=[TABLE, IMAGE])[0]
 
 
 def centers_without_image(
@@ -130,20 +159,21 @@ def assemble_store(
     unit: str,
     slide: Slide | None,
     levels: StoreLevels,
+    name: str,
 ) -> "SpatialData":
-    """Return the store in memory: its image has no pixels yet."""
+    """Return the store in memory: its image has no pixels yet. Its region has the slide's name."""
     import spatialdata
     from spatialdata.models import ShapesModel, TableModel
     from spatialdata.transformations import Identity
 
     make_storable(adata)
     if centers is None:
-        return spatialdata.SpatialData(tables={"table": TableModel.parse(adata)})
+        return spatialdata.SpatialData(tables={TABLE: TableModel.parse(adata)})
     adata.obsm[SPATIAL] = centers
     systems = {unit or "global": Identity()}
     spots = ShapesModel.parse(centers, geometry=0, radius=SPOT_RADIUS_UM, transformations=systems)
     return spatialdata.SpatialData(
-        images={"image": empty_image(slide.pyramid, levels)} if slide else {},
-        shapes={"spots": spots},
-        tables={"table": annotate_shapes(adata, "spots")},
+        images={IMAGE: empty_image(slide.pyramid, levels)} if slide else {},
+        shapes={name: spots},
+        tables={TABLE: annotate_shapes(adata, name)},
     )

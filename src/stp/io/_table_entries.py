@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stp._atomic import write_atomically
+from stp._log import AUTOSHARDING, silence
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -130,7 +131,8 @@ def _write_values(
             value = value.array
             if type(value).__name__ == "NumpyExtensionArray":
                 value = np.asarray(value)
-        anndata.io.write_elem(group.require_group(entry.slot), entry.key, value)
+        with silence(AUTOSHARDING):
+            anndata.io.write_elem(group.require_group(entry.slot), entry.key, value)
 
 
 def _make_slots(table: Any, entries: Iterable[Entry]) -> None:

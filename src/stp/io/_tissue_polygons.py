@@ -202,7 +202,9 @@ def _make_polygons(geometries: "list[BaseGeometry]", source: str) -> "list[BaseG
             "points and lines enclose no tissue"
         )
     if n_empty:
-        logger.info(f"left out {n_empty} of {len(geometries)} geometries, which have no area")
+        logger.info(
+            f"Left out {n_empty} of {len(geometries)} geometries of {source}, which have no area."
+        )
     return polygons
 
 

@@ -7,17 +7,21 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from stp._settings import settings
+
 Built = TypeVar("Built")
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """Return the given device if it works; for None, a GPU if there is one, else the CPU.
+    """Return the given device if it works; for None, that of `stp.settings` or a GPU or the CPU.
 
     Raises
     ------
     ValueError
         If the device does not exist or cannot be used.
     """
+    if device is None:
+        device = settings.device
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

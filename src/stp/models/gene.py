@@ -101,6 +101,10 @@ class GeneEncoder(Pretrained):
         nn.init.normal_(self.embeddings.weight, std=0.02)
         nn.init.normal_(self.positional_embedding.weight, std=0.02)
 
+    def _describe_parts(self) -> dict[str, str]:
+        genes = super()._describe_parts()
+        return {**genes, "features": str(self.width), "tokens": f"{self.config.context_length:,}"}
+
     @property
     def width(self) -> int:
         """Width of the features."""

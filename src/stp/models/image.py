@@ -11,8 +11,10 @@ from torch import nn
 from stp.models.image_config import ImageEncoderConfig, check_image_size
 from stp.models.patch_encoder import PatchEncoder, check_images, normalize
 from stp.models.pooling import AttentionPool, class_and_mean
+from stp.models.saved.hub import HUB, fetch
 from stp.models.saved.pretrained import Pretrained
 
+TIMM_WEIGHTS = "model.safetensors"  # the file of every repository of timm on the hub
 MLP_LAYERS = ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")
 
 
@@ -72,6 +74,9 @@ class ImageEncoder(Pretrained, PatchEncoder):
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(config.mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(shape), persistent=False)
+
+    def _describe_parts(self) -> dict[str, str]:
+        return {"images": self.config.describe(), "features": str(self.width)}
 
     @property
     def token_width(self) -> int:
@@ -187,8 +192,14 @@ def _create_backbone(config: ImageEncoderConfig) -> nn.Module:
     arguments = {"num_classes": 0, "img_size": config.image_size, **config.backbone_args}
     if "mlp_layer" in arguments:
         arguments["mlp_layer"] = _mlp_layer(arguments["mlp_layer"])
+    weights = _find_timm_weights(config.backbone) if config.pretrained else {}
     try:
-        backbone = timm.create_model(config.backbone, pretrained=config.pretrained, **arguments)
+        backbone = timm.create_model(
+            config.backbone,
+            pretrained=config.pretrained,
+            pretrained_cfg_overlay=weights,
+            **arguments,
+        )
     except TypeError as error:
         raise ValueError(
             f"timm cannot build {config.backbone!r} with {arguments}: {error}"
@@ -206,6 +217,25 @@ def _create_backbone(config: ImageEncoderConfig) -> nn.Module:
     for size in backbone.patch_embed.patch_size:
         check_image_size(config.image_size, size)
     return backbone
+
+
+def _find_timm_weights(name: str) -> dict[str, Any]:
+    """Return what timm has to know to read its weights from a local file, downloaded if needed.
+
+    Without this, timm itself asks the hub, for a minute if the hub is out of reach.
+    """
+    import timm
+
+    published = timm.get_pretrained_cfg(name)
+    if published is None or not published.hf_hub_id:
+        return {}
+    page = f"{HUB}/{published.hf_hub_id}"
+    remedy = (
+        f"download {TIMM_WEIGHTS} from {page} and pass it to "
+        "stp.models.load_backbone(config, path=), or leave pretrained=False"
+    )
+    file = fetch(published.hf_hub_id, [TIMM_WEIGHTS], remedy=remedy)
+    return {"file": str(file), "custom_load": False}
 
 
 def _mlp_layer(name: str) -> type[nn.Module]:

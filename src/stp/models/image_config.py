@@ -85,6 +85,11 @@ class ImageEncoderConfig:
         require_positive(self, "image_size", "um_per_px")
         check_image_size(self.image_size, self._stated_patch_size())
 
+    def describe(self) -> str:
+        """Return what an encoder with this config sees of a slide, and with which backbone."""
+        width_um = self.image_size * self.um_per_px
+        return f"{self.image_size} px of {self.um_per_px:g} µm ({width_um:g} µm), {self.backbone}"
+
     def _stated_patch_size(self) -> int | None:
         """Return the patch size of the backbone if the arguments or its name state it."""
         size = self.backbone_args.get("patch_size")

@@ -115,6 +115,15 @@ class Stamp(Pretrained):
             self.pathway_encoder = PathwayEncoder(config.pathways)
             self.pathway_projection = nn.Linear(len(config.pathways), width)
 
+    def _describe_parts(self) -> dict[str, str]:
+        parts = {**super()._describe_parts(), "images": self.config.image.describe()}
+        if self.config.pathways:
+            parts["pathways"] = f"{len(self.config.pathways):,}"
+        parts["features"] = f"images {self.image_encoder.width}"
+        if self.gene_encoder is not None:
+            parts["features"] = f"genes {self.gene_encoder.width}, {parts['features']}"
+        return {**parts, "aligned": str(self.config.projection_width)}
+
     @property
     def scale(self) -> torch.Tensor:
         """The learned factor by which the losses multiply cosines, at most 100."""

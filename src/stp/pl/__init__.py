@@ -2,7 +2,8 @@
 
 from stp.pl._batch_effect import batch_effect
 from stp.pl._confusion import confusion
-from stp.pl._expression import expression, gene_correlation
+from stp.pl._expression import expression
+from stp.pl._gene_correlation import gene_correlation
 from stp.pl._neighborhoods import neighborhoods
 from stp.pl._patches import patches
 from stp.pl._retrieval import retrieval

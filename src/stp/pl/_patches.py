@@ -1,12 +1,14 @@
 """Patches of spots and the regions around them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stp.images.slides import Slide, SlideQuery, only_slide
-from stp.pl._tissue_image import read_overview
+from stp.pl._figure import finish, set_titles, wrap
+from stp.pl._tissue_image import OUTLINE, SCALE_BAR, TITLE_SIZE, read_overview
 from stp.tables.table import as_list, get_table
 
 if TYPE_CHECKING:
@@ -14,8 +16,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
+OVERVIEW_INCHES = 4.6
 PATCH_PIXELS = 224  # side of a drawn patch or region
 N_SPOTS = 6  # number of spots by default
+OVERVIEW_AREA = 4.0  # of a spot on the tissue, in square points
+PATCH_INCHES = 1.9  # width of a patch and the space around it
+NAME_INCHES = 1.6
+OVERVIEW_TITLE_INCHES = 3.3
+NAME_SIZE = 8  # points, for names of spots, which are long
 PATCH_BAR_UM = 50
 REGION_BAR_UM = 100
 
@@ -28,7 +36,12 @@ def patches(
     image_key: str | None = None,
     um_per_px: float | None = None,
     table_key: str = "table",
-) -> "Figure":
+    size: float = 1.0,
+    title: str | Sequence[str] | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+    return_fig: bool = False,
+) -> "Figure | None":
     """Draw the tissue, the patches of some spots, and the 3 x 3 regions around these patches.
 
     Parameters
@@ -46,11 +59,24 @@ def patches(
         sources that differ by more than 5 % are an error.
     table_key
         Name of the table in a SpatialData.
+    size
+        Size of the spots, as a factor of their default size.
+    title
+        Title of the panel, or a list with a title for each panel. One title for several panels is
+        put above them.
+    show
+        Whether to show the figure. By default it is shown in Jupyter and in a window, unless
+        `scanpy.settings.autoshow` is off.
+    save
+        Path of a file to save the figure in, such as `figure.png`.
+    return_fig
+        Whether to return the figure instead of showing it.
 
     Returns
     -------
     A figure with the tissue on the left and patches above their regions. Each region shows the
-    outline of its patch.
+    outline of its patch. The panels with titles are the tissue and the patches. Nothing is returned
+    if the figure is shown.
 
     Raises
     ------
@@ -59,7 +85,7 @@ def patches(
 
     Examples
     --------
-    >>> figure = stp.pl.patches(sdata)
+    >>> stp.pl.patches(sdata)
     """
     import matplotlib.pyplot as plt
 
@@ -67,19 +93,26 @@ def patches(
     slide = only_slide(sdata, table, SlideQuery(image_key, um_per_px=um_per_px))
     names = table.obs_names[slide.rows]
     index = _index_of_spots(slide, names, spots)
-    figure = plt.figure(figsize=(4.6 + 1.9 * len(index), 4.2), layout="constrained")
+    figure = plt.figure(
+        figsize=(OVERVIEW_INCHES + PATCH_INCHES * len(index), 4.2), layout="constrained"
+    )
     grid = figure.add_gridspec(2, len(index) + 1, width_ratios=[2.4, *[1] * len(index)])
-    _draw_overview(figure.add_subplot(grid[:, 0]), slide, index, patch_um)
+    overview = figure.add_subplot(grid[:, 0])
+    _draw_overview(overview, slide, index, patch_um, size)
+    titled = [overview]
     for column, picture in enumerate(_read_squares(slide, index, patch_um), start=1):
         ax = figure.add_subplot(grid[0, column])
         draw_patch(ax, picture, patch_um, PATCH_BAR_UM)
-        ax.set_title(str(names[index[column - 1]]))
+        name = str(names[index[column - 1]])
+        ax.set_title(wrap(name, NAME_INCHES, NAME_SIZE), fontsize=NAME_SIZE)
+        titled.append(ax)
     for column, picture in enumerate(_read_squares(slide, index, 3 * patch_um), start=1):
         ax = figure.add_subplot(grid[1, column])
         draw_patch(ax, picture, 3 * patch_um, REGION_BAR_UM)
         corner = (patch_um, patch_um)
-        ax.add_patch(plt.Rectangle(corner, patch_um, patch_um, fill=False, color="black"))
-    return figure
+        ax.add_patch(plt.Rectangle(corner, patch_um, patch_um, fill=False, color=OUTLINE))
+    set_titles(titled, title)
+    return finish(figure, show=show, save=save, return_fig=return_fig)
 
 
 def _index_of_spots(
@@ -111,27 +144,44 @@ def _read_squares(slide: Slide, index: np.ndarray, side_um: float) -> np.ndarray
 
 def draw_patch(ax: "Axes", picture: np.ndarray, side_um: float, bar_um: float) -> None:
     """Draw a square picture (y, x, 3) with a scale bar."""
+    from matplotlib_scalebar.scalebar import ScaleBar
+
     ax.imshow(picture, extent=(0, side_um, side_um, 0))
-    left = 0.06 * side_um
-    low = 0.94 * side_um
-    ax.plot([left, left + bar_um], [low, low], color="black", linewidth=3, solid_capstyle="butt")
-    ax.text(left, low - 0.03 * side_um, f"{bar_um} um", fontsize=8, va="bottom")
+    bar = ScaleBar(
+        1.0,
+        "um",
+        location=SCALE_BAR["location"],
+        box_alpha=SCALE_BAR["box_alpha"],
+        fixed_value=bar_um,
+        font_properties={"size": NAME_SIZE},
+    )
+    ax.add_artist(bar)
     ax.set(xticks=[], yticks=[])
 
 
-def _draw_overview(ax: "Axes", slide: Slide, index: np.ndarray, patch_um: float) -> None:
+def _draw_overview(
+    ax: "Axes", slide: Slide, index: np.ndarray, patch_um: float, size: float
+) -> None:
     """Draw the tissue with all spots, and the patches of some of them."""
     import matplotlib.pyplot as plt
+    from matplotlib.patheffects import withStroke
 
     height, width = slide.pyramid.levels[0].shape
     um_per_px = slide.pyramid.um_per_px
     picture, _ = read_overview(slide)
     ax.imshow(picture, extent=(0.0, width * um_per_px, height * um_per_px, 0.0))
     xy = slide.pyramid.to_pixels(slide.centers) * um_per_px
-    ax.scatter(xy[:, 0], xy[:, 1], s=4, facecolors="none", edgecolors="black", linewidths=0.4)
+    area = OVERVIEW_AREA * size**2
+    halo = withStroke(linewidth=1.2, foreground="white")  # for dark tissue
+    spots = ax.scatter(
+        xy[:, 0], xy[:, 1], s=area, facecolors="none", edgecolors="black", linewidths=0.5
+    )
+    spots.set_path_effects([halo])
     for x, y in xy[index]:
         corner = (x - patch_um / 2, y - patch_um / 2)
         ax.add_patch(
-            plt.Rectangle(corner, patch_um, patch_um, fill=False, color="gold", linewidth=2)
+            plt.Rectangle(corner, patch_um, patch_um, fill=False, color=OUTLINE, linewidth=2)
         )
-    ax.set(xlabel="um", ylabel="um", title=f"{slide.image_key}, {len(xy)} spots")
+    ax.set(xlabel="µm", ylabel="µm")
+    title = wrap(f"{slide.image_key}, {len(xy)} spots", OVERVIEW_TITLE_INCHES, TITLE_SIZE)
+    ax.set_title(title, fontsize=TITLE_SIZE)

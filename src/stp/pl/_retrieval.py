@@ -1,21 +1,25 @@
 """The patch of a spot and the reference patches that its prediction is based on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stp.images.slides import find_slides
-from stp.pl._patches import PATCH_BAR_UM, PATCH_PIXELS, draw_patch
+from stp.pl._figure import finish, set_titles, wrap
+from stp.pl._patches import NAME_SIZE, PATCH_BAR_UM, PATCH_INCHES, PATCH_PIXELS, draw_patch
 from stp.retrieval.nearest import weights
 from stp.tables import keys
 from stp.tables.table import get_table, require
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
+PANEL_INCHES = 2.1
 PREDICT_CALL = "stp.tl.predict_expression(adata, reference)"
 
 
@@ -28,7 +32,11 @@ def retrieval(
     key: str = keys.EXPRESSION,
     patch_um: float = 112.0,
     table_key: str = "table",
-) -> "Figure":
+    title: str | Sequence[str] | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+    return_fig: bool = False,
+) -> "Figure | None":
     """Draw the patch of a spot and the reference patches that its prediction is based on.
 
     Parameters
@@ -47,10 +55,21 @@ def retrieval(
         Side of a patch in µm.
     table_key
         Name of the table in a SpatialData.
+    title
+        Title of the panel, or a list with a title for each panel. One title for several panels is
+        put above them.
+    show
+        Whether to show the figure. By default it is shown in Jupyter and in a window, unless
+        `scanpy.settings.autoshow` is off.
+    save
+        Path of a file to save the figure in, such as `figure.png`.
+    return_fig
+        Whether to return the figure instead of showing it.
 
     Returns
     -------
     A figure that shows for each reference its name, slide, cosine, and share of the prediction.
+    Nothing is returned if the figure is shown.
 
     Raises
     ------
@@ -66,7 +85,7 @@ def retrieval(
     >>> stp.tl.embed_genes(reference, model)
     >>> stp.tl.embed_images(sdata, model)
     >>> stp.tl.predict_expression(sdata, reference, genes=adata.var_names[:2])
-    >>> figure = stp.pl.retrieval(sdata, reference, spot=adata.obs_names[0])
+    >>> stp.pl.retrieval(sdata, reference, spot=adata.obs_names[0])
     """
     import matplotlib.pyplot as plt
 
@@ -84,16 +103,24 @@ def retrieval(
     nearest = table.uns[key]["references"].iloc[neighbors[row, :n_shown]]
     slides = [references] if hasattr(references, "tables") else list(references)
     n_panels = 1 + len(nearest)
-    figure, axes = plt.subplots(1, n_panels, figsize=(2.1 * n_panels, 2.7), layout="constrained")
+    width = PANEL_INCHES * n_panels
+    figure, axes = plt.subplots(1, n_panels, figsize=(width, 2.9), layout="constrained")
     draw_patch(axes[0], _read_patch(sdata, row, patch_um, table_key), patch_um, PATCH_BAR_UM)
-    axes[0].set_title(f"{spot}\nis predicted from\n", fontsize=8)
+    _set_lines(axes[0], [spot, "is predicted from"])
     for rank, (ax, (_, reference)) in enumerate(zip(axes[1:], nearest.iterrows(), strict=True)):
         slide = _find_reference(slides, reference, table_key)
         patch = _read_patch(slide, reference["row"], patch_um, table_key)
         draw_patch(ax, patch, patch_um, PATCH_BAR_UM)
         numbers = f"cosine {similarity[row, rank]:.2f}, {shares[rank]:.1%}"
-        ax.set_title(f"{reference['spot']}\n{reference['slide']}\n{numbers}", fontsize=8)
-    return figure
+        _set_lines(ax, [reference["spot"], reference["slide"], numbers])
+    set_titles(list(axes), title)
+    return finish(figure, show=show, save=save, return_fig=return_fig)
+
+
+def _set_lines(ax: "Axes", lines: Sequence[str]) -> None:
+    """Set the title of a panel, with lines that fit into it."""
+    wrapped = [wrap(line, PATCH_INCHES, NAME_SIZE) for line in lines]
+    ax.set_title("\n".join(wrapped), fontsize=NAME_SIZE)
 
 
 def _find_reference(

@@ -1,12 +1,15 @@
 """The tiles of a slide on its thumbnail."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stp.images.coordinates import affine_of, linear_scale
 from stp.images.slides import Slide, SlideQuery, only_slide
-from stp.pl._tissue_image import SCALE_BAR, read_overview
+from stp.pl._figure import figure_of, finish, set_titles, wrap
+from stp.pl._tissue_image import SCALE_BAR, TISSUE_ALPHA, TITLE_SIZE, read_overview
 from stp.tables.table import get_table
 
 if TYPE_CHECKING:
@@ -25,7 +28,12 @@ def tissue(
     image_key: str | None = None,
     um_per_px: float | None = None,
     table_key: str = "table",
-) -> "Figure":
+    title: str | Sequence[str] | None = None,
+    ax: "Axes | None" = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+    return_fig: bool = False,
+) -> "Figure | None":
     """Draw the whole slide, and on it the tiles that :func:`stp.io.read_wsi` put on tissue.
 
     Parameters
@@ -39,10 +47,23 @@ def tissue(
         sources that differ by more than 5 % are an error.
     table_key
         Name of the table in a SpatialData.
+    title
+        Title of the panel, or a list with a title for each panel. One title for several panels is
+        put above them.
+    ax
+        Axes of your own figure to draw on. That figure is then shown only if `show` is true.
+    show
+        Whether to show the figure. By default it is shown in Jupyter and in a window, unless
+        `scanpy.settings.autoshow` is off.
+    save
+        Path of a file to save the figure in, such as `figure.png`.
+    return_fig
+        Whether to return the figure instead of showing it.
 
     Returns
     -------
-    A figure with the thumbnail of the slide on the left, and the tiles on it on the right.
+    A figure with the thumbnail of the slide on the left, and the tiles on it on the right. With
+    `ax`, only the tiles are drawn. Nothing is returned if the figure is shown or your own.
 
     Raises
     ------
@@ -52,25 +73,31 @@ def tissue(
     Examples
     --------
     >>> slide = stp.io.read_wsi("slide.tif", um_per_px=1.0, tile_um=112)
-    >>> figure = stp.pl.tissue(slide)
+    >>> stp.pl.tissue(slide)
     """
-    import matplotlib.pyplot as plt
-
     table = get_table(sdata, table_key)
     slide = only_slide(sdata, table, SlideQuery(image_key, um_per_px=um_per_px))
+    tile_um = _tile_um(sdata, slide)
+    picture, _ = read_overview(slide)
+    axes = [ax] if ax is not None else _new_axes(slide)
+    if ax is None:
+        _draw_picture(axes[0], slide, picture)
+        axes[0].set_title(wrap(slide.image_key, PANEL_INCHES, TITLE_SIZE), fontsize=TITLE_SIZE)
+    _draw_picture(axes[-1], slide, picture, alpha=TISSUE_ALPHA)
+    _draw_tiles(axes[-1], slide, tile_um)
+    axes[-1].set_title(f"{len(slide.rows)} tiles of {tile_um:.3g} µm", fontsize=TITLE_SIZE)
+    set_titles(axes, title)
+    return finish(figure_of(axes[0]), ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def _new_axes(slide: Slide) -> list["Axes"]:
+    """Return two panels of a new figure that have the shape of the slide."""
+    import matplotlib.pyplot as plt
+
     height, width = slide.pyramid.levels[0].shape
     panel = np.array([width, height]) * PANEL_INCHES / max(width, height)
-    tile_um = _tile_um(sdata, slide)
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(2 * max(panel[0], 2.4), panel[1] + 0.3), layout="constrained"
-    )
-    picture, _ = read_overview(slide)
-    for ax in (left, right):
-        _draw_picture(ax, slide, picture)
-    left.set_title(slide.image_key)
-    _draw_tiles(right, slide, tile_um)
-    right.set_title(f"{len(slide.rows)} tiles of {tile_um:.3g} µm")
-    return figure
+    figsize = (2 * max(panel[0], 2.4), panel[1] + 0.5)
+    return list(plt.subplots(1, 2, figsize=figsize, layout="compressed")[1])
 
 
 def _tile_um(sdata: "SpatialData", slide: Slide) -> float:
@@ -90,12 +117,12 @@ def _tile_um(sdata: "SpatialData", slide: Slide) -> float:
     return side * to_system * to_pixels * slide.pyramid.um_per_px
 
 
-def _draw_picture(ax: "Axes", slide: Slide, picture: np.ndarray) -> None:
+def _draw_picture(ax: "Axes", slide: Slide, picture: np.ndarray, alpha: float = 1.0) -> None:
     """Draw the whole slide in µm, with a scale bar."""
     from matplotlib_scalebar.scalebar import ScaleBar
 
     height, width = (side * slide.pyramid.um_per_px for side in slide.pyramid.levels[0].shape)
-    ax.imshow(picture, extent=(0.0, width, height, 0.0))
+    ax.imshow(picture, extent=(0.0, width, height, 0.0), alpha=alpha)
     ax.add_artist(ScaleBar(1.0, "um", **SCALE_BAR))
     ax.set(xticks=[], yticks=[])
 

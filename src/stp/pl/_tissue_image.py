@@ -1,6 +1,5 @@
-"""Values of spots on the tissue under them, drawn with squidpy."""
+"""Values of spots on the tissue under them."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,19 +12,31 @@ from stp.images.pyramid import ImagePyramid
 from stp.images.regions import check_one_slide
 from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.pl import _colors
+from stp.pl._figure import wrap
 from stp.tables.coordinates import REMEDY, read_coordinates, require_coordinates
 from stp.tables.table import get_table
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
+    from matplotlib.collections import Collection
+    from matplotlib.colors import Colormap, Normalize
 
 OVERVIEW_PIXELS = 1600  # longer side of the image of the whole slide
+PANEL_INCHES = 4.2  # longer side of a panel
+TITLE_SIZE = 11  # points
 MARGIN = 0.06  # space around the spots, as a share of their extent
+BAR_MARGIN = 0.07  # space for the scale bar under the spots, as a share of their extent
 SPOT_SHARE = 0.8  # diameter of a spot, as a share of the distance to the next spot
-LIBRARY = "slide"  # squidpy's name for the slide
-SCALE_BAR = {"location": "lower left", "box_alpha": 0.7, "length_fraction": 0.25}
+# Spots so small that gaps between them would pale their colors cover the gaps.
+N_ACROSS_WITHOUT_GAPS = 120
+SHARE_WITHOUT_GAPS = 1.8
+N_RASTERIZED = 20_000  # vector graphics hold so many spots as pixels
+TISSUE_ALPHA = 0.5  # opacity of the tissue under values
+ROWS_OF_LEGEND = 18
+CROSS = OUTLINE = "#00e5ff"  # cyan, which neither tissue nor magma has
+# The white box makes the scale bar readable on dark tissue too.
+SCALE_BAR = {"location": "lower left", "box_alpha": 0.8, "length_fraction": 0.25}
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class Tissue:
     rows: np.ndarray  # (n,) positions of the spots in the table
     xy: np.ndarray  # (n, 2), in µm if there is an image
     image: np.ndarray | None  # (y, x, 3) uint8
-    um_per_px: float  # of the image
+    image_um: tuple[float, float] | None  # height and width of the image
 
     @classmethod
     def from_data(
@@ -54,124 +65,190 @@ class Tissue:
         xy = read_coordinates(table, spatial_key)
         require_coordinates(xy, table.obs_names, REMEDY)
         check_one_slide(table, xy)
-        return cls(np.arange(len(xy)), xy, None, 1.0)
+        return cls(np.arange(len(xy)), xy, None, None)
 
     @classmethod
     def from_slide(cls, slide: Slide) -> "Tissue":
         """Take the spots and the image of a slide."""
-        xy = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
-        image, um_per_px = read_overview(slide)
-        return cls(slide.rows, xy, image, um_per_px)
+        um_per_px = slide.pyramid.um_per_px
+        xy = slide.pyramid.to_pixels(slide.centers) * um_per_px
+        height, width = slide.pyramid.levels[0].shape
+        image, _ = read_overview(slide)
+        return cls(slide.rows, xy, image, (height * um_per_px, width * um_per_px))
 
-    def draw(
+    @property
+    def panel_inches(self) -> tuple[float, float]:
+        """Width and height of a panel that the spots fill."""
+        extent = np.maximum(np.ptp(self.xy, axis=0), 1e-9)
+        width, height = PANEL_INCHES * np.maximum(extent / extent.max(), 0.3)
+        return float(width), float(height)
+
+    def draw_image(self, ax: "Axes", title: str, *, alpha: float = 1.0) -> None:
+        """Draw the tissue without spots, in µm and with a scale bar."""
+        from matplotlib_scalebar.scalebar import ScaleBar
+
+        if self.image is not None and self.image_um is not None:
+            height, width = self.image_um
+            ax.imshow(self.image, extent=(0.0, width, height, 0.0), alpha=alpha)
+            ax.add_artist(ScaleBar(1.0, "um", **SCALE_BAR))
+        ax.set_title(wrap(title, PANEL_INCHES, TITLE_SIZE), fontsize=TITLE_SIZE)
+        self._set_limits(ax)
+
+    def draw_numbers(
         self,
         ax: "Axes",
         values: Any,
         title: str,
         *,
-        size: float | None = None,
-        colors: Sequence[str] | None = None,
+        size: float = 1.0,
         norm: "Normalize | None" = None,
-        image_alpha: float | None = None,
+        cmap: "str | Colormap" = "magma",
+        label: str = "",
     ) -> None:
-        """Color the spots by values of the table; spots without a value are not drawn.
+        """Color the spots by numbers; spots without a finite number are gray.
 
         Parameters
         ----------
         ax
             Where the spots are drawn.
         values
-            Categories, booleans or numbers (n_obs,).
+            Numbers (n_obs,) of the spots of the table.
         title
             Title of the panel.
         size
-            Size of the spots, as a factor of their default size. Without an image, the area of a
-            marker in square points.
-        colors
-            Colors of the categories.
+            Size of the spots, as a factor of their default size.
         norm
-            Color scale of numbers; by default their range.
-        image_alpha
-            Opacity of the image.
+            Color scale; by default the range of the numbers.
+        cmap
+            Color map of numbers.
+        label
+            Text along the color bar.
         """
-        default_size = marker_area(len(self.xy)) if self.image is None else 1.0
-        _import_squidpy().pl.spatial_scatter(
-            self._to_anndata(values[self.rows], colors),
-            color="value",
-            cmap="magma",
-            norm=norm,
-            shape=None if self.image is None else "circle",
-            size=size or default_size,
-            img_alpha=image_alpha,
-            title=title,
-            ax=ax,
-            **self._squidpy_options(),
-        )
-        self._set_limits(ax)
-
-    def draw_image(self, ax: "Axes", title: str) -> None:
-        """Draw the tissue without spots."""
-        _import_squidpy().pl.spatial_scatter(
-            self._to_anndata(np.zeros(len(self.xy))),
-            shape="circle",
-            alpha=0,
-            title=title,
-            ax=ax,
-            **self._squidpy_options(),
-        )
-        self._set_limits(ax)
-
-    def _squidpy_options(self) -> dict[str, Any]:
-        """Return the options that all of our squidpy plots share."""
-        options: dict[str, Any] = {"library_id": LIBRARY, "axis_label": ""}
-        if self.image is not None:
-            options["scalebar_dx"] = self.um_per_px
-            options["scalebar_kwargs"] = SCALE_BAR
-        return options
-
-    def _to_anndata(self, values: Any, colors: Sequence[str] | None = None) -> "AnnData":
-        """Make the table that squidpy draws: spots with a value, their colors, and the image."""
-        import anndata
         import pandas as pd
 
-        values = pd.Series(values)
-        is_boolean = pd.api.types.is_bool_dtype(values)
-        is_numeric = pd.api.types.is_numeric_dtype(values) and not is_boolean
-        if is_numeric:
-            values = pd.Series(values.to_numpy(dtype=float, na_value=np.nan))
-            has_value = np.isfinite(values).to_numpy()
-        else:
-            values = values.astype("category").cat.rename_categories(str)
-            has_value = values.notna().to_numpy()
-        shown = values[has_value].array
-        if not is_numeric:
-            shown = shown.remove_unused_categories()
-        obs = pd.DataFrame({"value": shown}, index=np.flatnonzero(has_value).astype(str))
-        table = anndata.AnnData(obs=obs, obsm={"spatial": self.xy[has_value]})
-        if not is_numeric:
-            all_colors = np.asarray(colors or _colors.of_categories(len(values.cat.categories)))
-            table.uns["value_colors"] = all_colors[np.unique(values[has_value].cat.codes)]
-        if self.image is not None:
-            table.uns["spatial"] = {LIBRARY: self._squidpy_image()}
-        return table
+        numbers = pd.Series(values[self.rows]).to_numpy(dtype=float, na_value=np.nan)
+        has_number = np.isfinite(numbers)
+        self.draw_image(ax, title, alpha=TISSUE_ALPHA)
+        spots = self._add_spots(ax, has_number, size)
+        spots.set(array=numbers[has_number], cmap=cmap)
+        if norm is not None:
+            spots.set_norm(norm)
+        self._add_missing(ax, ~has_number, size)
+        if has_number.any():
+            bar = ax.inset_axes((1.03, 0.0, 0.045, 1.0))  # as tall as the map
+            ax.figure.colorbar(spots, cax=bar, label=label)
+        if not has_number.all():
+            handle = _legend_marker(_colors.MISSING)
+            ax.legend(
+                [handle],
+                ["missing"],
+                loc="upper right",
+                bbox_to_anchor=(1.0, 0.0),
+                frameon=False,
+                fontsize="small",
+            )
 
-    def _squidpy_image(self) -> dict[str, Any]:
-        """Return the image and its scale in the form of a Space Ranger folder."""
-        spot_distance = spacing(self.xy) if len(self.xy) > 1 else 0.0
-        scalefactors = {
-            "tissue_hires_scalef": 1 / self.um_per_px,
-            "spot_diameter_fullres": SPOT_SHARE * (spot_distance or 1.0),
-        }
-        return {"images": {"hires": self.image}, "scalefactors": scalefactors}
+    def draw_categories(
+        self,
+        ax: "Axes",
+        values: "pd.Categorical",
+        title: str,
+        *,
+        colors: Sequence[str],
+        size: float = 1.0,
+    ) -> None:
+        """Color the spots by categories (n_obs,); spots without a category are gray.
+
+        Each category has one of `colors`. The legend lists the categories that occur.
+        """
+        codes = np.asarray(values.codes)[self.rows]
+        has_category = codes >= 0
+        self.draw_image(ax, title, alpha=TISSUE_ALPHA)
+        spots = self._add_spots(ax, has_category, size)
+        spots.set_facecolor([colors[code] for code in codes[has_category]])
+        self._add_missing(ax, ~has_category, size)
+        present = np.unique(codes[has_category])
+        handles = [_legend_marker(colors[code]) for code in present]
+        labels = [str(values.categories[code]) for code in present]
+        if not has_category.all():
+            handles.append(_legend_marker(_colors.MISSING))
+            labels.append("missing")
+        ax.legend(
+            handles,
+            labels,
+            loc="upper left",
+            bbox_to_anchor=(1.0, 1.0),
+            frameon=False,
+            fontsize="small",
+            ncols=-(-len(labels) // ROWS_OF_LEGEND),
+        )
+
+    def mark_spots(self, ax: "Axes", is_marked: np.ndarray) -> None:
+        """Draw a cross on the marked spots (n_obs,) of the table."""
+        if is_marked[self.rows].any():
+            x, y = self.xy[is_marked[self.rows]].T
+            area = marker_area(len(self.xy))
+            crosses = ax.scatter(x, y, marker="x", s=area, color=CROSS, linewidths=1.3)
+            crosses.set_path_effects([_cross_halo()])
+
+    def _add_spots(self, ax: "Axes", is_drawn: np.ndarray, size: float) -> "Collection":
+        """Add circles, each as wide as most of the distance to the next spot."""
+        from matplotlib.collections import EllipseCollection
+
+        diameter = np.full(int(is_drawn.sum()), self._diameter() * size)
+        circles = EllipseCollection(
+            diameter,
+            diameter,
+            np.zeros(len(diameter)),
+            units="xy",
+            offsets=self.xy[is_drawn],
+            offset_transform=ax.transData,
+            linewidths=0,
+            rasterized=len(diameter) > N_RASTERIZED,
+        )
+        ax.add_collection(circles, autolim=False)
+        return circles
+
+    def _add_missing(self, ax: "Axes", is_missing: np.ndarray, size: float) -> None:
+        if is_missing.any():
+            circles = self._add_spots(ax, is_missing, size)
+            circles.set(facecolor=_colors.MISSING, zorder=0.9)  # under the values
+
+    def _diameter(self) -> float:
+        distance = (spacing(self.xy) if len(self.xy) > 1 else 0.0) or 1.0
+        has_gaps = np.ptp(self.xy, axis=0).max() < N_ACROSS_WITHOUT_GAPS * distance
+        return distance * (SPOT_SHARE if has_gaps else SHARE_WITHOUT_GAPS)
 
     def _set_limits(self, ax: "Axes") -> None:
         """Show the spots with a margin; y points down, as in the image."""
-        xy = self.xy / self.um_per_px
-        low = xy.min(axis=0)
-        high = xy.max(axis=0)
-        margin = MARGIN * (high - low).max()
-        ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
+        low = self.xy.min(axis=0)
+        high = self.xy.max(axis=0)
+        extent = (high - low).max()
+        margin = max(MARGIN * extent, self._diameter())
+        bottom = margin if self.image is None else margin + BAR_MARGIN * extent
+        ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + bottom, low[1] - margin))
         ax.set(xticks=[], yticks=[], xlabel="", ylabel="", aspect="equal")
+
+
+def _legend_marker(color: str) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], linestyle="", marker="o", color=color)
+
+
+def legend_cross() -> Any:
+    """Return the mark of a spot for a legend."""
+    from matplotlib.lines import Line2D
+
+    mark = Line2D([], [], linestyle="", marker="x", color=CROSS)
+    mark.set_path_effects([_cross_halo()])
+    return mark
+
+
+def _cross_halo() -> Any:
+    from matplotlib.patheffects import withStroke
+
+    return withStroke(linewidth=2.6, foreground="black")  # for light spots
 
 
 def read_overview(slide: Slide) -> tuple[np.ndarray, float]:
@@ -194,11 +271,3 @@ def read_overview(slide: Slide) -> tuple[np.ndarray, float]:
 def marker_area(n_spots: int) -> float:
     """Return a marker area in square points at which spots neither overlap nor vanish."""
     return float(np.clip(12_000 / max(n_spots, 1), 2, 40))
-
-
-def _import_squidpy() -> Any:
-    """Import squidpy without the warnings of its dependencies about themselves."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import squidpy
-    return squidpy

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stp._progress import Progress
 from stp._threads import in_threads
 from stp.retrieval.kernel import add_profiles, keep_best, to_unit_length
 
@@ -28,6 +29,7 @@ def nearest(
     *,
     query_rows: int = QUERY_ROWS,
     reference_rows: int = REFERENCE_ROWS,
+    n_references: int | None = None,
 ) -> Neighbors:
     """Find the k references of highest cosine for each query; ties go to the lower reference index.
 
@@ -47,6 +49,8 @@ def nearest(
         Number of queries in a block of cosines.
     reference_rows
         Number of references in a block of cosines.
+    n_references
+        Number of references in all, if it is known, for the progress.
 
     Returns
     -------
@@ -66,7 +70,9 @@ def nearest(
     n_usable = 0
     first = 0  # index of the block's first reference
     # Each thread multiplies its own queries: threads of BLAS would wait, spinning, in between.
-    with threadpool_limits(1, user_api="blas"):
+    blas_limit = threadpool_limits(1, user_api="blas")
+    n_pairs = None if n_references is None else n_references * len(queries)
+    with blas_limit, Progress(n_pairs, "retrieve", "comparison") as progress:
         for vectors in _cut_into_blocks(references, reference_rows):
             block, is_usable = _to_unit_length(vectors)
             n_usable += int(is_usable.sum())
@@ -75,6 +81,7 @@ def nearest(
                     rows = slice(start, start + query_rows)
                     lists = Neighbors(best.index[rows], best.similarity[rows])
                     _update_best(lists, queries[rows], block, scores, first=first)
+                    progress.update(len(lists.index) * len(block))
             first += len(block)
     if not 1 <= k <= n_usable:
         raise ValueError(

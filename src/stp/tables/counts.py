@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stp._progress import Progress
 from stp.tables.features import find_genes
 from stp.tables.whole_counts import (
     find_non_count,
@@ -175,8 +176,11 @@ def sum_genes(
     if is_lazy(X):
         return _sum_genes_lazily(X, index, n_genes)
     sums = np.zeros((2, n_genes), np.int64)
-    for start in range(0, X.shape[0], block_rows):
-        sums += _sum_block(X[start : start + block_rows], index, n_genes)
+    with Progress(X.shape[0], "sum counts", "spot") as progress:
+        for start in range(0, X.shape[0], block_rows):
+            stop = min(start + block_rows, X.shape[0])
+            sums += _sum_block(X[start:stop], index, n_genes)
+            progress.update(stop - start)
     return sums
 
 

@@ -16,6 +16,9 @@ BATCH_EFFECT = "stp_batch_effect"
 REGION = "stp_region"
 SPOT = "stp_spot"
 
+# Names of regions that are those of every slide: ours, if the user names none, and of other tools.
+UNNAMED = ("slide", "spots", "cells", "cell_circles", "cell_labels", "cell_boundaries", "nucleus")
+
 
 def aligned(key: str) -> str:
     """Return the name in `obsm` of the aligned vectors that belong to the features `key`."""

@@ -27,9 +27,9 @@ def model_of(adata: "AnnData", key: str) -> ModelRecord | None:
         return dict(model_record)
     if model_record or key.startswith("X_stp_"):
         raise ValueError(
-            f"the model that made obsm[{key!r}] is not recorded: anndata.concat drops the record "
-            'unless you pass uns_merge="same", and also if the tables were embedded with '
-            "different models; concatenate again with it, or embed the spots again with one model"
+            f"the model that made obsm[{key!r}] is not recorded: anndata.concat drops the record, "
+            "and also if the tables were embedded with different models; combine the tables with "
+            "stp.get.concat, which keeps it, or embed the spots again with one model"
         )
     return None
 

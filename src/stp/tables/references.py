@@ -1,5 +1,6 @@
 """The references of retrieval: measured spots of one or many tables, in memory or on disk."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,21 +18,18 @@ if TYPE_CHECKING:
 
 
 def open_references(
-    reference: Any, table_key: str, *, allow_none: bool = False
+    reference: Any, table_key: str, *, allow_none: bool = False, word: str = "reference"
 ) -> dict[str, "AnnData"]:
     """Return the table of each reference, with a unique label as its key.
 
     A reference is an AnnData, a SpatialData or the path of a store. The label is the name of the
-    store, or a number.
+    file, or `word` with a number.
     """
     items = list(as_iterable(reference))
     if not items and not allow_none:
-        raise ValueError("there is no reference: the list is empty")
+        raise ValueError(f"there is no {word}: the list is empty")
     tables = [get_table(item, table_key) for item in items]
-    labels = [
-        Path(item).stem if isinstance(item, str | Path) else f"reference {number}"
-        for number, item in enumerate(items)
-    ]
+    labels = [_file_name(item) or f"{word} {number}" for number, item in enumerate(items)]
     if len(set(labels)) < len(labels):
         labels = [f"{label} ({number})" for number, label in enumerate(labels)]
     return dict(zip(labels, tables, strict=True))
@@ -98,6 +96,7 @@ def name_spots(
     """
     import pandas as pd
 
+    slides = name_slides(tables, slide_key)
     frames = []
     first = 0  # number of the table's first spot
     for number, (label, table) in enumerate(tables.items()):
@@ -105,7 +104,7 @@ def name_spots(
         table_rows = rows[start:stop] - first
         columns = {
             "spot": table.obs_names[table_rows].astype(str),
-            "slide": np.asarray(_slides(table, label, slide_key))[table_rows].astype(str),
+            "slide": slides[label][table_rows],
             "reference": np.full(len(table_rows), number),
             "row": table_rows,
         }
@@ -117,9 +116,39 @@ def name_spots(
     return frame
 
 
-def _slides(table: "AnnData", label: str, slide_key: str | None) -> Any:
-    """Return the slide of each spot: a column, else the table's regions, else the label."""
+def name_slides(
+    tables: Mapping[str, "AnnData"], slide_key: str | None = None
+) -> dict[str, np.ndarray]:
+    """Return the slide of each spot (n_obs,) in each table.
+
+    A slide is a value of the column `slide_key`, or else the region that the table annotates. If
+    there is no region, or its name is that of all slides, such as "slide", it is the label of the
+    table. The label is added to names of regions that several tables have.
+    """
     if slide_key is not None:
-        return require_column(table, slide_key, "slide_key")
+        return {
+            label: require_column(table, slide_key, "slide_key").astype(str).to_numpy(dtype=object)
+            for label, table in tables.items()
+        }
+    slides = {label: _region_names(table, label) for label, table in tables.items()}
+    counts = Counter(name for names in slides.values() for name in set(names))
+    for label, names in slides.items():
+        renamed = {name: f"{name} ({label})" for name in set(names) if counts[name] > 1}
+        slides[label] = np.array([renamed.get(name, name) for name in names], dtype=object)
+    return slides
+
+
+def _region_names(table: "AnnData", label: str) -> np.ndarray:
+    """Return the region of each spot (n_obs,), or the label if there is none with a name."""
     attrs = table.uns.get("spatialdata_attrs")
-    return table.obs[attrs["region_key"]] if attrs else np.full(table.n_obs, label, dtype=object)
+    if not attrs or attrs["region_key"] not in table.obs:
+        return np.full(table.n_obs, label, dtype=object)
+    names = table.obs[attrs["region_key"]].astype(str).to_numpy(dtype=object)
+    return np.where(np.isin(names.astype(str), keys.UNNAMED), label, names).astype(object)
+
+
+def _file_name(item: Any) -> str | None:
+    """Return the name of the file of a table without its ending, or None if it has no file."""
+    path = item if isinstance(item, str | Path) else getattr(item, "path", None)
+    path = path or getattr(item, "filename", None)
+    return Path(path).stem if path else None

@@ -6,6 +6,7 @@ from stp.tl._embed_images import embed_images
 from stp.tl._embed_pathways import embed_pathways
 from stp.tl._fuse import fuse
 from stp.tl._linear_probe import linear_probe
+from stp.tl._linear_probe_paper import linear_probe_paper
 from stp.tl._predict_expression import predict_expression
 from stp.tl._regress_expression import apply_expression_head, regress_expression
 from stp.tl._scores import score_clusters, score_expression, score_retrieval
@@ -19,6 +20,7 @@ __all__ = [
     "embed_pathways",
     "fuse",
     "linear_probe",
+    "linear_probe_paper",
     "predict_expression",
     "regress_expression",
     "score_clusters",

@@ -71,13 +71,9 @@ def batch_effect(
 
     Examples
     --------
-    >>> import anndata
-    >>> paths = ["demo/stores/train_0.zarr", "demo/stores/train_1.zarr"]
-    >>> slides = {path: spatialdata.read_zarr(path).tables["table"] for path in paths}
-    >>> for slide in slides.values():
-    ...     stp.tl.tokenize(slide, model)
-    ...     stp.tl.embed_genes(slide, model)
-    >>> both = anndata.concat(slides, label="slide", uns_merge="same", index_unique="-")
+    >>> both = stp.get.concat(["demo/stores/train_0.zarr", "demo/stores/train_1.zarr"])
+    >>> stp.tl.tokenize(both, model)
+    >>> stp.tl.embed_genes(both, model)
     >>> stp.tl.batch_effect(both, "slide", use_reps=["X_stp_genes"])
     >>> "stp_batch_effect" in both.uns
     True

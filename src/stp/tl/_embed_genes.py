@@ -44,11 +44,11 @@ def embed_genes(
     batch_size
         Number of spots per batch.
     device
-        Torch device; by default a GPU if there is one.
+        Torch device; by default that of `stp.settings`, or a GPU if there is one.
     precision
         "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
     progress
-        Show a progress bar on a terminal.
+        Show a progress bar, or lines of the log if there is no terminal.
     table_key
         Name of the table in a SpatialData.
     key_added
@@ -93,7 +93,7 @@ def embed_genes(
         used_precision = choose_precision(torch_device, precision)
         embeddings = EmbeddingBuffer(adata.n_obs, model, used_precision)
         row_batches = batches(rows_by_length, batch_size)
-        for rows in show_progress(row_batches, len(rows_by_length), "embed_genes", progress):
+        for rows in show_progress(row_batches, len(rows_by_length), "embed genes", progress):
             batch = torch.from_numpy(tokens[rows].astype(np.int64)).to(torch_device)
             embeddings.add(rows, _encode(model, batch))
     embeddings.write(adata, key_added)
@@ -108,8 +108,8 @@ def _check_vocabulary(adata: "AnnData", tokens_key: str, model: Stamp | GeneEnco
     if digest is None:
         raise ValueError(
             f"uns does not record with which vocabulary obsm[{tokens_key!r}] was made: "
-            'anndata.concat drops the record unless uns_merge="same" is passed and the records '
-            "of all tables are equal; run stp.tl.tokenize(adata, model) again"
+            "anndata.concat drops the record; combine the tables with stp.get.concat, which keeps "
+            "it, or run stp.tl.tokenize(adata, model) again"
         )
     if digest != model.vocabulary.digest:
         raise ValueError(

@@ -70,11 +70,11 @@ def embed_images(
         Memory limit for pixels that are read ahead, without the patches; by default 256 MiB, or as
         much as decoding one chunk takes.
     device
-        Torch device; by default a GPU if there is one.
+        Torch device; by default that of `stp.settings`, or a GPU if there is one.
     precision
         "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
     progress
-        Show a progress bar on a terminal.
+        Show a progress bar, or lines of the log if there is no terminal.
     table_key
         Name of the table in a SpatialData.
     key_added
@@ -130,7 +130,7 @@ def embed_images(
         embeddings = EmbeddingBuffer(table.n_obs, model, used_precision)
         encode = _PatchEncoder(model, torch_device, batch_size)
         with closing(_prefetch(patch_batches, torch_device)) as batches:
-            for rows, patches in show_progress(batches, table.n_obs, "embed_images", progress):
+            for rows, patches in show_progress(batches, table.n_obs, "embed images", progress):
                 embeddings.add(rows, encode(patches))
     inside = _find_inside(slides, window, table.n_obs)
     embeddings.write(table, key_added)
@@ -216,7 +216,8 @@ class _PatchEncoder:
     def _shrink(self, batch_size: int) -> None:
         self.batch_size = batch_size
         logger.warning(
-            f"the device has too little memory: going on with batches of {batch_size} patches"
+            f"The device has too little memory: going on with batches of {batch_size} patches. "
+            f"Pass batch_size={batch_size} to start with them."
         )
         torch.cuda.empty_cache()
 

@@ -98,7 +98,12 @@ def embed_pathways(
             start += counts.shape[0]
     is_unmapped = genes.is_gene & (index < 0)
     unmapped = sum_by_rule(genes.matches.rule[is_unmapped], umis[is_unmapped])
-    check_coverage(unmapped, int(umis[genes.is_gene].sum()))
+    check_coverage(
+        unmapped,
+        int(umis[genes.is_gene].sum()),
+        n_genes=len(model.vocabulary),
+        training="; ".join(model.card.trained_on),
+    )
     embeddings.write(adata, key_added)
     record(
         adata,
@@ -128,6 +133,7 @@ def _measured_shares(sets: dict[str, np.ndarray], index: np.ndarray) -> np.ndarr
     n_empty = np.count_nonzero(shares == 0)
     if n_empty:
         logger.warning(
-            f"{n_empty} of {len(sets)} gene sets have no gene in the table and count as average"
+            f"{n_empty} of {len(sets)} gene sets have no gene in the table and count as average; "
+            "check the names of its genes, or use a model whose gene sets it measures."
         )
     return shares

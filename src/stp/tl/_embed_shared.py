@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
+from stp._progress import Progress
 from stp.models.patch_encoder import PatchEncoder
 from stp.models.saved.pretrained import Pretrained
 from stp.tables import keys
@@ -33,7 +33,7 @@ class EmbeddingBuffer:
         "bf16" or "fp32", in which the model computes.
     """
 
-    def __init__(self, n_obs: int, model: Pretrained, precision: str) -> None:
+    def __init__(self, n_obs: int, model: Pretrained | PatchEncoder, precision: str) -> None:
         self.n_obs = n_obs
         self.arrays: list[np.ndarray] = []
         name = model.name or type(model).__name__
@@ -85,14 +85,12 @@ def batches(rows: Rows, batch_size: int) -> Iterator[Rows]:
 def show_progress(
     batches: Iterator[Batch], total: int, name: str, is_shown: bool
 ) -> Iterator[Batch]:
-    """Yield the batches, and show a progress bar on a terminal."""
-    # None switches the bar off if there is no terminal.
-    disable = None if is_shown else True
-    with tqdm(total=total, desc=name, unit="spot", disable=disable) as bar:
+    """Yield the batches, and show how many spots are done."""
+    with Progress(total, name, "spot", is_shown=is_shown) as progress:
         for batch in batches:
             yield batch
             rows = batch[0] if isinstance(batch, tuple) else batch
-            bar.update(len(rows))
+            progress.update(len(rows))
 
 
 def model_record(model: Pretrained | PatchEncoder) -> dict[str, str | None]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from stp._log import logger, warn
+from stp._log import count, logger, warn
 from stp.genes.matches import Names
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ MAX_UNMAPPED_NAMES = 100
 class GeneReport(NamedTuple):
     """Which names were recognized, by which rule, and which were not."""
 
-    rules: "pd.DataFrame"  # one row per rule: number of names and their share of unmapped UMIs
+    rules: "pd.DataFrame"  # one row per rule: number of names and their share of all UMIs
     unmapped: "pd.DataFrame"  # one row per name: rule, note and share of UMIs
 
 
@@ -54,12 +54,12 @@ def warn_about_spots(
     n_empty = np.count_nonzero(n_tokens == 0)
     if n_empty:
         warn(
-            f"{n_empty} spots have no counts and get no embedding (NaN); "
-            "sc.pp.filter_cells(adata, min_counts=1) drops them"
+            f"{count(n_empty, 'spot')} of {len(n_tokens):,} without counts: no embedding (NaN); "
+            "sc.pp.filter_cells(adata, min_counts=1) drops such spots"
         )
 
 
-def gene_report(names: np.ndarray, matches: Names, unmapped: np.ndarray, total: int) -> GeneReport:
+def gene_report(names: np.ndarray, matches: Names, umis: np.ndarray) -> GeneReport:
     """Report by which rule gene names were recognized, and which names were not.
 
     Parameters
@@ -68,10 +68,8 @@ def gene_report(names: np.ndarray, matches: Names, unmapped: np.ndarray, total: 
         Gene names of a table, (n_names,).
     matches
         Gene of each name, (n_names,).
-    unmapped
-        UMIs of each name without a gene, 0 for the others, (n_names,).
-    total
-        UMIs of the table.
+    umis
+        UMIs of each name, 0 for those that are no genes, (n_names,).
 
     Returns
     -------
@@ -83,7 +81,7 @@ def gene_report(names: np.ndarray, matches: Names, unmapped: np.ndarray, total: 
     columns = {
         "rule": matches.rule.astype(str),
         "note": matches.note.astype(str),
-        "umis": unmapped / max(total, 1),
+        "umis": umis / max(int(umis.sum()), 1),
     }
     table = pd.DataFrame(columns, index=pd.Index(np.asarray(names, str), name="gene"))
     rules = table.groupby("rule").agg(names=("rule", "size"), umis=("umis", "sum"))
@@ -116,9 +114,9 @@ def log_summary(
     n_recognized = np.count_nonzero(matches.index >= 0)
     median = np.median(n_tokens) if len(n_tokens) else 0
     message = (
-        f"Tokenized {len(n_tokens)} spots: "
-        f"{n_recognized} of {n_genes} genes recognized ({100 * coverage:.4g} % of UMIs), "
-        f"median {median:.0f} tokens per spot"
+        f"Tokenized {count(len(n_tokens), 'spot')}: "
+        f"{n_recognized:,} of {count(n_genes, 'gene')} recognized "
+        f"({100 * coverage:.4g} % of UMIs), median {median:.0f} tokens per spot"
     )
     if len(unmapped):
         most_expressed = unmapped["rule"].head(5).items()

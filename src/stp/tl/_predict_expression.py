@@ -6,16 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp._log import warn
+from stp.genes.gene_choice import GeneChoice, choose_genes
 from stp.genes.table_genes import check_one_species
 from stp.retrieval.nearest import WeightedMeans, nearest, weights
 from stp.tables import keys
-from stp.tables.profiles import choose_genes, one_unit, profiles
+from stp.tables.profiles import one_unit, profiles
 from stp.tables.references import blocks, name_spots, open_embeddings, open_references
 from stp.tables.table import record, table_to_annotate
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+MAX_DOUBTFUL = 0.05  # share of spots whose predictions say little; if there are more, warn
 
 FAR_RULE = (
     "the highest similarity is not positive, or lower than the first quartile over these spots "
@@ -53,8 +57,8 @@ def predict_expression(
         predicted: a table, a SpatialData, the path of one on disk (which is read in blocks), or a
         list of these.
     genes
-        Genes to predict, which all references must measure; by default those that
-        `var["highly_variable"]` of any reference marks.
+        Symbols or Ensembl ids of the genes to predict, which all references must measure; by
+        default those that `var["highly_variable"]` of any reference marks.
     n_neighbors
         Number of references per predicted spot.
     use_rep
@@ -92,9 +96,11 @@ def predict_expression(
     `adata.obs['stp_expression_uniform' | key_added + '_uniform']` : bool
         Whether no similarity was positive.
     `adata.obs['stp_expression_far' | key_added + '_far']` : bool
-        Whether the spot is far from all references, by the rule in `uns`.
+        Whether the spot is far from all references, by the rule in `uns`. A warning says if more
+        than 5 % of the spots are far or uniform.
     `adata.uns['stp_expression' | key_added]` : dict
-        `params`; `genes`, the names of the columns; `units`; `references`, a table of the
+        `params`; `genes`, the names of the columns: symbols if they are known; `gene_ids`, their
+        Ensembl ids, "" if unknown; `units`; `references`, a table of the
         references that were used with their names and slides, the number of the reference that they
         belong to, and their row in it; `far`, the rule and threshold; `model` that made both
         embeddings; `version` of stp.
@@ -134,11 +140,14 @@ def predict_expression(
             f"cannot retrieve {n_neighbors} neighbors from {n_references} references; "
             "lower n_neighbors"
         )
-    neighbors = nearest(queries[has_embedding], blocks(vectors), n_neighbors)
+    neighbors = nearest(
+        queries[has_embedding], blocks(vectors), n_neighbors, n_references=n_references
+    )
     weight, is_uniform = weights(neighbors.similarity)
     means = WeightedMeans(neighbors.index, weight, len(genes_to_predict))
     _add_profiles(means, tables, layer, genes_to_predict)
     is_far, threshold = _find_far(neighbors.similarity[:, 0])
+    _warn_about_doubtful(is_far, is_uniform, key_added)
     reference_rows = means.rows
     obsm = {
         key_added: means.mean,
@@ -162,7 +171,8 @@ def predict_expression(
         adata,
         key_added,
         params,
-        genes=genes_to_predict,
+        genes=genes_to_predict.names,
+        gene_ids=genes_to_predict.ids,
         units=units,
         references=name_spots(tables, reference_rows, slide_key),
         far={"rule": FAR_RULE, "threshold": threshold},
@@ -172,7 +182,7 @@ def predict_expression(
 
 
 def _add_profiles(
-    means: WeightedMeans, tables: dict[str, "AnnData"], layer: str | None, genes: np.ndarray
+    means: WeightedMeans, tables: dict[str, "AnnData"], layer: str | None, genes: GeneChoice
 ) -> None:
     """Add the profiles of the retrieved references to the means; no others are read.
 
@@ -180,12 +190,13 @@ def _add_profiles(
     """
     all_rows = means.rows
     first_row = 0
-    for table in tables.values():
+    for label, table in tables.items():
+        columns = genes.columns[label]
         start, stop = np.searchsorted(all_rows, (first_row, first_row + table.n_obs))
         rows = all_rows[start:stop]
         if len(rows):
             n_added = 0
-            for block in profiles(table, layer, genes, rows - first_row):
+            for block in profiles(table, layer, columns, rows - first_row):
                 means.add(rows[n_added : n_added + len(block)], block)
                 n_added += len(block)
         first_row += table.n_obs
@@ -200,6 +211,24 @@ def _find_far(highest_similarity: np.ndarray) -> tuple[np.ndarray, float]:
     threshold = float(max(low - 1.5 * (high - low), 0.0))
     is_far = (highest_similarity < threshold) | (highest_similarity <= 0)
     return is_far, threshold
+
+
+def _warn_about_doubtful(is_far: np.ndarray, is_uniform: np.ndarray, key: str) -> None:
+    """Warn if more than 5 % of the predictions are of spots that are far, or are uniform."""
+    n_spots = len(is_far)
+    n_doubtful = np.count_nonzero(is_far | is_uniform)
+    if n_doubtful <= MAX_DOUBTFUL * n_spots:
+        return
+    far_share = np.count_nonzero(is_far) / n_spots
+    uniform_share = np.count_nonzero(is_uniform) / n_spots
+    warn(
+        f"{n_doubtful} of {n_spots} predicted spots ({n_doubtful / n_spots:.1%}) say little: "
+        f"{far_share:.1%} are far from all references (obs[{keys.far(key)!r}]), and "
+        f"{uniform_share:.1%} have no similar reference and get a plain mean "
+        f"(obs[{keys.uniform(key)!r}]); likely causes: glass, folds or another tissue under these "
+        "spots, another stain or a wrong um_per_px than the references have, or a model that was "
+        "not trained on such slides"
+    )
 
 
 def _fill_missing_spots(values: np.ndarray, has_embedding: np.ndarray) -> np.ndarray:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from stp.genes.gene_choice import choose_genes, ids_of_names
 from stp.models.device import inference
 from stp.models.head import ExpressionHead
 from stp.tables import keys
 from stp.tables.embeddings import read_embedding, require_finite
-from stp.tables.profiles import choose_genes, one_unit, profiles
+from stp.tables.profiles import one_unit, profiles
 from stp.tables.provenance import model_of
 from stp.tables.references import blocks, open_embeddings, open_references
 from stp.tables.table import record, table_to_annotate
@@ -48,8 +49,8 @@ def regress_expression(
         Measured spots with the same image features and raw counts, never from the slide that is
         predicted: a table, a SpatialData, the path of one on disk, or a list of these.
     genes
-        Genes to predict, which all references must measure; by default those that
-        `var["highly_variable"]` of any reference marks.
+        Symbols or Ensembl ids of the genes to predict, which all references must measure; by
+        default those that `var["highly_variable"]` of any reference marks.
     alpha
         Strength of the ridge penalty.
     n_components
@@ -73,8 +74,8 @@ def regress_expression(
     `adata.obsm['stp_expression' | key_added]` : (n, n_genes) float32
         Prediction; NaN for spots without features.
     `adata.uns['stp_expression' | key_added]` : dict
-        `params`; `genes`, the names of the columns; `units`; `model` that made the features;
-        `version` of stp.
+        `params`; `genes`, the names of the columns: symbols if they are known; `gene_ids`, their
+        Ensembl ids, "" if unknown; `units`; `model` that made the features; `version` of stp.
 
     Raises
     ------
@@ -107,7 +108,11 @@ def regress_expression(
     if not is_usable.any():
         raise ValueError(f"no spot of the references has obsm[{use_rep!r}]")
     expression = np.concatenate(
-        [block for table in tables.values() for block in profiles(table, layer, genes_to_predict)]
+        [
+            block
+            for label, table in tables.items()
+            for block in profiles(table, layer, genes_to_predict.columns[label])
+        ]
     )
     ridge = _ridge(alpha, min(n_components, is_usable.sum(), features.shape[1]))
     ridge.fit(reference_features[is_usable], expression[is_usable])
@@ -118,7 +123,15 @@ def regress_expression(
     )
     _write(adata, key_added, predicted)
     params = {"alpha": alpha, "n_components": n_components, "use_rep": use_rep, "layer": layer}
-    record(adata, key_added, params, genes=genes_to_predict, units=units, model=model)
+    record(
+        adata,
+        key_added,
+        params,
+        genes=genes_to_predict.names,
+        gene_ids=genes_to_predict.ids,
+        units=units,
+        model=model,
+    )
     return adata if copy else None
 
 
@@ -143,7 +156,7 @@ def apply_expression_head(
     use_rep
         Name of the features in `obsm`.
     device
-        Torch device; by default a GPU if there is one.
+        Torch device; by default that of `stp.settings`, or a GPU if there is one.
     table_key
         Name of the table in a SpatialData.
     key_added
@@ -158,8 +171,8 @@ def apply_expression_head(
     `adata.obsm['stp_expression' | key_added]` : (n, n_genes) float32
         Prediction; NaN for spots without features.
     `adata.uns['stp_expression' | key_added]` : dict
-        `params`, with the digest of the head; `genes`; `units`; `model` that made the features;
-        `version` of stp.
+        `params`, with the digest of the head; `genes`; `gene_ids`; `units`; `model` that
+        made the features; `version` of stp.
 
     Raises
     ------
@@ -208,6 +221,7 @@ def apply_expression_head(
         key_added,
         {"use_rep": use_rep, "head": head.digest},
         genes=np.asarray(config.genes, dtype=object),
+        gene_ids=ids_of_names(config.genes),
         units=config.units,
         model=model,
     )

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp import metrics
+from stp.genes.gene_choice import predicted_genes, require_predicted
 from stp.tables import keys
 from stp.tables.counts import log_normalized_blocks
 from stp.tables.embeddings import check_rows, read_embedding
-from stp.tables.profiles import LOG_COUNTS, check_unique
+from stp.tables.profiles import LOG_COUNTS
 from stp.tables.references import open_references
 from stp.tables.table import has_value, record, require, require_column, table_to_annotate
 
@@ -167,7 +168,7 @@ def score_expression(
     predicted = np.asarray(require(adata, "obsm", key, call))
     check_rows(predicted, f"obsm[{key!r}]")
     prediction_record = require(adata, "uns", key, call)
-    genes = [str(name) for name in prediction_record["genes"]]
+    genes, _ = predicted_genes(prediction_record)
     units = prediction_record.get("units", LOG_COUNTS)
     if units != LOG_COUNTS:
         raise ValueError(
@@ -178,8 +179,12 @@ def score_expression(
     if not is_predicted.any():
         raise ValueError(f"no spot has a prediction in obsm[{key!r}], all are NaN")
     predicted = predicted[is_predicted]
-    measured = _log_normalized("adata", adata, genes, layer)[is_predicted]
-    training = [_log_normalized(label, table, genes, layer) for label, table in references.items()]
+    columns = require_predicted(prediction_record, adata, "adata")
+    measured = _log_normalized(adata, columns, layer)[is_predicted]
+    training = [
+        _log_normalized(table, require_predicted(prediction_record, table, label), layer)
+        for label, table in references.items()
+    ]
     scored = metrics.scored_genes(np.concatenate(training), n_genes)
     table = pd.DataFrame({"pearson": metrics.gene_pearson(measured, predicted)}, index=genes)
     for name, columns in scored._asdict().items():
@@ -255,17 +260,7 @@ def score_retrieval(
     return adata if copy else None
 
 
-def _log_normalized(
-    label: str, table: "AnnData", genes: list[str], layer: str | None
-) -> np.ndarray:
-    """Return log1p of counts per 10,000 of these genes, (n_obs, n_genes)."""
-    check_unique(table, label)
-    columns = table.var_names.get_indexer(genes)
-    missing = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
-    if missing:
-        raise KeyError(
-            f"{len(missing)} predicted genes are not measured in {label}, e.g. {missing[:3]}; "
-            "choose from its genes"
-        )
+def _log_normalized(table: "AnnData", columns: np.ndarray, layer: str | None) -> np.ndarray:
+    """Return log1p of counts per 10,000 of the genes in these columns, (n_obs, n_genes)."""
     blocks = log_normalized_blocks(table, layer)
     return np.concatenate([block[:, columns].toarray() for block in blocks])

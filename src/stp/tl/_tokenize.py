@@ -1,6 +1,5 @@
 """Rank the genes of every spot into tokens."""
 
-import json
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -8,12 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stp._progress import Progress
 from stp.genes.coverage import check_coverage, sum_by_rule
 from stp.genes.rank_table import RankTable, rank_table
 from stp.genes.table_genes import recognize_table
-from stp.genes.tokens import rank_genes
+from stp.genes.tokens import rank_genes, sum_columns
 from stp.genes.vocabulary import Vocabulary
-from stp.models.saved.pretrained import CONFIG
+from stp.models.saved.description import CONFIG, read_description
+from stp.models.saved.pretrained import VOCABULARY
 from stp.tables import keys
 from stp.tables.counts import as_csr, get_counts, is_lazy, row_blocks
 from stp.tables.table import record, table_to_annotate
@@ -73,7 +74,8 @@ def tokenize(
     `adata.uns['stp_tokens' | key_added]` : dict
         `params`, with the digest of the vocabulary; `coverage`, the share of UMIs in its genes;
         `n_genes`, the number of columns that are in it; `rules`, how many names each rule
-        recognized; `unmapped`, the most expressed names that no rule recognized, and why.
+        recognized and their share of UMIs; `unmapped`, the most expressed names that no rule
+        recognized, and why.
         Antibodies and control probes are no genes, and have no share in the coverage.
 
     Notes
@@ -99,6 +101,7 @@ def tokenize(
     if context_length < 1:
         raise ValueError(f"context_length must be positive, not {context_length}")
     adata = table_to_annotate(adata, table_key, copy)
+    training = _training(vocabulary)
     vocabulary = _vocabulary(vocabulary)
     genes = recognize_table(vocabulary, adata, gene_ids_key)
     matches = genes.matches
@@ -115,14 +118,16 @@ def tokenize(
     rank_all = _rank_lazily if is_lazy(counts) else _rank_blocks
     ranks = with_whole_counts(counts, partial(rank_all, rank=rank, context_length=context_length))
     # What is no gene has no share in the coverage.
-    unmapped_umis = np.where(genes.is_gene, ranks.unmapped_umis, 0)
-    total = int(ranks.n_mapped_umis + unmapped_umis.sum())
+    umis = np.where(genes.is_gene, ranks.umis, 0)
     coverage = check_coverage(
-        sum_by_rule(matches.rule[~is_mapped], unmapped_umis[~is_mapped]), total
+        sum_by_rule(matches.rule[~is_mapped], umis[~is_mapped]),
+        int(umis.sum()),
+        n_genes=len(vocabulary),
+        training=training,
     )
     n_genes = len(np.unique(matches.index[is_mapped]))
     warn_about_spots(ranks.n_tokens, context_length, n_genes, len(vocabulary))
-    report = gene_report(genes.names, matches, unmapped_umis, total)
+    report = gene_report(genes.names, matches, umis)
     log_summary(matches, report.unmapped, coverage, ranks.n_tokens)
     adata.obsm[key_added] = ranks.tokens
     adata.obs[keys.n_tokens(key_added)] = ranks.n_tokens
@@ -150,8 +155,7 @@ class _TableTokens(NamedTuple):
 
     tokens: Any  # (n_obs, context_length) uint16, padded with 0; a Dask array if the counts are one
     n_tokens: np.ndarray  # (n_obs,)
-    unmapped_umis: np.ndarray  # (n_columns,): UMIs of each column without a gene, 0 for the others
-    n_mapped_umis: int
+    umis: np.ndarray  # (n_columns,): UMIs of each column, with or without a gene
 
 
 def _rank_blocks(counts: Any, rank: Callable[..., Any], context_length: int) -> _TableTokens:
@@ -159,19 +163,19 @@ def _rank_blocks(counts: Any, rank: Callable[..., Any], context_length: int) -> 
     n_obs, n_columns = counts.shape
     tokens = np.zeros((n_obs, context_length), dtype=np.uint16)
     n_tokens = np.zeros(n_obs, np.int64)
-    unmapped_umis = np.zeros(n_columns, np.int64)
-    n_mapped_umis = 0
+    umis = np.zeros(n_columns, np.int64)
     start = 0
-    for block in row_blocks(counts):
-        rows = slice(start, start + block.shape[0])
-        ranks = rank(block, out=tokens[rows])
-        n_tokens[rows] = ranks.n_tokens
-        unmapped_umis += ranks.unmapped
-        n_mapped_umis += ranks.mapped.sum()
-        start = rows.stop
-        # Free the memory of this block before the next one is read.
-        del block, ranks
-    return _TableTokens(tokens, n_tokens, unmapped_umis, n_mapped_umis)
+    with Progress(n_obs, "tokenize", "spot") as progress:
+        for block in row_blocks(counts):
+            rows = slice(start, start + block.shape[0])
+            ranks = rank(block, out=tokens[rows])
+            n_tokens[rows] = ranks.n_tokens
+            umis += sum_columns(block)
+            start = rows.stop
+            # Free the memory of this block before the next one is read.
+            del block, ranks
+            progress.update(rows.stop - rows.start)
+    return _TableTokens(tokens, n_tokens, umis)
 
 
 def _rank_lazily(counts: Any, rank: Callable[..., Any], context_length: int) -> _TableTokens:
@@ -185,20 +189,20 @@ def _rank_lazily(counts: Any, rank: Callable[..., Any], context_length: int) -> 
     def rank_tokens(block: Any) -> np.ndarray:
         return rank(as_csr(block)).tokens
 
-    def count_umis(block: Any) -> tuple[np.ndarray, np.ndarray, int]:
-        ranks = rank(as_csr(block))
-        return ranks.n_tokens, ranks.unmapped, ranks.mapped.sum()
+    def count_umis(block: Any) -> tuple[np.ndarray, np.ndarray]:
+        counts = as_csr(block)
+        return rank(counts).n_tokens, sum_columns(counts)
 
     chunks = counts.to_delayed().ravel()
     results = dask.compute(*[dask.delayed(count_umis)(chunk) for chunk in chunks])
-    n_tokens, unmapped_umis, n_mapped_umis = zip(*results, strict=True)
+    n_tokens, umis = zip(*results, strict=True)
     tokens = counts.map_blocks(
         rank_tokens,
         chunks=(counts.chunks[0], (context_length,)),
         dtype=np.uint16,
         meta=np.empty((0, 0), np.uint16),
     )
-    return _TableTokens(tokens, np.concatenate(n_tokens), sum(unmapped_umis), sum(n_mapped_umis))
+    return _TableTokens(tokens, np.concatenate(n_tokens), sum(umis))
 
 
 @lru_cache(maxsize=1)
@@ -211,13 +215,23 @@ def _rank_table(divisors: bytes) -> RankTable:
     return rank_table(np.frombuffer(divisors).copy())
 
 
+def _training(source: Any) -> str | None:
+    """Return what a model, or the model in a folder, was trained on; None if it is no model."""
+    if isinstance(source, str | Path):
+        file = Path(source) / CONFIG
+        if not file.is_file():
+            return None
+        card = read_description(file).get("card") or {}
+        return "; ".join(card.get("trained_on", ()))
+    card = getattr(source, "card", None)
+    return None if card is None else "; ".join(card.trained_on)
+
+
 def _context_length(source: Any) -> int:
     """Return how many genes a model, or the model in a folder, reads per spot."""
     if isinstance(source, str | Path):
         file = Path(source) / CONFIG
-        config: Any = (
-            json.loads(file.read_text(encoding="utf-8"))["config"] if file.is_file() else {}
-        )
+        config: Any = read_description(file)["config"] if file.is_file() else {}
         gene_config = config.get("gene") or config
         return gene_config.get("context_length", CONTEXT_LENGTH)
     encoder = getattr(source, "gene_encoder", None) or source
@@ -229,7 +243,13 @@ def _vocabulary(source: Any) -> Vocabulary:
     """Return a vocabulary: the source itself, that of a model, or that in a file or folder."""
     if isinstance(source, str | Path):
         path = Path(source)
-        return Vocabulary.load(path / "vocabulary.parquet" if path.is_dir() else path)
+        file = path / VOCABULARY if path.is_dir() else path
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"no vocabulary at {file}; give a file of Vocabulary.save, or the folder of a "
+                "model that reads genes"
+            )
+        return Vocabulary.load(file)
     vocabulary = getattr(source, "vocabulary", source)
     if not isinstance(vocabulary, Vocabulary):
         raise TypeError(

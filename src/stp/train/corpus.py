@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
+from stp._progress import track
 from stp._text import readable
 from stp.data.pairs import CELLS
 from stp.data.ranking import rank_stores, score_stores
@@ -98,7 +99,8 @@ class Corpus:
         rows = features.writable()
         starts = list(range(0, len(rows), ENCODE_BATCH))
         with inference(encoder, processes.device, config.precision) as device:
-            for start in starts[processes.rank :: processes.size]:
+            own_starts = starts[processes.rank :: processes.size]
+            for start in track(own_starts, "encode genes", "block", is_shown=processes.is_main):
                 part = slice(start, start + ENCODE_BATCH)
                 tokens = torch.from_numpy(self.tokens.array[part]).to(device)
                 rows[part] = encoder(tokens).float().cpu().numpy()
@@ -130,7 +132,10 @@ class Corpus:
             run.scratch / f"{self.name}.{number}.pixels" for number in range(len(self.stores))
         ]
         images = list(zip(self.stores, folders, strict=True))
-        for store, folder in images[processes.rank :: processes.size]:
+        own_images = images[processes.rank :: processes.size]
+        for store, folder in track(
+            own_images, "decode images", "slide", is_shown=processes.is_main
+        ):
             store.write_pixels(folder)
         processes.wait()
         for store, folder in images:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from stp.genes.gene_choice import GeneChoice, choose_genes
 from stp.models.device import build_with_seed
 from stp.models.head import ExpressionHead, ExpressionHeadConfig
 from stp.tables import keys
 from stp.tables.embeddings import read_blocks
-from stp.tables.profiles import choose_genes, one_unit, profiles
+from stp.tables.profiles import one_unit, profiles
 from stp.tables.provenance import model_of, require_one_model
 from stp.tables.references import open_references
 from stp.train.config import RegressionConfig
@@ -46,8 +47,8 @@ def fit_expression_head(
     output_dir
         Run directory, which has the files that :func:`stp.train.align` writes.
     genes
-        Genes to predict, which all tables must measure. By default those that
-        `var["highly_variable"]` of any table marks.
+        Symbols or Ensembl ids of the genes to predict, which all tables must measure. By default
+        those that `var["highly_variable"]` of any table marks.
     config
         Settings of the training.
     validation
@@ -99,10 +100,14 @@ def fit_expression_head(
             f"run {keys.maker_call(use_rep)} first"
         )
     record = require_one_model({label: model_of(table, use_rep) for label, table in tables.items()})
-    gene_names = choose_genes(training_tables, genes)
+    gene_names = choose_genes(training_tables, genes).names
     units = one_unit(tables, layer)
-    choose_genes(tables, gene_names)  # validation tables must measure them, too
-    dataset = _read_spots(training_tables, use_rep, layer, gene_names)
+    choice = choose_genes(tables, gene_names)  # validation tables must measure them, too
+    dataset = _read_spots(training_tables, use_rep, layer, choice)
+    validation_set = None
+    if validation_tables:
+        others = {label: table for label, table in tables.items() if label not in training_tables}
+        validation_set = _read_spots(others, use_rep, layer, choice)
     head_config = ExpressionHeadConfig(
         width=dataset.arrays["features"].shape[1],
         genes=tuple(gene_names),
@@ -112,7 +117,7 @@ def fit_expression_head(
     head = build_with_seed(config.seed, lambda: ExpressionHead(head_config))
     train_on(
         dataset,
-        _read_spots(validation_tables, use_rep, layer, gene_names) if validation_tables else None,
+        validation_set,
         output_dir,
         make_task=lambda processes: ExpressionRegression(head),
         score=_error,
@@ -130,14 +135,17 @@ def fit_expression_head(
 
 
 def _read_spots(
-    tables: dict[str, "AnnData"], use_rep: str, layer: str | None, genes: np.ndarray
+    tables: dict[str, "AnnData"], use_rep: str, layer: str | None, genes: GeneChoice
 ) -> SpotArrays:
     """Read the features and the expression of these genes."""
     features = [
         np.concatenate(list(read_blocks(table.obsm[use_rep], f"obsm[{use_rep!r}] of {label}")))
         for label, table in tables.items()
     ]
-    expression = [np.concatenate(list(profiles(table, layer, genes))) for table in tables.values()]
+    expression = [
+        np.concatenate(list(profiles(table, layer, genes.columns[label])))
+        for label, table in tables.items()
+    ]
     return SpotArrays(list(tables), {"features": features, "expression": expression})
 
 

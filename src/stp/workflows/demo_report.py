@@ -16,13 +16,6 @@ CLUSTERS = ["domain", "leiden_genes", "leiden_images", "leiden_fused"]
 
 def draw_figures(slide: "SpatialData", out: Path) -> dict[str, Path]:
     """Write the figures of an evaluated slide as PNG; return the path of each by its caption."""
-    figures = {
-        "domains": pl.spots(slide, CLUSTERS),
-        "patches": pl.patches(slide),
-        "expression": pl.expression(slide, MARKERS),
-        "pretrain": pl.training(out / "gene_encoder"),
-        "align": pl.training(out / "stamp"),
-    }
     captions = {
         "domains": "True domains and clusters on the held-out slide",
         "patches": "Patches and the regions around them",
@@ -30,9 +23,17 @@ def draw_figures(slide: "SpatialData", out: Path) -> dict[str, Path]:
         "pretrain": "Pretraining of the gene encoder",
         "align": "Alignment",
     }
+    figures = {
+        "domains": pl.spots(slide, CLUSTERS, return_fig=True),
+        "patches": pl.patches(slide, return_fig=True),
+        "expression": pl.expression(slide, MARKERS, return_fig=True),
+        "pretrain": pl.training(out / "gene_encoder", return_fig=True),
+        "align": pl.training(out / "stamp", return_fig=True),
+    }
     paths = {}
     for name, figure in figures.items():
         path = out / f"{name}.png"
+        assert figure is not None  # because of return_fig=True
         figure.savefig(path, dpi=110)
         paths[captions[name]] = path
     return paths

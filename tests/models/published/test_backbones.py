@@ -277,8 +277,8 @@ def test_prefixes_and_heads_are_stripped_and_logged(prefix, small, tmp_path, log
     messages = "\n".join(log.messages)
     stripped = prefix.removeprefix("module.")
     if stripped:
-        assert f"w.bin: '{stripped}' was removed from the names of {n_weights + 2}" in messages
-    assert "w.bin: 2 tensors of heads were left: head.weight, head.bias" in messages
+        assert f"w.bin: removed '{stripped}' from the names of {n_weights + 2}" in messages
+    assert "w.bin: left out 2 tensors of heads: head.weight, head.bias." in messages
 
 
 def test_of_a_teacher_and_a_student_the_teacher_is_loaded(small, tmp_path, log):
@@ -294,7 +294,10 @@ def test_of_a_teacher_and_a_student_the_teacher_is_loaded(small, tmp_path, log):
     for name in ("w.bin", "nested.bin"):
         encoder = load_backbone("UNI", path=tmp_path / name)
         assert torch.equal(encoder.backbone.norm.weight, weights["norm.weight"])
-    assert f"w.bin: {len(weights)} tensors of a student were left" in log.messages
+    assert (
+        f"w.bin: left out {len(weights)} tensors of the student, used the teacher's."
+        in log.messages
+    )
 
 
 def test_two_models_in_one_file_are_refused(small, tmp_path):

@@ -151,7 +151,8 @@ def test_the_last_good_checkpoint_is_found_when_the_newest_is_broken(folder, dam
     opened(folder).save_checkpoint(Checkpoint(phase=1, step=4, task={"w": torch.zeros(2)}))
     (folder / "resume.pt").write_bytes(damage)
     with pytest.warns(
-        UserWarning, match=r"resume\.pt is damaged; the checkpoint before it is taken"
+        UserWarning,
+        match=r"resume\.pt is damaged, so the run continues from the checkpoint before it",
     ):
         assert opened(folder).checkpoint.step == 3
     (folder / "resume.pt").unlink()  # killed between two renames

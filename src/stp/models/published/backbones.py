@@ -168,8 +168,8 @@ def _load(
     check_shapes(actual, expected, file, title)
     if abs(n_positions - vit.pos_embed.shape[1]) > 1:
         logger.info(
-            f"{file.name}: {n_positions} position embeddings were resized to the "
-            f"{vit.pos_embed.shape[1]} of {config.image_size} px"
+            f"{file.name}: resized {n_positions} position embeddings to the "
+            f"{vit.pos_embed.shape[1]} of images of {config.image_size} px."
         )
     encoder.load_state_dict({names[short]: tensor for short, tensor in weights.items()})
     return encoder.eval()

@@ -52,8 +52,9 @@ def load_release(cache: str | Path | None = None, *, accept_terms: bool = False)
     Parameters
     ----------
     cache
-        Folder for the files and the converted model; by default `stp/release` in the folder that
-        HF_HOME names (`~/.cache/huggingface`). The downloaded weights are in the cache of the hub.
+        Folder for the files and the converted model; by default `release` in the `cache_dir` of
+        `stp.settings`, or `stp/release` in the folder that HF_HOME names (`~/.cache/huggingface`).
+        The downloaded weights are in the cache of the hub.
     accept_terms
         You have read the authors' pages. They state no license, and the image encoder derives
         from UNI, which has the license CC-BY-NC-ND-4.0.

@@ -11,6 +11,7 @@ from urllib.request import urlopen
 
 from stp._atomic import write_atomically
 from stp._log import logger
+from stp._settings import settings
 from stp.models.published.release_files import GENES, MEANS, SYMBOLS
 from stp.models.saved.hub import OutOfReachError, answer_seconds, ask_within, commit_of, fetch
 from stp.models.saved.hub import endpoint as hub_endpoint
@@ -57,9 +58,11 @@ class ReleaseFiles:
 
 
 def default_folder() -> Path:
-    """Return the folder of the release in the cache of Hugging Face, which HF_HOME moves."""
+    """Return the folder of the release: in that of `stp.settings`, or in HF_HOME."""
     from huggingface_hub import constants
 
+    if settings.cache_dir is not None:
+        return settings.cache_dir / "release"
     return Path(constants.HF_HOME) / "stp" / "release"
 
 
@@ -107,7 +110,7 @@ def _get_asset(asset: Asset, files: Path) -> None:
     """Download an asset unless the folder has it, and compare its digest."""
     path = files / asset.name
     if not path.is_file():
-        logger.info(f"downloads {asset.name} from {asset.address}")
+        logger.info(f"Downloading {asset.name} ({asset.n_bytes / 1e6:.1f} MB) from {asset.address}")
         content = _read_address(asset.address, asset.n_bytes)
         if hashlib.sha256(content).hexdigest() != asset.sha256:
             raise ValueError(
@@ -160,7 +163,7 @@ def _check_record(record_file: Path, checkpoint: Path, commit: str) -> str:
     if not record:
         record = {"file": CHECKPOINT, "hub_id": HUB_ID, "commit": commit, "sha256": sha256}
         text = json.dumps(record, indent=2)
-        write_atomically(record_file, lambda file: file.write_text(text))
+        write_atomically(record_file, lambda file: file.write_text(text, encoding="utf-8"))
     origin = f"{HUB_ID}@{record['commit']}" if record["commit"] else "a file of the user"
     return (
         f"{CHECKPOINT}, SHA-256 {sha256}, from {origin}, and from the files of "
@@ -169,7 +172,7 @@ def _check_record(record_file: Path, checkpoint: Path, commit: str) -> str:
 
 
 def _read_record(record_file: Path) -> dict[str, Any]:
-    return json.loads(record_file.read_text()) if record_file.is_file() else {}
+    return json.loads(record_file.read_text(encoding="utf-8")) if record_file.is_file() else {}
 
 
 def _explain_missing(files: Path, error: Exception) -> str:

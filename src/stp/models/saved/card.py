@@ -70,8 +70,6 @@ class ModelCard:
         Scores by name; `stp.train` fills in those of the validation.
     license
         License of the weights: an SPDX identifier or free text.
-    terms
-        Terms of other weights that the model derives from, a line each.
     intended_use
         Uses that the model is meant for, and uses that it is not meant for.
     version

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
-from stp._log import warn
+from stp._log import NO_WIDGETS, silence, warn
+from stp._settings import settings
 
 HUB = "https://huggingface.co"
 REACH_SECONDS = 4.0  # HF_HUB_ETAG_TIMEOUT replaces it
@@ -23,6 +24,14 @@ class OutOfReachError(OSError):
 def endpoint() -> str:
     """Return the address of the hub: HF_ENDPOINT if it is set."""
     return os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+
+
+def cache_folder() -> Path:
+    """Return the folder of downloads: in that of `stp.settings`, or the cache of Hugging Face."""
+    from huggingface_hub import constants
+
+    folder = settings.cache_dir
+    return Path(constants.HF_HUB_CACHE) if folder is None else folder / "hub"
 
 
 def is_commit(revision: str) -> bool:
@@ -120,8 +129,9 @@ def commit_of(path: Path) -> str:
 
 
 def _check_id(hub_id: str) -> None:
-    from huggingface_hub import errors
-    from huggingface_hub.utils import validate_repo_id
+    with silence(NO_WIDGETS):  # the first import of the client
+        from huggingface_hub import errors
+        from huggingface_hub.utils import validate_repo_id
 
     try:
         validate_repo_id(hub_id)
@@ -142,7 +152,7 @@ def _find_in_cache(hub_id: str, names: Sequence[str], revision: str | None) -> P
     from huggingface_hub import try_to_load_from_cache
 
     for name in names:
-        path = try_to_load_from_cache(hub_id, name, revision=revision)
+        path = try_to_load_from_cache(hub_id, name, cache_folder(), revision)
         if isinstance(path, str):
             return Path(path)
     return None
@@ -176,7 +186,11 @@ def _download(hub_id: str, name: str, revision: str | None) -> Path:
     seconds = answer_seconds()
     try:
         ask_within(seconds, lambda: get_hf_file_metadata(url, timeout=seconds))
-        return Path(hf_hub_download(hub_id, name, revision=revision, endpoint=endpoint()))
+        folder = cache_folder()
+        path = hf_hub_download(
+            hub_id, name, revision=revision, endpoint=endpoint(), cache_dir=folder
+        )
+        return Path(path)
     except errors.LocalEntryNotFoundError as error:
         raise OutOfReachError(describe_failure(error)) from error
     except (

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import tempfile
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import nn
@@ -12,11 +12,14 @@ from torch import nn
 from stp._atomic import write_atomically
 from stp._config import check_sizes, from_dict
 from stp._log import warn
+from stp._summary import summary_html, summary_text
 from stp._text import readable
 from stp.genes.vocabulary import Vocabulary
 from stp.models.saved.card import ModelCard
+from stp.models.saved.description import CONFIG, read_description
 from stp.models.saved.digest import Config, digest
 from stp.models.saved.hub import HUB, fetch_folder, is_commit, is_hub_id, upload
+from stp.models.saved.model_summary import summarize_model
 from stp.models.saved.weights import (
     check_shapes,
     read_metadata,
@@ -26,11 +29,9 @@ from stp.models.saved.weights import (
 )
 
 WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 VOCABULARY = "vocabulary.parquet"
 CARD = "README.md"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-MAX_CONFIG_BYTES = 2**22
 
 
 class Pretrained(nn.Module):
@@ -56,6 +57,17 @@ class Pretrained(nn.Module):
     def digest(self) -> str:
         """SHA-256 (hexadecimal) of weights, config and vocabulary, which decide the outputs."""
         return self._digest_with(self.state_dict())
+
+    def __repr__(self) -> str:
+        """Return a short summary; `model.named_modules()` lists the layers."""
+        return summary_text(summarize_model(self, self.name, self._describe_parts(), self.card))
+
+    def _repr_html_(self) -> str:
+        return summary_html(summarize_model(self, self.name, self._describe_parts(), self.card))
+
+    def _describe_parts(self) -> dict[str, str]:
+        """Return what describes this kind of model, by names for the reader."""
+        return {"genes": f"{len(self.vocabulary):,}"} if self.reads_genes else {}
 
     def _digest_with(self, weights: dict[str, torch.Tensor]) -> str:
         vocabulary = self.vocabulary.digest if self.reads_genes else None
@@ -202,7 +214,7 @@ class Pretrained(nn.Module):
         module.name = source or readable(folder.resolve().name)
         digest_now = module.digest
         digest_when_saved = read_metadata(folder / WEIGHTS).get("digest", digest_now)
-        digest_in_config = _read_description(folder / CONFIG).get("digest", digest_when_saved)
+        digest_in_config = read_description(folder / CONFIG).get("digest", digest_when_saved)
         if digest_in_config != digest_when_saved:
             raise ValueError(
                 f"{folder} has weights of one model and the config of another: saving is not "
@@ -250,7 +262,7 @@ class Pretrained(nn.Module):
     @classmethod
     def _build_from(cls, folder: Path) -> Self:
         """Build the module that the config describes, after a check that the weights fit it."""
-        description = _read_description(folder / CONFIG)
+        description = read_description(folder / CONFIG)
         kind = description["class"]
         if kind != cls.__name__:
             raise ValueError(
@@ -271,19 +283,6 @@ class Pretrained(nn.Module):
         module = cls(config, *vocabulary)
         module.card = card
         return module
-
-
-def _read_description(file: Path) -> dict[str, Any]:
-    """Return the class, config and card of a model from its config.json."""
-    try:
-        if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes")
-        description = json.loads(file.read_text(encoding="utf-8"))
-        return {"class": description["class"], **description, "config": description["config"]}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f"{file} describes no model ({error!r}); save_pretrained writes a valid one"
-        ) from error
 
 
 def save_with_scores(model: Pretrained, path: Path, scores: dict[str, float]) -> None:

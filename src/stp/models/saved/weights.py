@@ -165,7 +165,9 @@ def strip_prefixes(weights: dict[str, torch.Tensor], path: Path) -> dict[str, to
     if any(TEACHER.match(name) for name in weights):
         students = [name for name in weights if STUDENT.match(name)]
         if students:
-            logger.info(f"{path.name}: {len(students)} tensors of a student were left")
+            logger.info(
+                f"{path.name}: left out {len(students)} tensors of the student, used the teacher's."
+            )
         weights = {name: weights[name] for name in weights if name not in students}
     stripped: dict[str, torch.Tensor] = {}
     counts: Counter[str] = Counter()
@@ -182,7 +184,7 @@ def strip_prefixes(weights: dict[str, torch.Tensor], path: Path) -> dict[str, to
         counts[name.removesuffix(short)] += 1
     for prefix, n_names in counts.items():
         if prefix:
-            logger.info(f"{path.name}: {prefix!r} was removed from the names of {n_names} tensors")
+            logger.info(f"{path.name}: removed {prefix!r} from the names of {n_names} tensors.")
     return stripped
 
 
@@ -202,7 +204,7 @@ def leave_heads(
     """
     heads = [name for name in weights if name not in expected and HEAD.match(name)]
     if heads:
-        logger.info(f"{path.name}: {len(heads)} tensors of heads were left: {preview(heads)}")
+        logger.info(f"{path.name}: left out {len(heads)} tensors of heads: {preview(heads)}.")
     return {name: tensor for name, tensor in weights.items() if name not in heads}
 
 

@@ -6,7 +6,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from stp._log import warn
+from stp._log import count, warn
 from stp.train.engine.processes import Processes
 
 MIN_STEPS = 10  # an epoch has at least this many steps (method.md, section 3)
@@ -81,10 +81,7 @@ class BatchPlan:
         n_batches = max(1, min(accumulate, n_spots // (MIN_STEPS * batch_size)))
         note = None
         if (n_batches, size) != (accumulate, largest):
-            note = (
-                f"{n_spots} spots are few: batches of {size} instead of {largest}, "
-                f"{n_batches} instead of {accumulate} per step, for {MIN_STEPS} steps an epoch"
-            )
+            note = _describe_reduction(n_spots, (size, largest), (n_batches, accumulate))
         return cls(epochs, size, n_batches, note)
 
     @classmethod
@@ -121,3 +118,19 @@ class BatchPlan:
         if plan.note is not None and processes.is_main:
             warn(plan.note)
         return plan
+
+
+def _describe_reduction(
+    n_spots: int, batch_size: tuple[int, int], accumulate: tuple[int, int]
+) -> str:
+    """Return the warning about sizes that were reduced; each pair is the new and the old size."""
+    changes = []
+    if batch_size[0] != batch_size[1]:
+        changes.append(f"a batch has {count(batch_size[0], 'spot')} instead of {batch_size[1]:,}")
+    if accumulate[0] != accumulate[1]:
+        n_batches = count(accumulate[0], "batch", "batches")
+        changes.append(f"a step has {n_batches} instead of {accumulate[1]:,}")
+    return (
+        f"there are only {count(n_spots, 'spot')} to train on: {' and '.join(changes)}, so that an "
+        f"epoch has {MIN_STEPS} steps. Add slides, or set batch_size and accumulate to these values"
+    )

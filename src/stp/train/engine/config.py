@@ -28,7 +28,7 @@ class LoopConfig:
     precision
         "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
     device
-        Torch device; by default a GPU if there is one.
+        Torch device; by default that of `stp.settings`, or a GPU if there is one.
     n_workers
         Number of worker processes that read batches ahead.
     log_every

@@ -9,9 +9,9 @@ from itertools import accumulate, islice
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from stp._log import logger
+from stp._progress import Progress
 from stp.data.samplers import SpotIndex
 from stp.train.engine.batch_plan import BatchPlan
 from stp.train.engine.config import LoopConfig
@@ -128,24 +128,26 @@ def run_training(training: Training) -> None:
         accumulate=training.plan.accumulate,
         n_workers=config.n_workers,
     )
-    bar = tqdm(
-        total=sum(steps_per_epoch),
+    progress = Progress(
+        sum(steps_per_epoch),
+        type(training.task).__name__,
+        "step",
+        is_shown=processes.is_main,
         initial=state.step,
-        desc=type(training.task).__name__,
-        unit="step",
-        disable=None if processes.is_main else True,  # None shows the bar on terminals only
     )
     # 3. Go through the epochs that are left; the caller's random state stays as it was.
     own_devices = [processes.device] if processes.device.type == "cuda" else []
     random_state = torch.random.fork_rng(devices=own_devices)
-    with bar, closing(reader), stop_requests() as stop_request, random_state:
+    with progress, closing(reader), stop_requests() as stop_request, random_state:
         for epoch, first_step in epochs_left(steps_per_epoch, state.step):
             if training.patience is not None and state.epochs_since_best >= training.patience:
                 break
             steps = islice(reader, steps_per_epoch[epoch] - first_step)
-            losses = _run_epoch(training, state, epoch, steps, bar=bar, stop_request=stop_request)
+            losses = _run_epoch(
+                training, state, epoch, steps, progress=progress, stop_request=stop_request
+            )
             scores = _end_epoch(training, state, epoch)
-            if bar.disable and processes.is_main:
+            if processes.is_main and not progress.has_bar:
                 title = (
                     f"{type(training.task).__name__}: epoch {epoch + 1} of {training.plan.epochs}"
                 )
@@ -165,7 +167,7 @@ def _run_epoch(
     epoch: int,
     steps: Iterable[tuple[list[SpotIndex], list[Batch]]],
     *,
-    bar: tqdm,
+    progress: Progress,
     stop_request: StopRequest,
 ) -> dict[str, float]:
     """Take the steps of an epoch that are left, and return the losses of the last one."""
@@ -191,8 +193,8 @@ def _run_epoch(
         state.step += 1
         n_spots += sum(len(index.spots) for index in indices) * processes.size
         # 3. Show and log the losses.
-        bar.update()
-        bar.set_postfix(loss=f"{losses['loss']:.3f}")
+        progress.note(f"loss={losses['loss']:.3f}")
+        progress.update()
         is_last = state.step == end_of_epoch
         if state.step % config.log_every == 0 or is_last:
             speed = n_spots / (time.perf_counter() - start_time)

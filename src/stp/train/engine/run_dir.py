@@ -231,7 +231,7 @@ class RunDir:
                 return Checkpoint(**torch.load(file, map_location="cpu", weights_only=True))
             except Exception as error:  # noqa: BLE001 - whatever is wrong, the one before may be intact
                 failures.append(f"{name} ({error})")
-                warn(f"{file} is damaged; the checkpoint before it is taken")
+                warn(f"{file} is damaged, so the run continues from the checkpoint before it")
         if failures:
             raise ValueError(
                 f"{self.path} cannot be resumed: {'; '.join(failures)}; "

@@ -39,6 +39,15 @@ def test_key_chooses_the_prediction(predicted):
     assert table.uns["units"] == "units of mine"
 
 
+def test_flags_of_the_prediction_are_in_obs(predicted):
+    flags = np.arange(100) % 7 == 0
+    predicted.obs["mine_far"] = flags
+    predicted.obs["mine_uniform"] = ~flags
+    obs = get.expression(predicted, key="mine").obs
+    np.testing.assert_array_equal(obs["mine_far"], flags)
+    np.testing.assert_array_equal(obs["mine_uniform"], ~flags)
+
+
 def test_the_table_of_a_spatialdata(predicted, sdata):
     sdata.tables["table"] = predicted
     assert get.expression(sdata).to_df().equals(get.expression(predicted).to_df())
@@ -70,3 +79,14 @@ def test_a_missing_prediction_names_the_call(predicted, slot):
     message = rf"{slot}\['stp_expression'\] is missing; run {call} first"
     with pytest.raises(KeyError, match=message):
         get.expression(predicted)
+
+
+def test_genes_have_ids_symbols_and_whether_the_query_measures_them(predicted):
+    """The query has symbols; LUM is found by its id, and NEW is no gene of the query."""
+    predicted.uns["stp_expression"]["genes"] = ["LUM", "ENSG00000141736", "NEW"]
+    predicted.uns["stp_expression"]["gene_ids"] = ["ENSG00000139329", "ENSG00000141736", ""]
+    var = get.expression(predicted).var
+    assert var.index.tolist() == ["LUM", "ENSG00000141736", "NEW"]
+    assert var["gene_id"].tolist() == ["ENSG00000139329", "ENSG00000141736", ""]
+    assert var["symbol"].tolist() == ["LUM", "", "NEW"]
+    assert var["is_measured"].tolist() == [True, True, False]

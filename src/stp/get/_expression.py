@@ -1,17 +1,17 @@
-"""Results of verbs as new tables."""
+"""Predicted expression as a table."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp.genes.gene_choice import find_predicted, predicted_genes
+from stp.genes.gene_lookup import GeneLookup, is_gene_id
 from stp.tables import keys
 from stp.tables.table import get_table, require
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
-
-__all__ = ["expression"]
 
 
 def expression(
@@ -30,10 +30,13 @@ def expression(
 
     Returns
     -------
-    AnnData of all spots and the predicted genes. X is the prediction. Its units are in
+    AnnData of all spots and the predicted genes, with symbols as `var_names` if they are known.
+    `var` has `gene_id`, the Ensembl id; `symbol`; and `is_measured`, whether `adata` has the gene
+    too. Unknown ids and symbols are "". X is the prediction. Its units are in
     `uns["units"]`: log1p of counts per 10,000, unless another layer was predicted. For retrieved
     predictions, `layers["uncertainty"]` is the standard deviation over the references. `obs` and
-    `obsm["spatial"]` are copied from `adata`.
+    `obsm["spatial"]` are copied from `adata`, and with them the flags of retrieved predictions:
+    `obs["stp_expression_far"]` and `obs["stp_expression_uniform"]`, or `key` with these endings.
 
     Raises
     ------
@@ -57,9 +60,17 @@ def expression(
     call = "stp.tl.predict_expression(adata, reference)"
     X = require(adata, "obsm", key, call)
     details = require(adata, "uns", key, call)
-    genes = pd.DataFrame(index=pd.Index([str(name) for name in details["genes"]]))
+    names, ids = predicted_genes(details)
+    var_columns = {
+        "gene_id": ids,
+        "symbol": ["" if is_gene_id(name) else name for name in names],
+        "is_measured": find_predicted(details, GeneLookup(adata)) >= 0,
+    }
     table = anndata.AnnData(
-        np.array(X), obs=adata.obs.copy(), var=genes, uns={"units": details["units"]}
+        np.array(X),
+        obs=adata.obs.copy(),
+        var=pd.DataFrame(var_columns, index=pd.Index(names)),
+        uns={"units": details["units"]},
     )
     uncertainty = adata.obsm.get(keys.uncertainty(key))
     if uncertainty is not None:
