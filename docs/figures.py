@@ -43,16 +43,16 @@ def main(folder: Path) -> None:
 
 def flow() -> plt.Figure:
     """Draw which call makes what of counts and image."""
-    figure, ax = _canvas((12, 4), (-0.9, 12.3), (0.1, 3.9))
+    figure, ax = _canvas((9.4, 3.6), (-0.8, 13.0), (0.1, 3.9))
     boxes = {
         "counts": (0.0, 3.0, "counts\nX", "0.93"),
         "image": (0.0, 1.0, "H&E image", "0.93"),
-        "tokens": (3.0, 3.0, 'genes by rank\nobsm["stp_tokens"]', "#FFF3DC"),
-        "patches": (3.0, 1.0, "patches and regions,\n112 and 336 µm", "#E3F2FB"),
-        "genes": (7.0, 3.0, 'obsm["X_stp_genes"],\n["X_stp_genes_aligned"]', "#FFF3DC"),
-        "images": (7.0, 1.0, 'obsm["X_stp_images"],\n["X_stp_images_aligned"]', "#E3F2FB"),
-        "fused": (11.0, 3.0, 'obsm["X_stp_fused"]', "#DDF1EB"),
-        "predicted": (11.0, 1.0, 'obsm["stp_expression"]', "#DDF1EB"),
+        "tokens": (2.85, 3.0, 'genes by rank\nobsm["stp_tokens"]', "#FFF3DC"),
+        "patches": (2.85, 1.0, "patches and regions,\n112 and 336 µm", "#E3F2FB"),
+        "genes": (7.05, 3.0, 'obsm["X_stp_genes"],\n["X_stp_genes_aligned"]', "#FFF3DC"),
+        "images": (7.05, 1.0, 'obsm["X_stp_images"],\n["X_stp_images_aligned"]', "#E3F2FB"),
+        "fused": (11.7, 3.0, 'obsm["X_stp_fused"]', "#DDF1EB"),
+        "predicted": (11.7, 1.0, 'obsm["stp_expression"]', "#DDF1EB"),
     }
     boxes = {name: _box(ax, *what) for name, what in boxes.items()}
     for start, end, text in [
@@ -66,8 +66,8 @@ def flow() -> plt.Figure:
         _arrow(ax, boxes[start], boxes[end], text)
     _arrow(ax, boxes["images"], boxes["fused"], "")
     _arrow(ax, boxes["genes"], boxes["predicted"], "")
-    ax.text(11.0, 3.5, "sc.pp.neighbors, sc.tl.leiden", ha="center", fontsize=9, color="0.3")
-    ax.text(11.0, 0.5, "get.expression", ha="center", va="top", fontsize=9, color="0.3")
+    ax.text(11.7, 3.5, "sc.pp.neighbors, sc.tl.leiden", ha="center", fontsize=9, color="0.3")
+    ax.text(11.7, 0.5, "get.expression", ha="center", va="top", fontsize=9, color="0.3")
     return figure
 
 
@@ -289,7 +289,7 @@ def _arrow(
         "", end.get_position(), start.get_position(), arrowprops=arrow, zorder=4
     )  # after the boxes: they know their outline once drawn
     x, y = (np.array(start.get_position()) + np.array(end.get_position())) / 2
-    ax.text(x, y + above, text, ha="center", va="bottom", fontsize=9.5)
+    ax.text(x, y + above, text, ha="center", va="bottom", fontsize=8.6)
 
 
 if __name__ == "__main__":
