@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp._progress import track
 from stp.genes.table_genes import check_one_species
 from stp.retrieval.nearest import WeightedMeans, nearest, weights
 from stp.tables import keys
@@ -182,7 +183,7 @@ def _add_profiles(
     """
     all_rows = means.rows
     first_row = 0
-    for table in tables.values():
+    for table in track(tables.values(), "average profiles", "reference"):
         start, stop = np.searchsorted(all_rows, (first_row, first_row + table.n_obs))
         rows = all_rows[start:stop]
         if len(rows):
