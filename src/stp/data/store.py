@@ -51,6 +51,8 @@ class SpotStore:
         import zarr
 
         self.path = Path(path)
+        if not self.path.exists():
+            raise ValueError(f"there is no store at {path}; check the path")
         self._table_key = table_key
         try:
             attrs = self._group.attrs.get(STORE, {})

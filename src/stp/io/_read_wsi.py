@@ -153,7 +153,8 @@ def _tiles_with_stain(pyramid: ImagePyramid, grid: _Grid, min_tissue: float) -> 
     stained_share = stained.mean(axis=(1, 2)) * grid.is_inside
     tissue_share = tissue.mean(axis=(1, 2)) * grid.is_inside
     is_on_tissue = tissue_share >= min_tissue
-    n_ink = np.count_nonzero(stained_share >= min_tissue) - np.count_nonzero(is_on_tissue)
+    n_stained = np.count_nonzero(stained_share >= min_tissue)
+    n_ink = int(n_stained - np.count_nonzero(is_on_tissue))
     if not is_on_tissue.any():
         ink = f" without the ink of pens, which covers {n_ink} tiles" if n_ink else ""
         raise ValueError(

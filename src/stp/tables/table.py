@@ -63,6 +63,8 @@ def _open_table(path: Path, table_key: str) -> "AnnData":
     import anndata
     import zarr
 
+    if not path.exists():
+        raise ValueError(f"there is no store at {path}; check the path")
     try:
         group = zarr.open_group(path, mode="r")[f"tables/{table_key}"]
     except (FileNotFoundError, KeyError, zarr.errors.ContainsArrayError) as error:

@@ -51,7 +51,7 @@ def warn_about_spots(
                 f"the median spot has {median:.0f} genes, so its ranks are mostly ties; "
                 "if this is Visium HD, use larger bins (8 or 16 µm)"
             )
-    n_empty = np.count_nonzero(n_tokens == 0)
+    n_empty = int(np.count_nonzero(n_tokens == 0))
     if n_empty:
         warn(
             f"{count(n_empty, 'spot')} of {len(n_tokens):,} without counts: no embedding (NaN); "

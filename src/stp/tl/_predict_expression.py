@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp._log import warn
+from stp._progress import track
 from stp.genes.gene_choice import GeneChoice, choose_genes
 from stp.genes.table_genes import check_one_species
 from stp.retrieval.nearest import WeightedMeans, nearest, weights
@@ -190,7 +191,7 @@ def _add_profiles(
     """
     all_rows = means.rows
     first_row = 0
-    for label, table in tables.items():
+    for label, table in track(tables.items(), "average profiles", "reference"):
         columns = genes.columns[label]
         start, stop = np.searchsorted(all_rows, (first_row, first_row + table.n_obs))
         rows = all_rows[start:stop]
