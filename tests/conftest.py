@@ -1,10 +1,12 @@
 """What tests share: a synthetic slide, stores, a tiny untrained Stamp, the demo, and real data."""
 
 import fcntl
+import logging
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Two processes share the tests and two cores; see addopts in pyproject.toml.
@@ -277,6 +279,13 @@ def _write_r_tables(folder: Path, adata: anndata.AnnData) -> None:
         r_tables.anndata_r,
     ):
         convert(adata).write_h5ad(folder / f"{convert.__name__}.h5ad")
+
+
+@pytest.fixture(autouse=True)
+def what_is_logged() -> Iterator[None]:
+    """Log as much in each test, whatever the test before did to the logger."""
+    logging.getLogger("stp").setLevel("INFO")
+    yield
 
 
 @pytest.fixture

@@ -162,7 +162,7 @@ def test_her2st_runs_the_whole_way(tmp_path):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_the_gpu_script_runs_on_a_cpu_and_a_killed_training_gives_the_same_weights(tmp_path):
     rows = gpu.main(["--device", "cpu", "--tiny", "--out", str(tmp_path)])
     assert render.read_run(tmp_path / "gpu.json").values == rows

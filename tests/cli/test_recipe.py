@@ -161,7 +161,7 @@ def test_what_training_refuses_is_a_line_and_no_traceback(folder, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["align", str(path)])
     message = capsys.readouterr().err
-    assert message.splitlines()[-1].startswith("stp: error:")
+    assert message.splitlines()[-1].startswith("stp align: error:")
     assert "nowhere" in message
     assert "Traceback" not in message
 

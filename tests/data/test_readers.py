@@ -218,7 +218,7 @@ def test_xenium_beside_stains_alone_has_no_picture():
         ValueError, match=r"no RGB image in any coordinate system .*\['morphology_focus'\]"
     ):
         find_slides(sdata, sdata["table"])
-    with pytest.raises(ValueError, match="8 bits per channel, got uint16"):
+    with pytest.raises(ValueError, match="has the channels DAPI, .* not red, green and blue"):
         find_slides(sdata, sdata["table"], SlideQuery("morphology_focus"))
 
 

@@ -151,14 +151,14 @@ def test_levels_without_averages_are_placed():
 
 def test_a_level_that_shows_something_else_is_left_out():
     other = padded(reduced(2))[::-1, ::-1]
-    with pytest.warns(UserWarning, match=r"a level of 384 x 512 pixels is not used"):
+    with pytest.warns(UserWarning, match=r"the image level of 384 x 512 pixels is not used"):
         pyramid = pyramid_of(FULL, other, padded(reduced(4)))
     assert [level.factor for level in pyramid.levels] == [(1, 1), (4, 4)]
     assert difference(pyramid, 4) < 1.5
 
 
 def test_a_level_that_shows_nothing_is_left_out():
-    with pytest.warns(UserWarning, match=r"a level of 384 x 512 pixels is not used"):
+    with pytest.warns(UserWarning, match=r"the image level of 384 x 512 pixels is not used"):
         pyramid = pyramid_of(FULL, np.full((512, 384, 3), 255, np.uint8))
     assert len(pyramid.levels) == 1
 

@@ -39,6 +39,7 @@ def displayed(monkeypatch):
     """Switch to the backend of Jupyter, and list the figures that it shows."""
     from matplotlib_inline import backend_inline
 
+    plt.close("all")  # of tests before
     figures = []
     monkeypatch.setattr(backend_inline, "display", lambda figure, **_: figures.append(figure))
     plt.switch_backend(INLINE)

@@ -15,7 +15,7 @@ def table(adata, stamp):
     for row in range(0, 100, 5):
         X[row, row % 50 :] = 0
     adata.X = X
-    with pytest.warns(UserWarning, match="2 spots have no counts"):
+    with pytest.warns(UserWarning, match="2 of 100 spots have no counts"):
         tl.tokenize(adata, stamp, context_length=32)
     return adata
 

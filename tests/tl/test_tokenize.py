@@ -185,7 +185,7 @@ def test_backed_counts_are_read_block_by_block_and_never_copied(adata, vocabular
 
 def test_empty_spots_keep_their_row_with_a_flag_and_a_warning(adata, vocabulary):
     with pytest.warns(
-        UserWarning, match=r"2 spots have no counts .*sc\.pp\.filter_cells"
+        UserWarning, match=r"2 of 100 spots have no counts .*sc\.pp\.filter_cells"
     ) as caught:
         tl.tokenize(without(adata, 3, 50), vocabulary)
     assert caught[0].filename == __file__

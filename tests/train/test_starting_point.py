@@ -100,7 +100,7 @@ def test_the_run_and_the_card_record_encoder_license_and_terms(
 ):
     encoder = make_encoder(tiny_config.image)
     encoder.card = ModelCard(
-        ("weights of tiny by its authors",), license="CC-BY-NC-ND-4.0", terms="Research only."
+        ("weights of tiny by its authors",), license="CC-BY-NC-ND-4.0", terms=("Research only.",)
     )
     run = tmp_path / "run"
     with pytest.warns(UserWarning, match=r"license of tiny, CC-BY-NC-ND-4\.0, forbids derivatives"):
@@ -110,7 +110,7 @@ def test_the_run_and_the_card_record_encoder_license_and_terms(
         f"tiny, digest {encoder.digest}. License: CC-BY-NC-ND-4.0. Research only. Its license "
         "forbids derivatives: do not pass this model on without permission.",
     )
-    assert stamp.card.forbids_derivatives
+    assert stamp.card.no_derivatives()
     assert stamp.card.trained_on[0] == "weights of tiny by its authors"
     page = (run / "README.md").read_text()
     assert "## Trained from" in page and encoder.digest in page
@@ -129,7 +129,7 @@ def test_an_open_license_gives_no_warning(stores, genes, tiny_config, tmp_path):
     encoder = make_encoder(tiny_config.image)
     encoder.card = ModelCard(license="MIT")
     stamp = align(stores[:1], tmp_path, gene_encoder=genes, image_encoder=encoder, config=STILL)
-    assert not stamp.card.forbids_derivatives and "License: MIT." in stamp.card.base_models[0]
+    assert not stamp.card.no_derivatives() and "License: MIT." in stamp.card.base_models[0]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +207,7 @@ def load_random(name, folder):
     return encoder
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "trained"), [("UNI", "all"), ("CONCH", "all"), ("Virchow2", "lora")]

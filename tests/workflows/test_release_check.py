@@ -62,6 +62,7 @@ def test_tokens_of_another_tie_order_are_those_of_the_same_ranks(release, adata)
 
 def test_a_missing_file_is_one_line(tmp_path, capsys):
     section = tmp_path / "x.h5ad"
+    (tmp_path / "w.bin").touch()
     with pytest.raises(SystemExit):
         main(["release-check", str(tmp_path / "w.bin"), str(tmp_path), str(section)])
     assert "x.h5ad" in capsys.readouterr().err

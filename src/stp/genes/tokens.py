@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from stp._kernels import compile_kernel
 from stp._threads import in_threads
 from stp.genes.rank_kernel import rank_rows
 from stp.genes.rank_table import RankTable
@@ -99,8 +100,16 @@ def rank_genes(
 
 def sum_columns(counts: "csr_matrix") -> np.ndarray:
     """Return the sum of each column, int64 (n_columns,), of whole counts. The sums are exact."""
-    sums = np.bincount(counts.indices, counts.data, minlength=counts.shape[1])
-    return sums.astype(np.int64)
+    sums = np.zeros(counts.shape[1], np.int64)
+    _add_columns(counts.indices, _to_numba_type(counts.data), sums)
+    return sums
+
+
+@compile_kernel()
+def _add_columns(columns, counts, sums):
+    """Add whole counts to the sums (int64) of their columns."""
+    for k in range(len(columns)):
+        sums[columns[k]] += np.int64(counts[k])
 
 
 def _to_numba_type(values: np.ndarray) -> np.ndarray:

@@ -54,8 +54,8 @@ def warn_about_spots(
     n_empty = int(np.count_nonzero(n_tokens == 0))
     if n_empty:
         warn(
-            f"{count(n_empty, 'spot')} of {len(n_tokens):,} without counts: no embedding (NaN); "
-            "sc.pp.filter_cells(adata, min_counts=1) drops such spots"
+            f"{n_empty:,} of {count(len(n_tokens), 'spot')} have no counts and get no embedding "
+            "(NaN); sc.pp.filter_cells(adata, min_counts=1) drops such spots"
         )
 
 
