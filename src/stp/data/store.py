@@ -12,6 +12,7 @@ import numpy as np
 
 from stp.images.levels import Level, open_array
 from stp.images.pyramid import ImagePyramid
+from stp.tables.in_tissue import IN_TISSUE, read_in_tissue
 
 if TYPE_CHECKING:
     import zarr
@@ -25,10 +26,6 @@ LACKING = {  # what stores of former versions do not record
 }
 
 WRITE_AGAIN = "write it again: stp.io.write_store(slide, path, overwrite=True)"
-
-# Values of `obs["in_tissue"]` as text
-INSIDE = ("1", "1.0", "true")
-OUTSIDE = ("0", "0.0", "false")
 
 
 class SpotStore:
@@ -187,15 +184,8 @@ class SpotStore:
         import anndata
         import pandas as pd
 
-        column = pd.Series(anndata.io.read_elem(self._table["obs/in_tissue"]))
-        values = column.astype(str).str.lower()
-        unknown = values[~values.isin([*INSIDE, *OUTSIDE])]
-        if len(unknown):
-            raise ValueError(
-                f"obs['in_tissue'] of {self.path} contains {unknown.iloc[0]!r}, which is neither 0 "
-                "nor 1; write the store again with 0 or 1 for each spot, or without this column"
-            )
-        return values.isin(INSIDE).to_numpy()
+        column = pd.Series(anndata.io.read_elem(self._table[f"obs/{IN_TISSUE}"]))
+        return read_in_tissue(column, f"obs[{IN_TISSUE!r}] of {self.path}")
 
     def counts(self, n_rows: int) -> "Iterator[tuple[int, csr_matrix]]":
         """Yield the first row and the counts of blocks of at most `n_rows` spots.

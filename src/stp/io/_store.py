@@ -12,6 +12,7 @@ from stp.genes.table_genes import TableGenes, recognize_table
 from stp.genes.vocabulary import Vocabulary
 from stp.images.scale import Scale, record_scale
 from stp.images.slides import Slide, SlideQuery, only_slide
+from stp.images.spots_on_tissue import warn_if_on_glass
 from stp.io._store_folder import write_folder
 from stp.io._store_image import StoreLevels
 from stp.io._store_parts import (
@@ -161,6 +162,7 @@ def write_slide(
     else:
         slide.pyramid.check_scale(levels.um_per_px)
         slide.pyramid.check_chunks(slide.centers, levels.um_per_px)
+        warn_if_on_glass(table, slide)
         centers = slide.pyramid.to_pixels(slide.centers) * slide.pyramid.um_per_px
         unit = "um"
     by_gene = sum_counts_by_gene(table, genes, vocabulary, counts.layer)

@@ -11,6 +11,7 @@ import torch
 from stp._log import logger
 from stp.images.pyramid import PatchWindow
 from stp.images.slides import Slide, SlideQuery, find_slides
+from stp.images.spots_on_tissue import warn_if_on_glass
 from stp.models.device import choose_precision, inference
 from stp.models.patch_encoder import PatchEncoder
 from stp.models.stamp import Stamp
@@ -116,6 +117,8 @@ def embed_images(
     table = table_to_annotate(sdata, table_key, copy)
     query = SlideQuery(image_key, shapes_key, coordinate_system, um_per_px)
     slides = find_slides(sdata, table, query)
+    for slide in slides:
+        warn_if_on_glass(table, slide)
     encoder = model.image_encoder if isinstance(model, Stamp) else model
     window = PatchWindow(encoder.config.image_size, encoder.config.um_per_px)
     patch_batches = _read_patches(
