@@ -228,7 +228,8 @@ def test_a_picture_that_is_fine_enough_is_accepted(um_per_px):
 def test_a_coarse_picture_is_refused():
     pyramid = pyramid_of(IMAGE, um_per_px=2.0)
     with pytest.raises(
-        ValueError, match=r"has 2 µm per pixel, patches of 0\.5 are wanted.*allow_upsampling=True"
+        ValueError,
+        match=r"has 2 µm per pixel, patches of 0\.5 are wanted.*at least 1\.6 µm per pixel",
     ):
         pyramid.read(CENTERS, size=32, um_per_px=0.5)
     assert pyramid.read(CENTERS, size=32, um_per_px=0.5, allow_upsampling=True).shape == (

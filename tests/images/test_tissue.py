@@ -148,3 +148,9 @@ def test_the_share_of_a_tile_is_counted_pixel_by_pixel():
     doubled = [*polygons, shapely.box(0, 0, 12, 12)]
     expected[0, 0] = 1
     np.testing.assert_allclose(share_in_polygons(doubled, x, y, 12), expected)
+
+
+def test_a_mask_finer_than_its_slide_is_warned_of():
+    mask = np.ones((4, 6), bool)
+    with pytest.warns(UserWarning, match="finer than the slide with 8; are um_per_px and slide_um"):
+        mask_to_polygons(mask, 0.25, slide_um_per_px=8.0)

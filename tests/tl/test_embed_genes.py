@@ -233,3 +233,8 @@ def test_aligned_vectors_that_are_not_finite_are_an_error(table, stamp):
     assert not set(KEYS) & {*table.obsm, *table.uns}
     tl.embed_genes(table, stamp.gene_encoder)  # whose features are finite
     assert "X_stp_genes" in table.obsm
+
+
+def test_what_embeds_no_genes_is_refused_with_the_call_that_does(table, stamp):
+    with pytest.raises(TypeError, match=r"got ImageEncoder; stp\.tl\.embed_images embeds"):
+        tl.embed_genes(table, stamp.image_encoder)

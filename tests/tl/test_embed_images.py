@@ -263,3 +263,10 @@ def test_features_that_are_not_finite_are_an_error(sdata, stamp):
     table = table_of(sdata)
     assert not set(KEYS) & {*table.obsm, *table.uns}
     assert "X_stp_images_inside" not in table.obs
+
+
+def test_what_embeds_no_images_is_refused_with_the_way_to_wrap_it(sdata, stamp):
+    for model in (torch.nn.Conv2d(3, 8, 3), stamp.gene_encoder, "stamp"):
+        with pytest.raises(TypeError, match=f"got {type(model).__name__}; wrap .*WrappedEncoder"):
+            tl.embed_images(sdata, model)
+    assert not table_of(sdata).obsm.keys() & {"X_stp_images"}

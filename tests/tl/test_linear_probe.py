@@ -166,6 +166,12 @@ def of_regions(adata):
             r"of 3 slides; give group_key=, so that no slide is on both sides",
         ),
         (of_regions, {"group_key": "block"}, ValueError, "slide 's0' is on both sides of a split"),
+        (
+            lambda a: None,
+            {"group_key": "label"},
+            ValueError,
+            r"each class of obs\['label'\] is in one group of obs\['label'\] only",
+        ),
     ],
     ids=[
         "label",
@@ -176,6 +182,7 @@ def of_regions(adata):
         "group",
         "slides without groups",
         "slide cut",
+        "classes as groups",
     ],
 )
 def test_the_probe_refuses(probe, change, options, error, message):

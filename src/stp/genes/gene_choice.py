@@ -111,12 +111,12 @@ def locate_in_prediction(details: Mapping[str, Any], genes: list[str]) -> list[i
     names, ids = predicted_genes(details)
     positions = {gene_id: number for number, gene_id in enumerate(ids) if gene_id}
     positions |= {name: number for number, name in enumerate(names)}
-    located = [positions.get(gene, -1) for gene in genes]
-    others = [number for number, position in enumerate(located) if position < 0]
+    gene_positions = [positions.get(gene, -1) for gene in genes]
+    others = [number for number, position in enumerate(gene_positions) if position < 0]
     if others and any(ids):
         for number, gene_id in zip(others, human_ids([genes[i] for i in others]), strict=True):
-            located[number] = positions.get(gene_id, -1) if gene_id else -1
-    return located
+            gene_positions[number] = positions.get(gene_id, -1) if gene_id else -1
+    return gene_positions
 
 
 def ids_of_names(names: Iterable[str]) -> np.ndarray:

@@ -259,10 +259,10 @@ def _log_left_out(tables: Mapping[str, "AnnData"], joined: "AnnData") -> None:
     for label, table in tables.items():
         n_genes = table.n_vars - joined.n_vars
         if n_genes:
-            texts.append(f"{n_genes} of {table.n_vars} genes of {label}")
+            texts.append(f"{n_genes:,} of {table.n_vars:,} genes of {label}")
     for slot in ("obs", "obsm", "layers"):
         names = dict.fromkeys(name for table in tables.values() for name in getattr(table, slot))
         lost = [name for name in names if name not in getattr(joined, slot)]
         texts += [f"{slot}[{name!r}]" for name in lost if name != keys.REGION]
     if texts:
-        logger.info(f"left out, because the slides do not share them: {', '.join(texts)}")
+        logger.info(f"The slides do not share these, which are left out: {', '.join(texts)}")

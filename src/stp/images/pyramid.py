@@ -277,11 +277,12 @@ class ImagePyramid:
     def check_scale(self, um_per_px: float, allow_upsampling: bool = False) -> None:
         """Raise ValueError if patches of this scale are much finer than the image."""
         if self.um_per_px > UPSAMPLING_LIMIT * um_per_px and not allow_upsampling:
+            finest = np.ceil(1000 * self.um_per_px / UPSAMPLING_LIMIT) / 1000
             raise ValueError(
                 f"the image has {self.um_per_px:.3g} µm per pixel, patches of {um_per_px:.3g} are "
                 "wanted: give the full-resolution slide (a hires or lowres picture is not one), "
-                "ask for coarser patches, or pass allow_upsampling=True to the function that "
-                "reads them"
+                f"ask for patches of at least {finest:g} µm per pixel, "
+                "or pass allow_upsampling=True to the function that reads them"
             )
 
     def check_chunks(self, centers: np.ndarray, um_per_px: float) -> None:

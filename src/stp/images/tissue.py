@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp._log import warn
+
 if TYPE_CHECKING:
     from shapely import Polygon
     from shapely.geometry.base import BaseGeometry
@@ -111,7 +113,7 @@ def mask_to_polygons(
     ------
     ValueError
         The mask has no tissue, is not two-dimensional, or has numbers that are not whole; or a
-        scale is not positive.
+        scale is not positive. A mask finer than the slide only gives a warning.
 
     Examples
     --------
@@ -127,6 +129,11 @@ def mask_to_polygons(
     for name, value in (("um_per_px", um_per_px), ("slide_um_per_px", slide_um_per_px)):
         if not 0 < value < np.inf:
             raise ValueError(f"{name} must be positive, not {value}")
+    if um_per_px < slide_um_per_px:
+        warn(
+            f"the mask has {um_per_px:g} µm per pixel, finer than the slide with "
+            f"{slide_um_per_px:g}; are um_per_px and slide_um_per_px exchanged?"
+        )
     is_tissue = _read_mask(mask)
     # Each run of pixels in a row is a rectangle; their union is exact.
     steps = np.diff(np.pad(is_tissue.astype(np.int8), ((0, 0), (1, 1))), axis=1)

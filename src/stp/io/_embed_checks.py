@@ -97,7 +97,7 @@ def _check_store(store: Any, model: Model | None, digest: str, table_key: str) -
     """Raise an error if a store cannot be embedded, or the results cannot be added to it."""
     path = local_path(store)
     if not path.exists():
-        raise FileNotFoundError(f"no store at {path}")
+        raise FileNotFoundError(f"there is no store at {path}; check the path")
     table = get_table(path, table_key)
     if model is None:
         return

@@ -216,8 +216,7 @@ def _recognize_genes(table: "AnnData", counts: TableQuery, vocabulary: Vocabular
         if counts.vocabulary is not None:
             raise
         raise ValueError(
-            f"{error}; for another species than human, pass vocabulary=, for example "
-            "stp.Vocabulary.from_genes(gene_ids, symbols)"
+            f"{error}. Give the vocabulary of another species as vocabulary="
         ) from error
 
 

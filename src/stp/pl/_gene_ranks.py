@@ -19,8 +19,11 @@ def draw_ranks(
     n_not_measured: int,
 ) -> None:
     """Draw the correlation of each gene by rank, with the names of the best and worst genes."""
+    from matplotlib.ticker import MaxNLocator
+
     order = np.argsort(-correlations, kind="stable")
     ax.plot(np.arange(1, len(order) + 1), correlations[order], color="black")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.axhline(0, color="gray", linewidth=0.8)
     median = np.median(correlations)
     ax.axhline(

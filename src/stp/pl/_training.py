@@ -157,7 +157,8 @@ def _draw_panel(panel: Panel, lines: list[Line], colors: dict[str, str]) -> None
         ax.axhline(1 / N_CELLS, label=CHANCE, linestyle=":", color="black")
     ax.set(title=panel.title, xlabel="step")
     if ax.lines:
-        ax.legend(frameon=False, fontsize="small")
+        # Lines run below the legend, so its box pales them.
+        ax.legend(facecolor="white", edgecolor="none", framealpha=0.8, fontsize="small")
 
 
 def _curve(lines: list[Line], split: str, name: str) -> tuple[list[int], list[float]]:

@@ -122,7 +122,7 @@ def _unknown_name(table: "AnnData", name: str, key: str | None) -> str:
         lookup = GeneLookup(table)
         measured = [*lookup.names, *(symbol for symbol in lookup.symbols if symbol)]
     names = [*map(str, table.obs), *measured, *predicted]
-    similar = difflib.get_close_matches(name, names, n=3)
+    similar = difflib.get_close_matches(name, dict.fromkeys(names), n=3)
     where = "a gene of adata.var_names or a predicted gene"
     if key is not None:
         where = f"a gene of the prediction {key!r}"

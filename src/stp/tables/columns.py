@@ -50,9 +50,9 @@ def _kind_of(column: "pd.Series") -> str:
     inferred = pd.api.types.infer_dtype(column, skipna=True)
     if inferred == "string":
         return "text" if column.isna().any() else ""
-    known = {"boolean": "boolean", "integer": "Int64", "floating": "float64", "empty": "float64"}
-    known["mixed-integer-float"] = "float64"
-    return known.get(inferred, "mixed")
+    dtypes = {"boolean": "boolean", "integer": "Int64", "floating": "float64", "empty": "float64"}
+    dtypes["mixed-integer-float"] = "float64"
+    return dtypes.get(inferred, "mixed")
 
 
 def _convert(column: "pd.Series", kind: str) -> "pd.Series":

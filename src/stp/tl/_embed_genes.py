@@ -73,6 +73,8 @@ def embed_genes(
     ------
     KeyError
         There are no tokens.
+    TypeError
+        The model is neither a Stamp nor a GeneEncoder.
     ValueError
         The tokens were made with another vocabulary, `uns` does not record with which, or features
         are NaN or infinite.
@@ -84,6 +86,11 @@ def embed_genes(
     >>> sdata.tables["table"].obsm["X_stp_genes"].shape[1]
     64
     """
+    if not isinstance(model, Stamp | GeneEncoder):
+        raise TypeError(
+            f"expected a Stamp or a GeneEncoder, got {type(model).__name__}; stp.tl.embed_images "
+            "embeds with encoders of images"
+        )
     adata = table_to_annotate(adata, table_key, copy)
     tokens = np.asarray(require(adata, "obsm", tokens_key, "stp.tl.tokenize(adata, model)"))
     _check_vocabulary(adata, tokens_key, model)

@@ -103,7 +103,8 @@ def embed_images(
     KeyError
         There is no image, or a named element is missing.
     TypeError
-        The data are an AnnData; :func:`stp.io.from_anndata` adds its image.
+        The data are an AnnData; :func:`stp.io.from_anndata` adds its image. Or the model is
+        neither a Stamp nor an image encoder.
     ValueError
         Several images fit, most spots lie outside the image, the scale is unknown or its sources
         contradict each other, the image is too coarse, or features are NaN or infinite.
@@ -114,6 +115,11 @@ def embed_images(
     >>> sdata.tables["table"].obsm["X_stp_images"].shape[1]
     128
     """
+    if not isinstance(model, Stamp | PatchEncoder):
+        raise TypeError(
+            f"expected a Stamp or an image encoder, got {type(model).__name__}; wrap another torch "
+            "module in stp.models.WrappedEncoder"
+        )
     table = table_to_annotate(sdata, table_key, copy)
     query = SlideQuery(image_key, shapes_key, coordinate_system, um_per_px)
     slides = find_slides(sdata, table, query)

@@ -74,7 +74,23 @@ def read_spots(adata: "AnnData", label_key: str, group_key: str | None, use_rep:
         raise ValueError(f"no spot has all of {needed}")
     group_names = None if groups is None else groups.astype(str).to_numpy()[rows]
     check_whole(_slides(adata)[rows], group_names)
+    if group_names is not None:
+        _check_classes_recur(labels.to_numpy()[rows], group_names, label_key, group_key)
     return ProbeSpots(rows, features[rows], labels.to_numpy()[rows].astype(str), group_names)
+
+
+def _check_classes_recur(
+    labels: np.ndarray, groups: np.ndarray, label_key: str, group_key: str | None
+) -> None:
+    """Raise ValueError if each class is in one group: no probe would learn what it is tested on."""
+    classes, codes = np.unique(labels.astype(str), return_inverse=True)
+    group_codes = np.unique(groups, return_inverse=True)[1]
+    if len(np.unique(np.stack([codes, group_codes]), axis=1).T) == len(classes):
+        raise ValueError(
+            f"each class of obs[{label_key!r}] is in one group of obs[{group_key!r}] only, so no "
+            "probe is trained on the class that it is tested on; group_key= is a column of slides "
+            "or patients"
+        )
 
 
 def _read_labels(adata: "AnnData", label_key: str) -> "pd.Series":
