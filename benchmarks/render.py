@@ -74,7 +74,7 @@ def render_runs(runs: Sequence[Run]) -> str:
 
 
 def render_table(runs: Sequence[Run]) -> str:
-    """Return one table of the rows of all runs; several runs are told apart by their number."""
+    """Return one table of the rows of all runs; a number distinguishes several runs."""
     if not runs:
         return NOT_RUN
     rows = []

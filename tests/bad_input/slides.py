@@ -112,7 +112,7 @@ def the_folder_of_a_MIRAX_slide_is_missing():
 def it_is_not_clear_which_image_of_a_file_is_the_slide():
     """The file has several RGB images of the same size.
 
-    Export the one that you mean to a file of its own.
+    Export the slide to a separate file.
     """
     pictures = np.zeros((2, 64, 64, 3), dtype=np.uint8)
     tifffile.imwrite("slide.tif", pictures, photometric="rgb", metadata=None)

@@ -117,8 +117,8 @@ def test_scale_factors_are_those_of_the_region_or_of_the_only_library():
 
 def test_flags_of_cellxgene_are_no_libraries():
     library = {"scalefactors": {"microns_per_pixel": 0.2}}
-    beside = {"spatial": {"is_single": True, "a": library}}
-    assert scale_factors(beside) == {"microns_per_pixel": 0.2}
-    assert scale_factors(beside, "a") == {"microns_per_pixel": 0.2}
+    entries = {"spatial": {"is_single": True, "a": library}}
+    assert scale_factors(entries) == {"microns_per_pixel": 0.2}
+    assert scale_factors(entries, "a") == {"microns_per_pixel": 0.2}
     assert scale_factors({"spatial": {"is_single": True}}) == {}
     assert scale_factors({"spatial": {"is_single": True}}, "is_single") == {}

@@ -1,4 +1,4 @@
-"""Ink is told from stains, and masks become polygons exactly at the edges of their pixels."""
+"""Ink is distinguished from stains, and masks become polygons exactly at the edges of pixels."""
 
 import numpy as np
 import pytest

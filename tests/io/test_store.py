@@ -105,7 +105,7 @@ MOUSE_IDS = ["ENSMUSG00000029580", "ENSMUSG00000062312"]
 
 def test_genes_of_another_species_need_their_vocabulary(tmp_path):
     adata = table([[5, 3]], ["Actb", "Erbb2"])
-    with pytest.raises(ValueError, match="the genes are those of mouse or rat.*species as vocabulary="):
+    with pytest.raises(ValueError, match="those of mouse or rat.*another species as vocabulary="):
         write_store(adata, tmp_path / "a.zarr")
     mouse = Vocabulary.from_genes(MOUSE_IDS, ["Actb", "Erbb2"])
     write_store(adata, tmp_path / "a.zarr", vocabulary=mouse)

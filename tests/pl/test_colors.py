@@ -1,4 +1,4 @@
-"""Colors can be told apart with each kind of color vision."""
+"""Colors can be distinguished with each kind of color vision."""
 
 import matplotlib as mpl
 import numpy as np

@@ -1,4 +1,4 @@
-"""Images aligned with gene sets, in place of genes or beside them."""
+"""Images aligned with gene sets, in place of genes or together with them."""
 
 import dataclasses
 import itertools

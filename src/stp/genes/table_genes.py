@@ -94,7 +94,8 @@ def check_one_species(tables: Mapping[str, "AnnData"]) -> None:
                 "pass references of one species"
             )
         if first_species is None:
-            first_label, first_species = label, species
+            first_label = label
+            first_species = species
 
 
 def are_genes(rule: np.ndarray) -> np.ndarray:

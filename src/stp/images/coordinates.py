@@ -222,5 +222,5 @@ def _check_unique(ids: np.ndarray, owners: str) -> None:
     if is_repeat.any():
         raise ValueError(
             f"{is_repeat.sum()} of {owners} repeat an id, e.g. {ids[is_repeat][0]}: a row would "
-            "get the place of another spot; give each spot an id of its own"
+            "get the place of another spot; give each spot another id"
         )

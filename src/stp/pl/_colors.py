@@ -18,7 +18,7 @@ Palette = str | Sequence[str] | Mapping[str, str]
 def of_categories(n: int) -> list[str]:
     """Return a color for each of n categories; none is gray.
 
-    Up to ten colors can be told apart with any color vision. More colors are those of scanpy, or
+    Up to ten colors can be distinguished with any color vision. More colors are those of scanpy, or
     else a rainbow, which cannot.
     """
     from scanpy.plotting import palettes

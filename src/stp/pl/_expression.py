@@ -77,7 +77,7 @@ def expression(
     Returns
     -------
     A figure with three panels for each gene: the measured values, the predicted values on the same
-    color scale, and the predicted values on a color scale of their own range. The last is there
+    color scale, and the predicted values on a color scale of only their range. The last is there
     because averages over references have a narrow range. `r` is the correlation over spots. A cyan
     cross marks predictions for spots that are far from all references, or have no similar one.
     Spots without a prediction are gray. Nothing is returned if the figure is shown.

@@ -159,5 +159,6 @@ def _tiff_array(path: Path, tiff: Any, series: int, level: int) -> TiffArray:
         array = zarr.open(tiff.series[series].aszarr(level=level), mode="r")
     except ValueError as error:
         raise tifffile.TiffFileError(f"its tags are damaged: {error}") from error
-    shape, chunks = tuple(array.shape), tuple(array.chunks)
+    shape = tuple(array.shape)
+    chunks = tuple(array.chunks)
     return TiffArray(path, shape, array.dtype, chunks, level=level, series=series)
