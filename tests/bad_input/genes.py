@@ -133,7 +133,7 @@ def gene_names_have_a_prefix(adata, vocabulary):
     stp.tl.tokenize(adata, vocabulary)
 
 
-@refused(ValueError, "the genes are those of mouse.*pass vocabulary=")
+@refused(ValueError, "the genes are those of mouse.*vocabulary of another species")
 def a_store_of_another_species_has_no_vocabulary(adata):
     """Without `vocabulary=`, a store takes the human genes.
 

@@ -165,3 +165,21 @@ def test_slides_of_one_name_stay_two_slides(slide_of):
         slides.append(io.from_anndata(table, image, um_per_px=1.0, name="tumor"))
     names = get.concat(slides).obs["slide"].cat.categories.tolist()
     assert names == ["tumor (slide 0)", "tumor (slide 1)"]
+
+
+def test_names_that_collide_with_the_slide_before_them_are_refused():
+    slides = {"a": ["x", "b_1"], "a_b": ["x", "1"]}
+    parts = []
+    for slide, names in slides.items():
+        part = anndata.AnnData(np.ones((2, 1), np.float32))
+        part.obs_names = names
+        part.obs["region"] = slide
+        part.obs["spot"] = [0, 1]
+        part.uns["spatialdata_attrs"] = {
+            "region": slide,
+            "region_key": "region",
+            "instance_key": "spot",
+        }
+        parts.append(part)
+    with pytest.raises(ValueError, match="several spots would be named 'a_b_1'"):
+        get.concat(parts)

@@ -216,6 +216,8 @@ def _select(
 
 def _name_spots(parts: Sequence["AnnData"], slides: np.ndarray) -> None:
     """Put the slide before the names of spots if names of several slides are equal."""
+    import pandas as pd
+
     names = np.concatenate([part.obs_names.to_numpy(dtype=object) for part in parts])
     if len(set(names)) == len(names):
         return
@@ -225,6 +227,12 @@ def _name_spots(parts: Sequence["AnnData"], slides: np.ndarray) -> None:
         pairs = zip(own_slides, part.obs_names, strict=True)
         part.obs_names = [f"{slide}_{name}" for slide, name in pairs]
         first += part.n_obs
+    new_names = pd.Index([name for part in parts for name in part.obs_names])
+    if not new_names.is_unique:
+        raise ValueError(
+            f"several spots would be named {new_names[new_names.duplicated()][0]!r}, the slide and "
+            "the spot; rename the spots of one slide"
+        )
 
 
 def _annotate(

@@ -133,7 +133,9 @@ ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """Read the lines of a run that may be writing its last line."""
+    written = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in written if line.endswith("\n")]
 
 
 def start(*command):
