@@ -22,7 +22,7 @@ def versions(monkeypatch):
             raise importlib.metadata.PackageNotFoundError(name)
         return versions.get(name) or real_version(name)
 
-    requirements = ["numpy>=1.26", 'peft; extra == "lora"', "zarr>=3.1.2", "scipy>=1.13,<9"]
+    requirements = ["numpy>=1.26", 'peft>=0.14; extra == "lora"', "zarr>=3.1.2", "scipy>=1.13,<9"]
     monkeypatch.setattr(doctor.metadata, "version", version)
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: requirements)
     monkeypatch.setattr(doctor, "DATA_PACKAGES", ("zarr",))  # the others take seconds
@@ -85,11 +85,18 @@ def test_a_package_that_cannot_be_imported_is_a_line(
     assert f"no  import broken_package: {result}; {remedy}\n" in capsys.readouterr().out
 
 
-def test_optional_parts_do_not_decide(versions, monkeypatch, capsys):
-    monkeypatch.setitem(doctor.EXTRAS, "no_such_module", "lora")
+@pytest.mark.parametrize(
+    ("version", "line"),
+    [
+        (None, "--  peft: missing, for lora; pip install 'stp-spatial[lora]'"),
+        ("0.1", "no  peft: 0.1, for lora; must be >=0.14: pip install 'stp-spatial[lora]'"),
+        ("0.14", "ok  peft: 0.14, for lora"),
+    ],
+)
+def test_optional_parts_do_not_decide(versions, version, line, capsys):
+    versions["peft"] = version
     assert main(["doctor"]) == 0
-    line = "--  no_such_module: does not (ModuleNotFoundError); pip install 'stp-spatial[lora]'"
-    assert line in capsys.readouterr().out
+    assert f"{line}\n" in capsys.readouterr().out
 
 
 def test_a_check_that_breaks_is_a_line(versions, monkeypatch, capsys):

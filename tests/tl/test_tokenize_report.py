@@ -178,6 +178,16 @@ def test_the_log_names_no_genes_if_all_were_recognized(adata, vocabulary, log_li
     )
 
 
+def test_the_log_names_the_slides(adata, vocabulary, log_lines):
+    adata.obs["region"] = pd.Categorical(np.where(np.arange(adata.n_obs) < 40, "C2", "C3"))
+    adata.obs["spot"] = np.arange(adata.n_obs)
+    attrs = {"region": ["C2", "C3"], "region_key": "region", "instance_key": "spot"}
+    adata.uns["spatialdata_attrs"] = attrs
+    tl.tokenize(adata, vocabulary)
+    ((_, line),) = log_lines
+    assert line.startswith("Tokenized 100 spots of C2, C3: ")
+
+
 def test_the_log_of_a_table_without_spots(adata, vocabulary, log_lines):
     tl.tokenize(adata[:0].copy(), vocabulary)
     ((_, line),) = log_lines

@@ -8,17 +8,21 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from stp._extras import EXTRAS
 from stp._version import __version__
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 OUR_PACKAGE = "stp-spatial"
 UNRELATED_PACKAGE = "stp"
-# The packages that every analysis imports first. Those of data are imported in another process,
-# because both groups together take more than ten seconds.
+DEVELOPER_EXTRAS = {"test", "docs"}
+# The packages that every analysis imports first. Those of data are imported in another process
+# while the other checks run, because all together take more than ten seconds.
 MODEL_PACKAGES = ("torch", "timm")
 DATA_PACKAGES = ("anndata", "zarr", "scanpy", "spatialdata", "squidpy")
 IMPORT_EACH = """
@@ -56,13 +60,24 @@ def run(options: argparse.Namespace) -> int:
     """Print the report; return 0, or 1 if the main job cannot run."""
     print(f"stp {__version__} on Python {platform.python_version()}, {platform.platform()}")
     can_run = True
-    for check in (versions, imports, namesake, devices, attention, optional_parts, weights):
-        for line in _run_check(check):
-            mark = {True: "ok", False: "no", None: "--"}[line.ok]
-            remedy = f"; {line.remedy}" if line.remedy else ""
-            print(f"{mark}  {line.name}: {line.result}{remedy}", flush=True)
-            if line.needed and line.ok is False:
-                can_run = False
+    with _start_data_imports() as process:
+        checks = (
+            versions,
+            model_imports,
+            namesake,
+            devices,
+            attention,
+            optional_parts,
+            weights,
+            partial(data_imports, process),
+        )
+        for check in checks:
+            for line in _run_check(check):
+                mark = {True: "ok", False: "no", None: "--"}[line.ok]
+                remedy = f"; {line.remedy}" if line.remedy else ""
+                print(f"{mark}  {line.name}: {line.result}{remedy}", flush=True)
+                if line.needed and line.ok is False:
+                    can_run = False
     if can_run:
         print("the main job can run")
     else:
@@ -76,40 +91,77 @@ def _run_check(check: Callable[[], Iterator[Line]]) -> Iterator[Line]:
         yield from check()
     except Exception as error:  # noqa: BLE001 - the doctor must end, whatever is broken here
         remedy = f"install again: pip install --force-reinstall {OUR_PACKAGE}"
-        yield Line(check.__name__, False, _describe(error), remedy, needed=True)
+        name = getattr(check, "__name__", "imports")
+        yield Line(name, False, _describe(error), remedy, needed=True)
 
 
 def versions() -> Iterator[Line]:
     """Compare the installed versions with those that stp requires."""
+    for requirement in _requirements(""):
+        name = requirement.name
+        install = f'pip install "{name}{requirement.specifier}"'
+        version = _installed_version(name)
+        if version is None:
+            yield Line(name, False, "missing", install, needed=True)
+            continue
+        fits = requirement.specifier.contains(version, prereleases=True)
+        remedy = "" if fits else f"must be {requirement.specifier}: {install}"
+        yield Line(name, fits, version, remedy, needed=True)
+
+
+def optional_parts() -> Iterator[Line]:
+    """Compare the versions of packages that only some functions need."""
+    extras = metadata.metadata(OUR_PACKAGE).get_all("Provides-Extra") or []
+    for extra in sorted(set(extras) - DEVELOPER_EXTRAS):
+        install = f"pip install '{OUR_PACKAGE}[{extra}]'"
+        for requirement in _requirements(extra):
+            version = _installed_version(requirement.name)
+            if version is None:
+                yield Line(requirement.name, None, f"missing, for {extra}", install)
+                continue
+            fits = requirement.specifier.contains(version, prereleases=True)
+            remedy = "" if fits else f"must be {requirement.specifier}: {install}"
+            yield Line(requirement.name, fits, f"{version}, for {extra}", remedy)
+
+
+def _requirements(extra: str) -> "Iterator[Requirement]":
+    """Yield what stp requires, or what one extra of it requires in addition."""
     from packaging.requirements import Requirement
 
     for text in metadata.requires(OUR_PACKAGE) or ():
         requirement = Requirement(text)
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        install = f'pip install "{requirement.name}{requirement.specifier}"'
+        marker = requirement.marker
+        is_core = marker is None or marker.evaluate({"extra": ""})
+        is_of_extra = marker is not None and not is_core and marker.evaluate({"extra": extra})
+        if is_of_extra or (is_core and not extra):
+            yield requirement
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def model_imports() -> Iterator[Line]:
+    """Import the main packages of models."""
+    for name in MODEL_PACKAGES:
         try:
-            version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            yield Line(requirement.name, False, "missing", install, needed=True)
-            continue
-        fits = requirement.specifier.contains(version, prereleases=True)
-        remedy = "" if fits else f"must be {requirement.specifier}: {install}"
-        yield Line(requirement.name, fits, version, remedy, needed=True)
+            _import(name)
+        except Exception as error:  # noqa: BLE001 - a broken install can raise anything
+            yield _broken_import(name, _describe(error))
 
 
-def imports() -> Iterator[Line]:
-    """Import the main packages, half of them in another process at the same time."""
+def _start_data_imports() -> "subprocess.Popen[str]":
+    """Start a process that imports the main packages of data, and prints a line for each."""
     command = [sys.executable, "-P", "-c", IMPORT_EACH, *DATA_PACKAGES]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        for name in MODEL_PACKAGES:
-            try:
-                _import(name)
-            except Exception as error:  # noqa: BLE001 - a broken install can raise anything
-                yield _broken_import(name, _describe(error))
-        output, _ = process.communicate()
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def data_imports(process: "subprocess.Popen[str]") -> Iterator[Line]:
+    """Wait for the process that imports the main packages of data."""
+    output, _ = process.communicate()
     results = dict(line.partition("\t")[::2] for line in output.splitlines())
     for name in DATA_PACKAGES:
         if name not in results:  # the process ended before its line
@@ -136,10 +188,7 @@ def _describe(error: Exception) -> str:
 
 def namesake() -> Iterator[Line]:
     """Check for the unrelated package `stp` of PyPI, whose files may overwrite ours."""
-    try:
-        version = metadata.version(UNRELATED_PACKAGE)
-    except metadata.PackageNotFoundError:
-        version = None
+    version = _installed_version(UNRELATED_PACKAGE)
     if version:
         remedy = (
             f"pip uninstall {UNRELATED_PACKAGE}, then pip install --force-reinstall {OUR_PACKAGE}"
@@ -196,17 +245,6 @@ def attention() -> Iterator[Line]:
             if is_needed:
                 remedy = "install torch again"
             yield Line(f"attention, {name}", ok, f"not on {device}", remedy, needed=is_needed)
-
-
-def optional_parts() -> Iterator[Line]:
-    """Import the packages that only some functions need."""
-    for module, extra in EXTRAS.items():
-        try:
-            _import(module)
-            yield Line(module, True, f"works, for {extra}")
-        except Exception as error:  # noqa: BLE001 - a broken install can raise anything
-            result = f"does not ({type(error).__name__})"
-            yield Line(module, None, result, f"pip install '{OUR_PACKAGE}[{extra}]'")
 
 
 def weights() -> Iterator[Line]:

@@ -138,6 +138,11 @@ def name_slides(
     return slides
 
 
+def slides_of(adata: "AnnData") -> list[str]:
+    """Return the names of the slides of a table in the order of their spots, if they have names."""
+    return [name for name in dict.fromkeys(_region_names(adata, "")) if name]
+
+
 def _region_names(table: "AnnData", label: str) -> np.ndarray:
     """Return the region of each spot (n_obs,), or the label if there is none with a name."""
     attrs = table.uns.get("spatialdata_attrs")

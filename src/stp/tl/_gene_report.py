@@ -1,10 +1,11 @@
 """Report which genes of a table were recognized: in `uns`, in the log and in warnings."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from stp._log import count, logger, warn
+from stp._log import count, logger, preview, warn
 from stp.genes.matches import Names
 
 if TYPE_CHECKING:
@@ -95,12 +96,18 @@ def gene_report(names: np.ndarray, matches: Names, umis: np.ndarray) -> GeneRepo
 
 
 def log_summary(
-    matches: Names, unmapped: "pd.DataFrame", coverage: float, n_tokens: np.ndarray
+    slides: Sequence[str],
+    matches: Names,
+    unmapped: "pd.DataFrame",
+    coverage: float,
+    n_tokens: np.ndarray,
 ) -> None:
     """Log how many genes were recognized, and the most expressed names that were not.
 
     Parameters
     ----------
+    slides
+        Names of the slides, as far as they have names.
     matches
         Gene of each name in the table, (n_names,).
     unmapped
@@ -112,9 +119,10 @@ def log_summary(
     """
     n_genes = len(matches.index)
     n_recognized = np.count_nonzero(matches.index >= 0)
+    of_slides = f" of {preview(slides)}" if slides else ""
     median = np.median(n_tokens) if len(n_tokens) else 0
     message = (
-        f"Tokenized {count(len(n_tokens), 'spot')}: "
+        f"Tokenized {count(len(n_tokens), 'spot')}{of_slides}: "
         f"{n_recognized:,} of {count(n_genes, 'gene')} recognized "
         f"({100 * coverage:.4g} % of UMIs), median {median:.0f} tokens per spot"
     )

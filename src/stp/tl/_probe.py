@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stp._progress import track
 from stp.metrics import classification_scores
 from stp.metrics._folds import check_whole
 from stp.tables.embeddings import read_embedding
@@ -136,7 +137,7 @@ def predict_folds(
     classes, codes = np.unique(spots.labels, return_inverse=True)
     predicted = np.empty_like(codes)
     scores = {}
-    for number, (train, test) in enumerate(splits):
+    for number, (train, test) in enumerate(track(splits, "fit probes", "fold")):
         predicted[test] = predict(train, codes, test)
         fold_scores = classification_scores(codes[test], predicted[test])
         scores[spots.fold_name(number, test)] = {"n_spots": len(test), **fold_scores}

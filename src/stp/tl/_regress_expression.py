@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from stp._log import count, logger
+from stp._progress import track
 from stp.genes.gene_choice import choose_genes, ids_of_names
 from stp.models.device import inference
 from stp.models.head import ExpressionHead
@@ -110,11 +112,15 @@ def regress_expression(
     expression = np.concatenate(
         [
             block
-            for label, table in tables.items()
+            for label, table in track(tables.items(), "read references", "slide")
             for block in profiles(table, layer, genes_to_predict.columns[label])
         ]
     )
     ridge = _ridge(alpha, min(n_components, is_usable.sum(), features.shape[1]))
+    logger.info(
+        f"Fitting a ridge regression of {count(len(genes_to_predict), 'gene')} on "
+        f"{count(is_usable.sum(), 'reference spot')}"
+    )
     ridge.fit(reference_features[is_usable], expression[is_usable])
     predicted = np.full((adata.n_obs, len(genes_to_predict)), np.nan, dtype=np.float32)
     # For a single gene the prediction has one dimension.

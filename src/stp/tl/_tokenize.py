@@ -17,6 +17,7 @@ from stp.models.saved.description import CONFIG, read_description
 from stp.models.saved.pretrained import VOCABULARY
 from stp.tables import keys
 from stp.tables.counts import as_csr, get_counts, is_lazy, row_blocks
+from stp.tables.references import slides_of
 from stp.tables.table import record, table_to_annotate
 from stp.tables.whole_counts import with_whole_counts
 from stp.tl._gene_report import gene_report, log_summary, warn_about_spots
@@ -128,7 +129,7 @@ def tokenize(
     n_genes = len(np.unique(matches.index[is_mapped]))
     warn_about_spots(ranks.n_tokens, context_length, n_genes, len(vocabulary))
     report = gene_report(genes.names, matches, umis)
-    log_summary(matches, report.unmapped, coverage, ranks.n_tokens)
+    log_summary(slides_of(adata), matches, report.unmapped, coverage, ranks.n_tokens)
     adata.obsm[key_added] = ranks.tokens
     adata.obs[keys.n_tokens(key_added)] = ranks.n_tokens
     params = {

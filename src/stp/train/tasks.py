@@ -33,6 +33,8 @@ AUGMENTED = ("patches", "regions", "rotations", "stains")
 class MaskedGenes(nn.Module):
     """Predict the masked genes of each spot from the others (paper, eq. 4: IGR)."""
 
+    title = "Masked genes"
+
     def __init__(self, model: GeneEncoder) -> None:
         super().__init__()
         self.model = model
@@ -57,6 +59,8 @@ class NeighborhoodGenes(MaskedGenes):
 
     These are the losses IGR and CGR of the paper (eq. 5 and 6).
     """
+
+    title = "Neighborhoods"
 
     def __init__(
         self, model: GeneEncoder, *, context: str, targets: str, group_size: int = 9
@@ -121,6 +125,8 @@ class Alignment(nn.Module):
         when their gradient is computed. A batch then needs the memory of one part, and has the
         gradients of the whole (GradCache, arXiv 2101.06983).
     """
+
+    title = "Alignment"
 
     def __init__(
         self,
@@ -219,6 +225,8 @@ class Adaptation(nn.Module):
     The task has only these parts of the model, so checkpoints contain no encoders.
     """
 
+    title = "Adaptation"
+
     def __init__(self, model: Stamp, *, gather: Gather | None = None) -> None:
         super().__init__()
         assert model.gene_projection is not None  # `adapt` takes no other model
@@ -250,6 +258,8 @@ class Adaptation(nn.Module):
 
 class ExpressionRegression(nn.Module):
     """Predict expression from features, by the mean squared error (paper, A.3.3)."""
+
+    title = "Expression head"
 
     def __init__(self, head: ExpressionHead) -> None:
         super().__init__()

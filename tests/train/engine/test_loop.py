@@ -156,6 +156,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(stamp, dataset, when):
 class Line(nn.Module):
     """A task with one weight, dropout as a backbone may have it, and a record of its batches."""
 
+    title = "Line"
+
     def __init__(self, power=2.0):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(3))

@@ -130,7 +130,7 @@ def run_training(training: Training) -> None:
     )
     progress = Progress(
         sum(steps_per_epoch),
-        type(training.task).__name__,
+        training.task.title,
         "step",
         is_shown=processes.is_main,
         initial=state.step,
@@ -148,9 +148,7 @@ def run_training(training: Training) -> None:
             )
             scores = _end_epoch(training, state, epoch)
             if processes.is_main and not progress.has_bar:
-                title = (
-                    f"{type(training.task).__name__}: epoch {epoch + 1} of {training.plan.epochs}"
-                )
+                title = f"{training.task.title}: epoch {epoch + 1} of {training.plan.epochs}"
                 logger.info(_epoch_summary(title, losses, scores))
             _save_checkpoint(training, state)
             if processes.any(bool(stop_request)):

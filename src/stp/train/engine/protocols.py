@@ -20,6 +20,8 @@ class Task(Protocol):
     values that a task returns are only logged.
     """
 
+    title: str  # what is trained, for lines of the log
+
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Return the losses of a batch by name."""
 
