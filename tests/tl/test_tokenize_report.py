@@ -188,6 +188,15 @@ def test_the_log_names_the_slides(adata, vocabulary, log_lines):
     assert line.startswith("Tokenized 100 spots of C2, C3: ")
 
 
+def test_the_log_shows_symbols_of_ids(log_lines):
+    ids = [f"ENSMUSG{number:011d}" for number in range(40)]
+    adata = anndata.AnnData(np.ones((3, 40), np.float32))
+    adata.var_names = ids
+    adata.var["symbol"] = [f"Gene{number}" for number in range(40)]
+    tl.tokenize(adata, Vocabulary.from_genes(ids[:39], adata.var["symbol"][:39]).fit([adata]))
+    assert log_lines[-1][1].endswith("not recognized: Gene39 (other gene)")
+
+
 def test_the_log_of_a_table_without_spots(adata, vocabulary, log_lines):
     tl.tokenize(adata[:0].copy(), vocabulary)
     ((_, line),) = log_lines

@@ -11,7 +11,7 @@ from stp.genes.gene_choice import GENE_COLUMNS, find_shared, open_lookups
 from stp.tables import keys
 from stp.tables.profiles import check_unique
 from stp.tables.provenance import model_of, require_one_model
-from stp.tables.references import name_slides, open_references
+from stp.tables.references import name_slides, open_references, slides_of
 from stp.tables.table import as_iterable
 
 if TYPE_CHECKING:
@@ -267,7 +267,8 @@ def _log_left_out(tables: Mapping[str, "AnnData"], joined: "AnnData") -> None:
     for label, table in tables.items():
         n_genes = table.n_vars - joined.n_vars
         if n_genes:
-            texts.append(f"{n_genes:,} of {table.n_vars:,} genes of {label}")
+            slides = preview(slides_of(table)) or label
+            texts.append(f"{n_genes:,} of {table.n_vars:,} genes of {slides}")
     for slot in ("obs", "obsm", "layers"):
         names = dict.fromkeys(name for table in tables.values() for name in getattr(table, slot))
         lost = [name for name in names if name not in getattr(joined, slot)]

@@ -1,6 +1,6 @@
 """Report which genes of a table were recognized: in `uns`, in the log and in warnings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -97,6 +97,7 @@ def gene_report(names: np.ndarray, matches: Names, umis: np.ndarray) -> GeneRepo
 
 def log_summary(
     slides: Sequence[str],
+    symbols: Mapping[str, str],
     matches: Names,
     unmapped: "pd.DataFrame",
     coverage: float,
@@ -108,6 +109,8 @@ def log_summary(
     ----------
     slides
         Names of the slides, as far as they have names.
+    symbols
+        Symbol of each name in the table, "" if it is not known.
     matches
         Gene of each name in the table, (n_names,).
     unmapped
@@ -128,6 +131,6 @@ def log_summary(
     )
     if len(unmapped):
         most_expressed = unmapped["rule"].head(5).items()
-        examples = ", ".join(f"{name} ({rule})" for name, rule in most_expressed)
+        examples = ", ".join(f"{symbols[name] or name} ({rule})" for name, rule in most_expressed)
         message += f". Most expressed genes that were not recognized: {examples}"
     logger.info(message)

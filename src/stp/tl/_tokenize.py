@@ -9,6 +9,7 @@ import numpy as np
 
 from stp._progress import Progress
 from stp.genes.coverage import check_coverage, sum_by_rule
+from stp.genes.gene_lookup import GeneLookup
 from stp.genes.rank_table import RankTable, rank_table
 from stp.genes.table_genes import recognize_table
 from stp.genes.tokens import rank_genes, sum_columns
@@ -129,7 +130,8 @@ def tokenize(
     n_genes = len(np.unique(matches.index[is_mapped]))
     warn_about_spots(ranks.n_tokens, context_length, n_genes, len(vocabulary))
     report = gene_report(genes.names, matches, umis)
-    log_summary(slides_of(adata), matches, report.unmapped, coverage, ranks.n_tokens)
+    symbols = dict(zip(genes.names, GeneLookup(adata).symbols, strict=True))
+    log_summary(slides_of(adata), symbols, matches, report.unmapped, coverage, ranks.n_tokens)
     adata.obsm[key_added] = ranks.tokens
     adata.obs[keys.n_tokens(key_added)] = ranks.n_tokens
     params = {
