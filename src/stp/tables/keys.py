@@ -12,6 +12,15 @@ EXPRESSION = "stp_expression"
 PROBE = "stp_probe"
 BATCH_EFFECT = "stp_batch_effect"
 
+# A cohort has a row per slide. These are columns of its `obs`, and entries of its `uns`.
+PATIENT = "patient"
+SLIDE_ID = "slide"
+PATH = "path"
+N_TILES = "n_tiles"
+COHORT = "stp_cohort"
+FOLD = "stp_fold"
+SLIDES = "stp_slides"
+
 # Columns of `obs` that name the shape of each row. No column of a user has these names.
 REGION = "stp_region"
 SPOT = "stp_spot"
