@@ -8,6 +8,7 @@ GENES = "X_stp_genes"
 IMAGES = "X_stp_images"
 PATHWAYS = "X_stp_pathways"
 FUSED = "X_stp_fused"
+FEATURES = "X_features"  # of other tools
 EXPRESSION = "stp_expression"
 PROBE = "stp_probe"
 BATCH_EFFECT = "stp_batch_effect"
@@ -24,6 +25,9 @@ SLIDES = "stp_slides"
 # Columns of `obs` that name the shape of each row. No column of a user has these names.
 REGION = "stp_region"
 SPOT = "stp_spot"
+
+# Attribute of a SpatialData: the slide whose tiles it has, and how they were laid.
+SLIDE = "stp_slide"
 
 # Names of regions that are those of every slide: ours, if the user names none, and of other tools.
 UNNAMED = ("slide", "spots", "cells", "cell_circles", "cell_labels", "cell_boundaries", "nucleus")
