@@ -14,10 +14,11 @@ import numpy as np
 from stp._atomic import write_atomically
 from stp._log import preview
 from stp._progress import track
+from stp.data.feature_files import open_features
+from stp.tables.cohort import BagSource
 
 FEATURES = "features.npy"
 INDEX = "bags.json"
-EXPONENT = np.uint16(0x7C00)  # of float16: all its bits are set in infinity and NaN
 
 
 class Processes(Protocol):
@@ -33,67 +34,6 @@ class Processes(Protocol):
 
     def wait(self) -> None:
         """Wait for all processes."""
-
-
-@dataclass(frozen=True)
-class BagSource:
-    """Where the features of a slide are.
-
-    Parameters
-    ----------
-    patient
-        Id of the patient.
-    slide
-        Id of the slide.
-    path
-        Path of the tile store or feature file.
-    use_rep
-        Name of the features in `obsm`, if `path` is a store.
-    table_key
-        Name of the table, if `path` is a store.
-    n_tiles
-        Number of tiles.
-    width
-        Number of features per tile.
-    dtype
-        Type of the features, such as "float16".
-    """
-
-    patient: str
-    slide: str
-    path: Path
-    use_rep: str
-    table_key: str
-    n_tiles: int
-    width: int
-    dtype: str
-
-    def read(self) -> np.ndarray:
-        """Read the features (n_tiles, width).
-
-        Raises
-        ------
-        ValueError
-            The file has other tiles than it had when the cohort was read, or a feature is NaN or
-            infinite.
-        """
-        from stp.data.feature_files import open_features
-
-        file = open_features(self.path, use_rep=self.use_rep, table_key=self.table_key)
-        values = file.read()
-        if values.shape != (self.n_tiles, self.width):
-            raise ValueError(
-                f"slide {self.slide!r} has {values.shape[0]} tiles x {values.shape[1]} features in "
-                f"{self.path}, and had {self.n_tiles} x {self.width} when the cohort was read; "
-                "call stp.io.read_cohort again"
-            )
-        rows = _find_non_finite(values)
-        if len(rows):
-            raise ValueError(
-                f"slide {self.slide!r} has NaN or infinite features in {self.path}, row "
-                f"{preview(rows)}; embed this slide again"
-            )
-        return values
 
 
 class BagFile:
@@ -155,6 +95,10 @@ class BagFile:
             pages.madvise(mmap.MADV_DONTNEED)
         return self.features[self.offsets[number] : self.offsets[number + 1]]
 
+    def slide(self, number: int) -> np.ndarray:
+        """Return the features (n, width) of a slide, as a read-only view of the file."""
+        return self.features[self.slide_offsets[number] : self.slide_offsets[number + 1]]
+
     @classmethod
     def write(
         cls, sources: Sequence[BagSource], folder: Path, *, processes: Processes | None = None
@@ -176,8 +120,8 @@ class BagFile:
         Raises
         ------
         ValueError
-            There is no slide, widths differ, a patient has no tile, or features are NaN, infinite,
-            or others than the source says.
+            There is no slide, widths differ, a patient has no tile, two slides have the same
+            features, or features are NaN, infinite, or others than the source says.
         OSError
             The disk is too small.
         """
@@ -194,6 +138,7 @@ class BagFile:
         if processes is not None:
             processes.wait()
         if is_main:
+            layout.check_copies(folder)
             layout.write_index(folder)
         if processes is not None:
             processes.wait()
@@ -277,7 +222,7 @@ class _Layout:
     def copy(self, number: int, folder: Path) -> None:
         """Copy the features of a slide to their rows, without mapping these."""
         source = self.sources[number]
-        values = np.ascontiguousarray(source.read(), self.dtype)
+        values = np.ascontiguousarray(_read(source), self.dtype)
         n_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
         path = folder / FEATURES
         start = path.stat().st_size - n_bytes  # NumPy's header
@@ -285,6 +230,24 @@ class _Layout:
         with path.open("r+b") as file:
             file.seek(start + first_row * self.shape[1] * self.dtype.itemsize)
             file.write(values.data)
+
+    def check_copies(self, folder: Path) -> None:
+        """Raise ValueError if two slides have the same features; only candidates are compared."""
+        features = np.load(folder / FEATURES, mmap_mode="r")
+        seen: dict[tuple[int, bytes], list[int]] = {}
+        for number, source in enumerate(self.sources):
+            start, stop = self.slide_offsets[number : number + 2]
+            if start == stop:
+                continue
+            others = seen.setdefault((source.n_tiles, features[start].tobytes()), [])
+            for other in others:
+                other_start, other_stop = self.slide_offsets[other : other + 2]
+                if np.array_equal(features[start:stop], features[other_start:other_stop]):
+                    raise ValueError(
+                        f"slides {self.sources[other].slide!r} and {source.slide!r} have the same "
+                        f"features, in {self.sources[other].path} and {source.path}; leave one out"
+                    )
+            others.append(number)
 
     def write_index(self, folder: Path) -> None:
         index = {
@@ -297,10 +260,20 @@ class _Layout:
         write_atomically(folder / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def _find_non_finite(values: np.ndarray) -> np.ndarray:
-    """Return the rows that have NaN or infinite values."""
-    if values.dtype == np.float16:  # four times as fast as np.isfinite
-        is_finite = (values.view(np.uint16) & EXPONENT).max(axis=1, initial=0) < EXPONENT
-    else:
-        is_finite = np.isfinite(values).all(axis=1)
-    return np.flatnonzero(~is_finite)
+def _read(source: BagSource) -> np.ndarray:
+    """Read the features (n_tiles, width) of a slide.
+
+    Raises
+    ------
+    ValueError
+        The file has other tiles than it had when the cohort was read, or a feature is NaN or
+        infinite.
+    """
+    file = open_features(source.path, use_rep=source.use_rep, table_key=source.table_key)
+    if (file.n_tiles, file.width) != (source.n_tiles, source.width):
+        raise ValueError(
+            f"slide {source.slide!r} has {file.n_tiles} tiles x {file.width} features in "
+            f"{source.path}, and had {source.n_tiles} x {source.width} when the cohort was read; "
+            "call stp.io.read_cohort again"
+        )
+    return file.read()
