@@ -10,7 +10,7 @@ from torch import nn
 from stp.models.slide import SlideModel
 from stp.models.slide_config import SlideTarget
 from stp.train.engine.protocols import Batch
-from stp.train.targets import Labels
+from stp.train.labels import Labels
 
 
 def hazard_loss(

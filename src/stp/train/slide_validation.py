@@ -13,8 +13,8 @@ from stp.metrics import concordance
 from stp.models.device import autocast
 from stp.models.slide import SlideModel
 from stp.models.slide_config import SlideTarget
+from stp.train.labels import Labels
 from stp.train.slide_task import SlidePrediction
-from stp.train.targets import Labels
 
 LOG_TEMPERATURES = (-3.0, 3.0)  # from 0.05 to 20
 TIE_BREAK = 1e-6  # weight of the loss, which decides between epochs of the same score
@@ -59,7 +59,7 @@ def score_epoch(
     for target, label in zip(task.model.config.targets, labels, strict=True):
         columns = predictions[:, first : first + len(target.columns)]
         first += len(target.columns)
-        score = _score_target(target, _select(label, patients), columns)
+        score = _score_target(target, label.of(patients), columns)
         if not np.isnan(score):
             scores[f"{SCORES[target.kind]}_{target.name}"] = score
             total.append(-score if target.kind == "value" else score)
@@ -80,7 +80,7 @@ def require_scores(
     without_score = []
     for target, label in zip(targets, labels, strict=True):
         random = rng.random((len(patients), len(target.columns)))
-        if np.isnan(_score_target(target, _select(label, patients), random)):
+        if np.isnan(_score_target(target, label.of(patients), random)):
             without_score.append(target.name)
     if len(without_score) == len(targets):
         raise ValueError(
@@ -153,9 +153,7 @@ def choose_threshold(is_positive: np.ndarray, scores: np.ndarray) -> float:
     """
     from sklearn.metrics import roc_curve
 
-    false_positives, true_positives, cuts = roc_curve(
-        is_positive, scores, drop_intermediate=False
-    )
+    false_positives, true_positives, cuts = roc_curve(is_positive, scores, drop_intermediate=False)
     youden = (true_positives - false_positives)[1:]  # the first cut predicts no positive
     below = np.append(cuts[2:], 0.0)
     middles = (cuts[1:] + below) / 2
@@ -180,10 +178,6 @@ def _score_target(target: SlideTarget, labels: Labels, predictions: np.ndarray) 
         if 0 < np.count_nonzero(values == code) < len(values)
     ]
     return float(np.mean(scores)) if scores else float("nan")
-
-
-def _select(labels: Labels, patients: np.ndarray) -> Labels:
-    return Labels(labels.values[patients], labels.events[patients], labels.has_label[patients])
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """What a slide model is trained to predict: columns of a cohort, read once per patient."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,33 +8,14 @@ import numpy as np
 
 from stp._log import count, preview
 from stp.models.slide_config import SlideTarget
-from stp.tables.cohort import class_names, patient_labels
+from stp.tables.cohort import class_names
+from stp.train.labels import MISSING, Labels, as_numbers, as_series, read_column
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
 MAX_NUMERIC_CLASSES = 10  # a column with more distinct numbers is taken for values
-MISSING = -1  # code of a class that a patient lacks
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The labels of all patients for one target.
-
-    Parameters
-    ----------
-    values
-        Number of the class, value or time of each patient (n_patients,).
-    events
-        Whether the event was observed (n_patients,), for survival.
-    has_label
-        Whether a patient has a label (n_patients,).
-    """
-
-    values: np.ndarray
-    events: np.ndarray
-    has_label: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -78,13 +58,13 @@ class Classes:
             A class has fewer than two training patients, a label is no class, or labels are
             numbers with many values.
         """
-        labels = _read_column(cohort, self.column)
+        labels = read_column(cohort, self.column)
         names = class_names(labels)
         if self.classes is None:
             self._require_few_numbers(labels)
             classes = sorted(names[is_training].dropna().unique())
         else:
-            classes = class_names(_series(self.classes)).tolist()
+            classes = class_names(as_series(self.classes)).tolist()
         unknown = sorted(set(names.dropna()) - set(classes))
         if unknown:
             raise ValueError(
@@ -99,13 +79,11 @@ class Classes:
                 f"obs[{self.column!r}] has too few training patients: {counts or 'none'}; "
                 "each of at least two classes needs two patients, so merge or remove classes"
             )
-        return SlideTarget(
-            "classes", self.column, tuple(classes), self._positive_name(classes)
-        )
+        return SlideTarget("classes", self.column, tuple(classes), self._positive_name(classes))
 
     def read(self, cohort: "AnnData", target: SlideTarget) -> Labels:
         """Return the number of the class of each patient; -1 if it has none."""
-        names = class_names(_read_column(cohort, self.column))
+        names = class_names(read_column(cohort, self.column))
         codes = {name: code for code, name in enumerate(target.classes)}
         values = np.array([codes.get(name, MISSING) for name in names], np.int64)
         return Labels(values, np.zeros(len(values), bool), values != MISSING)
@@ -113,7 +91,7 @@ class Classes:
     def _positive_name(self, classes: list[str]) -> str | None:
         if self.positive is None:
             return None
-        (positive,) = class_names(_series([self.positive]))
+        (positive,) = class_names(as_series([self.positive]))
         if positive not in classes:
             raise ValueError(
                 f"positive {positive!r} is no class of obs[{self.column!r}], which has {classes}"
@@ -186,7 +164,7 @@ class Value:
         return Labels(np.where(has_label, values, 0.0), np.zeros(len(values), bool), has_label)
 
     def _read_numbers(self, cohort: "AnnData") -> np.ndarray:
-        return _numbers(_read_column(cohort, self.column), self.column)
+        return as_numbers(read_column(cohort, self.column), self.column)
 
 
 @dataclass(frozen=True)
@@ -261,9 +239,9 @@ class Survival:
 
     def _read_both(self, cohort: "AnnData") -> tuple[np.ndarray, np.ndarray]:
         """Return times and events (n_patients,); both are NaN if a patient has none of them."""
-        column = _read_column(cohort, self.time)
-        times = _numbers(column, self.time)
-        events = _numbers(_read_column(cohort, self.event), self.event)
+        column = read_column(cohort, self.time)
+        times = as_numbers(column, self.time)
+        events = as_numbers(read_column(cohort, self.event), self.event)
         patients = column.index.to_numpy()
         is_wrong = np.isfinite(events) & ~np.isin(events, (0, 1))
         if is_wrong.any():
@@ -288,35 +266,3 @@ class Survival:
 
 
 Target = Classes | Value | Survival
-
-
-def _read_column(cohort: "AnnData", column: str) -> "pd.Series":
-    """Return one value per patient, or raise a KeyError that names the nearest column."""
-    if column not in cohort.obs:
-        nearest = difflib.get_close_matches(column, map(str, cohort.obs.columns), n=1)
-        advice = f"did you mean {nearest[0]!r}?" if nearest else f"it has {list(cohort.obs)}"
-        raise KeyError(f"the cohort has no column obs[{column!r}]; {advice}")
-    return patient_labels(cohort, column)
-
-
-def _numbers(labels: "pd.Series", column: str) -> np.ndarray:
-    """Return labels as numbers (n_patients,); NaN if there is none."""
-    import pandas as pd
-
-    names = class_names(labels)
-    numbers = pd.to_numeric(names.replace({"True": "1", "False": "0"}), errors="coerce")
-    values = numbers.to_numpy(np.float64, na_value=np.nan)
-    is_wrong = names.notna().to_numpy() & ~np.isfinite(values)
-    if is_wrong.any():
-        example = labels.index[is_wrong][0]
-        raise ValueError(
-            f"obs[{column!r}] has {names[is_wrong].iloc[0]!r} for patient {example}, which is no "
-            "finite number; write a number, or none to leave the patient out"
-        )
-    return values
-
-
-def _series(values: Sequence[Any]) -> "pd.Series":
-    import pandas as pd
-
-    return pd.Series(list(values), dtype=object)
