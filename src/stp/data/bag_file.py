@@ -91,7 +91,7 @@ class BagFile:
         if not 0 <= number < len(self):
             raise IndexError(f"there is no bag {number}: the file has {len(self)}")
         pages = getattr(self.features, "_mmap", None)
-        if hasattr(pages, "madvise"):  # not on Windows
+        if pages is not None and hasattr(pages, "madvise"):  # not on Windows
             pages.madvise(mmap.MADV_DONTNEED)
         return self.features[self.offsets[number] : self.offsets[number + 1]]
 

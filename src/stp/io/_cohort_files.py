@@ -95,12 +95,13 @@ def open_slides(
 
 def _check_same_path(paths: Mapping[str, Path], mismatches: Mismatches) -> None:
     """Note slides that have one file together."""
-    by_path: dict[str, list[str]] = defaultdict(list)
+    by_file: dict[Path, list[str]] = defaultdict(list)
     for slide, path in paths.items():
-        by_path[os.path.realpath(path)].append(slide)
-    for path, slides in by_path.items():
+        by_file[path.resolve()].append(slide)
+    for file, slides in by_file.items():
         if len(slides) > 1:
-            mismatches.contradict(f"the slides {preview(slides)} have one feature file, {path}")
+            detail = f"{preview(slides)} have {file}"
+            mismatches.contradict("several slides have one feature file", detail)
 
 
 def _check_same_features(files: Mapping[str, FeatureFile], mismatches: Mismatches) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import unicodedata
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from stp._extras import import_extra
 from stp._log import preview
+from stp.tables.cohort import id_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,20 +68,6 @@ def read_table(source: Any, argument: str, id_keys: Iterable[str]) -> "pd.DataFr
         if key in frame:
             frame[key] = frame[key].astype(object).map(id_text).astype(object)
     return frame.reset_index(drop=True)
-
-
-def id_text(value: object) -> str | None:
-    """Return an id as text without spaces around it; None if it is missing.
-
-    A whole number has no decimal point, which pandas adds to a column with a missing value.
-    """
-    import pandas as pd
-
-    if pd.isna(value):  # type: ignore[call-overload]
-        return None
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return unicodedata.normalize("NFC", str(value)).strip() or None
 
 
 def _read_file(path: Path, id_keys: list[str]) -> "pd.DataFrame":

@@ -1,6 +1,5 @@
 """Read a cohort: join slides, clinical data and feature files, and list all that does not match."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -194,11 +193,11 @@ def _find_paths(
     nowhere = []
     for slide, path in zip(table[keys.SLIDE_ID], column, strict=True):
         if path is not None:
-            paths[slide] = Path(os.path.abspath(base / Path(path).expanduser()))
+            paths[slide] = (base / Path(path).expanduser()).absolute()
             continue
         files = features.find(slide) if features is not None else []
         if len(files) == 1:
-            paths[slide] = Path(os.path.abspath(files[0]))
+            paths[slide] = files[0].absolute()
         elif files:
             names = " and ".join(str(file) for file in files[:2])
             mismatches.contradict("slides have several feature files", f"{slide} has {names}")

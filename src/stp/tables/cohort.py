@@ -1,5 +1,6 @@
 """Read the slots of a cohort, which is a table with one row per slide."""
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,17 +188,20 @@ def differing_patients(values: "pd.Series", patients: np.ndarray) -> np.ndarray:
 def class_names(labels: "pd.Series") -> "pd.Series":
     """Return labels as text that does not depend on the type of their column; None if missing.
 
-    Whole numbers have no decimal point: a missing value turns a column of 0 and 1 into one of 0.0
-    and 1.0. Text without characters is missing.
+    Whole numbers have no decimal point, and text without characters is missing.
     """
-    return labels.astype(object).map(_class_name, na_action=None).astype(object)
+    return labels.astype(object).map(id_text).astype(object)
 
 
-def _class_name(value: object) -> str | None:
+def id_text(value: Any) -> str | None:
+    """Return an id or a label as text without spaces around it; None if it is missing.
+
+    A whole number has no decimal point, which pandas adds to a column with a missing value.
+    """
     import pandas as pd
 
-    if np.ndim(value) == 0 and pd.isna(value):  # type: ignore[call-overload]
+    if np.ndim(value) == 0 and pd.isna(value):
         return None
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
-    return str(value).strip() or None
+    return unicodedata.normalize("NFC", str(value)).strip() or None
