@@ -222,7 +222,7 @@ class _Layout:
     def copy(self, number: int, folder: Path) -> None:
         """Copy the features of a slide to their rows, without mapping these."""
         source = self.sources[number]
-        values = np.ascontiguousarray(_read(source), self.dtype)
+        values = np.ascontiguousarray(read_source(source), self.dtype)
         n_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
         path = folder / FEATURES
         start = path.stat().st_size - n_bytes  # NumPy's header
@@ -260,7 +260,7 @@ class _Layout:
         write_atomically(folder / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def _read(source: BagSource) -> np.ndarray:
+def read_source(source: BagSource) -> np.ndarray:
     """Read the features (n_tiles, width) of a slide.
 
     Raises

@@ -73,6 +73,26 @@ def uncertainty(key: str) -> str:
     return f"{key}_uncertainty"
 
 
+def label(key: str, target: str, n_targets: int) -> str:
+    """Return the name in `obs` of the predicted class; it names the target if there are several."""
+    return key if n_targets == 1 else f"{key}_{target}"
+
+
+def threshold(column: str) -> str:
+    """Return the name in `obs` of the threshold that a predicted class was decided by."""
+    return f"{column}_threshold"
+
+
+def n_models(key: str) -> str:
+    """Return the name in `obs` of the number of models that predicted each slide."""
+    return f"{key}_models"
+
+
+def pooled(key: str) -> str:
+    """Return the name in `obsm` of the vector that a slide model pools the tiles to."""
+    return f"X_{key}"
+
+
 def maker_call(rep: str) -> str:
     """Return the call that makes an embedding, for error messages."""
     calls = {
