@@ -85,7 +85,7 @@ def assign_folds(
     adata = table_to_annotate(cohort, keys.TABLE, copy)
     if n_folds < 2:
         raise ValueError(f"n_folds must be at least 2, not {n_folds}")
-    labels = patient_labels(adata, label_key, patient_key=patient_key)
+    labels = patient_labels(adata, label_key, patient_key=patient_key).infer_objects()
     classes, edges = _find_classes(labels, label_key)
     # Sorted, so that the folds do not depend on the order of the slides.
     labeled = classes[classes.notna()].sort_index()
