@@ -17,6 +17,7 @@ from stp.data.feature_stores import open_store
 from stp.data.feature_tensors import open_tensor
 from stp.tables import keys
 
+DECIMALS = 2  # of places along y; tiles of one row differ by rounding alone
 BLOCK_ROWS = 8192  # rows that are checked at a time
 
 
@@ -124,7 +125,9 @@ class FeatureFile:
 
     def _order(self, places: np.ndarray | None) -> np.ndarray | None:
         """Return the positions of the rows in the file, sorted by y, then x."""
-        return None if places is None else np.lexsort((places[:, 0], places[:, 1]))
+        if places is None:
+            return None
+        return np.lexsort((places[:, 0], places[:, 1].round(DECIMALS)))
 
     def _require_finite(self, values: np.ndarray) -> None:
         """Raise ValueError if a value is NaN or infinite."""

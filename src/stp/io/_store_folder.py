@@ -42,7 +42,6 @@ def write_folder(
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    old = path.with_name(f".{path.name}.old")
     source_digest = _source_digest(store, slide, levels)
     if _unfinished_digest(partial) != source_digest:
         shutil.rmtree(partial, ignore_errors=True)
@@ -56,6 +55,12 @@ def write_folder(
     group.attrs[STORE] = {**store.attrs[STORE], "digest": digest}
     del group.attrs[UNFINISHED]
     consolidate(partial)
+    move_into_place(partial, path)
+
+
+def move_into_place(partial: Path, path: Path) -> None:
+    """Rename a complete store to its path; an old store there goes after that."""
+    old = path.with_name(f".{path.name}.old")
     if path.exists():
         shutil.rmtree(old, ignore_errors=True)  # of a call that was killed
         path.rename(old)
