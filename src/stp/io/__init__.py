@@ -9,6 +9,7 @@ from stp.io._read_wsi import read_wsi
 from stp.io._read_xenium import read_xenium
 from stp.io._results import write_results
 from stp.io._store import write_store
+from stp.io._tile_slides import tile_slides
 from stp.io._tiles import write_tiles
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "read_visium_hd",
     "read_wsi",
     "read_xenium",
+    "tile_slides",
     "write_results",
     "write_store",
     "write_tiles",

@@ -68,6 +68,21 @@ def move_into_place(partial: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def has_traces(path: Path) -> bool:
+    """Return whether a call that wrote a store was killed, or is still writing it."""
+    return any(trace.exists() for trace in (*_folders(path), path.with_name(f".{path.name}.lock")))
+
+
+def remove_traces(path: Path) -> None:
+    """Delete what a killed call left next to a store; the caller has the lock of `path`."""
+    for folder in _folders(path):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folders(path: Path) -> tuple[Path, Path]:
+    return path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
+
+
 def consolidate(folder: Path) -> None:
     """Collect the metadata of all elements of a store that are on disk now."""
     import zarr
