@@ -8,13 +8,26 @@ GENES = "X_stp_genes"
 IMAGES = "X_stp_images"
 PATHWAYS = "X_stp_pathways"
 FUSED = "X_stp_fused"
+FEATURES = "X_features"  # of other tools
 EXPRESSION = "stp_expression"
 PROBE = "stp_probe"
 BATCH_EFFECT = "stp_batch_effect"
 
+# A cohort has a row per slide. These are columns of its `obs`, and entries of its `uns`.
+PATIENT = "patient"
+SLIDE_ID = "slide"
+PATH = "path"
+N_TILES = "n_tiles"
+COHORT = "stp_cohort"
+FOLD = "stp_fold"
+SLIDES = "stp_slides"
+
 # Columns of `obs` that name the shape of each row. No column of a user has these names.
 REGION = "stp_region"
 SPOT = "stp_spot"
+
+# Attribute of a SpatialData: the slide whose tiles it has, and how they were laid.
+SLIDE = "stp_slide"
 
 # Names of regions that are those of every slide: ours, if the user names none, and of other tools.
 UNNAMED = ("slide", "spots", "cells", "cell_circles", "cell_labels", "cell_boundaries", "nucleus")
@@ -58,6 +71,26 @@ def similarity(key: str) -> str:
 def uncertainty(key: str) -> str:
     """Return the name in `obsm` of the standard deviation of each predicted gene."""
     return f"{key}_uncertainty"
+
+
+def label(key: str, target: str, n_targets: int) -> str:
+    """Return the name in `obs` of the predicted class; it names the target if there are several."""
+    return key if n_targets == 1 else f"{key}_{target}"
+
+
+def threshold(column: str) -> str:
+    """Return the name in `obs` of the threshold that a predicted class was decided by."""
+    return f"{column}_threshold"
+
+
+def n_models(key: str) -> str:
+    """Return the name in `obs` of the number of models that predicted each slide."""
+    return f"{key}_models"
+
+
+def pooled(key: str) -> str:
+    """Return the name in `obsm` of the vector that a slide model pools the tiles to."""
+    return f"X_{key}"
 
 
 def maker_call(rep: str) -> str:

@@ -1,5 +1,6 @@
 """Compute tokens, embeddings, predictions and scores for an AnnData or SpatialData."""
 
+from stp.tl._assign_folds import assign_folds
 from stp.tl._batch_effect import batch_effect
 from stp.tl._embed_genes import embed_genes
 from stp.tl._embed_images import embed_images
@@ -8,12 +9,14 @@ from stp.tl._fuse import fuse
 from stp.tl._linear_probe import linear_probe
 from stp.tl._linear_probe_paper import linear_probe_paper
 from stp.tl._predict_expression import predict_expression
+from stp.tl._predict_slides import predict_slides
 from stp.tl._regress_expression import apply_expression_head, regress_expression
 from stp.tl._scores import score_clusters, score_expression, score_retrieval
 from stp.tl._tokenize import tokenize
 
 __all__ = [
     "apply_expression_head",
+    "assign_folds",
     "batch_effect",
     "embed_genes",
     "embed_images",
@@ -22,6 +25,7 @@ __all__ = [
     "linear_probe",
     "linear_probe_paper",
     "predict_expression",
+    "predict_slides",
     "regress_expression",
     "score_clusters",
     "score_expression",
