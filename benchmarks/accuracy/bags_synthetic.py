@@ -19,8 +19,9 @@ N_DRAWS = 20
 SHUFFLED = stp.train.SlideConfig(epochs=20, batch_size=8, hidden=32, attention=16)
 PLANTED = stp.train.SlideConfig(epochs=20, patience=20, max_tiles=512)
 SHIFT = 2.0  # of a planted tile in each of its features, in standard deviations
-N_SHIFTED = 64  # features of a planted tile that are shifted
+N_SHIFTED = 32  # features of a planted tile that are shifted
 SHARE_PLANTED = 0.01
+PATIENT_SPREAD = 0.3  # of the mean features of patients, as stains and scanners make them differ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,7 @@ class PlantedBags(Mapping[str, np.ndarray]):
         number = self.names.index(name)
         rng = np.random.default_rng((0, number))
         bag = rng.standard_normal((self.n_tiles, self.width), dtype=np.float32)
+        bag += PATIENT_SPREAD * rng.standard_normal(self.width, dtype=np.float32)
         if number % 2:
             n_planted = max(1, round(SHARE_PLANTED * self.n_tiles))
             tiles = rng.choice(self.n_tiles, n_planted, replace=False)

@@ -73,6 +73,8 @@ class SlidePrediction(nn.Module):
         Weights of the classes (n_classes,) by name of the target; without them all weigh 1.
     """
 
+    title = "Slide model"
+
     def __init__(
         self, model: SlideModel, class_weights: Mapping[str, torch.Tensor] | None = None
     ) -> None:
