@@ -1,7 +1,9 @@
 """Read slides, write training stores, and add results to stores on disk."""
 
+from stp.data.collection import Collection
 from stp.io._embed_stores import embed_stores
 from stp.io._from_anndata import from_anndata
+from stp.io._read_collection import read_collection
 from stp.io._read_hest import read_hest
 from stp.io._read_visium import read_visium
 from stp.io._read_visium_hd import read_visium_hd
@@ -11,8 +13,10 @@ from stp.io._results import write_results
 from stp.io._store import write_store
 
 __all__ = [
+    "Collection",
     "embed_stores",
     "from_anndata",
+    "read_collection",
     "read_hest",
     "read_visium",
     "read_visium_hd",
