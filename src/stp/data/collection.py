@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from stp._log import count, preview, warn
 from stp._summary import Summary, summary_html
-from stp.data.collection_file import REQUIRED, read_table, write_table
+from stp.data.collection_file import FILE, REQUIRED, find_file, read_table, write_table
 from stp.data.column_values import find_rows, has_value
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILE = "collection.parquet"
-CSV_FILE = "collection.csv"
 SPLIT = "split"  # column of `stp.tl.assign_split`
 PATIENT = "patient"
 N_SPOTS = "n_spots"
@@ -85,7 +83,7 @@ class Collection:
             A table with the ending .parquet or .csv, or the folder with collection.parquet or
             collection.csv.
         """
-        file = _find_file(Path(path))
+        file = find_file(Path(path))
         return cls(read_table(file), file.absolute().parent)
 
     def write(self, path: str | Path) -> None:
@@ -272,22 +270,6 @@ class Collection:
         selection = (self.selection or Selection(self.digest, {})).add(where)
         table = self.table[list(rows)].reset_index(drop=True)
         return replace(self, table=table, selection=selection)
-
-
-def _find_file(path: Path) -> Path:
-    """Return the file of a collection: the path itself, or a file in the folder."""
-    if path.is_dir():
-        for name in (FILE, CSV_FILE):
-            if (path / name).exists():
-                return path / name
-        raise FileNotFoundError(
-            f"there is no {FILE} in {path}; stp.io.write_collection or `stp prepare` writes one"
-        )
-    if not path.exists():
-        raise FileNotFoundError(
-            f"there is no collection at {path}; stp.io.write_collection or `stp prepare` writes one"
-        )
-    return path
 
 
 def _read_digest(path: str | Path) -> str | None:

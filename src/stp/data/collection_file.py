@@ -13,6 +13,8 @@ from stp.data.column_values import has_value
 if TYPE_CHECKING:
     import pandas as pd
 
+FILE = "collection.parquet"
+CSV_FILE = "collection.csv"
 REQUIRED = ("name", "path", "digest")
 # Columns of CSV files that stay text, even if they look like numbers; so do names that end in "id".
 TEXT = (*REQUIRED, "patient", "problem", "split", "source", "license", "library_key")
@@ -22,6 +24,22 @@ QUOTED = re.compile(r"'+[=+\-@\t\r]")
 WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
 TRUTH = {"True": True, "False": False}
+
+
+def find_file(path: Path) -> Path:
+    """Return the file of a collection: the path itself, or a file in the folder."""
+    if path.is_dir():
+        for name in (FILE, CSV_FILE):
+            if (path / name).exists():
+                return path / name
+        raise FileNotFoundError(
+            f"there is no {FILE} in {path}; stp.io.write_collection or `stp prepare` writes one"
+        )
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no collection at {path}; stp.io.write_collection or `stp prepare` writes one"
+        )
+    return path
 
 
 def read_table(file: Path) -> "pd.DataFrame":

@@ -123,6 +123,16 @@ class SpotStore:
         var = self._table["var"]
         return var["umis"][:] if "umis" in var else None
 
+    @property
+    def patients(self) -> frozenset[str]:
+        """Patients of the spots, from the column "patient" of `obs`; empty without."""
+        import anndata
+
+        if "patient" not in self._table["obs"]:
+            return frozenset()
+        values = set(anndata.io.read_elem(self._table["obs/patient"]))
+        return frozenset(value for value in values if isinstance(value, str) and value)
+
     @cached_property
     def coordinates(self) -> np.ndarray | None:
         """Spot centers (n, 2) as x, y, in µm if the scale is known; None for a store without."""
