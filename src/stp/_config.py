@@ -57,7 +57,9 @@ def _is_config(kind: Any) -> bool:
 def _kind_name(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return "a list"
-    return "a table" if _is_config(kind) else getattr(kind, "__name__", str(kind))
+    if _is_config(kind) or typing.get_origin(kind) is Mapping:
+        return "a table"
+    return getattr(kind, "__name__", str(kind))
 
 
 def _is_instance(value: Any, kind: Any) -> bool:

@@ -148,6 +148,7 @@ DIFFERENT_TEXTS = {
     "model": "what it must be able to do",
     "name": "of a slide or of a backbone",
     "output_dir": "what is written there",
+    "overwrite": "a store or a split",
     "path": "a file, a folder or a store",
     "pooling": "of the outputs of a gene encoder or of an image encoder",
     "predicted": "classes or expression",

@@ -109,7 +109,7 @@ def open_client(scheduler: str | None, n_workers: int | None) -> Iterator[Any]:
             yield client
         return
     with (
-        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         yield client

@@ -56,7 +56,7 @@ def assign_split(
         Near-duplicates as :func:`stp.tl.find_duplicates` returns them: names of two stores in the
         columns "first" and "second". By default only stores of the same content are known.
     key_added
-        Column under which the side is stored.
+        Name under which the results are stored.
     overwrite
         Replace the split that the table has.
 
@@ -75,6 +75,7 @@ def assign_split(
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> import pandas as pd
     >>> names = ["a1", "a2", "b1", "c1", "d1"]
     >>> table = pd.DataFrame({"name": names, "path": names, "digest": names})
