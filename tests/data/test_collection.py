@@ -1,3 +1,5 @@
+import inspect
+import re
 import warnings
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import stp
 from stp.data.collection_file import csv_text
 from stp.data.store import SpotStore
+from stp.io._store_measures import measure_store
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,12 @@ def test_a_side_needs_a_split(collection):
         collection.select(split="validation")
 
 
+def test_stores_without_a_side_are_counted(collection):
+    collection.table["split"] = ["train", "", None]
+    with pytest.warns(UserWarning, match="2 stores of the collection have no side in 'split'"):
+        assert names_of(collection.select(split="train")) == ["slide0"]
+
+
 def test_a_selection_records_its_collection_and_conditions(collection):
     collection.table["split"] = ["train", "train", "test"]
     selection = collection.select({"is_ffpe": [True, False]}).select({"is_ffpe": True}, "train")
@@ -123,6 +132,7 @@ def test_the_digest_depends_on_names_content_and_order_alone(collection):
 def test_a_table_is_read_as_it_was_written(collection, folder, ending):
     table = collection.table
     table["note"] = ["=1+1", "'=quoted", "''plain"]
+    table["indented"] = [" =1", "\t@x", "'- dash"]
     table["@column"] = ["-1", "+2", "@x"]
     table["patient"] = ["001", "1e5", ""]
     table["sample_id"] = ["1", "2", "3"]
@@ -132,6 +142,7 @@ def test_a_table_is_read_as_it_was_written(collection, folder, ending):
     assert list(read.table["patient"]) == ["001", "1e5", ""]
     assert list(read.table["sample_id"]) == ["1", "2", "3"]
     assert list(read.table["note"]) == list(table["note"])
+    assert list(read.table["indented"]) == list(table["indented"])
     assert list(read.table["@column"]) == ["-1", "+2", "@x"]
     assert names_of(read.select({"is_ffpe": True, "n_spots": 40})) == ["slide0"]
     lines = (folder / "table.csv").read_text().splitlines()
@@ -234,3 +245,9 @@ def test_a_collection_describes_itself(collection):
     html = collection._repr_html_()
     assert "&lt;script&gt; (1)" in html and "<script>" not in html
     assert "breast (1)" in html and "150" in html
+
+
+def test_the_columns_that_are_measured_are_documented(stores):
+    names = re.findall(r"`(\w+)`", inspect.getdoc(stp.io.read_collection))
+    assert set(measure_store(stores[0])) <= set(names)
+    assert {"name", "path", "digest", "patient", "organ", "problem", "split"} <= set(names)

@@ -3,6 +3,7 @@ import warnings
 
 import pandas as pd
 import pytest
+import zarr
 
 import stp
 from stp.cli.recipe import read_recipe
@@ -72,6 +73,8 @@ def test_patients_of_stores_in_lists_are_named(slide_of, vocabulary, tmp_path):
         paths.append(tmp_path / f"{seed}.zarr")
         write_store(from_anndata(adata, image, um_per_px=1.0), paths[-1], patch_um_per_px=4.0)
     assert SpotStore(paths[1]).patients == {"B"}
+    zarr.open_group(paths[1]).attrs["stp_metadata"] = {"patient": "C"}
+    assert SpotStore(paths[1]).patients == {"C"}
     with pytest.warns(UserWarning, match=r"validated with \(A\)"):
         pretrain(paths[:1], tmp_path / "run", vocabulary, validation=paths[2:])
     with warnings.catch_warnings():

@@ -180,6 +180,12 @@ class Collection:
                     "the collection has no split; stp.tl.assign_split or `stp split` makes one"
                 )
             conditions[SPLIT] = split
+            n_without = sum(not has_value(side) for side in self.table[SPLIT])
+            if n_without:
+                warn(
+                    f"{count(n_without, 'store')} of the collection have no side in {SPLIT!r}, and "
+                    "are on none; `stp split --overwrite` assigns all of them"
+                )
         is_match, values = find_rows(self.table, conditions)
         if not is_match.any():
             raise ValueError(f"no store of the collection meets all of {conditions}")

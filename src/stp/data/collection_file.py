@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 FILE = "collection.parquet"
 CSV_FILE = "collection.csv"
 REQUIRED = ("name", "path", "digest")
-# Columns of CSV files that stay text, even if they look like numbers; so do names that end in "id".
+# Columns of CSV files that stay text, even if they look like numbers; so do those whose
+# name ends in "id" or "digest".
 TEXT = (*REQUIRED, "patient", "problem", "split", "source", "license", "library_key")
 # A spreadsheet would run such a cell as a formula, so it is written after a quote.
-FORMULA = re.compile(r"'*[=+\-@\t\r]")
-QUOTED = re.compile(r"'+[=+\-@\t\r]")
+FORMULA = re.compile(r"'*\s*[=+\-@]")
+QUOTED = re.compile(r"'+\s*[=+\-@]")
 WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
 TRUTH = {"True": True, "False": False}
@@ -123,7 +124,8 @@ def _read_csv(file: Path) -> "pd.DataFrame":
 
 
 def _quote(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
+    is_formula = isinstance(cell, str) and FORMULA.match(cell) and not NUMBER.fullmatch(cell)
+    return f"'{cell}" if is_formula else cell
 
 
 def _unquote(cell: str) -> str:
@@ -136,7 +138,7 @@ def _convert(name: str, cells: list[str]) -> "pd.Series":
 
     values = [cell for cell in cells if cell]
     is_complete = len(values) == len(cells)
-    if name in TEXT or name.lower().endswith("id") or not values:
+    if name in TEXT or name.lower().endswith(("id", "digest")) or not values:
         return pd.Series(cells, dtype=object)
     if all(cell in TRUTH for cell in values):
         return pd.Series([TRUTH.get(cell) for cell in cells], dtype=bool if is_complete else object)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 STORE = "stp_store"  # attribute of a training store
 STORE_VERSION = 3
+METADATA = "stp_metadata"  # attribute: what the manifest of a collection says about the slide
 LACKING = {  # what stores of former versions do not record
     1: "the species of its genes",
     2: "a digest of its content",
@@ -125,9 +126,12 @@ class SpotStore:
 
     @property
     def patients(self) -> frozenset[str]:
-        """Patients of the spots, from the column "patient" of `obs`; empty without."""
+        """Patients of the spots, by the manifest or `obs["patient"]`; empty without."""
         import anndata
 
+        patient = self._group.attrs.get(METADATA, {}).get("patient")
+        if patient:
+            return frozenset([patient])
         if "patient" not in self._table["obs"]:
             return frozenset()
         values = set(anndata.io.read_elem(self._table["obs/patient"]))

@@ -19,24 +19,31 @@ def read_collection(path: str | Path) -> Collection:
 
     Returns
     -------
-    The collection. Its `table` has one row per store:
+    The collection. Its `table` has one row per store. These columns are required:
 
-    ============ ===========================================================================
-    column       content
-    ============ ===========================================================================
-    `name`       Name of the store, unique.
-    `path`       Path of the store, relative to the folder of the table; or a URL.
-    `digest`     Digest of the whole content of the store, by `stp.io.write_store`.
-    `n_spots`    Number of spots.
-    `n_genes`    Number of genes.
-    `patient`    Patient, as in the manifest.
-    `organ`      Organ, as in the manifest.
-    `platform`   Platform, as in the manifest.
-    `problem`    Why the store cannot be trained on; "" if it can.
-    `split`      "train", "validation" or "test", of :func:`stp.tl.assign_split`.
-    ============ ===========================================================================
+    - `name`: name of the store, unique.
+    - `path`: path of the store, relative to the folder of the table; or a URL.
+    - `digest`: SHA-256 of the whole store, by which training recognizes it.
 
-    Only the first three are required. A table may have any further columns.
+    `stp.io.write_collection` adds `patient`, `organ`, `species`, `platform`, `disease`, `source`,
+    `license` and all further columns of its manifest, and measures the store:
+
+    - `n_spots`, `n_genes`: number of spots, and of genes in the table.
+    - `n_trainable`: number of spots in tissue that detect at least 100 genes.
+    - `umis_per_spot`, `genes_per_spot`, `tokens_per_spot`: medians over the spots in tissue.
+    - `share_of_umis_recognized`: share of UMIs in genes of the vocabulary.
+    - `um_per_px`, `scale_source`: µm per pixel of the image that the store was made from, and
+      where this scale was taken from.
+    - `patch_um_per_px`: µm per pixel of the finer level of the store.
+    - `image_height_px`, `image_width_px`: size of this level in pixels.
+    - `share_on_image`, `share_on_tissue`: share of the spots in tissue that lie on the image, and
+      that show stained tissue.
+    - `sharpness`: median variance of the Laplacian of patches on tissue.
+    - `counts_digest`, `image_digest`: SHA-256 of the counts, and of the pixels.
+    - `n_bytes`: size of the store on disk.
+    - `problem`: why the store cannot be trained on; "" if it can.
+
+    :func:`stp.tl.assign_split` adds `split`: "train", "validation" or "test".
 
     Raises
     ------
@@ -48,9 +55,9 @@ def read_collection(path: str | Path) -> Collection:
 
     Notes
     -----
-    In a CSV file, a text that begins with =, +, - or @ stands after a single quote, so that no
-    spreadsheet runs it; the quote is removed. Columns of numbers become numbers, except for names
-    and those whose name ends in "id".
+    In a CSV file, a text that a spreadsheet would run as a formula stands after a single quote. The
+    quote is removed. Columns of numbers become numbers, except for names, patients and columns
+    whose name ends in "id": there, 007 stays 007.
 
     Examples
     --------
