@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
 import stp
 from stp.data.collection_file import csv_text
@@ -251,3 +252,14 @@ def test_the_columns_that_are_measured_are_documented(stores):
     names = re.findall(r"`(\w+)`", inspect.getdoc(stp.io.read_collection))
     assert set(measure_store(stores[0])) <= set(names)
     assert {"name", "path", "digest", "patient", "organ", "problem", "split"} <= set(names)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_the_digest_of_a_store_of_any_zarr_version_is_read(tmp_path, zarr_format):
+    store = {"stp_store": {"digest": "a"}}
+    zarr.create_group(tmp_path / "a.zarr", zarr_format=zarr_format, attributes=store)
+    (tmp_path / "table.csv").write_text("name,path,digest\na,a.zarr,a\n")
+    stp.io.read_collection(tmp_path / "table.csv").check_stores()
+    (tmp_path / "table.csv").write_text("name,path,digest\na,a.zarr,b\n")
+    with pytest.raises(ValueError, match="a was written anew"):
+        stp.io.read_collection(tmp_path / "table.csv").check_stores()

@@ -1,6 +1,7 @@
 """Collections: a table that describes training stores, one row each."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -279,12 +280,19 @@ class Collection:
 
 
 def _read_digest(path: str | Path) -> str | None:
-    """Return the digest that a store records, or None if it is no training store."""
+    """Return the digest that a store records, or None if it is no training store.
+
+    The file is read without zarr, which takes longer to open a group.
+    """
     import zarr
 
     from stp.data.store import STORE
 
-    try:
+    if isinstance(path, str):
         return zarr.open_group(path, mode="r").attrs.get(STORE, {}).get("digest")
-    except (FileNotFoundError, zarr.errors.ContainsArrayError):
-        return None
+    for name, is_attributes in (("zarr.json", False), (".zattrs", True)):
+        if (path / name).is_file():
+            content = json.loads((path / name).read_text(encoding="utf-8"))
+            attributes = content if is_attributes else content.get("attributes", {})
+            return attributes.get(STORE, {}).get("digest")
+    return None

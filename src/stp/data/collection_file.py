@@ -95,7 +95,7 @@ def csv_text(table: "pd.DataFrame") -> str:
     for position, values in enumerate(table.items()):
         if values[1].map(lambda cell: isinstance(cell, str)).any():
             quoted.isetitem(position, values[1].map(_quote))
-    return quoted.to_csv(index=False, lineterminator="\n")
+    return quoted.to_csv(index=False, lineterminator="\n", encoding="utf-8")
 
 
 def _read_csv(file: Path) -> "pd.DataFrame":

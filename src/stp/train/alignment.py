@@ -133,7 +133,7 @@ def align(
     image_config, images = choose_images(image_encoder)
     check_lists(stores, validation)
     lists = StoreLists.choose(stores, validation)
-    training_stores, validation_stores = lists.open(table_key)
+    training_stores, validation_stores = lists.open_stores(table_key)
     all_stores = [*training_stores, *validation_stores]
     check_genes(all_stores, vocabulary)
     require(all_stores, "pyramid", "alignment")

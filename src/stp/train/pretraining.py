@@ -112,7 +112,7 @@ def pretrain(
     """
     check_lists(stores, validation)
     lists = StoreLists.choose(stores, validation)
-    training_stores, validation_stores = lists.open(table_key)
+    training_stores, validation_stores = lists.open_stores(table_key)
     vocabulary.divisors()  # raises ValueError if the vocabulary has no means
     check_genes([*training_stores, *validation_stores], vocabulary)
     if any(phase.objective == "neighborhood" for phase in config.phases):

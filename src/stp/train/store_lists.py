@@ -49,7 +49,7 @@ class StoreLists:
         _warn_if_sides_mix(stores)
         return cls(as_training_data(stores), as_training_data(validation))
 
-    def open(self, table_key: str) -> tuple[list[SpotStore], list[SpotStore]]:
+    def open_stores(self, table_key: str) -> tuple[list[SpotStore], list[SpotStore]]:
         """Open the stores to train on and those to validate with.
 
         Raises
