@@ -34,19 +34,32 @@ def from_dict(config_class: type, values: Mapping[str, Any]) -> Any:
 def _convert(name: str, hint: Any, value: Any) -> Any:
     """Return a value as the type that the hint names: nested configs and tuples are built."""
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is not None and isinstance(kinds[0], type) and dataclasses.is_dataclass(kinds[0]):
-        return from_dict(kinds[0], value)
-    if not any(_is_instance(value, kind) for kind in kinds):
+    config_class = next((kind for kind in kinds if _is_config(kind)), None)
+    has_other_kinds = len(set(kinds) - {types.NoneType}) > 1
+    if config_class is not None and value is not None:
+        if isinstance(value, Mapping) or not has_other_kinds:
+            return from_dict(config_class, value)
+    plain_kinds = [kind for kind in kinds if not _is_config(kind)]
+    if not any(_is_instance(value, kind) for kind in plain_kinds):
         expected = " or ".join(_kind_name(kind) for kind in kinds if kind is not types.NoneType)
         raise ValueError(f"{name} must be {expected}, not {value!r}")
     if isinstance(value, list):
-        item_hint = next(iter(typing.get_args(hint)), Any)  # Phase of tuple[Phase, ...]
+        # Phase of tuple[Phase, ...]
+        item_hint = next((item for kind in kinds for item in typing.get_args(kind)), Any)
         return tuple(_convert(name, item_hint, item) for item in value)
     return value
 
 
+def _is_config(kind: Any) -> bool:
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
 def _kind_name(kind: Any) -> str:
-    return "a list" if typing.get_origin(kind) is tuple else getattr(kind, "__name__", str(kind))
+    if typing.get_origin(kind) is tuple:
+        return "a list"
+    if _is_config(kind) or typing.get_origin(kind) is Mapping:
+        return "a table"
+    return getattr(kind, "__name__", str(kind))
 
 
 def _is_instance(value: Any, kind: Any) -> bool:

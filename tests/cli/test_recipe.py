@@ -123,7 +123,10 @@ def test_the_vocabulary_is_fitted_to_the_table_that_is_trained_on(folder):
             "learning_rate must be positive",
         ),
         ("stores = [", "is no TOML"),
-        ('stores = "slide0.zarr"\noutput_dir = "out"', "stores must be a list, not 'slide0.zarr'"),
+        (
+            'stores = "slide0.zarr"\noutput_dir = "out"',
+            "stores must be a list or a table, not 'slide0.zarr'",
+        ),
         (
             'stores = ["slide0.zarr"]\noutput_dir = "out"\nresume = "no"',
             "resume must be bool, not 'no'",

@@ -5,12 +5,12 @@ import tomllib
 import typing
 from dataclasses import dataclass
 from functools import partial
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 from stp._config import from_dict
 from stp._text import native
+from stp.cli.recipe_stores import StoreSource, check_collections, find_stores
 from stp.genes.vocabulary import Vocabulary
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.models.image import ImageEncoder
@@ -29,7 +29,7 @@ class PretrainRecipe:
     Parameters
     ----------
     stores, validation
-        Paths or glob patterns of stores.
+        Paths or glob patterns of stores, or a table that names a collection.
     output_dir
         Path of the run directory.
     vocabulary
@@ -44,9 +44,9 @@ class PretrainRecipe:
         Settings of the training: all other keys.
     """
 
-    stores: tuple[str, ...]
+    stores: StoreSource
     output_dir: str
-    validation: tuple[str, ...] = ()
+    validation: StoreSource = ()
     vocabulary: str | None = None
     table_key: str = "table"
     resume: bool = True
@@ -55,7 +55,7 @@ class PretrainRecipe:
 
     def bind(self, folder: Path) -> partial[GeneEncoder]:
         """Return the call of `pretrain`, with paths relative to the folder of the file."""
-        stores = _find_stores(folder, self.stores)
+        stores = find_stores(folder, self.stores)
         if self.vocabulary is None:
             vocabulary = Vocabulary.default()
         else:
@@ -69,7 +69,7 @@ class PretrainRecipe:
             vocabulary=vocabulary,
             model=self.model,
             config=self.config,
-            validation=_find_stores(folder, self.validation),
+            validation=find_stores(folder, self.validation),
             table_key=self.table_key,
             resume=self.resume,
         )
@@ -82,7 +82,7 @@ class AlignRecipe:
     Parameters
     ----------
     stores, validation
-        Paths or glob patterns of stores.
+        Paths or glob patterns of stores, or a table that names a collection.
     output_dir
         Path of the run directory.
     gene_encoder
@@ -103,9 +103,9 @@ class AlignRecipe:
         Settings of the training: all other keys.
     """
 
-    stores: tuple[str, ...]
+    stores: StoreSource
     output_dir: str
-    validation: tuple[str, ...] = ()
+    validation: StoreSource = ()
     gene_encoder: str | None = None
     vocabulary: str | None = None
     table_key: str = "table"
@@ -124,12 +124,12 @@ class AlignRecipe:
             vocabulary = Vocabulary.load(folder / native(self.vocabulary))
         return partial(
             align,
-            stores=_find_stores(folder, self.stores),
+            stores=find_stores(folder, self.stores),
             output_dir=folder / native(self.output_dir),
             gene_encoder=None if self.gene_encoder is None else folder / native(self.gene_encoder),
             image_encoder=self._load_images(folder),
             config=config,
-            validation=_find_stores(folder, self.validation),
+            validation=find_stores(folder, self.validation),
             vocabulary=vocabulary,
             table_key=self.table_key,
             resume=self.resume,
@@ -172,7 +172,9 @@ def read_recipe(path: str | Path, stage: str) -> partial[GeneEncoder] | partial[
 
     The keys of the file are the arguments of the stage and the fields of its config. The size of
     the model stands in a table, `[model]` or `[image_encoder]`, and phases stand in `[[phase]]`.
-    Paths are relative to the file. `stores` and `validation` may be glob patterns.
+    Paths are relative to the file. `stores` and `validation` may be glob patterns, or a table with
+    a collection, conditions on its columns and a side of its split:
+    `{collection = "stores/collection.parquet", where = {organ = ["breast"]}, split = "train"}`.
 
     Parameters
     ----------
@@ -189,8 +191,8 @@ def read_recipe(path: str | Path, stage: str) -> partial[GeneEncoder] | partial[
     Raises
     ------
     ValueError
-        If a key is unknown or missing, if a value has the wrong type, or if a pattern matches no
-        store.
+        If a key is unknown or missing, if a value has the wrong type, if a pattern matches no
+        store, or if no store of a collection meets the conditions.
     """
     path = Path(path)
     try:
@@ -208,6 +210,7 @@ def read_recipe(path: str | Path, stage: str) -> partial[GeneEncoder] | partial[
     missing = sorted(_required_keys(stage, values) - values.keys())
     if missing:
         raise ValueError(f"{path} lacks {missing}")
+    check_collections(values)
     # 2. Check the values: their types and ranges.
     config = {settings[key]: value for key, value in values.items() if key in settings}
     recipe_values = {key: value for key, value in values.items() if key in arguments}
@@ -229,18 +232,3 @@ def _config_keys(recipe_class: type[Recipe]) -> dict[str, str]:
 def _required_keys(stage: str, values: dict[str, Any]) -> set[str]:
     reads_genes = stage == "align" and values.get("targets") != "pathways"
     return {"stores", "output_dir", "gene_encoder"} if reads_genes else {"stores", "output_dir"}
-
-
-def _find_stores(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    """List the stores that paths or glob patterns name, in order."""
-    return [store for pattern in patterns for store in _match(folder, native(pattern))]
-
-
-def _match(folder: Path, pattern: str) -> list[Path]:
-    if (folder / pattern).exists():
-        return [folder / pattern]
-    base = Path(escape(str(folder))) / pattern
-    stores = sorted(Path(base.anchor).glob(str(base.relative_to(base.anchor))))
-    if not stores:
-        raise ValueError(f"no store matches {pattern!r} in {folder}")
-    return stores

@@ -1,38 +1,122 @@
 """Collections: a table that describes training stores, one row each."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
+
+from stp._log import count, preview, warn
+from stp._summary import Summary, summary_html
+from stp.data.collection_file import FILE, REQUIRED, find_file, read_table, write_table
+from stp.data.column_values import find_rows, has_value
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILE = "collection.parquet"
-REQUIRED = ("name", "path", "digest")
 SPLIT = "split"  # column of `stp.tl.assign_split`
+PATIENT = "patient"
+N_SPOTS = "n_spots"
 PROBLEM = "problem"  # why a store cannot be trained on; empty if it can
+RENEW = "renew the table: stp.io.write_collection or `stp prepare`"
+MAX_LISTED = 10  # stores that an error lists
+
 Condition = object | Sequence[object]
 
+__all__ = ["FILE", "N_SPOTS", "PATIENT", "PROBLEM", "REQUIRED", "SPLIT", "Collection", "Selection"]
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows of a collection were selected.
+
+    Parameters
+    ----------
+    digest
+        Digest of the collection that the rows were selected from.
+    where
+        Values that the rows have in each column, one of them each.
+    """
+
+    digest: str
+    where: Mapping[str, tuple[Hashable, ...]]
+
+    def add(self, where: Mapping[str, tuple[Hashable, ...]]) -> Self:
+        """Return the selection of the rows that also have these values."""
+        both = dict(self.where)
+        for column, values in where.items():
+            before = both.get(column, values)
+            both[column] = tuple(value for value in values if value in before)
+        return replace(self, where=both)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Collection:
     """Training stores with a table that describes them.
 
     Iterating over a collection yields the paths of its stores, so it can be passed wherever a list
-    of stores can.
+    of stores can. Training leaves out the stores that have a `problem`, with a warning, and refuses
+    stores that were written anew after the table was made.
 
     Parameters
     ----------
     table
-        One row per store; `io.write_collection` describes the columns.
+        One row per store; :func:`stp.io.read_collection` describes the columns.
     folder
         Folder that the paths in the table are relative to.
+    selection
+        Which rows of another collection these are; None if this is the whole collection.
     """
 
     table: "pd.DataFrame"
     folder: Path
+    selection: Selection | None = None
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read the table of a collection; :func:`stp.io.read_collection` describes it.
+
+        Parameters
+        ----------
+        path
+            A table with the ending .parquet or .csv, or the folder with collection.parquet or
+            collection.csv.
+        """
+        file = find_file(Path(path))
+        return cls(read_table(file), file.absolute().parent)
+
+    def write(self, path: str | Path) -> None:
+        """Write the table as two files, .parquet and .csv, each of which is whole at all times.
+
+        Parameters
+        ----------
+        path
+            One of the two files, in the folder of the collection, or that folder. The other file
+            has the same name with the other ending.
+
+        Raises
+        ------
+        ValueError
+            The paths of the table are relative to another folder, or this is only a selection and
+            the file has more stores.
+        """
+        path = Path(path)
+        file = path / FILE if path.is_dir() else path
+        if file.absolute().parent != self.folder.absolute():
+            raise ValueError(
+                f"the paths of the collection are relative to {self.folder}; write it there, "
+                f"not to {file}"
+            )
+        if self.selection is not None and file.exists():
+            n_stores = len(read_table(file))
+            if n_stores > len(self):
+                raise ValueError(
+                    f"this is a selection of {len(self)} of the {n_stores} stores of {file}; write "
+                    "it to another file, or change the whole collection"
+                )
+        write_table(self.table, file)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -41,19 +125,42 @@ class Collection:
         for path in self.table["path"]:
             yield path if "://" in path else self.folder / path
 
+    def __repr__(self) -> str:
+        parts = [count(len(self), "store")]
+        if N_SPOTS in self.table:
+            parts.append(count(self.table[N_SPOTS].sum(), "spot"))
+        return f"Collection({', '.join(parts)}, digest {self.digest[:12]})"
+
+    def _repr_html_(self) -> str:
+        rows = {"stores": f"{len(self):,}"}
+        if N_SPOTS in self.table:
+            rows["spots"] = f"{int(self.table[N_SPOTS].sum()):,}"
+        for column in ("organ", "platform", "species", SPLIT):
+            if column in self.table:
+                sizes = Counter(value for value in self.table[column] if has_value(value))
+                largest = [f"{value} ({n})" for value, n in sizes.most_common()]
+                rows[column] = preview(largest) or "unknown"
+        n_problems = len(self.table) - sum(self._is_trainable())
+        rows["not trainable"] = f"{n_problems:,}"
+        rows["digest"] = self.digest[:12]
+        return summary_html(Summary("Collection", rows))
+
     @property
     def digest(self) -> str:
         """SHA-256 (hexadecimal) of names and digests of the stores, in their order."""
         lines = self.table["name"] + " " + self.table["digest"]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def select(self, where: Mapping[str, Condition] | None = None, split: str | None = None) -> Self:
+    def select(
+        self, where: Mapping[str, Condition] | None = None, split: str | None = None
+    ) -> Self:
         """Return the rows that have these values.
 
         Parameters
         ----------
         where
-            Value, or list of values, that a row must have in each of these columns.
+            Value, or list of values, that a row must have in each of these columns. Numbers and
+            truth values are compared by value. A cell without a value matches nothing.
         split
             Value of the column "split", such as "train".
 
@@ -64,20 +171,128 @@ class Collection:
         Raises
         ------
         ValueError
-            A column is missing, or no row meets the conditions.
+            A column is missing, no row of the collection has a value, or no row meets all
+            conditions.
         """
         conditions = dict(where or {})
         if split is not None:
-            conditions[SPLIT] = split
-        table = self.table
-        for column, values in conditions.items():
-            if column not in self.table:
+            if SPLIT not in self.table:
                 raise ValueError(
-                    f"the collection has no column {column!r}; it has {list(self.table)}"
+                    "the collection has no split; stp.tl.assign_split or `stp split` makes one"
                 )
-            is_list = isinstance(values, Sequence) and not isinstance(values, str)
-            wanted = list(values) if is_list else [values]
-            table = table[table[column].isin(wanted)]
-        if table.empty:
-            raise ValueError(f"no store of the collection has {conditions}")
-        return type(self)(table.reset_index(drop=True), self.folder)
+            conditions[SPLIT] = split
+            n_without = sum(not has_value(side) for side in self.table[SPLIT])
+            if n_without:
+                warn(
+                    f"{count(n_without, 'store')} of the collection have no side in {SPLIT!r}, and "
+                    "are on none; `stp split --overwrite` assigns all of them"
+                )
+        is_match, values = find_rows(self.table, conditions)
+        if not is_match.any():
+            raise ValueError(f"no store of the collection meets all of {conditions}")
+        return self._keep(is_match, values)
+
+    def trainable(self) -> Self:
+        """Return the stores without a problem, and warn of the others.
+
+        Raises
+        ------
+        ValueError
+            All stores have a problem.
+        """
+        is_trainable = self._is_trainable()
+        if all(is_trainable):
+            return self
+        problems = [
+            str(problem)
+            for problem, is_good in zip(self.table[PROBLEM], is_trainable, strict=True)
+            if not is_good
+        ]
+        reasons = "; ".join(
+            f"{count(n, 'store')}: {reason}" for reason, n in Counter(problems).most_common()
+        )
+        if len(problems) == len(self):
+            raise ValueError(f"no store of the collection can be trained on ({reasons})")
+        warn(
+            f"{len(problems)} of {count(len(self), 'store')} are left out, because they cannot be "
+            f"trained on ({reasons})"
+        )
+        return self._keep(is_trainable, {})
+
+    def check_stores(self) -> None:
+        """Compare the digest of each row with that of its store.
+
+        Raises
+        ------
+        ValueError
+            A store is missing, or was written anew after the table was made.
+        """
+        changes = self.list_changes()
+        if changes:
+            more = f"\n- and {len(changes) - MAX_LISTED} more" if len(changes) > MAX_LISTED else ""
+            lines = "\n- ".join(changes[:MAX_LISTED])
+            raise ValueError(
+                f"stores do not agree with the table of the collection; {RENEW}\n- {lines}{more}"
+            )
+
+    def list_changes(self) -> list[str]:
+        """List the stores that are missing, or were written anew after the table was made."""
+        changes = []
+        for name, path, digest in zip(self.table["name"], self, self.table["digest"], strict=True):
+            current = _read_digest(path)
+            if current is None:
+                changes.append(f"{name} is no training store")
+            elif current != digest:
+                changes.append(f"{name} was written anew after the table was made")
+        return changes
+
+    def training_stores(self) -> Self:
+        """Return the stores that training reads: those of `trainable`, after `check_stores`."""
+        stores = self.trainable()
+        stores.check_stores()
+        return stores
+
+    def record(self) -> dict[str, Any]:
+        """Return digest, conditions and number of the stores, for the files of a run."""
+        selection = self.selection or Selection(self.digest, {})
+        where = {column: list(values) for column, values in selection.where.items()}
+        return {"digest": selection.digest, "where": where, "n_stores": len(self)}
+
+    def describe(self) -> str:
+        """Return the digest and the conditions in a line, for a model card."""
+        selection = self.selection or Selection(self.digest, {})
+        conditions = "; ".join(
+            f"{column}: {preview(values)}" for column, values in selection.where.items()
+        )
+        return f"collection {selection.digest[:12]}" + (f" ({conditions})" if conditions else "")
+
+    def _is_trainable(self) -> list[bool]:
+        """Return which stores have no problem."""
+        if PROBLEM not in self.table:
+            return [True] * len(self)
+        return [not has_value(problem) for problem in self.table[PROBLEM]]
+
+    def _keep(self, rows: Iterable[bool], where: Mapping[str, tuple[Hashable, ...]]) -> Self:
+        """Return a collection of some rows, which meet these conditions."""
+        selection = (self.selection or Selection(self.digest, {})).add(where)
+        table = self.table[list(rows)].reset_index(drop=True)
+        return replace(self, table=table, selection=selection)
+
+
+def _read_digest(path: str | Path) -> str | None:
+    """Return the digest that a store records, or None if it is no training store.
+
+    The file is read without zarr, which takes longer to open a group.
+    """
+    import zarr
+
+    from stp.data.store import STORE
+
+    if isinstance(path, str):
+        return zarr.open_group(path, mode="r").attrs.get(STORE, {}).get("digest")
+    for name, is_attributes in (("zarr.json", False), (".zattrs", True)):
+        if (path / name).is_file():
+            content = json.loads((path / name).read_text(encoding="utf-8"))
+            attributes = content if is_attributes else content.get("attributes", {})
+            return attributes.get(STORE, {}).get("digest")
+    return None

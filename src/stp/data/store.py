@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 STORE = "stp_store"  # attribute of a training store
 STORE_VERSION = 3
+METADATA = "stp_metadata"  # attribute: what the manifest of a collection says about the slide
 LACKING = {  # what stores of former versions do not record
     1: "the species of its genes",
     2: "a digest of its content",
@@ -122,6 +123,19 @@ class SpotStore:
         """UMIs of each gene over all spots (n_genes,); None if the store does not record them."""
         var = self._table["var"]
         return var["umis"][:] if "umis" in var else None
+
+    @property
+    def patients(self) -> frozenset[str]:
+        """Patients of the spots, by the manifest or `obs["patient"]`; empty without."""
+        import anndata
+
+        patient = self._group.attrs.get(METADATA, {}).get("patient")
+        if patient:
+            return frozenset([patient])
+        if "patient" not in self._table["obs"]:
+            return frozenset()
+        values = set(anndata.io.read_elem(self._table["obs/patient"]))
+        return frozenset(value for value in values if isinstance(value, str) and value)
 
     @cached_property
     def coordinates(self) -> np.ndarray | None:

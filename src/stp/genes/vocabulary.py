@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from stp._progress import track
+from stp.genes.corpus_sums import CorpusSums, CountsQuery, sum_corpus
 from stp.genes.means import append_new, compute_divisors, compute_means, recover_sums
 from stp.genes.named_genes import NamedGenes
 from stp.genes.special_tokens import N_SPECIAL
 from stp.genes.spelling import strip_version
-from stp.genes.table_genes import recognize_table
-from stp.genes.table_sums import sum_table
 from stp.genes.vocabulary_file import (
     compute_digest,
     genes_by_name,
@@ -24,10 +22,9 @@ from stp.genes.vocabulary_file import (
     write_columns,
 )
 from stp.genes.vocabulary_summary import describe_means, vocabulary_html
-from stp.tables.counts import get_counts
-from stp.tables.table import as_iterable, get_tables
 
 MAX_GENES = 2**16 - 1 - N_SPECIAL  # tokens are uint16
+_METADATA = ("round_means", "corpus", "collection", "digest")
 _DTYPES = {"gene_ids": object, "symbols": object, "means": np.float64, "n_detected": np.int64}
 
 
@@ -54,6 +51,9 @@ class Vocabulary(NamedGenes):
         Whether :meth:`divisors` rounds the means, as the released STAMP weights need.
     corpus
         Label of each table that the means were computed from.
+    collection
+        Digest, conditions and number of stores of the collection that the means were computed from;
+        None without.
 
     Raises
     ------
@@ -72,6 +72,7 @@ class Vocabulary(NamedGenes):
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     round_means: bool = False
     corpus: tuple[str, ...] = ()
+    collection: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in _DTYPES.items():
@@ -168,14 +169,15 @@ class Vocabulary(NamedGenes):
         table_key: str = "table",
         layer: str | None = None,
         gene_ids_key: str | None = "auto",
+        client: Any = None,
     ) -> "Vocabulary":
         """Compute each gene's mean count over the spots that detect it.
 
         Parameters
         ----------
         data
-            AnnData, SpatialData or path of a SpatialData zarr store, or a sequence of these. Counts
-            are read in blocks of rows, and columns of the same gene are summed first.
+            AnnData, SpatialData, path of a store, a list of these, or a collection of
+            :func:`stp.io.read_collection`. Columns of the same gene are summed first.
         table_key
             Name of the table in a SpatialData.
         layer
@@ -183,10 +185,12 @@ class Vocabulary(NamedGenes):
         gene_ids_key
             Column of `var` with gene names; None for `var_names`; by default `gene_ids` if it
             holds Ensembl ids, else `var_names`.
+        client
+            Dask client whose workers read the stores; by default this process reads them.
 
         Returns
         -------
-        A copy of this vocabulary with `means`, `n_detected` and `corpus`.
+        A copy of this vocabulary with `means`, `n_detected`, `corpus` and `collection`.
 
         Raises
         ------
@@ -194,17 +198,8 @@ class Vocabulary(NamedGenes):
             If there is no data, a table is of another species or has values that are no raw counts,
             or less than half of its UMIs are in the genes.
         """
-        sums = np.zeros((2, len(self)), np.int64)
-        corpus = []
-        items = track(as_iterable(data), "compute means", "table")
-        for label, adata in get_tables(items, table_key):
-            genes = recognize_table(self, adata, gene_ids_key)
-            counts = get_counts(adata, layer)
-            sums += sum_table(counts, genes, len(self), label)
-            corpus.append(label)
-        if not corpus:
-            raise ValueError("no data to compute means from; pass at least one table")
-        return self._with_means(sums, corpus)
+        query = CountsQuery(table_key, layer, gene_ids_key)
+        return self._with_means(sum_corpus(self, len(self), data, query, client))
 
     @classmethod
     def merge(cls, parts: Iterable["Vocabulary"]) -> "Vocabulary":
@@ -232,8 +227,8 @@ class Vocabulary(NamedGenes):
             if not np.array_equal(part.gene_ids, parts[0].gene_ids):
                 raise ValueError("vocabularies of different genes cannot be merged")
             sums += recover_sums(part.means, part.n_detected)
-        corpus = [label for part in parts for label in part.corpus]
-        return parts[0]._with_means(sums, corpus)
+        corpus = tuple(label for part in parts for label in part.corpus)
+        return parts[0]._with_means(CorpusSums(sums, corpus))
 
     def grow(self, other: "Vocabulary") -> "Vocabulary":
         """Append the genes of another vocabulary that this one lacks; see :func:`stp.models.grow`.
@@ -257,11 +252,18 @@ class Vocabulary(NamedGenes):
             n_detected=append_new(self.n_detected, other.n_detected, is_new),
             aliases=merge_aliases(self.aliases, other.aliases, other.gene_ids[is_new]),
             corpus=(*self.corpus, *other.corpus),
+            collection=None,
         )
 
-    def _with_means(self, sums: np.ndarray, corpus: list[str]) -> "Vocabulary":
-        """Return a copy with means, from UMIs and detecting spots of each gene, (2, n_genes)."""
-        return replace(self, means=compute_means(sums), n_detected=sums[1], corpus=tuple(corpus))
+    def _with_means(self, data: CorpusSums) -> "Vocabulary":
+        """Return a copy with the means of some data."""
+        return replace(
+            self,
+            means=compute_means(data.sums),
+            n_detected=data.sums[1],
+            corpus=data.corpus,
+            collection=data.collection,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one parquet file: a row per gene, all else in its metadata."""
@@ -271,8 +273,7 @@ class Vocabulary(NamedGenes):
             if getattr(self, name) is not None
         }
         columns["aliases"] = names_by_gene(self.gene_ids, self.aliases)
-        metadata = {"round_means": self.round_means, "corpus": self.corpus, "digest": self.digest}
-        write_columns(path, columns, metadata)
+        write_columns(path, columns, {name: getattr(self, name) for name in _METADATA})
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
@@ -290,6 +291,7 @@ class Vocabulary(NamedGenes):
                 **columns,
                 round_means=metadata["round_means"],
                 corpus=tuple(metadata["corpus"]),
+                collection=metadata.get("collection"),
             )
             if vocabulary.digest != metadata["digest"]:
                 raise ValueError("its genes and means are not those that were saved")

@@ -1,8 +1,10 @@
 """Read slides and features of tiles, write stores, and add results to stores on disk."""
 
+from stp.data.collection import Collection
 from stp.io._embed_stores import embed_stores
 from stp.io._from_anndata import from_anndata
 from stp.io._read_cohort import read_cohort
+from stp.io._read_collection import read_collection
 from stp.io._read_hest import read_hest
 from stp.io._read_visium import read_visium
 from stp.io._read_visium_hd import read_visium_hd
@@ -14,9 +16,11 @@ from stp.io._tile_slides import tile_slides
 from stp.io._tiles import write_tiles
 
 __all__ = [
+    "Collection",
     "embed_stores",
     "from_anndata",
     "read_cohort",
+    "read_collection",
     "read_hest",
     "read_visium",
     "read_visium_hd",

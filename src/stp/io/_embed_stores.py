@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stp._lock import lock
 from stp._log import count, logger
+from stp.data.collection import Collection
 from stp.io._manifest import Manifest
 from stp.io._results import repair_store, write_results
 from stp.io._store_path import local_path
@@ -66,7 +67,7 @@ def embed_stores(
     Parameters
     ----------
     stores
-        SpatialData zarr folders.
+        SpatialData zarr folders, or a collection of :func:`stp.io.read_collection`.
     model
         A Stamp, GeneEncoder or ImageEncoder, its folder, or the name of a pathology encoder; or a
         WrappedEncoder, which has no folder.
@@ -89,7 +90,8 @@ def embed_stores(
     ------
     ValueError
         The model, an option, the manifest or a store cannot be used: a store is missing, remote or
-        read-only, has no such table, or has no genes or image that the model reads.
+        read-only, has no such table, has no genes or image that the model reads, or was written
+        anew after its collection was made.
     OSError
         Lines of the manifest could not be written. The stores are embedded nevertheless.
 
@@ -102,7 +104,7 @@ def embed_stores(
     """
     from stp.train.engine.processes import distributed
 
-    items = list(as_iterable(stores))
+    items = stores if isinstance(stores, Collection) else list(as_iterable(stores))
     with distributed(device) as processes:
         options = EmbedOptions(
             batch_size, str(processes.device), precision, table_key, progress=processes.is_main
@@ -125,7 +127,11 @@ def embed_stores(
 
 
 def _check(
-    stores: list[Any], model: Any, manifest: Any, options: EmbedOptions, processes: "Processes"
+    stores: Collection | list[Any],
+    model: Any,
+    manifest: Any,
+    options: EmbedOptions,
+    processes: "Processes",
 ) -> "Model":
     """Return the model; raise ValueError in all processes if one of them finds a fault."""
     import torch
@@ -148,6 +154,8 @@ def _check(
         device = torch.device(options.device)
         faults += list_option_faults(device, options.precision, options.batch_size)
         faults += list_manifest_faults(manifest)
+        if isinstance(stores, Collection):
+            faults += stores.list_changes()
         faults += list_store_faults(stores, opened, options.table_key)
         if not stores:
             faults.append("there are no stores to embed")

@@ -10,7 +10,7 @@ import numpy as np
 from stp.tables import keys
 from stp.tables.embeddings import read_blocks, read_embedding
 from stp.tables.provenance import ModelRecord, model_of, require_one_model
-from stp.tables.table import as_iterable, get_table, require_column
+from stp.tables.table import as_training_data, get_table, require_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,10 +22,10 @@ def open_references(
 ) -> dict[str, "AnnData"]:
     """Return the table of each reference, with a unique label as its key.
 
-    A reference is an AnnData, a SpatialData or the path of a store. The label is the name of the
-    file, or `word` with a number.
+    A reference is an AnnData, a SpatialData or the path of a store. Of a collection these are the
+    stores to train on. The label is the name of the file, or `word` with a number.
     """
-    items = list(as_iterable(reference))
+    items = list(as_training_data(reference))
     if not items and not allow_none:
         raise ValueError(f"there is no {word}: the list is empty")
     tables = [get_table(item, table_key) for item in items]

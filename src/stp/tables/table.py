@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,6 +11,19 @@ from stp._version import __version__
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+
+
+@runtime_checkable
+class TrainingStores(Protocol):
+    """A collection of stores that knows which of them training reads."""
+
+    def training_stores(self) -> Iterable[str | Path]:
+        """Return the paths of the stores to train on, after a check of the stores."""
+        ...
+
+    def record(self) -> dict[str, Any]:
+        """Return what identifies the collection, as JSON values."""
+        ...
 
 
 def get_table(data: Any, table_key: str = "table") -> "AnnData":
@@ -56,6 +69,11 @@ def as_iterable(data: Any) -> Iterable[Any]:
         isinstance(data, str | Path) or hasattr(data, "obs_names") or hasattr(data, "tables")
     )
     return [data] if is_single else data
+
+
+def as_training_data(data: Any) -> Iterable[Any]:
+    """Return data as `as_iterable` does, and of a collection the stores that training reads."""
+    return data.training_stores() if isinstance(data, TrainingStores) else as_iterable(data)
 
 
 def _open_table(path: Path, table_key: str) -> "AnnData":

@@ -16,6 +16,7 @@ from stp.tables.provenance import model_of
 from stp.tables.references import open_references
 from stp.train.config import AdaptConfig
 from stp.train.frozen import SpotArrays, train_on
+from stp.train.store_lists import TRAIN, StoreLists
 from stp.train.tasks import Adaptation
 from stp.train.validation import RECALL_AT
 
@@ -46,7 +47,7 @@ def adapt(
     ----------
     reference
         Spots whose images and genes were embedded by `model`: a table, a SpatialData, the path of
-        one on disk, or several of these.
+        one on disk, several of these, or a collection of :func:`stp.io.read_collection`.
     output_dir
         Run directory, which has the files that :func:`stp.train.align` writes.
     model
@@ -97,9 +98,11 @@ def adapt(
         )
     digest = model.digest
     reps = {"patches": images_rep, "genes": genes_rep}
-    training_tables = open_references(reference, table_key)
+    lists = StoreLists.choose(reference, validation)
+    training_tables = open_references(lists.stores, table_key)
     dataset = _read_features(training_tables, reps, digest)
-    validation_tables = open_references(validation, table_key, allow_none=True)
+    validation_tables = open_references(lists.validation, table_key, allow_none=True)
+    lists.check_patients(training_tables, validation_tables)
     adapted = adapted_from(model, config)
     train_on(
         dataset,
@@ -109,8 +112,9 @@ def adapt(
         score=_recall,
         model=adapted,
         config=config,
-        inputs={"stage": "adapt", "model": digest},
+        inputs={"stage": "adapt", "model": digest, **lists.record()},
         resume=resume,
+        origin=lists.origin(TRAIN),
     )
     return Stamp.from_pretrained(output_dir)
 

@@ -24,20 +24,25 @@ from stp.models.stamp import Stamp, StampConfig
 from stp.train.config import AlignConfig
 from stp.train.corpus import (
     Corpus,
-    Stores,
     alignment_targets,
     describe_stage,
-    open_stores,
     require,
     require_full_batches,
     require_image,
-    store_fingerprint,
 )
 from stp.train.engine.batch_plan import BatchPlan
 from stp.train.engine.loop import Training, run_training
 from stp.train.engine.processes import distributed
 from stp.train.engine.run_dir import RunDir, run_settings
 from stp.train.starting_point import build_stamp, choose_genes, choose_images
+from stp.train.store_lists import (
+    TRAIN,
+    VALIDATION,
+    StoreLists,
+    Stores,
+    check_lists,
+    store_fingerprint,
+)
 from stp.train.tasks import Alignment
 from stp.train.validation import recall
 
@@ -63,7 +68,8 @@ def align(
     Parameters
     ----------
     stores
-        Paths of training stores with an image, written by `stp.io.write_store`.
+        Paths of training stores with an image, written by `stp.io.write_store`, or a collection of
+        :func:`stp.io.read_collection`.
     output_dir
         Run directory. It receives the model for `Stamp.from_pretrained`, the settings
         (training.json), the metrics (metrics.jsonl) and the state to resume from.
@@ -76,8 +82,8 @@ def align(
     config
         Settings of the training.
     validation
-        Paths of stores that choose the best epoch: the one with the highest recall@5 from image to
-        genes, or to pathways if there are no genes.
+        Paths of stores, or a collection, that choose the best epoch: the one with the highest
+        recall@5 from image to genes, or to pathways if there are no genes.
     vocabulary
         Vocabulary of the genes in the pathways, if there is no gene encoder; by default the human
         one.
@@ -99,8 +105,9 @@ def align(
         If `image_encoder` is something else, e.g. a WrappedEncoder, which takes no prompt token.
     ValueError
         If a path is no training store, if a store has no image or one that is too coarse, if the
-        vocabulary has no means, if gene encoder, gene sets and targets do not fit together, or if
-        `output_dir` has a run with other settings.
+        vocabulary has no means, if gene encoder, gene sets and targets do not fit together, if a
+        store was written anew after its collection was made, or if `output_dir` has a run with
+        other settings.
     OSError
         If the disk of `output_dir` has no room for the decoded images.
 
@@ -124,7 +131,9 @@ def align(
     """
     genes, vocabulary = choose_genes(gene_encoder, vocabulary, config)
     image_config, images = choose_images(image_encoder)
-    training_stores, validation_stores = open_stores(stores, validation, table_key)
+    check_lists(stores, validation)
+    lists = StoreLists.choose(stores, validation)
+    training_stores, validation_stores = lists.open_stores(table_key)
     all_stores = [*training_stores, *validation_stores]
     check_genes(all_stores, vocabulary)
     require(all_stores, "pyramid", "alignment")
@@ -148,7 +157,24 @@ def align(
         "image_encoder": images.digest if images else None,
         "gene_sets": hashlib.sha256(set_bytes).hexdigest(),
         **store_fingerprint(training_stores, validation_stores, table_key),
+        **lists.record(),
     }
+
+    def open_corpus(run: RunDir, name: str, stores: list[SpotStore], stamp: Stamp) -> Corpus:
+        """Open stores, and rank their genes if the Stamp reads them."""
+        origin = lists.origin(name)
+        if stamp.gene_encoder is None:
+            return Corpus.open(name, stores, config.min_genes, origin=origin)
+        return Corpus.open_tokenized(
+            name,
+            stores,
+            config.min_genes,
+            vocabulary=stamp.vocabulary,
+            context_length=stamp.gene_encoder.config.context_length,
+            run=run,
+            origin=origin,
+        )
+
     with distributed(config.device) as processes:
         settings = run_settings(config, inputs)
         with RunDir(output_dir, settings, resume=resume, processes=processes) as run:
@@ -156,10 +182,8 @@ def align(
                 stamp = build_stamp(model, vocabulary, genes, images, config)
                 validation_corpus = None
                 if validation_stores:
-                    validation_corpus = _open_corpus(
-                        "validation", validation_stores, stamp, config, run
-                    )
-                training_corpus = _open_corpus("train", training_stores, stamp, config, run)
+                    validation_corpus = open_corpus(run, VALIDATION, validation_stores, stamp)
+                training_corpus = open_corpus(run, TRAIN, training_stores, stamp)
                 _train_stamp(
                     run,
                     stamp,
@@ -169,22 +193,6 @@ def align(
                     config=config,
                 )
     return Stamp.from_pretrained(output_dir)
-
-
-def _open_corpus(
-    name: str, stores: list[SpotStore], stamp: Stamp, config: AlignConfig, run: RunDir
-) -> Corpus:
-    """Open stores, and rank their genes if the Stamp reads them."""
-    if stamp.gene_encoder is None:
-        return Corpus.open(name, stores, config.min_genes)
-    return Corpus.open_tokenized(
-        name,
-        stores,
-        config.min_genes,
-        vocabulary=stamp.vocabulary,
-        context_length=stamp.gene_encoder.config.context_length,
-        run=run,
-    )
 
 
 def _train_stamp(

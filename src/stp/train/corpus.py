@@ -1,15 +1,15 @@
 """The stores of a run: opened, checked, ranked into tokens, and described for the model card."""
 
-import hashlib
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
 
+from stp._log import count, preview
 from stp._progress import track
 from stp._text import readable
 from stp.data.pairs import CELLS
@@ -24,8 +24,8 @@ from stp.train.config import AlignConfig
 from stp.train.engine.config import LoopConfig
 from stp.train.engine.run_dir import RunDir
 
-Stores = Iterable[str | Path]
 ENCODE_BATCH = 256  # spots that a frozen gene encoder encodes at a time
+N_NAMES = 20  # stores of a collection that a model card lists
 PARTS = {"pyramid": "an image", "coordinates": "spot coordinates"}
 
 
@@ -43,17 +43,20 @@ class Corpus:
         Rows of the spots that detect enough genes, one array per store.
     tokens
         Tokens of all spots of the stores; None if no gene encoder reads them.
+    origin
+        Collection that the stores are from, in a line; "" without.
     """
 
     name: str
     stores: list[SpotStore]
     rows: list[np.ndarray]
     tokens: SpotFile | None = None
+    origin: str = ""
 
     @classmethod
-    def open(cls, name: str, stores: list[SpotStore], min_genes: int) -> Self:
+    def open(cls, name: str, stores: list[SpotStore], min_genes: int, *, origin: str = "") -> Self:
         """Choose the spots that detect at least `min_genes` genes, without ranking them."""
-        return cls(name, stores, trainable(stores, min_genes))
+        return cls(name, stores, trainable(stores, min_genes), origin=origin)
 
     @classmethod
     def open_tokenized(
@@ -65,6 +68,7 @@ class Corpus:
         vocabulary: Vocabulary,
         context_length: int,
         run: RunDir,
+        origin: str = "",
     ) -> Self:
         """Choose the spots as `open` does, and rank all into a file that every process maps."""
         corpus = cls.open(name, stores, min_genes)
@@ -81,12 +85,18 @@ class Corpus:
                 "no gene of the stores is in the vocabulary; fit a vocabulary of the right species "
                 "with `Vocabulary.fit(stores)`"
             )
-        return cls(name, stores, rows, tokens)
+        return cls(name, stores, rows, tokens, origin)
 
     def describe(self) -> str:
         """Return how many spots of which stores are used, for a model card."""
-        names = ", ".join(readable(store.path.name) for store in self.stores)
-        return f"{sum(map(len, self.rows))} spots of {names}"
+        names = [readable(store.path.name) for store in self.stores]
+        n_spots = sum(map(len, self.rows))
+        if not self.origin:
+            return f"{n_spots} spots of {', '.join(names)}"
+        return (
+            f"{n_spots} spots of {count(len(names), 'store')} of the {self.origin}: "
+            f"{preview(names, N_NAMES)}"
+        )
 
     def encode_genes(self, run: RunDir, encoder: GeneEncoder, config: LoopConfig) -> SpotFile:
         """Encode the genes of all spots into a file of the run.
@@ -149,45 +159,6 @@ class Corpus:
         return file
 
 
-def open_stores(
-    stores: Stores, validation: Stores, table_key: str
-) -> tuple[list[SpotStore], list[SpotStore]]:
-    """Open the stores to train on and those to validate with.
-
-    Raises
-    ------
-    TypeError
-        If a single path is passed instead of a list.
-    ValueError
-        If there is no store to train on, or two stores have the same digest.
-    """
-    for name, paths in (("stores", stores), ("validation", validation)):
-        if isinstance(paths, str | Path):
-            raise TypeError(f"{name} is one path, {paths}; pass a list of paths")
-    training_stores = [SpotStore(path, table_key) for path in stores]
-    validation_stores = [SpotStore(path, table_key) for path in validation]
-    if not training_stores:
-        raise ValueError(
-            "there is no store to train on: the list is empty; does the pattern match?"
-        )
-    check_different([*training_stores, *validation_stores])
-    return training_stores, validation_stores
-
-
-def check_different(stores: Sequence[SpotStore]) -> None:
-    """Raise ValueError if two stores have the same digest, and name both."""
-    by_digest: dict[str, SpotStore] = {}
-    for store in stores:
-        first = by_digest.setdefault(store.digest, store)
-        if first is not store:
-            first.check_spots()
-            store.check_spots()
-            raise ValueError(
-                f"{first.path} and {store.path} have the same content; list every slide once, "
-                "either to train on or to validate with"
-            )
-
-
 def require(
     stores: Sequence[SpotStore], part: Literal["pyramid", "coordinates"], purpose: str
 ) -> None:
@@ -225,35 +196,6 @@ def require_full_batches(stores: list[SpotStore], config: AlignConfig) -> None:
             f"no store has {together} spots that detect {config.min_genes} genes to enter a batch "
             "together; lower spots_per_slide or min_genes"
         )
-
-
-def store_fingerprint(
-    training: list[SpotStore], validation: list[SpotStore], table_key: str
-) -> dict[str, Any]:
-    """Return what identifies the stores of a run: digests of their content, never paths.
-
-    So a run goes on if its stores moved, and a store that was written again with other content
-    makes another run. Paths are there for information.
-
-    Raises
-    ------
-    ValueError
-        If genes or spots of a store changed after its digest was computed.
-    """
-    is_in_tissue = hashlib.sha256()
-    for store in (*training, *validation):
-        store.check_spots()
-        is_in_tissue.update(store.trainable(min_genes=0).tobytes())
-    return {
-        "stores": [store.digest for store in training],
-        "validation": [store.digest for store in validation],
-        "table_key": table_key,
-        "in_tissue": is_in_tissue.hexdigest(),
-        "paths": {
-            "stores": [readable(store.path) for store in training],
-            "validation": [readable(store.path) for store in validation],
-        },
-    }
 
 
 def describe_stage(stage: str, train: Corpus, validation: Corpus | None) -> str:

@@ -88,6 +88,7 @@ def train_on(
     config: AdaptConfig | RegressionConfig,
     inputs: dict[str, Any],
     resume: bool,
+    origin: str = "",
 ) -> None:
     """Train parts of a model in a run directory.
 
@@ -111,9 +112,13 @@ def train_on(
         The stage and what it starts from, as JSON values; "stage" is its name.
     resume
         Continue a run that was stopped; the result is that of a run without a stop.
+    origin
+        Collection that the spots are from, in a line; "" without.
     """
     n_spots = sum(map(len, dataset.rows))
     line = f"{inputs['stage']}: {n_spots} spots of {', '.join(dataset.names)}"
+    if origin:
+        line += f", {origin}"
     model.card = replace(model.card, trained_on=(*model.card.trained_on, line))
     digests = [dataset.digest, None if validation is None else validation.digest]
     with distributed(config.device) as processes:

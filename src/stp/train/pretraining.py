@@ -18,17 +18,22 @@ from stp.models.saved.pretrained import save_with_scores
 from stp.train.config import Phase, PretrainConfig
 from stp.train.corpus import (
     Corpus,
-    Stores,
     describe_stage,
-    open_stores,
     require,
-    store_fingerprint,
 )
 from stp.train.engine.batch_plan import BatchPlan
 from stp.train.engine.loop import Training, run_training
 from stp.train.engine.processes import distributed
 from stp.train.engine.protocols import Sampler
 from stp.train.engine.run_dir import RunDir, run_settings
+from stp.train.store_lists import (
+    TRAIN,
+    VALIDATION,
+    StoreLists,
+    Stores,
+    check_lists,
+    store_fingerprint,
+)
 from stp.train.tasks import MaskedGenes, NeighborhoodGenes
 from stp.train.validation import masked_loss
 
@@ -53,7 +58,8 @@ def pretrain(
     Parameters
     ----------
     stores
-        Paths of training stores, written by `stp.io.write_store`.
+        Paths of training stores, written by `stp.io.write_store`, or a collection of
+        :func:`stp.io.read_collection`.
     output_dir
         Run directory. It receives the model for `GeneEncoder.from_pretrained`, the settings
         (training.json), the metrics (metrics.jsonl) and the state to resume from.
@@ -64,8 +70,8 @@ def pretrain(
     config
         Settings of the training.
     validation
-        Paths of stores that choose the best epoch: the one with the lowest masked gene loss in the
-        last phase.
+        Paths of stores, or a collection, that choose the best epoch: the one with the lowest masked
+        gene loss in the last phase.
     table_key
         Name of the table in a SpatialData.
     resume
@@ -81,8 +87,8 @@ def pretrain(
     ValueError
         If a path is no training store, if a store lacks the coordinates for neighborhood training,
         if its genes are of another species or less than half of its UMIs are in the vocabulary, if
-        the vocabulary has no means, if two stores have the same content, or if `output_dir` has a
-        run with other settings.
+        the vocabulary has no means, if two stores have the same content, if a store was written
+        anew after its collection was made, or if `output_dir` has a run with other settings.
     BlockingIOError
         If another process trains in `output_dir`.
     FloatingPointError
@@ -104,7 +110,9 @@ def pretrain(
     >>> genes.width
     16
     """
-    training_stores, validation_stores = open_stores(stores, validation, table_key)
+    check_lists(stores, validation)
+    lists = StoreLists.choose(stores, validation)
+    training_stores, validation_stores = lists.open_stores(table_key)
     vocabulary.divisors()  # raises ValueError if the vocabulary has no means
     check_genes([*training_stores, *validation_stores], vocabulary)
     if any(phase.objective == "neighborhood" for phase in config.phases):
@@ -114,6 +122,7 @@ def pretrain(
         "vocabulary": vocabulary.digest,
         "model": asdict(model),
         **store_fingerprint(training_stores, validation_stores, table_key),
+        **lists.record(),
     }
 
     def open_corpus(run: RunDir, name: str, stores: list[SpotStore]) -> Corpus:
@@ -124,6 +133,7 @@ def pretrain(
             vocabulary=vocabulary,
             context_length=model.context_length,
             run=run,
+            origin=lists.origin(name),
         )
 
     with distributed(config.device) as processes:
@@ -132,8 +142,8 @@ def pretrain(
             if run.checkpoint.phase < len(config.phases):
                 validation_corpus = None
                 if validation_stores:
-                    validation_corpus = open_corpus(run, "validation", validation_stores)
-                training_corpus = open_corpus(run, "train", training_stores)
+                    validation_corpus = open_corpus(run, VALIDATION, validation_stores)
+                training_corpus = open_corpus(run, TRAIN, training_stores)
                 encoder = _build_encoder(model, vocabulary, training_corpus, config)
                 _run_phases(run, training_corpus, validation_corpus, encoder, config)
     return GeneEncoder.from_pretrained(output_dir)

@@ -17,6 +17,7 @@ from stp.tables.provenance import model_of, require_one_model
 from stp.tables.references import open_references
 from stp.train.config import RegressionConfig
 from stp.train.frozen import SpotArrays, train_on
+from stp.train.store_lists import TRAIN, StoreLists
 from stp.train.tasks import ExpressionRegression
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def fit_expression_head(
     Parameters
     ----------
     reference
-        Spots with features and counts: a table, a SpatialData, the path of one on disk, or several
-        of these.
+        Spots with features and counts: a table, a SpatialData, the path of one on disk, several of
+        these, or a collection of :func:`stp.io.read_collection`.
     output_dir
         Run directory, which has the files that :func:`stp.train.align` writes.
     genes
@@ -88,8 +89,10 @@ def fit_expression_head(
     >>> head.config.width
     128
     """
-    training_tables = open_references(reference, table_key)
-    validation_tables = open_references(validation, table_key, allow_none=True)
+    lists = StoreLists.choose(reference, validation)
+    training_tables = open_references(lists.stores, table_key)
+    validation_tables = open_references(lists.validation, table_key, allow_none=True)
+    lists.check_patients(training_tables, validation_tables)
     tables = dict(training_tables)
     for label, table in validation_tables.items():
         tables[f"validation: {label}"] = table
@@ -128,8 +131,10 @@ def fit_expression_head(
             "genes": list(gene_names),
             "units": units,
             "use_rep": use_rep,
+            **lists.record(),
         },
         resume=resume,
+        origin=lists.origin(TRAIN),
     )
     return ExpressionHead.from_pretrained(output_dir)
 

@@ -24,7 +24,7 @@ PREVIOUS = "resume.previous.pt"
 LOCK = "run.lock"
 SCRATCH = ".stp_scratch"  # its content is deleted, so no folder of a user may have this name
 RUN_VERSION = 2  # 1 identified stores by their paths
-INFORMATION = ("processes", "paths")  # of training.json; a run may go on with others
+INFORMATION = ("processes", "paths", "collections")  # of training.json; a run may go on with others
 FREE_SETTINGS = ("device", "n_workers", "log_every", "checkpoint_every", "gene_sets")
 
 
@@ -74,7 +74,7 @@ class RunDir:
         The folder.
     settings
         All values that decide the result; a run resumes only with the settings it started with.
-        "paths" may be others: they are recorded for information.
+        "paths" and "collections" may be others: they are recorded for information.
     resume
         Continue the run in the folder if there is one; with False, start over.
     processes

@@ -1,0 +1,102 @@
+"""`stp split`: divide the stores of a collection into training, validation and test."""
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stp.data.collection import Collection
+
+STRATIFY = ("organ", "platform")
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command and its options."""
+    summary = "divide the stores of a collection into training, validation and test by patient"
+    parser = commands.add_parser(
+        "split",
+        help=summary,
+        description=f"{summary}. The sides are written into the column 'split' of the table, both "
+        ".parquet and .csv.",
+    )
+    parser.add_argument("collection", type=Path, help="collection.parquet, a CSV file, or a folder")
+    parser.add_argument("--by", default="patient", help="column of the patients (patient)")
+    parser.add_argument("--validation", type=float, default=0.1, help="share of the spots (0.1)")
+    parser.add_argument("--test", type=float, default=0.1, help="share of the spots (0.1)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (0)")
+    parser.add_argument(
+        "--stratify",
+        nargs="*",
+        default=STRATIFY,
+        help="columns whose values have the same shares on each side (organ platform)",
+    )
+    parser.add_argument(
+        "--no-duplicates",
+        action="store_true",
+        help="do not look for near-duplicates, which takes time",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing split")
+    parser.add_argument("--dry-run", action="store_true", help="print the split, and write nothing")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the split, write it, and return the exit status."""
+    if not options.collection.exists():
+        raise argparse.ArgumentError(None, f"there is no collection at {options.collection}")
+
+    try:
+        split(options)
+    except (ValueError, OSError) as error:
+        raise argparse.ArgumentError(None, str(error)) from error
+    return 0
+
+
+def split(options: argparse.Namespace) -> None:
+    """Assign the sides, print them, and write them unless this is a dry run."""
+    from stp.data.collection import SPLIT, Collection
+    from stp.data.collection_file import find_file
+    from stp.tl._assign_split import assign_split, count_sides
+
+    file = find_file(options.collection)
+    collection = Collection.read(file)
+    require_equal_files(file, collection)
+    if SPLIT in collection.table and not options.overwrite:
+        raise ValueError(f"{file} has a split; pass --overwrite to replace it")
+    duplicates = None
+    if not options.no_duplicates:
+        duplicates = import_module("stp.tl").find_duplicates(collection)
+    divided = assign_split(
+        collection,
+        by=options.by,
+        validation=options.validation,
+        test=options.test,
+        seed=options.seed,
+        stratify=options.stratify,
+        duplicates=duplicates,
+        overwrite=options.overwrite,
+    )
+    sides = count_sides(divided, options.by, SPLIT)
+    print(sides.to_string(formatters={"share": "{:.1%}".format}))
+    if duplicates is not None and len(duplicates):
+        print(f"{len(duplicates)} pairs of near-duplicates are on one side each")
+    if options.dry_run:
+        print(f"This was a dry run: {file} has not changed.")
+        return
+    divided.write(file)
+    print(f"Wrote the column {SPLIT!r} of {file}.")
+
+
+def require_equal_files(file: Path, collection: "Collection") -> None:
+    """Raise ValueError if the CSV file next to a parquet file was changed, as both are written."""
+    from stp.data.collection_file import csv_text, read_table
+
+    other = file.with_suffix(".csv")
+    if other == file or not other.exists():
+        return
+    if csv_text(read_table(other)) != csv_text(collection.table):
+        raise ValueError(
+            f"{other} has other values than {file}, and both would be written; pass the one that "
+            "is right, or delete the CSV file"
+        )
