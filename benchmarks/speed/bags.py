@@ -29,6 +29,7 @@ from benchmarks.measure import (
 
 if TYPE_CHECKING:
     import torch
+
     from stp.data.bag_file import BagFile
     from stp.tables.cohort import BagSource
     from stp.train.slide_task import SlidePrediction
@@ -134,6 +135,7 @@ def write_bag_file(paths: list[Path], folder: Path) -> None:
 def copy_rows(paths: list[Path], folder: Path) -> list[Row]:
     """Compare making the bag file with reading the same files and copying the same bytes."""
     import h5py
+
     from stp.data.bag_file import FEATURES, BagFile
 
     ours = folder / "ours"
@@ -184,6 +186,7 @@ def make_task(width: int) -> "SlidePrediction":
 def step_rows(folder: Path, n_bags: int) -> list[Row]:
     """Compare a training step on one bag with a matrix product, and time an epoch."""
     import torch
+
     from stp.data.bag_file import BagFile
 
     file = BagFile.open(folder)
@@ -246,7 +249,6 @@ def labels_of(file: "BagFile") -> "dict[str, torch.Tensor]":
 def read_batch(file: "BagFile", number: int) -> "dict[str, torch.Tensor]":
     """Return all tiles of a bag as a batch."""
     from stp.data.bags import Bags
-
     from stp.data.samplers import SpotIndex
 
     return Bags(file, labels_of(file))[SpotIndex(0, np.array([[number, 0]]))]
@@ -264,9 +266,9 @@ def train_step(
 def epoch_growth(folder: Path) -> float:
     """Return by how many MiB memory grows in an epoch of training and one of prediction."""
     import torch
+
     from stp.data.bag_file import BagFile
     from stp.data.bags import Bags
-
     from stp.data.samplers import SpotIndex
 
     file = BagFile.open(folder)
