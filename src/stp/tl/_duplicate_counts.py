@@ -7,7 +7,13 @@ import numpy as np
 
 from stp.data.store import SpotStore
 from stp.metrics._twins import SAME, share_with_twin
-from stp.tl._store_signatures import MIN_ENTRIES, Signature, hash_spots, read_blocks
+from stp.tl._store_signatures import (
+    FEW_GENES,
+    MIN_ENTRIES,
+    Signature,
+    hash_spots,
+    read_blocks,
+)
 
 EQUAL_COUNTS = "equal counts"
 NEARLY_EQUAL = "nearly equal spots"
@@ -17,7 +23,7 @@ MIN_SHARED_GENES = 20
 # Total counts of serial sections of one patient correlate by up to 0.985, those of a slide and a
 # copy with a tenth of its counts left out by 0.999.
 MIN_CORRELATION = 0.985
-SAMPLED_GENES = 4  # every fourth gene is compared
+SAMPLED_GENES = 4  # every fourth gene is compared, or all genes of a small panel
 N_GENES = 1000  # the most expressed genes, in which twins are searched
 N_QUERIES = 256  # spots whose twin is searched
 
@@ -86,6 +92,8 @@ def _pairs_alike_in_total(signatures: Sequence[Signature]) -> Iterator[tuple[int
 
 
 def _is_sampled(signature: Signature) -> np.ndarray:
+    if len(signature.gene_hashes) <= FEW_GENES:
+        return np.ones(len(signature.gene_hashes), bool)
     return signature.gene_hashes % np.uint64(SAMPLED_GENES) == 0
 
 

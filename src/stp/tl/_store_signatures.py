@@ -22,6 +22,7 @@ MIN_ENTRIES = 12  # counts of a spot, so that no two spots are equal by chance
 LARGE_GROUPS = 4
 SMALL_GROUPS = 64
 N_SMALL = 4  # small groups that are used
+FEW_GENES = 2000  # a panel of so few genes is hashed as a whole, too
 KEEP_LARGE = 2  # every second hash
 KEEP_SMALL = 8
 
@@ -113,6 +114,8 @@ def _sign_store(store: SpotStore, gene_hashes: np.ndarray) -> Signature:
 
 def _gene_groups(gene_hashes: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the positions of the genes of each group, and which share of its hashes is kept."""
+    if len(gene_hashes) <= FEW_GENES:
+        yield np.arange(len(gene_hashes)), 1
     yield np.flatnonzero(gene_hashes % np.uint64(LARGE_GROUPS) == 0), KEEP_LARGE
     small = gene_hashes // np.uint64(LARGE_GROUPS) % np.uint64(SMALL_GROUPS)
     for number in range(N_SMALL):
