@@ -121,9 +121,11 @@ def is_same_tissue(
     similarity
         Map of places to the second image.
     """
-    step = -(-len(places) // N_WINDOWS)
+    places = places[:: -(-len(places) // N_WINDOWS)]
+    details = _detail(_read_gray(first, places, WINDOW_PIXELS, WINDOW_UM_PER_PX))
+    copies = _detail(_read_turned(second, places, similarity))
     correlations = [
-        _correlate_details(first, second, place, similarity) for place in places[::step]
+        _highest_correlation(small, large) for small, large in zip(details, copies, strict=True)
     ]
     return bool(np.median(correlations) > MIN_CORRELATION)
 
@@ -163,38 +165,49 @@ def _as_complex(places: np.ndarray) -> np.ndarray:
     return places[:, 0] + 1j * places[:, 1]
 
 
-def _correlate_details(
-    first: ImagePyramid, second: ImagePyramid, place: complex, similarity: Similarity
-) -> float:
-    """Return the highest correlation of the details around a place with those of the copy."""
+def _read_turned(image: ImagePyramid, places: np.ndarray, similarity: Similarity) -> np.ndarray:
+    """Return larger windows of a copy, turned back: (n, side, side) gray.
+
+    Parameters
+    ----------
+    image
+        The copy.
+    places
+        Centers (n,) of the windows in the image that it is a copy of, in µm.
+    similarity
+        Map of these places to the copy.
+    """
     from scipy.ndimage import map_coordinates
 
-    ours = _read_gray(first, place, WINDOW_PIXELS, WINDOW_UM_PER_PX)
     side = WINDOW_PIXELS + 2 * SHIFT_PIXELS
-    offsets = (np.arange(side) - (side - 1) / 2) * WINDOW_UM_PER_PX
-    x, y = np.meshgrid(offsets, offsets)
-    turned = similarity(place + x + 1j * y) - similarity(np.array([place]))
-    width = int(np.ceil(np.sqrt(2) * side)) + 2
+    steps = (np.arange(side) - (side - 1) / 2) * WINDOW_UM_PER_PX
+    x, y = np.meshgrid(steps, steps)
+    offsets = similarity(x + 1j * y) - similarity.shift
+    width = int(np.ceil(np.sqrt(2) * side)) + 2  # of a window that holds the turned one
     um_per_px = WINDOW_UM_PER_PX * similarity.scale
-    center = complex(similarity(np.array([place]))[0])
-    theirs = _read_gray(second, center, width, um_per_px)
-    pixels = turned / um_per_px + (width - 1) / 2 * (1 + 1j)
-    theirs = map_coordinates(theirs, [pixels.imag, pixels.real], order=1, mode="nearest")
-    return _highest_correlation(_detail(ours), _detail(theirs))
+    pixels = offsets / um_per_px + (width - 1) / 2 * (1 + 1j)
+    windows = _read_gray(image, similarity(places), width, um_per_px)
+    return np.stack(
+        [
+            map_coordinates(window, [pixels.imag, pixels.real], order=1, mode="nearest")
+            for window in windows
+        ]
+    )
 
 
-def _read_gray(image: ImagePyramid, place: complex, size: int, um_per_px: float) -> np.ndarray:
-    """Return a gray window around a place in µm from the corner of the image."""
+def _read_gray(image: ImagePyramid, places: np.ndarray, size: int, um_per_px: float) -> np.ndarray:
+    """Return gray windows (n, size, size) around places (n,) in µm from the corner of the image."""
     in_pixels = replace(image, levels=with_gaps(image.levels), affine=np.eye(3))
-    center = np.array([[place.real, place.imag]]) / image.um_per_px
-    window = in_pixels.read(center, size=size, um_per_px=um_per_px, allow_upsampling=True)[0]
-    return window.mean(axis=-1, dtype=np.float32)
+    centers = np.stack([places.real, places.imag], axis=1) / image.um_per_px
+    windows = in_pixels.read(centers, size=size, um_per_px=um_per_px, allow_upsampling=True)
+    return windows.mean(axis=-1, dtype=np.float32)
 
 
 def _detail(gray: np.ndarray) -> np.ndarray:
+    """Return what is left of windows (n, size, size) without smooth structure."""
     from scipy.ndimage import uniform_filter
 
-    return gray - uniform_filter(gray, COARSE_PIXELS)
+    return gray - uniform_filter(gray, (0, COARSE_PIXELS, COARSE_PIXELS))
 
 
 def _highest_correlation(small: np.ndarray, large: np.ndarray) -> float:
