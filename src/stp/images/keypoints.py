@@ -1,11 +1,11 @@
 """Points of an image that are found again in a copy that was rotated, mirrored or cropped."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from stp.images.levels import with_gaps
+from stp.images.overview import read_overview
 from stp.images.pyramid import ImagePyramid
 
 UM_PER_PX = 16.0  # of the small image in which points are searched
@@ -56,7 +56,7 @@ def find_keypoints(image: ImagePyramid, n_points: int = N_POINTS) -> Keypoints:
     """
     from scipy.ndimage import gaussian_filter, maximum_filter
 
-    gray = _read_gray(image)
+    gray = read_overview(image, UM_PER_PX).mean(axis=-1, dtype=np.float32)
     blobs = gaussian_filter(gray, FINE_SIGMA) - gaussian_filter(gray, COARSE_SIGMA)
     strength = np.abs(blobs)
     is_point = strength == maximum_filter(strength, 2 * MIN_DISTANCE + 1)
@@ -67,17 +67,6 @@ def find_keypoints(image: ImagePyramid, n_points: int = N_POINTS) -> Keypoints:
     features = _describe(gaussian_filter(gray, SMOOTH_SIGMA), points)
     digest = hashlib.sha256(f"{gray.shape} ".encode() + gray.tobytes()).hexdigest()
     return Keypoints(digest, (points[:, ::-1] + 0.5) * UM_PER_PX, features)
-
-
-def _read_gray(image: ImagePyramid) -> np.ndarray:
-    """Return a small gray image (y, x) of the whole slide."""
-    height, width = (n * image.um_per_px for n in image.levels[0].shape)
-    size = max(1, int(np.ceil(max(height, width) / UM_PER_PX)))
-    center = np.full((1, 2), size * UM_PER_PX / 2 / image.um_per_px)
-    in_pixels = replace(image, levels=with_gaps(image.levels), affine=np.eye(3))
-    square = in_pixels.read(center, size=size, um_per_px=UM_PER_PX, allow_upsampling=True)[0]
-    n_rows, n_columns = (max(1, int(np.ceil(n / UM_PER_PX))) for n in (height, width))
-    return square[:n_rows, :n_columns].mean(axis=-1, dtype=np.float32)
 
 
 def _refine(strength: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
