@@ -119,7 +119,7 @@ def list_problems(table: "pd.DataFrame") -> str:
         return ""
     problems = table[PROBLEM].fillna("").astype(str)
     rows = [
-        [link(table, row), escape(problems.iloc[row])]
+        [link(table, int(row)), escape(problems.iloc[row])]
         for row in np.flatnonzero((problems != "").to_numpy())
     ]
     return make_table(["slide", "why"], rows, layout="stacked") if rows else ""
@@ -161,7 +161,7 @@ def _list_worst(table: "pd.DataFrame", check: Check) -> str:
     is_low = values < (-np.inf if check.limit is None else check.limit)
     rows = [
         [
-            link(table, row),
+            link(table, int(row)),
             _mark(values[row], bool(is_low[row])),
             *(escape(cell_text(table[column].iloc[row])) for column in columns),
         ]
