@@ -1,23 +1,15 @@
-"""What test slides share with training: patients, nearly equal spots, slides the model has seen."""
+"""What test slides share with training: patients, counts, images, slides the model has seen."""
 
+import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from scipy.ndimage import uniform_filter
+import pandas as pd
 
+import stp
 from benchmarks.accuracy.slides import Section, patient_of_store
-
-SAME = 0.99  # correlation from which two spots, or two patches, count as the same
-MAX_SHARE = 0.01  # of the test spots that may have a twin by chance
-N_GENES = 1000
-THUMBNAIL_PIXELS = 24
-PATCH_UM = 112.0
-COARSE_PIXELS = 7  # smoother structure is no detail: any two shades of stain are alike
-MIN_DETAIL = 0.3  # standard deviation of gray values; white margins have none
-BLOCK = 1024  # test spots that are compared at a time
 
 
 def find_leaks(train: Sequence[Section], test: Sequence[Section]) -> list[str]:
@@ -40,15 +32,7 @@ def find_leaks(train: Sequence[Section], test: Sequence[Section]) -> list[str]:
             f"{name}: patient {patients} is in training, too; the scores do not show how well a "
             "new patient is predicted"
         )
-    train_counts, test_counts = _counts_of_shared_genes(train, test)
-    notes += _find_twins("expression", name, _expression(train_counts), _expression(test_counts))
-    train_pictures = _detail_of_patches(train)
-    test_pictures = _detail_of_patches(test)
-    if train_pictures and test_pictures:
-        notes += _find_twins(
-            "image", name, np.concatenate(train_pictures), np.concatenate(test_pictures)
-        )
-    return notes
+    return [*notes, *_find_copies(train, test)]
 
 
 def check_apart(train: Sequence[Section], test: Sequence[Section]) -> None:
@@ -58,6 +42,25 @@ def check_apart(train: Sequence[Section], test: Sequence[Section]) -> None:
         raise ValueError(
             f"slide {', '.join(sorted(both))} is on both sides of the split; keep it on one side"
         )
+
+
+def _find_copies(train: Sequence[Section], test: Sequence[Section]) -> Iterator[str]:
+    """Yield a note for each test slide that shares counts or the image with a training slide."""
+    paths = sorted({str(section.path) for section in (*train, *test)})
+    for pair in _duplicates(tuple(paths)).itertuples():
+        for known in train:
+            for section in test:
+                if {str(known.path), str(section.path)} == {pair.first, pair.second}:
+                    yield (
+                        f"{section.name}: {pair.kind} with {known.name} of training, "
+                        f"share {pair.share:.0%} ({pair.note})"
+                    )
+
+
+@functools.lru_cache
+def _duplicates(paths: tuple[str, ...]) -> pd.DataFrame:
+    """Find the duplicates among stores once; most folds of a protocol have the same stores."""
+    return stp.tl.find_duplicates(paths)
 
 
 def seen_by_model(model: str | Path, test: Sequence[Section], patient_key: str) -> list[str]:
@@ -125,59 +128,3 @@ def _stores_in_line(line: str) -> list[str]:
     """
     sides = re.split(r"(?:^|; )[^;]*?\d+ spots of ", line)
     return [store for side in sides for store in side.split(", ") if store]
-
-
-def _counts_of_shared_genes(train: Sequence[Section], test: Sequence[Section]) -> tuple[list, list]:
-    """Return counts of both sides in the same, most expressed genes."""
-    shared = sorted(set.intersection(*(set(s.table.var_names) for s in (*train, *test))))
-    train_counts = [section.table[:, shared].X for section in train]
-    test_counts = [section.table[:, shared].X for section in test]
-    total = sum(np.asarray(counts.sum(axis=0)).ravel() for counts in train_counts)
-    top = np.argsort(-total, kind="stable")[:N_GENES]
-    return [counts[:, top] for counts in train_counts], [counts[:, top] for counts in test_counts]
-
-
-def _expression(counts: list) -> np.ndarray:
-    dense = [part.toarray() if hasattr(part, "toarray") else part for part in counts]
-    values = np.concatenate(dense).astype(np.float32)
-    return np.log1p(values / np.maximum(values.sum(axis=1, keepdims=True), 1) * 1e4)
-
-
-def _detail_of_patches(sections: Sequence[Section]) -> list[np.ndarray]:
-    """Return the details of gray thumbnails of the patches of each slide, without empty ones."""
-    details = []
-    for section in sections:
-        slide = section.slide
-        if slide is None:
-            continue
-        thumbnails = slide.pyramid.read(
-            slide.centers, size=THUMBNAIL_PIXELS, um_per_px=PATCH_UM / THUMBNAIL_PIXELS
-        )
-        gray = thumbnails.mean(axis=-1, dtype=np.float32)
-        smooth = uniform_filter(gray, (0, COARSE_PIXELS, COARSE_PIXELS))
-        detail = (gray - smooth).reshape(len(gray), -1)
-        details.append(detail[detail.std(axis=1) > MIN_DETAIL])
-    return details
-
-
-def _find_twins(kind: str, name: str, train: np.ndarray, test: np.ndarray) -> list[str]:
-    """Return a note if test spots correlate all but perfectly with training spots."""
-    if not len(train) or not len(test):
-        return []
-    train = _standardize(train)
-    highest = [
-        (_standardize(test[start : start + BLOCK]) @ train.T).max(axis=1)
-        for start in range(0, len(test), BLOCK)
-    ]
-    share = float((np.concatenate(highest) > SAME).mean())
-    if share <= MAX_SHARE:
-        return []
-    return [
-        f"{name}: {share:.0%} of its spots have a training spot with nearly the same {kind} "
-        f"(r > {SAME})"
-    ]
-
-
-def _standardize(values: np.ndarray) -> np.ndarray:
-    centered = values - values.mean(axis=1, keepdims=True)
-    return centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-12)

@@ -96,6 +96,11 @@ class SpotStore:
         return self._group[f"tables/{self._table_key}"]
 
     @property
+    def attributes(self) -> dict[str, Any]:
+        """What `stp.io.write_store` recorded: `stp_store`, and `stp_source` in newer stores."""
+        return dict(self._group.attrs)
+
+    @property
     def genes(self) -> str:
         """Digest of the gene names in their order; most stores of a collection share it."""
         return self._genes or names_digest(self.gene_names)

@@ -27,6 +27,7 @@ XENIUM_REGIONS = ("cell_labels", "cell_circles")  # as spatialdata-io names them
 USER = "um_per_px"  # the caller's argument, which overrules all other sources
 UM_SYSTEM = "the coordinate system um"
 SCALE = "stp_scale"  # attribute of a SpatialData: the scales that the user chose, by image
+SCALE_SOURCE = "stp_scale_source"  # attribute: where a reader took the scale from, by image
 # 10x writes `spot_diameter_fullres` for this diameter, though a spot measures 55 µm.
 SPOT_DIAMETER_UM = 65.0
 TOLERANCE = 0.05  # two sources that differ by more contradict each other
@@ -192,6 +193,19 @@ def record_scale(sdata: "SpatialData", image_key: str, scale: Scale) -> None:
     """
     record = {**asdict(scale), "others": dict(scale.others)}
     sdata.attrs[SCALE] = {**sdata.attrs.get(SCALE, {}), image_key: record}
+
+
+def record_source(sdata: "SpatialData", image_key: str, scale: Scale) -> None:
+    """Record in the attributes of a SpatialData where the scale of an image was taken from."""
+    sources = sdata.attrs.get(SCALE_SOURCE, {})
+    sdata.attrs[SCALE_SOURCE] = {**sources, image_key: scale.source}
+
+
+def first_source(sdata: "SpatialData", image_key: str, source: str) -> str:
+    """Return where a scale was taken from; behind the system "um" that a reader made is another."""
+    if source != UM_SYSTEM:
+        return source
+    return sdata.attrs.get(SCALE_SOURCE, {}).get(image_key, source)
 
 
 def slide_scale(

@@ -42,10 +42,10 @@ def warn_if_on_glass(table: "AnnData", slide: Slide) -> None:
     step = -(-len(centers) // N_SAMPLED)
     pixels = slide.pyramid.to_pixels(centers[::step])
     image = replace(slide.pyramid, levels=with_gaps(slide.pyramid.levels), affine=np.eye(3))
-    share = _share_on_tissue(image, pixels)
+    share = share_on_tissue(image, pixels)
     if share > 1 - BETTER:
         return
-    share_if_swapped = _share_on_tissue(image, pixels[:, ::-1])
+    share_if_swapped = share_on_tissue(image, pixels[:, ::-1])
     fact = f"only {share:.0%} of the spots of {slide.region} show stained tissue"
     if share_if_swapped >= share + BETTER:
         warn(
@@ -59,7 +59,7 @@ def warn_if_on_glass(table: "AnnData", slide: Slide) -> None:
         )
 
 
-def _share_on_tissue(image: ImagePyramid, pixels: np.ndarray) -> float:
+def share_on_tissue(image: ImagePyramid, pixels: np.ndarray) -> float:
     """Return the share of places (n, 2) whose surroundings are mostly stained."""
     spots = image.read(
         pixels, size=SPOT_PIXELS, um_per_px=SPOT_UM / SPOT_PIXELS, allow_upsampling=True

@@ -12,7 +12,7 @@ from stp.images.lattice import lattice_scale
 from stp.images.level_places import place_levels
 from stp.images.levels import Level, open_array
 from stp.images.placement import check_spots_on_image
-from stp.images.scale import Scale, record_scale, resolve_scale, scale_factors
+from stp.images.scale import Scale, record_scale, record_source, resolve_scale, scale_factors
 from stp.images.sources import open_pixels
 from stp.io._libraries import check_keys, only_library, split_libraries, value_of
 from stp.io._slide_elements import SlideImage, SlideSpots, assemble_slides
@@ -140,8 +140,9 @@ def from_anndata(
     table = adata.copy()
     make_storable(table)
     sdata = assemble_slides(table, slides)
-    if um_per_px is not None:
-        for image_key in sdata.images:
+    for image_key in sdata.images:
+        record_source(sdata, image_key, scales[image_key])
+        if um_per_px is not None:
             record_scale(sdata, image_key, scales[image_key])
     return sdata
 

@@ -8,7 +8,7 @@ from stp._log import preview, warn
 from stp.images.files.opening import open_file
 from stp.images.lattice import um_per_unit_from_lattice
 from stp.images.levels import open_array
-from stp.images.scale import record_scale, resolve_scale
+from stp.images.scale import record_scale, record_source, resolve_scale
 from stp.io._from_anndata import from_anndata
 from stp.tables.coordinates import read_coordinates
 
@@ -113,6 +113,7 @@ def read_hest(
         spot_diameter_um=_spot_diameter(facts),
         name=sample,
     )
+    record_source(sdata, f"{sample}_full_image", scale)
     if um_per_px is None:
         record_scale(sdata, f"{sample}_full_image", scale)
     sdata.attrs["hest"] = {"id": sample} | facts

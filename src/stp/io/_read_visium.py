@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stp.images.scale import record_scale
+from stp.images.scale import record_scale, record_source
 from stp.io._slide_image import add_um
 from stp.io._space_ranger import find_space_ranger_files
 from stp.io._space_ranger_slide import read_slide
@@ -80,6 +80,8 @@ def read_visium(
         images=slide.images(name), shapes={name: spots}, tables={"table": table}
     )
     add_um(sdata, name, scale.um_per_px)
-    if um_per_px is not None and slide.full_image is not None:
-        record_scale(sdata, f"{name}_full_image", scale)
+    if slide.full_image is not None:
+        record_source(sdata, f"{name}_full_image", scale)
+        if um_per_px is not None:
+            record_scale(sdata, f"{name}_full_image", scale)
     return sdata

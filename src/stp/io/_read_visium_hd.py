@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp._log import preview
-from stp.images.scale import record_scale
+from stp.images.scale import record_scale, record_source
 from stp.io._slide_image import add_um
 from stp.io._space_ranger import ARCHIVE, SpaceRangerFiles, find_sample
 from stp.io._space_ranger_slide import read_slide
@@ -83,8 +83,10 @@ def read_visium_hd(
         images=slide.images(name), shapes={region: bins}, tables={table_key: table}
     )
     add_um(sdata, region, scale.um_per_px)
-    if um_per_px is not None and slide.full_image is not None:
-        record_scale(sdata, f"{name}_full_image", scale)
+    if slide.full_image is not None:
+        record_source(sdata, f"{name}_full_image", scale)
+        if um_per_px is not None:
+            record_scale(sdata, f"{name}_full_image", scale)
     return sdata
 
 

@@ -10,7 +10,7 @@ from stp._text import readable
 from stp.data.store import STORE, STORE_VERSION, names_digest, spots_digest
 from stp.genes.table_genes import TableGenes, recognize_table
 from stp.genes.vocabulary import Vocabulary
-from stp.images.scale import Scale, record_scale
+from stp.images.scale import Scale, first_source, record_scale
 from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.images.spots_on_tissue import warn_if_on_glass
 from stp.io._store_folder import write_folder
@@ -229,6 +229,7 @@ def _describe_source(sdata: Any, slide: Slide | None) -> dict[str, Any]:
         "image_key": slide.image_key,
         "coordinate_system": slide.coordinate_system,
         "um_per_px": slide.pyramid.um_per_px,
+        "scale_source": first_source(sdata, slide.image_key, slide.pyramid.scale_source),
         "other_scales": dict(slide.other_scales),
         "shapes": [list(map(int, level.shape)) for level in slide.pyramid.levels],
     }

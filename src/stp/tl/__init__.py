@@ -6,6 +6,7 @@ from stp.tl._batch_effect import batch_effect
 from stp.tl._embed_genes import embed_genes
 from stp.tl._embed_images import embed_images
 from stp.tl._embed_pathways import embed_pathways
+from stp.tl._find_duplicates import find_duplicates
 from stp.tl._fuse import fuse
 from stp.tl._linear_probe import linear_probe
 from stp.tl._linear_probe_paper import linear_probe_paper
@@ -23,6 +24,7 @@ __all__ = [
     "embed_genes",
     "embed_images",
     "embed_pathways",
+    "find_duplicates",
     "fuse",
     "linear_probe",
     "linear_probe_paper",
