@@ -1,6 +1,8 @@
 """Read slides and features of tiles, write stores, and add results to stores on disk."""
 
 from stp.io._embed_stores import embed_stores
+from stp.io._features import read_features
+from stp.io._features_katherlab import write_features
 from stp.io._from_anndata import from_anndata
 from stp.io._read_hest import read_hest
 from stp.io._read_visium import read_visium
@@ -15,12 +17,14 @@ from stp.io._tiles import write_tiles
 __all__ = [
     "embed_stores",
     "from_anndata",
+    "read_features",
     "read_hest",
     "read_visium",
     "read_visium_hd",
     "read_wsi",
     "read_xenium",
     "tile_slides",
+    "write_features",
     "write_results",
     "write_store",
     "write_tiles",
