@@ -36,7 +36,8 @@ def read_features(
     ----------
     path
         An HDF5 file of KatherLab's STAMP (versions 1 to 2.5), TRIDENT or CLAM; a file of CLAM with
-        a tensor (`.pt`); or a store of LazySlide.
+        a tensor (`.pt`); or a store of LazySlide, which needs `table_key` if it has features of
+        several models.
     um_per_px
         µm per pixel of the slide at full resolution, for TRIDENT and CLAM, which do not record it.
         Without it, tiles have features and no places.
@@ -47,7 +48,7 @@ def read_features(
     key_added
         Name under which the results are stored.
     table_key
-        Name of the table in a store of LazySlide that has features of several models.
+        Name of the table in a SpatialData.
 
     Returns
     -------
