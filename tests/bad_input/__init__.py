@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.bad_input import (
     cohort,
     collections,
+    features,
     genes,
     images,
     models,
@@ -23,7 +24,18 @@ from tests.bad_input import (
 )
 from tests.bad_input.case import CASES, Case
 
-SECTIONS = (slides, tables, genes, images, training, collections, models, results, cohort)
+SECTIONS = (
+    slides,
+    tables,
+    genes,
+    images,
+    collections,
+    training,
+    models,
+    results,
+    features,
+    cohort,
+)
 
 
 def _indent(text: str) -> str:

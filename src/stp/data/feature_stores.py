@@ -128,6 +128,7 @@ def open_store(
     shape, dtype = _features_shape(path, table, use_rep)
     shapes_key = _region(table) if is_lazyslide else None
     arrays = StoreArrays(path, table_key, use_rep, shapes_key)
+    model: dict[str, str] | None
     if is_lazyslide:
         scale, model = _describe_lazyslide(path, group, arrays, shape[1])
     else:

@@ -2,6 +2,8 @@
 
 from stp.data.collection import Collection
 from stp.io._embed_stores import embed_stores
+from stp.io._features import read_features
+from stp.io._features_katherlab import write_features
 from stp.io._from_anndata import from_anndata
 from stp.io._read_cohort import read_cohort
 from stp.io._read_collection import read_collection
@@ -21,12 +23,14 @@ __all__ = [
     "from_anndata",
     "read_cohort",
     "read_collection",
+    "read_features",
     "read_hest",
     "read_visium",
     "read_visium_hd",
     "read_wsi",
     "read_xenium",
     "tile_slides",
+    "write_features",
     "write_results",
     "write_store",
     "write_tiles",

@@ -39,7 +39,7 @@ class Manifest:
         self.digest = model.digest
         self.n_failed = 0
         self.n_lost = 0
-        self._model = {"name": model.name, "digest": self.digest}
+        self._model = {"name": model.name or type(model).__name__, "digest": self.digest}
         self._rank = rank
 
     def add(self, line: dict[str, Any]) -> None:

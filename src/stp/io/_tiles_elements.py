@@ -48,7 +48,7 @@ def assemble_tiles(
     from spatialdata.models import TableModel
 
     shapes = {}
-    if centers is None or record["tile_um"] is None:
+    if centers is None or record["tile_um"] is None or not len(centers):
         adata.uns.pop("spatialdata_attrs", None)
         table = TableModel.parse(adata)
     else:
