@@ -112,10 +112,10 @@ def test_predictions_are_probabilities_values_and_risks():
     survival = np.cumprod(1 - 1 / (1 + np.exp([1.0, 0.0, -1.0, -2.0])))
     assert risk == pytest.approx(-survival.sum())
     assert model_of().config.columns == (
-        "EGFR: mutated",
-        "EGFR: wild type",
+        "EGFR_mutated",
+        "EGFR_wild type",
         "purity",
-        "os_days: risk",
+        "os_days_risk",
     )
 
 
@@ -207,3 +207,10 @@ def test_wrong_targets_are_refused(arguments, message):
 def test_a_target_may_come_only_once():
     with pytest.raises(ValueError, match="each only once"):
         SlideModelConfig(SlideFeatures(4), (TARGETS[1], TARGETS[1]))
+
+
+def test_predictions_of_one_name_are_refused():
+    first = SlideTarget("classes", "a", ("b_c", "d"))
+    second = SlideTarget("classes", "a_b", ("c", "d"))
+    with pytest.raises(ValueError, match="rename targets or classes"):
+        SlideModelConfig(SlideFeatures(4), (first, second))

@@ -101,8 +101,13 @@ def test_statistics_are_those_of_the_tiles_that_the_model_has_seen(cohort, tmp_p
     np.testing.assert_allclose(model.feature_mean, tiles.mean(0), atol=1e-5)
     np.testing.assert_allclose(model.feature_sd, tiles.std(0), rtol=1e-4)
     np.testing.assert_allclose(model.slide_mean, means.mean(0), atol=1e-5)
-    distances = np.sqrt(np.square((means - means.mean(0)) / means.std(0)).mean(1))
-    assert model.config.far_distance >= distances.max() - 1e-4
+    distances = []
+    for number, mean in enumerate(means):
+        others = np.delete(means, number, axis=0)
+        distances.append(np.sqrt(np.square((mean - others.mean(0)) / others.std(0)).mean()))
+    low, high = np.quantile(distances, (0.25, 0.75))
+    fence = max(max(distances), high + 3 * (high - low))
+    assert model.config.far_distance == pytest.approx(fence, rel=1e-4)
 
 
 def test_each_fold_is_a_run_and_folds_are_listed(cohort, cross_validation):
@@ -257,6 +262,18 @@ def test_two_processes_equal_one_with_twice_the_batch(cohort, tmp_path):
     assert len(one) == len(two) > 20
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_patients_of_no_fold_are_left_out(cohort, tmp_path):
+    cohort = cohort.copy()
+    cohort.obs["fold"] = np.where(cohort.obs["patient"] == "P005", -1, cohort.obs["fold"])
+    config = train.SlideConfig(epochs=1, **SMALL)
+    models = train.cross_validate_slides(
+        cohort, tmp_path, targets=EGFR, fold_key="fold", config=config
+    )
+    assert "P005" not in set(pd.read_csv(tmp_path / "folds.csv")["patient"])
+    for model in models:
+        assert not set(model.hash_patients(["P005"])) & set(model.config.patients)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def describe(target, cohort, is_training=None):
 def test_classes_are_the_sorted_labels_of_the_training_patients():
     cohort = table(grade=["b", "a", "b", "a", None, "b"])
     target = describe(train.Classes("grade"), cohort)
-    assert target.classes == ("a", "b") and target.columns == ("grade: a", "grade: b")
+    assert target.classes == ("a", "b") and target.columns == ("grade_a", "grade_b")
     labels = train.Classes("grade").read(cohort, target)
     assert labels.values.tolist() == [1, 0, 1, 0, -1, 1]
     assert labels.has_label.tolist() == [True] * 4 + [False, True]

@@ -58,4 +58,4 @@ def concordance(times: Any, events: Any, risks: Any) -> float:
         n_pairs += np.count_nonzero(is_later)
         n_concordant += np.count_nonzero(is_later & (risks < risks[first]))
         n_concordant += np.count_nonzero(is_later & (risks == risks[first])) / 2
-    return n_concordant / n_pairs if n_pairs else float("nan")
+    return float(n_concordant / n_pairs) if n_pairs else float("nan")

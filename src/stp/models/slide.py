@@ -36,6 +36,7 @@ class SlideModel(Pretrained):
 
     Examples
     --------
+    >>> import torch
     >>> target = stp.models.SlideTarget("classes", "EGFR", ("mutated", "wild type"))
     >>> config = stp.models.SlideModelConfig(stp.models.SlideFeatures(1024), (target,))
     >>> model = stp.models.SlideModel(config)

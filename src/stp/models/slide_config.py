@@ -78,8 +78,8 @@ class SlideTarget:
     def columns(self) -> tuple[str, ...]:
         """Names of the predictions: a probability per class, a value or a risk."""
         if self.kind == "classes":
-            return tuple(f"{self.name}: {name}" for name in self.classes)
-        return (f"{self.name}: risk",) if self.kind == "survival" else (self.name,)
+            return tuple(f"{self.name}_{name}" for name in self.classes)
+        return (f"{self.name}_risk",) if self.kind == "survival" else (self.name,)
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,11 @@ class SlideModelConfig:
         names = [target.name for target in self.targets]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"targets are {names}; give at least one, and each only once")
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError(
+                f"predictions would have the names {list(self.columns)}, of which some are the "
+                "same; rename targets or classes"
+            )
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def predict_slides(
     Parameters
     ----------
     cohort
-        Table with a row per slide, made by `stp.io.read_cohort`.
+        Table with a row per slide, made by :func:`stp.io.read_cohort`.
     models
         A slide model, the `output_dir` of :func:`stp.train.fit_slides` or
         :func:`stp.train.cross_validate_slides`, or a list of these.
