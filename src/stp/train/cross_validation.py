@@ -49,7 +49,8 @@ def cross_validate_slides(
     """Fit a slide model for each fold, on the patients of all other folds.
 
     A fold never decides anything about its model: epoch, temperature and threshold come from
-    validation patients among the others. Call :func:`stp.tl.predict_slides` with `output_dir` to
+    validation patients among the others. A call that continues does not train finished folds again.
+    Call :func:`stp.tl.predict_slides` with `output_dir` to
     predict each patient by the model that has never seen it.
 
     Parameters
@@ -71,8 +72,7 @@ def cross_validate_slides(
         Share of the patients that validate if they are drawn, each class alike. With 0 all epochs
         run, and there is neither temperature nor threshold.
     resume
-        Continue a run that was stopped; the result is that of a run without a stop. Folds that are
-        finished are not trained again.
+        Continue a run that was stopped; the result is that of a run without a stop.
 
     Returns
     -------
