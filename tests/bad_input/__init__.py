@@ -12,12 +12,15 @@ from pathlib import Path
 
 from tests.bad_input import (
     cohort,
+from tests.bad_input import (
+    cohort,
     collections,
     features,
     genes,
     images,
     models,
     results,
+    slide_models,
     slides,
     tables,
     training,
@@ -35,6 +38,7 @@ SECTIONS = (
     results,
     features,
     cohort,
+    slide_models,
 )
 
 
