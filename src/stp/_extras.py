@@ -3,7 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-EXTRAS = {"openslide": "openslide", "peft": "lora", "skmisc": "eval"}
+EXTRAS = {"openpyxl": "excel", "openslide": "openslide", "peft": "lora", "skmisc": "eval"}
 
 
 def import_extra(module: str) -> ModuleType:

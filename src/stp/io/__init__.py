@@ -2,6 +2,7 @@
 
 from stp.io._embed_stores import embed_stores
 from stp.io._from_anndata import from_anndata
+from stp.io._read_cohort import read_cohort
 from stp.io._read_hest import read_hest
 from stp.io._read_visium import read_visium
 from stp.io._read_visium_hd import read_visium_hd
@@ -13,6 +14,7 @@ from stp.io._store import write_store
 __all__ = [
     "embed_stores",
     "from_anndata",
+    "read_cohort",
     "read_hest",
     "read_visium",
     "read_visium_hd",

@@ -8,6 +8,8 @@ from stp.models.image_config import ImageEncoderConfig
 from stp.models.published.backbones import backbones, load_backbone
 from stp.models.published.release import load_release, load_release_files
 from stp.models.saved.card import ModelCard
+from stp.models.slide import SlideModel
+from stp.models.slide_config import SlideFeatures, SlideModelConfig, SlideTarget
 from stp.models.stamp import Stamp, StampConfig
 from stp.models.wrapped import WrappedEncoder
 
@@ -19,6 +21,10 @@ __all__ = [
     "ImageEncoder",
     "ImageEncoderConfig",
     "ModelCard",
+    "SlideFeatures",
+    "SlideModel",
+    "SlideModelConfig",
+    "SlideTarget",
     "Stamp",
     "StampConfig",
     "WrappedEncoder",

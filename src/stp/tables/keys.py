@@ -8,13 +8,26 @@ GENES = "X_stp_genes"
 IMAGES = "X_stp_images"
 PATHWAYS = "X_stp_pathways"
 FUSED = "X_stp_fused"
+FEATURES = "X_features"  # of other tools
 EXPRESSION = "stp_expression"
 PROBE = "stp_probe"
 BATCH_EFFECT = "stp_batch_effect"
 
+# A cohort has a row per slide. These are columns of its `obs`, and entries of its `uns`.
+PATIENT = "patient"
+SLIDE_ID = "slide"
+PATH = "path"
+N_TILES = "n_tiles"
+COHORT = "stp_cohort"
+FOLD = "stp_fold"
+SLIDES = "stp_slides"
+
 # Columns of `obs` that name the shape of each row. No column of a user has these names.
 REGION = "stp_region"
 SPOT = "stp_spot"
+
+# Attribute of a SpatialData: the slide whose tiles it has, and how they were laid.
+SLIDE = "stp_slide"
 
 # Names of regions that are those of every slide: ours, if the user names none, and of other tools.
 UNNAMED = ("slide", "spots", "cells", "cell_circles", "cell_labels", "cell_boundaries", "nucleus")

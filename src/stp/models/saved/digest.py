@@ -51,9 +51,15 @@ def non_default_values(config: Config) -> dict[str, Any]:
         else:
             default = field.default_factory()
         if value != default:
-            is_config = dataclasses.is_dataclass(value)
-            values[field.name] = non_default_values(value) if is_config else value
+            values[field.name] = _plain(value)
     return values
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a config in plain types; it may be a config or a tuple of configs."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return non_default_values(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _digest_tensor(tensor: torch.Tensor) -> str:

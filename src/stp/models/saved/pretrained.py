@@ -4,7 +4,7 @@ import dataclasses
 import json
 import tempfile
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -260,6 +260,11 @@ class Pretrained(nn.Module):
                 )
 
     @classmethod
+    def _check_sizes(cls, config: dict[str, Any]) -> None:
+        """Raise ValueError if the plain values of a config have absurd sizes."""
+        check_sizes(config)
+
+    @classmethod
     def _build_from(cls, folder: Path) -> Self:
         """Build the module that the config describes, after a check that the weights fit it."""
         description = read_description(folder / CONFIG)
@@ -270,7 +275,7 @@ class Pretrained(nn.Module):
             )
         vocabulary = [Vocabulary.load(folder / VOCABULARY)] if cls.reads_genes else []
         try:
-            check_sizes(description["config"])
+            cls._check_sizes(description["config"])
             config = from_dict(cls.config_class, description["config"])
             card = from_dict(ModelCard, description.get("card", {}))
             with torch.device("meta"):  # shapes without memory

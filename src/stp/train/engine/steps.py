@@ -60,13 +60,15 @@ def training_step(
         }
         with autocast(processes.device, config.precision):
             losses = task(on_device)
-        weights = {name: count[name] / total for name, total in totals.items()}
+        # A loss without any item, such as that of a missing label, weighs nothing.
+        weights = {name: count[name] / total if total else 0.0 for name, total in totals.items()}
         weighted = [losses[name] * weight for name, weight in weights.items()]
         loss = sum(weighted[1:], start=weighted[0])
         loss.backward()
         for name, value in {**losses, "loss": loss * n_parts}.items():
             sums[name] = sums.get(name, 0.0) + value.item() * weights.get(name, 1 / n_parts)
     sums = processes.sum(sums)
+    sums = {name: value for name, value in sums.items() if totals.get(name, 1)}
     # 3. Step, unless that would spoil the weights.
     if not math.isfinite(sums["loss"]):
         raise FloatingPointError(f"the loss is {sums['loss']}, of these: {sums}")

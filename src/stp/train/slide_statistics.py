@@ -1,0 +1,89 @@
+"""Mean and spread of the features of slides, by which later slides are compared."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+
+from stp.data.bag_file import BagFile
+from stp.models.slide import SlideModel
+
+FILE = "statistics.npz"
+
+
+@dataclass(frozen=True)
+class SlideStatistics:
+    """Mean and variance of the features of each slide.
+
+    Parameters
+    ----------
+    n_tiles
+        Number of tiles of each slide (n_slides,).
+    means
+        Mean features of each slide (n_slides, width).
+    variances
+        Variances of the features of each slide (n_slides, width).
+    """
+
+    n_tiles: np.ndarray
+    means: np.ndarray
+    variances: np.ndarray
+
+    @classmethod
+    def write(cls, file: BagFile, folder: Path) -> None:
+        """Read all features once, and save their statistics to a folder."""
+        shape = (len(file.slides), file.features.shape[1])
+        n_tiles = np.diff(file.slide_offsets)
+        means = np.zeros(shape)
+        variances = np.zeros(shape)
+        first_slide = np.searchsorted(file.slide_offsets, file.offsets)
+        for patient in range(len(file)):
+            bag = file.bag(patient)
+            start = file.offsets[patient]
+            for slide in range(first_slide[patient], first_slide[patient + 1]):
+                rows = file.slide_offsets[slide : slide + 2] - start
+                tiles = torch.from_numpy(bag[slice(*rows)].astype(np.float32))
+                if len(tiles):
+                    means[slide] = tiles.mean(0).numpy()
+                    variances[slide] = tiles.var(0, unbiased=False).numpy()
+        np.savez(folder / FILE, n_tiles=n_tiles, means=means, variances=variances)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open the statistics that `write` saved."""
+        with np.load(folder / FILE) as arrays:
+            return cls(arrays["n_tiles"], arrays["means"], arrays["variances"])
+
+    def describe_to(self, model: SlideModel, is_training: np.ndarray) -> float:
+        """Set the statistics of a model, and return the distance above which a slide is far.
+
+        The distance is that of Tukey's rule for outliers, and at least the largest distance of a
+        training slide.
+
+        Parameters
+        ----------
+        model
+            The model whose buffers are set.
+        is_training
+            Which slides (n_slides,) are those of training patients.
+        """
+        is_used = is_training & (self.n_tiles > 0)
+        n_tiles = self.n_tiles[is_used]
+        means = self.means[is_used]
+        variances = self.variances[is_used]
+        mean = np.average(means, axis=0, weights=n_tiles)
+        spread = np.average(variances + np.square(means - mean), axis=0, weights=n_tiles)
+        model.feature_mean[:] = torch.as_tensor(mean)
+        model.feature_sd[:] = torch.as_tensor(_nonzero(np.sqrt(spread)))
+        model.slide_mean[:] = torch.as_tensor(means.mean(0))
+        model.slide_sd[:] = torch.as_tensor(_nonzero(means.std(0)))
+        distances = model.measure_distances(torch.as_tensor(means, dtype=torch.float32)).numpy()
+        low, high = np.quantile(distances, (0.25, 0.75))
+        return float(max(distances.max(), high + 1.5 * (high - low)))
+
+
+def _nonzero(spread: np.ndarray) -> np.ndarray:
+    """Return a spread with 1 in place of 0, which constant features have."""
+    return np.where(spread > 0, spread, 1.0)
