@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import tifffile
 from tests import r_tables
+from tests.features import write_cohort
 from tests.slides import (
     FILLERS,
     GENES,
@@ -235,8 +236,8 @@ def demo(tmp_path_factory) -> Path:
 def workplace(demo, tmp_path_factory) -> Path:
     """Make the folder in which pages, examples and tutorials run.
 
-    It holds the demo, a slide at 1 µm per pixel, Space Ranger folders, a sample of HEST, and tables
-    of R.
+    It holds the demo, a slide at 1 µm per pixel, Space Ranger folders, a sample of HEST, tables of
+    R, and a cohort.
     """
     import spatialdata
     from PIL import Image
@@ -251,6 +252,7 @@ def workplace(demo, tmp_path_factory) -> Path:
     picture.resize(size).save(folder / "slide.tif")
     adata, image = make_slide()
     write_space_ranger(folder / "slide" / "outs", adata, image)
+    write_cohort(folder / "features")
     Image.fromarray(image).save(folder / "slide" / "full_resolution.tif")
     # The same slide at 0.5 µm per pixel.
     fine_adata = adata.copy()
@@ -291,6 +293,7 @@ def what_is_logged() -> Iterator[None]:
 @pytest.fixture
 def names(workplace, monkeypatch) -> dict:
     """Return the variables of all pages: a quarter of the demo's held-out slide, its Stamp."""
+    import pandas
     import scanpy
     import spatialdata
 
@@ -302,10 +305,12 @@ def names(workplace, monkeypatch) -> dict:
     model = stp.models.Stamp.from_pretrained("demo/stamp")
     return {
         "stp": stp,
+        "pd": pandas,
         "sc": scanpy,
         "spatialdata": spatialdata,
         "sdata": sdata,
         "adata": sdata.tables["table"].copy(),
         "model": model,
         "vocabulary": model.vocabulary,
+        "cohort": stp.io.read_cohort("features/slides.csv", root="features"),
     }

@@ -2,5 +2,6 @@
 
 from stp.get._concat import concat
 from stp.get._expression import expression
+from stp.get._patients import patients
 
-__all__ = ["concat", "expression"]
+__all__ = ["concat", "expression", "patients"]

@@ -91,11 +91,14 @@ def read_cohort(
 
     Examples
     --------
-    >>> slides = pd.DataFrame({"patient": ["P1", "P1", "P2"], "slide": ["a", "b", "c"]})
-    >>> clinical = pd.DataFrame({"patient": ["P1", "P2"], "EGFR": ["mutated", "wild type"]})
+    >>> slides = pd.DataFrame({"patient": ["P0", "P0", "P1"], "slide": ["P0", "extra", "P1"]})
+    >>> clinical = pd.DataFrame({"patient": ["P0", "P1"], "EGFR": ["mutated", "wild type"]})
     >>> cohort = stp.io.read_cohort(slides, clinical=clinical, root="features")
-    >>> cohort.obs["n_tiles"].tolist()
-    [6, 6, 6]
+    >>> cohort.obs[["patient", "n_tiles", "EGFR"]]
+          patient  n_tiles       EGFR
+    P0         P0        6    mutated
+    extra      P0        6    mutated
+    P1         P1        6  wild type
     """
     import anndata
 

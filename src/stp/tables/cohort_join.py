@@ -137,7 +137,7 @@ def name_columns(
     KeyError
         A key column is missing.
     ValueError
-        Another column has a name that is ours.
+        Another column has a name that is ours, or one with a slash.
     """
     import pandas as pd
 
@@ -153,6 +153,12 @@ def name_columns(
         raise ValueError(
             f"the table of {argument}= has columns {clashes} besides the keys "
             f"{list(names.values())}, and the cohort has columns of these names; rename them"
+        )
+    with_slash = [name for name in others if "/" in name]
+    if with_slash:
+        raise ValueError(
+            f"columns of {argument}= have a slash in their name, which AnnData cannot store: "
+            f"{preview(with_slash)}; rename them"
         )
     columns = {ours: table[name] for ours, name in names.items()}
     named = pd.DataFrame(columns | {name: table[name] for name in others})
@@ -247,7 +253,9 @@ def join_tables(
                 f"the column {name!r} differs in the two tables",
                 f"slide {preview(kept[keys.SLIDE_ID][differs])}",
             )
-    return kept.join(values.drop(columns=shared))
+    own = [name for name in shared if name in (keys.SLIDE_ID, keys.PATH)]
+    others = [name for name in shared if name not in own]
+    return kept.drop(columns=others).join(values.drop(columns=own))
 
 
 def similar_ids(missing: Iterable[str], others: Iterable[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Compute tokens, embeddings, predictions and scores for an AnnData or SpatialData."""
 
+from stp.tl._assign_folds import assign_folds
 from stp.tl._batch_effect import batch_effect
 from stp.tl._embed_genes import embed_genes
 from stp.tl._embed_images import embed_images
@@ -14,6 +15,7 @@ from stp.tl._tokenize import tokenize
 
 __all__ = [
     "apply_expression_head",
+    "assign_folds",
     "batch_effect",
     "embed_genes",
     "embed_images",
