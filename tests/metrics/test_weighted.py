@@ -56,7 +56,9 @@ def test_class_scores(rng, weights):
     codes = np.arange(N) % 3
     probabilities = rng.dirichlet([1, 1, 1], N)
     predicted = probabilities.argmax(axis=1)
-    weighted = _weighted.weighted_class_scores(codes, probabilities, predicted, weights)
+    weighted = _weighted.weighted_class_scores(
+        codes, probabilities, predicted, weights, classes=np.arange(3)
+    )
     assert_equal_to_repeated(weighted, metrics.multiclass_scores, (codes, probabilities), weights)
 
 

@@ -7,8 +7,9 @@ from stp.metrics._classes import classification_scores, clustering_scores, separ
 from stp.metrics._expression import ScoredGenes, expression_scores, gene_pearson, scored_genes
 from stp.metrics._resample import resample
 from stp.metrics._retrieval import recall_at_k
+from stp.metrics._risk_groups import compare_risk_groups
 from stp.metrics._survival import concordance
-from stp.metrics._survival_scores import compare_risk_groups, kaplan_meier, uno_concordance
+from stp.metrics._survival_scores import kaplan_meier, uno_concordance
 from stp.metrics._values import value_scores
 
 __all__ = [

@@ -126,9 +126,7 @@ def multiclass_scores(
         )
     (codes,) = finite_arrays(codes=codes)
     if len(codes) != len(probabilities):
-        raise ValueError(
-            f"{len(codes)} codes do not fit {len(probabilities)} rows"
-        )
+        raise ValueError(f"{len(codes)} codes do not fit {len(probabilities)} rows")
     if not np.isfinite(probabilities).all():
         raise ValueError("probabilities has NaN or infinite values; leave these patients out")
     probabilities_of("probabilities", probabilities)
@@ -147,23 +145,22 @@ def multiclass_scores(
         "auroc": float(np.mean([scores["auroc"] for scores in ranking])),
         "auprc": float(np.mean([scores["auprc"] for scores in ranking])),
         "brier": float(((probabilities - is_class) ** 2).sum(axis=1).mean()),
-        **class_decision_scores(codes, probabilities.argmax(axis=1), n_classes),
+        **class_decision_scores(codes, probabilities.argmax(axis=1), np.arange(n_classes)),
     }
 
 
 def class_decision_scores(
-    codes: np.ndarray, predicted: np.ndarray, n_classes: int
+    codes: np.ndarray, predicted: np.ndarray, classes: np.ndarray
 ) -> dict[str, float]:
-    """Return accuracy, and means over classes that are NaN if a class has no patient."""
+    """Return accuracy, and means over these classes that are NaN if a class has no patient."""
     from sklearn.metrics import accuracy_score, f1_score, recall_score
 
     scores = {"accuracy": float(accuracy_score(codes, predicted))}
-    labels = np.arange(n_classes)
-    has_all = len(np.unique(codes)) == n_classes
+    has_all = np.isin(classes, codes).all()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a class that is never predicted has an F1 of 0
-        recall = recall_score(codes, predicted, labels=labels, average="macro", zero_division=0)
-        f1 = f1_score(codes, predicted, labels=labels, average="macro", zero_division=0)
+        recall = recall_score(codes, predicted, labels=classes, average="macro", zero_division=0)
+        f1 = f1_score(codes, predicted, labels=classes, average="macro", zero_division=0)
     scores["balanced_accuracy"] = float(recall) if has_all else np.nan
     scores["f1"] = float(f1) if has_all else np.nan
     return scores

@@ -38,3 +38,9 @@ def probabilities_of(name: str, values: np.ndarray) -> np.ndarray:
     if is_wrong.any():
         raise ValueError(f"{name} must be from 0 to 1, not {values[is_wrong][0]:g}")
     return values
+
+
+def check_level(level: float) -> None:
+    """Raise ValueError if the level of an interval is not between 0 and 1."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, such as 0.95, not {level}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stp.metrics._survival_scores import check_level
+from stp.metrics._checks import check_level
 
 
 def resample(

@@ -99,7 +99,12 @@ def weighted_decision_scores(
 
 
 def weighted_class_scores(
-    codes: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray, weights: np.ndarray
+    codes: np.ndarray,
+    probabilities: np.ndarray,
+    predicted: np.ndarray,
+    weights: np.ndarray,
+    *,
+    classes: np.ndarray,
 ) -> Scores:
     """Return the scores of several classes of each row of weights; see `multiclass_scores`.
 
@@ -113,18 +118,18 @@ def weighted_class_scores(
         Number of the predicted class of each patient (n,).
     weights
         How often each patient counts (n_rows, n).
+    classes
+        Numbers of the classes over which means are taken.
     """
     weights = weights.astype(np.float64)
     n_classes = probabilities.shape[1]
     is_class = codes[:, None] == np.arange(n_classes)
     is_predicted = predicted[:, None] == np.arange(n_classes)
     ranking = [
-        weighted_ranking_scores(is_class[:, k], probabilities[:, k], weights)
-        for k in range(n_classes)
+        weighted_ranking_scores(is_class[:, k], probabilities[:, k], weights) for k in classes
     ]
     decisions = [
-        weighted_decision_scores(is_class[:, k], is_predicted[:, k], weights)
-        for k in range(n_classes)
+        weighted_decision_scores(is_class[:, k], is_predicted[:, k], weights) for k in classes
     ]
     recall = np.mean([scores["sensitivity"] for scores in decisions], axis=0)
     f1 = np.mean([scores["f1"] for scores in decisions], axis=0)

@@ -21,6 +21,8 @@ N_TILES = "n_tiles"
 COHORT = "stp_cohort"
 FOLD = "stp_fold"
 SLIDES = "stp_slides"
+SLIDE_SCORES = "stp_slide_scores"
+SLIDE_COMPARISON = "stp_slide_comparison"
 
 # Columns of `obs` that name the shape of each row. No column of a user has these names.
 REGION = "stp_region"
@@ -71,6 +73,26 @@ def similarity(key: str) -> str:
 def uncertainty(key: str) -> str:
     """Return the name in `obsm` of the standard deviation of each predicted gene."""
     return f"{key}_uncertainty"
+
+
+def label(key: str, target: str, n_targets: int) -> str:
+    """Return the name in `obs` of the predicted class; it names the target if there are several."""
+    return key if n_targets == 1 else f"{key}_{target}"
+
+
+def threshold(column: str) -> str:
+    """Return the name in `obs` of the threshold that a predicted class was decided by."""
+    return f"{column}_threshold"
+
+
+def n_models(key: str) -> str:
+    """Return the name in `obs` of the number of models that predicted each slide."""
+    return f"{key}_models"
+
+
+def pooled(key: str) -> str:
+    """Return the name in `obsm` of the vector that a slide model pools the tiles to."""
+    return f"X_{key}"
 
 
 def maker_call(rep: str) -> str:
