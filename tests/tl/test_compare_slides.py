@@ -104,7 +104,7 @@ def test_other_patients_folds_and_targets_are_refused():
     with pytest.raises(ValueError, match="name two or more predictions, each once"):
         compare(cohort, ["better", "better"])
     cohort.obsm["better"][per_slide(cohort, np.arange(80) == 7)] = np.nan
-    with pytest.raises(ValueError, match="1 patient have only one of .* such as 'P007'"):
+    with pytest.raises(ValueError, match="1 patient with only one of .* such as 'P007'"):
         compare(cohort, ["worse", "better"])
     cohort, *_ = two_predictions()
     cohort.obs["better_models"] = 3

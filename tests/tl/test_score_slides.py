@@ -257,7 +257,9 @@ def test_new_patients_are_not_mixed_with_those_of_a_cross_validation():
     cohort, is_positive, probabilities = binary_cohort()
     is_new = np.arange(60) < 12
     cohort.obs["stp_slides_models"] = per_slide(cohort, np.where(is_new, 3, 1))
-    with pytest.warns(UserWarning, match="12 patients were predicted by all models"):
+    with pytest.warns(
+        UserWarning, match="12 patients predicted by all models are not scored with the 48"
+    ):
         result, rows = score(cohort)
     assert result["patients"]["EGFR"]["n_scored"] == 48
     folds = [np.arange(n, 60, 3)[np.arange(n, 60, 3) >= 12] for n in range(3)]

@@ -85,14 +85,12 @@ def compare_slides(
     --------
     >>> target = stp.train.Classes("EGFR", positive="mutated")
     >>> config = stp.train.SlideConfig(epochs=2, hidden=16, attention=8)
-    >>> baseline = stp.train.SlideConfig(epochs=2, hidden=16, attention=8, pooling="mean")
+    >>> mean = stp.train.SlideConfig(epochs=2, hidden=16, attention=8, pooling="mean")
     >>> stp.tl.assign_folds(cohort, "EGFR", n_folds=2)
     >>> models = stp.train.cross_validate_slides(cohort, "runs/cv", targets=target, config=config)
-    >>> means = stp.train.cross_validate_slides(
-    ...     cohort, "runs/mean", targets=target, config=baseline
-    ... )
     >>> stp.tl.predict_slides(cohort, models)
-    >>> stp.tl.predict_slides(cohort, means, key_added="mean")
+    >>> models = stp.train.cross_validate_slides(cohort, "runs/mean", targets=target, config=mean)
+    >>> stp.tl.predict_slides(cohort, models, key_added="mean")
     >>> stp.tl.compare_slides(cohort, ["mean", "stp_slides"])
     >>> cohort.uns["stp_slide_comparison"]["scores"]["prediction"].unique().tolist()
     ['stp_slides']
@@ -156,12 +154,10 @@ def _require_same_patients(
     """Raise ValueError if two predictions are of other patients or folds."""
     first = dict(zip(baseline.patients, baseline.groups, strict=True))
     second = dict(zip(others.patients, others.groups, strict=True))
-    different = [
-        patient for patient in {**first, **second} if (patient in first) != (patient in second)
-    ]
+    different = sorted(set(first) ^ set(second))
     if different:
         raise ValueError(
-            f"{count(len(different), 'patient')} have only one of the predictions "
+            f"{count(len(different), 'patient')} with only one of the predictions "
             f"{baseline_name!r} and {name!r}, such as {different[0]!r}; "
             "predict the same patients with both"
         )

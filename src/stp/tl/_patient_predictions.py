@@ -196,8 +196,8 @@ def _read_groups(
         )
     if is_new.any():
         warn(
-            f"{count(is_new.sum(), 'patient')} were predicted by all models and are not scored with "
-            f"the {(~is_new).sum():,} of the cross-validation; score them in a cohort of their own"
+            f"{count(is_new.sum(), 'patient')} predicted by all models are not scored with the "
+            f"{(~is_new).sum():,} of the cross-validation; score them in a separate cohort"
         )
     return np.where(is_new, "", folds.astype(str).to_numpy()).astype(object)
 

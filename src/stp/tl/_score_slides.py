@@ -50,8 +50,8 @@ def score_slides(
     predicted, such as those of an external cohort, are one group.
 
     Intervals are percentiles of the same mean over resamples: patients are drawn with replacement
-    within fold and class (:func:`stp.metrics.resample`). There is none with fewer than 10 positives,
-    negatives or events. That of the hazard ratio is after Wald.
+    within fold and class (:func:`stp.metrics.resample`). There is none with fewer than 10
+    positives, negatives or events. That of the hazard ratio is after Wald.
 
     Parameters
     ----------

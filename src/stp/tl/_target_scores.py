@@ -132,17 +132,15 @@ def _score_classes(predictions: TargetPredictions, rows: np.ndarray) -> Scores:
     scores: Scores = {}
     classes = scored_classes(predictions)
     for number in classes:
-        scores |= _score_class(
-            predictions.classes[number], codes == number, probabilities[:, number]
-        )
+        name = predictions.classes[number]
+        scores |= _score_class(name, codes == number, probabilities[:, number])
     if predictions.positive:
         is_positive = codes == classes[0]
         own = probabilities[:, classes[0]]
-        name = predictions.positive
-        scores[ScoreName("brier", name)] = float(np.mean((own - is_positive) ** 2))
+        scores[ScoreName("brier", predictions.positive)] = float(np.mean((own - is_positive) ** 2))
         for decision, is_predicted in _decisions(predictions, rows).items():
             for score, value in decision_scores(is_positive, is_predicted).items():
-                scores[ScoreName(score, name, decision)] = value
+                scores[ScoreName(score, predictions.positive, decision)] = value
         return scores
     for score in ("auroc", "auprc", "ece"):
         values = [scores[ScoreName(score, predictions.classes[number])] for number in classes]
