@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from stp import metrics
 from stp.metrics import _curves, _resample, _weighted
+from stp.metrics._calibration import recalibration
 
 N = 40
 
@@ -37,19 +38,17 @@ def assert_equal_to_repeated(weighted, score, arrays, weights):
 
 
 def test_binary_scores(binary, weights):
-    def score(is_positive, probabilities):
-        calibration = metrics.calibration(is_positive, probabilities)
-        return {
-            **metrics.binary_scores(is_positive, probabilities),
-            "calibration_slope": calibration["slope"],
-            "calibration_intercept": calibration["intercept"],
-        }
-
     is_positive, probabilities = binary
     weighted = _weighted.weighted_binary_scores(is_positive, probabilities, weights)
-    assert_equal_to_repeated(weighted, score, binary, weights)
+    assert_equal_to_repeated(weighted, metrics.binary_scores, binary, weights)
     decisions = _weighted.weighted_decision_scores(is_positive, probabilities >= 0.5, weights)
     assert_equal_to_repeated(decisions, metrics.binary_scores, binary, weights)
+
+
+def test_calibration(binary, weights):
+    slope, intercept = recalibration(*binary, weights)
+    weighted = {"slope": slope, "intercept": intercept}
+    assert_equal_to_repeated(weighted, metrics.calibration, binary, weights)
 
 
 def test_class_scores(rng, weights):
@@ -88,7 +87,8 @@ def test_scores_of_a_row_without_a_class_are_nan(binary):
     is_positive, probabilities = binary
     weighted = _weighted.weighted_binary_scores(is_positive, probabilities, is_positive[None] * 1)
     undefined = {name for name, values in weighted.items() if np.isnan(values[0])}
-    assert undefined == {"auroc", "auprc", "calibration_slope", "calibration_intercept"}
+    assert undefined == {"auroc", "auprc"}
+    assert np.isnan(recalibration(*binary, is_positive[None] * 1)).all()
 
 
 def test_bootstrap_is_that_of_a_loop_over_scikit_learn(binary):

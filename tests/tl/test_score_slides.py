@@ -70,6 +70,18 @@ def test_intervals_are_those_of_a_loop_over_scikit_learn():
     assert [row["low"], row["high"]] == pytest.approx(np.quantile(slow, [0.025, 0.975]))
 
 
+def test_calibration_is_that_of_all_patients():
+    cohort, is_positive, probabilities = binary_cohort()
+    _, rows = score(cohort)
+    expected = stp.metrics.calibration(is_positive, probabilities)
+    for name, score_name in (("slope", "calibration_slope"), ("ece", "ece")):
+        row = rows.loc[(score_name, "mutated", "")]
+        assert row["value"] == row["pooled"] == pytest.approx(expected[name])
+    intercept = rows.loc[("calibration_intercept", "mutated", "")]
+    assert intercept["low"] < intercept["value"] < intercept["high"]
+    assert "resampling inflates it" in rows.loc[("ece", "mutated", "")]["note"]
+
+
 def test_decisions_by_the_stored_threshold_and_by_a_half():
     cohort, is_positive, probabilities = binary_cohort(n_folds=1, n_all=1)
     result, rows = score(cohort)
@@ -108,6 +120,7 @@ def test_a_fold_with_one_class_is_left_out_and_noted():
     assert row["note"] == "not defined in fold 1, and left out of the mean"
     assert row["low"] < row["value"] < row["high"]
     assert rows.loc[("accuracy", "mutated", "0.5")]["note"] == ""
+    assert rows.loc[("calibration_slope", "mutated", "")]["note"] == "of all folds together"
     assert result["patients"]["EGFR"]["n_without_label"] == is_dropped.sum()
 
 
@@ -257,9 +270,7 @@ def test_new_patients_are_not_mixed_with_those_of_a_cross_validation():
     cohort, is_positive, probabilities = binary_cohort()
     is_new = np.arange(60) < 12
     cohort.obs["stp_slides_models"] = per_slide(cohort, np.where(is_new, 3, 1))
-    with pytest.warns(
-        UserWarning, match="12 patients predicted by all models are not scored with the 48"
-    ):
+    with pytest.warns(UserWarning, match="12 patients predicted by all models"):
         result, rows = score(cohort)
     assert result["patients"]["EGFR"]["n_scored"] == 48
     folds = [np.arange(n, 60, 3)[np.arange(n, 60, 3) >= 12] for n in range(3)]

@@ -9,7 +9,6 @@ patient are in order, so the AUROC is 1.
 
 import numpy as np
 
-from stp.metrics._calibration import recalibration
 from stp.metrics._survival_scores import pair_counts, uncensored_share
 
 Scores = dict[str, np.ndarray]  # name of a score: its values (n_rows,)
@@ -18,7 +17,7 @@ Scores = dict[str, np.ndarray]  # name of a score: its values (n_rows,)
 def weighted_binary_scores(
     is_positive: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
 ) -> Scores:
-    """Return AUROC, average precision, Brier score, slope and intercept of each row of weights.
+    """Return AUROC, average precision and Brier score of each row of weights.
 
     Parameters
     ----------
@@ -30,12 +29,9 @@ def weighted_binary_scores(
         How often each patient counts (n_rows, n).
     """
     weights = weights.astype(np.float64)
-    slope, intercept = recalibration(is_positive, probabilities, weights)
     return {
         **weighted_ranking_scores(is_positive, probabilities, weights),
         "brier": weights @ (probabilities - is_positive) ** 2 / weights.sum(axis=1),
-        "calibration_slope": slope,
-        "calibration_intercept": intercept,
     }
 
 

@@ -12,6 +12,7 @@ from stp.tables.table import record, table_to_annotate
 from stp.tl._patient_predictions import TargetPredictions, read_predictions
 from stp.tl._score_curves import count_confusion, draw_curves
 from stp.tl._target_scores import (
+    CALIBRATION,
     HIGH_RISK,
     MIN_CASES,
     MOST_PROBABLE,
@@ -45,9 +46,10 @@ def score_slides(
     """Score the predictions of patients, with intervals by resampling patients.
 
     A row is scored per patient, not per slide. In a cross-validation each score is the mean over
-    folds of the score of the fold, because probabilities and risks of different models do not
-    compare. The score of all patients together is the column `pooled`. Patients that all models
-    predicted, such as those of an external cohort, are one group.
+    folds of the score of the fold, because the order of patients of different models does not
+    compare. The score of all patients together is the column `pooled`. Calibration is always of all
+    patients, because a fold has too few. Patients that all models predicted, such as those of an
+    external cohort, are one group.
 
     Intervals are percentiles of the same mean over resamples: patients are drawn with replacement
     within fold and class (:func:`stp.metrics.resample`). There is none with fewer than 10
@@ -216,7 +218,7 @@ def _estimate(
         is_defined = np.isfinite(values)
         if 1 - is_defined.mean() <= MAX_UNDEFINED:
             low, high = percentile_interval(values[is_defined], level)
-    return {"value": scores.mean(name), "low": low, "high": high}
+    return {"value": scores.estimate(name), "low": low, "high": high}
 
 
 def _notes(predictions: TargetPredictions, scores: TargetScores, name: ScoreName) -> list[str]:
@@ -224,6 +226,8 @@ def _notes(predictions: TargetPredictions, scores: TargetScores, name: ScoreName
     notes = []
     if n_cases(predictions, name) < MIN_CASES:
         notes.append(f"no interval: {_few_cases(predictions, name)}")
+    if name.score in CALIBRATION and len(scores.folds) > 1:
+        notes.append("of all folds together")
     if name.score in HIGH_RISK:
         if not np.isfinite(predictions.thresholds).all():
             notes.append("not computed: the models record no median risk of the training")
@@ -231,13 +235,14 @@ def _notes(predictions: TargetPredictions, scores: TargetScores, name: ScoreName
             notes.append("stratified by fold")
         return notes
     undefined = scores.undefined_folds(name)
+    is_undefined = not np.isfinite(scores.estimate(name))
     if undefined and len(undefined) < len(scores.folds):
         notes.append(f"not defined in fold {preview(undefined, 10)}, and left out of the mean")
-    elif undefined:
+    elif is_undefined:
         notes.append("not defined: " + _reason(predictions))
     if name.score == "ece":
         notes.append("no interval: resampling inflates it")
-    elif name in scores.resampled:
+    elif name in scores.resampled and not is_undefined:
         n_undefined = int((~np.isfinite(scores.resampled[name])).sum())
         if n_undefined:
             notes.append(f"not defined in {count(n_undefined, 'resample')}")

@@ -15,6 +15,7 @@ from stp.metrics import (
     value_scores,
 )
 from stp.metrics._binary import class_decision_scores, decision_scores, ranking_scores
+from stp.metrics._calibration import recalibration
 from stp.tl._patient_predictions import TargetPredictions
 
 STORED = "threshold"  # decision by the threshold that the models carry
@@ -22,6 +23,8 @@ HALF = "0.5"  # decision by a probability of 0.5
 MOST_PROBABLE = "most probable"
 MIN_CASES = 10  # positives, negatives or events from which on there is an interval
 HIGH_RISK = ("hazard_ratio", "logrank_p")
+# A fold has too few patients for a line or bins, and probabilities of models have one meaning.
+CALIBRATION = ("calibration_slope", "calibration_intercept", "ece")
 
 
 class ScoreName(NamedTuple):
@@ -56,21 +59,29 @@ class TargetScores:
     pooled
         Scores of the patients of all folds together.
     resampled
-        Scores of resamples, each the mean over the folds in which the score is defined.
+        Scores of resamples: means over the folds in which a score is defined, or of all patients
+        for calibration.
     """
 
     folds: dict[str, Scores]
     pooled: Scores
     resampled: ResampledScores
 
-    def mean(self, name: ScoreName) -> float:
-        """Return the mean over the folds in which a score is defined; NaN if there is none."""
+    def estimate(self, name: ScoreName) -> float:
+        """Return the mean over the folds in which a score is defined; NaN if there is none.
+
+        Calibration is that of all patients together.
+        """
+        if name.score in CALIBRATION:
+            return self.pooled[name]
         values = [scores[name] for scores in self.folds.values()]
         is_defined = np.isfinite(values)
         return float(np.mean(np.array(values)[is_defined])) if is_defined.any() else np.nan
 
     def undefined_folds(self, name: ScoreName) -> list[str]:
-        """Return the folds in which a score is not defined."""
+        """Return the folds whose score is not defined and left out of the mean."""
+        if name.score in CALIBRATION:
+            return []
         return [fold for fold, scores in self.folds.items() if not np.isfinite(scores[name])]
 
 
@@ -107,7 +118,7 @@ def score_target(
                 sums[score] = sums.get(score, 0.0) + values
                 n_defined[score] = n_defined.get(score, 0) + 1
     resampled = {score: total / n_defined[score] for score, total in sums.items()}
-    return TargetScores(folds, pooled, resampled)
+    return TargetScores(folds, pooled, resampled | _resample_calibration(predictions, draws))
 
 
 def scored_classes(predictions: TargetPredictions) -> list[int]:
@@ -247,6 +258,20 @@ def _resample_classes(
     for score, values in several.items():
         is_chosen = score in ("accuracy", "balanced_accuracy", "f1")
         scores[ScoreName(score, "", MOST_PROBABLE if is_chosen else "")] = values
+    return scores
+
+
+def _resample_calibration(predictions: TargetPredictions, draws: np.ndarray) -> ResampledScores:
+    """Return slope and intercept of all patients in each resample."""
+    if predictions.kind != "classes":
+        return {}
+    scores: ResampledScores = {}
+    for number in scored_classes(predictions):
+        name = predictions.classes[number]
+        is_positive = predictions.codes == number
+        slope, intercept = recalibration(is_positive, predictions.outputs[:, number], draws)
+        scores[ScoreName("calibration_slope", name)] = slope
+        scores[ScoreName("calibration_intercept", name)] = intercept
     return scores
 
 
