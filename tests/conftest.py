@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import tifffile
 from tests import r_tables
-from tests.features import write_cohort
+from tests.example_cohort import write_cohort
 from tests.slides import (
     FILLERS,
     GENES,

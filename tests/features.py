@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 import shapely
 import spatialdata
+import tifffile
 import torch
 from spatialdata.models import ShapesModel, TableModel
+
+from stp.models import ImageEncoder, ImageEncoderConfig
 
 # Top left corners of six tiles, as threads finish them: in no order.
 CORNERS = np.array([[2, 1], [0, 0], [1, 1], [1, 0], [0, 1], [0, 3]])
@@ -136,29 +139,31 @@ def write_lazyslide(
     return path
 
 
-def write_cohort(folder: Path, n_patients: int = 12) -> Path:
-    """Write a cohort: features of slides, and `slides.csv` with the labels of its patients.
+def write_wsi(path: Path, seed: int = 0, side: int = 560, um_per_px: float = 1.0) -> Path:
+    """Write a slide of glass with a piece of H&E: pink, with dark nuclei, in its middle."""
+    rng = np.random.default_rng(seed)
+    pixels = 243 + rng.normal(0, 1.5, (side, side, 3))
+    low, high = side // 5, side - side // 5
+    is_nucleus = rng.random(((high - low) // 4,) * 2) < 0.35
+    is_nucleus = is_nucleus.repeat(4, axis=0).repeat(4, axis=1)[..., None]
+    tissue = np.where(is_nucleus, (80, 50, 120), (215, 130, 175))
+    pixels[low:high, low:high] = tissue + rng.normal(0, 6, tissue.shape)
+    per_cm = 10_000 / um_per_px
+    tifffile.imwrite(
+        path,
+        np.clip(pixels, 0, 255).round().astype(np.uint8),
+        photometric="rgb",
+        tile=(128, 128),
+        resolution=(per_cm, per_cm),
+        resolutionunit="CENTIMETER",
+    )
+    return path
 
-    Patients P0, P2, ... have mutated EGFR and features that are larger by one. P0 has two slides.
-    """
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(n_patients):
-        patient = f"P{number}"
-        for slide in (patient, "extra") if number == 0 else (patient,):
-            shift = 1 - number % 2
-            features = rng.normal(size=(6, 8)) + shift
-            write_katherlab(folder / f"{slide}.h5", features.astype(np.float16), **katherlab_25())
-            rows.append(
-                {
-                    "patient": patient,
-                    "slide": slide,
-                    "EGFR": "mutated" if shift else "wild type",
-                    "site": f"hospital {number % 4}",
-                    "days": 100 + 10 * number,
-                    "event": number // 2 % 2,
-                    "purity": number / n_patients,
-                }
-            )
-    pd.DataFrame(rows).to_csv(folder / "slides.csv", index=False)
-    return folder
+
+def tiny_encoder(seed: int = 0) -> ImageEncoder:
+    """Return an untrained encoder of patches of 32 px at 3.5 µm, as wide as a tile of 112 µm."""
+    size = {"depth": 1, "embed_dim": 32, "num_heads": 2, "patch_size": 16}
+    config = ImageEncoderConfig("vit_tiny_patch16_224", size, image_size=32, um_per_px=3.5)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ImageEncoder(config).eval()

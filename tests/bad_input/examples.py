@@ -1,9 +1,12 @@
 """The values of a case's parameters. Each case gets new ones, so cases do not affect each other."""
 
 from functools import cache
+from pathlib import Path
 
+import pandas as pd
 import spatialdata
 from anndata import AnnData
+from tests.example_cohort import write_cohort
 
 import stp
 
@@ -59,10 +62,21 @@ def embedded() -> spatialdata.SpatialData:
     return sdata
 
 
+def slides() -> pd.DataFrame:
+    """Write features of slides to the current folder, and return their table."""
+    return pd.read_csv(write_cohort(Path("features")) / "slides.csv")
+
+
+def cohort() -> AnnData:
+    return stp.io.read_cohort(slides(), root="features")
+
+
 EXAMPLES = {
     "sdata": slide,
     "adata": table,
     "vocabulary": vocabulary,
     "model": stamp,
     "embedded": embedded,
+    "slides": slides,
+    "cohort": cohort,
 }

@@ -20,10 +20,10 @@ PAGES = [
     *sorted((ROOT / "tutorials").glob("*.md")),
 ]
 DATA = {
-    "tl": {"adata", "sdata"},
+    "tl": {"adata", "sdata", "cohort"},
     "pl": {"adata", "sdata", "run_dir"},
-    "io": {"adata", "sdata", "stores", "path", "root"},
-    "get": {"adata", "stores"},
+    "io": {"adata", "sdata", "stores", "path", "root", "slides"},
+    "get": {"adata", "stores", "cohort"},
 }
 MODULES = {name: getattr(stp, name) for name in stp.__all__ if inspect.ismodule(getattr(stp, name))}
 MAX_POSITIONAL = 3
@@ -96,9 +96,11 @@ def test_options_are_keyword_only(function: Callable) -> None:
 def test_verbs(function: Callable) -> None:
     by_name = parameters(function)
     keyword_only = {name for name, p in by_name.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
-    assert {"copy", "key_added", "table_key"} <= keyword_only
+    assert {"copy", "key_added"} <= keyword_only
     assert by_name["copy"].default is False
-    assert by_name["table_key"].default == "table"
+    if "cohort" not in by_name:  # which is an AnnData
+        assert "table_key" in keyword_only
+        assert by_name["table_key"].default == "table"
     assert isinstance(by_name["key_added"].default, str)
     assert inspect.signature(function).return_annotation == "AnnData | None"
 
@@ -143,19 +145,24 @@ DIFFERENT_TEXTS = {
     "key": "of a prediction or of other results",
     "label_key": "what happens with the labels",
     "layer": "raw counts, or any values of references",
+    "missing": "spots without coordinates, or rows of a cohort",
     "model": "what it must be able to do",
+    "n_folds": "of random folds, or of all folds",
     "name": "of a slide or of a backbone",
     "output_dir": "what is written there",
     "path": "a file, a folder or a store",
+    "patient_key": "of two tables or of a cohort",
     "pooling": "of the outputs of a gene encoder or of an image encoder",
     "predicted": "classes or expression",
     "reference": "what the spots must have",
     "reference_rep": "among the references or on the same slide",
     "references": "vectors or slides",
+    "root": "of feature files or of HEST-1k",
     "sdata": "what the SpatialData must contain",
     "seed": "what is random",
     "size": "of a patch or a spot",
     "slide_key": "what happens with the slides",
+    "slides": "a table, or names of slides",
     "stores": "what the stores must contain",
     "targets": "of masked genes or of an alignment",
     "title": "of panels or of a page",
@@ -170,9 +177,9 @@ DIFFERENT_TEXTS = {
 
 # How the texts of some of them begin everywhere.
 BEGINNINGS = {
-    "label_key": "Column of `obs` with tissue labels.",
+    "label_key": "Column of `obs` with ",
     "seed": "Random seed for ",
-    "slide_key": "Column of `obs` with slides.",
+    "slide_key": "Column of ",
 }
 
 

@@ -143,7 +143,7 @@ def test_a_tensor_of_bfloat16_becomes_float32(tmp_path):
 
 def test_a_store_of_lazyslide_has_its_places_in_shapes(tmp_path):
     path = write_lazyslide(tmp_path / "a.zarr", FEATURES, CORNERS * 512)
-    for file in (open_features(path), open_features(path, table_key="uni_tiles", use_rep="X")):
+    for file in (open_features(path), open_features(path, table_key="uni_tiles")):
         assert (file.writer, file.n_tiles, file.width) == ("LazySlide store", 6, 8)
         assert (file.tile_um, file.um_per_px) == (128, 0.5)
         assert file.model["name"] == "uni"
@@ -156,7 +156,7 @@ def test_the_table_of_a_store_with_two_models_is_not_guessed(tmp_path):
     message = r"2 tables with features .* table_key= one of \['gigapath_tiles', 'uni_tiles'\]"
     with pytest.raises(ValueError, match=message):
         open_features(path)
-    gigapath = open_features(path, table_key="gigapath_tiles", use_rep="X")
+    gigapath = open_features(path, table_key="gigapath_tiles")
     uni = open_features(path, table_key="uni_tiles", use_rep="X")
     assert gigapath.model["name"] == "gigapath"
     assert gigapath.model["digest"] != uni.model["digest"]
@@ -281,5 +281,5 @@ def test_features_that_a_store_lacks_are_named(tmp_path):
     path = write_lazyslide(tmp_path / "a.zarr", FEATURES, CORNERS * 512)
     with pytest.raises(ValueError, match=r"no table 'other'; pass table_key= one of \['uni_tiles'"):
         open_features(path, table_key="other")
-    with pytest.raises(ValueError, match=r"no obsm\['X_stp_images'\] in the table 'uni_tiles'"):
-        open_features(path, table_key="uni_tiles")
+    with pytest.raises(ValueError, match=r"no obsm\['X_uni'\] in the table 'uni_tiles'"):
+        open_features(path, use_rep="X_uni")

@@ -362,6 +362,7 @@ def test_columns_and_folders_that_are_missing_are_named(root, slides, tmp_path):
         (b"patient,slide\nP1,a,b\n", "each line needs a value for each column"),
         (b"patient,slide,x,x\nP1,a,1,2\n", "columns of .* repeat: x"),
         (b"patient,slide\nM\xfcller,a\n", "no text in UTF-8"),
+        (b"patient,slide,\nP1,a,4\n", "column 3 of .* has no name"),
         (b"", "each line needs a value|no column"),
         (b"patient,slide\n", "has no row"),
     ],
@@ -371,6 +372,47 @@ def test_tables_that_would_be_misread_are_refused(root, tmp_path, content, messa
     path.write_bytes(content)
     with pytest.raises((ValueError, KeyError), match=message):
         stp.io.read_cohort(path, root=root)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "xlsx"])
+def test_an_index_and_spaces_around_text_are_no_part_of_a_table(root, slides, tmp_path, suffix):
+    table = slides.assign(grade=["low", " low ", "high", "high "])
+    path = tmp_path / f"slides.{suffix}"
+    if suffix == "xlsx":
+        table.to_excel(path)
+    else:
+        path.write_text(table.to_csv().replace("\n", ",\n"))  # and an empty column
+    obs = stp.io.read_cohort(path, root=root).obs
+    assert list(obs) == ["patient", "slide", "path", "n_tiles", "grade"]
+    assert obs["grade"].tolist() == ["low", "low", "high", "high"]
+
+
+def test_a_number_and_an_empty_cell_of_excel_are_an_id_and_none(tmp_path):
+    rng = np.random.default_rng(0)
+    for slide in ("7", "8"):
+        write_katherlab(tmp_path / f"{slide}.h5", rng.random((2, 8), np.float32))
+    path = tmp_path / "slides.xlsx"
+    table = pd.DataFrame({"patient": [1, 2, None], "slide": [7, 8, None], "age": [61, 47, 52]})
+    table.to_excel(path, index=False)
+    with pytest.warns(UserWarning, match="no patient id, in 1 row of the slides table: row 3"):
+        cohort = stp.io.read_cohort(path, root=tmp_path, missing="drop")
+    assert cohort.obs["patient"].tolist() == ["1", "2"]
+    assert cohort.obs["slide"].tolist() == ["7", "8"]
+
+
+def test_features_without_a_scale_are_a_cohort_that_can_be_saved(tmp_path):
+    rng = np.random.default_rng(0)
+    for slide in ("a", "b"):
+        features = rng.normal(size=(len(CORNERS), 8)).astype(np.float32)
+        write_trident(tmp_path / f"{slide}.h5", features, CORNERS * 512)
+    slides = pd.DataFrame({"patient": ["P1", "P2"], "slide": ["a", "b"]})
+    cohort = stp.io.read_cohort(slides, root=tmp_path)
+    assert features_record(cohort)["um_per_px"] is None
+    cohort.write_h5ad(tmp_path / "cohort.h5ad")
+    loaded = anndata.read_h5ad(tmp_path / "cohort.h5ad")
+    assert features_record(loaded) == features_record(cohort)
+    write_katherlab(tmp_path / "b.h5", features, CORNERS * 256.0, **katherlab_25())
+    assert "features are of several models: uni_v1 (TRIDENT h5" in faults(slides, root=tmp_path)
 
 
 def test_a_table_with_the_mark_of_excel_is_read(root, slides, tmp_path):

@@ -148,7 +148,7 @@ def test_slides_of_a_patient_that_disagree_are_refused():
         wrong = cohort.copy()
         wrong.obs.iloc[rows[0], wrong.obs.columns.get_loc(column)] = "q"
         with pytest.raises(
-            ValueError, match=rf"1 patient have different values of obs\['{column}'"
+            ValueError, match=rf"slides of 1 patient have different values of obs\['{column}'"
         ):
             stp.tl.assign_folds(wrong, "label", n_folds=3, site_key="site")
     wrong = cohort.copy()

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -207,9 +208,13 @@ class _Layout:
     def shape(self) -> tuple[int, int]:
         return int(self.offsets[-1]), self.sources[0].width
 
+    @property
+    def row_bytes(self) -> int:
+        return self.shape[1] * self.dtype.itemsize
+
     def create(self, folder: Path) -> None:
         """Create the file with room for all tiles."""
-        n_needed = self.shape[0] * self.shape[1] * self.dtype.itemsize
+        n_needed = self.shape[0] * self.row_bytes
         n_free = shutil.disk_usage(folder).free
         if n_needed > n_free:
             raise OSError(
@@ -222,32 +227,42 @@ class _Layout:
     def copy(self, number: int, folder: Path) -> None:
         """Copy the features of a slide to their rows, without mapping these."""
         source = self.sources[number]
-        values = np.ascontiguousarray(_read(source), self.dtype)
-        n_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
-        path = folder / FEATURES
-        start = path.stat().st_size - n_bytes  # NumPy's header
-        first_row = int(self.slide_offsets[number])
-        with path.open("r+b") as file:
-            file.seek(start + first_row * self.shape[1] * self.dtype.itemsize)
+        values = np.ascontiguousarray(read_source(source), self.dtype)
+        with (folder / FEATURES).open("r+b") as file:
+            file.seek(self.position(folder, number))
             file.write(values.data)
 
     def check_copies(self, folder: Path) -> None:
         """Raise ValueError if two slides have the same features; only candidates are compared."""
-        features = np.load(folder / FEATURES, mmap_mode="r")
-        seen: dict[tuple[int, bytes], list[int]] = {}
-        for number, source in enumerate(self.sources):
-            start, stop = self.slide_offsets[number : number + 2]
-            if start == stop:
-                continue
-            others = seen.setdefault((source.n_tiles, features[start].tobytes()), [])
-            for other in others:
-                other_start, other_stop = self.slide_offsets[other : other + 2]
-                if np.array_equal(features[start:stop], features[other_start:other_stop]):
+        candidates: dict[tuple[int, bytes], list[int]] = {}
+        with (folder / FEATURES).open("rb") as file:
+            for number, source in enumerate(self.sources):
+                if source.n_tiles:
+                    file.seek(self.position(folder, number))
+                    first_row = file.read(self.row_bytes)
+                    candidates.setdefault((source.n_tiles, first_row), []).append(number)
+        for numbers in candidates.values():
+            for first, second in combinations(numbers, 2):
+                if self._are_equal(first, second, folder):
+                    one, other = self.sources[first], self.sources[second]
                     raise ValueError(
-                        f"slides {self.sources[other].slide!r} and {source.slide!r} have the same "
-                        f"features, in {self.sources[other].path} and {source.path}; leave one out"
+                        f"slides {one.slide!r} and {other.slide!r} have the same features, in "
+                        f"{one.path} and {other.path}; leave one out"
                     )
-            others.append(number)
+
+    def position(self, folder: Path, number: int) -> int:
+        """Return where the rows of a slide begin in the file, in bytes."""
+        n_bytes = self.shape[0] * self.row_bytes
+        header = (folder / FEATURES).stat().st_size - n_bytes
+        return header + int(self.slide_offsets[number]) * self.row_bytes
+
+    def _are_equal(self, first: int, second: int, folder: Path) -> bool:
+        features = np.load(folder / FEATURES, mmap_mode="r")
+        starts = self.slide_offsets
+        return np.array_equal(
+            features[starts[first] : starts[first + 1]],
+            features[starts[second] : starts[second + 1]],
+        )
 
     def write_index(self, folder: Path) -> None:
         index = {
@@ -260,7 +275,7 @@ class _Layout:
         write_atomically(folder / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def _read(source: BagSource) -> np.ndarray:
+def read_source(source: BagSource) -> np.ndarray:
     """Read the features (n_tiles, width) of a slide.
 
     Raises

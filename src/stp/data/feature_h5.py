@@ -168,6 +168,7 @@ def _open_katherlab(contents: _Contents, um_per_px: float | None, tile_um: float
         resolve(tile_um, scale.tile_um, "tile_um", contents.path),
         scale.um_per_px,
         scale.um_per_unit or um_per_px,
+        slide_um_per_px=um_per_px,
     )
     _require_tile_um(contents, scale.um_per_unit, scale.tile_um)
     return contents.layout(KATHERLAB, scale, model)
@@ -224,14 +225,16 @@ def _open_trident(contents: _Contents, um_per_px: float | None, tile_um: float |
     extractor = _text(contents.of_features.get("encoder"))
     tile = f"{attrs.get('patch_size')} px at {attrs.get('target_magnification')}x"
     model = Extraction(TRIDENT, extractor, "", tile, contents.shape[1]).model_record()
-    return contents.layout(TRIDENT, TileScale(tile_um, seen_um, um_per_unit), model)
+    scale = TileScale(tile_um, seen_um, um_per_unit, slide_um_per_px=um_per_unit)
+    return contents.layout(TRIDENT, scale, model)
 
 
 def _open_clam(contents: _Contents, um_per_px: float | None, tile_um: float | None) -> Layout:
     """Return the layout of a file of CLAM, which records nothing about its tiles."""
     _require_tile_um(contents, um_per_px, tile_um)
     model = Extraction(CLAM, "", "", "", contents.shape[1]).model_record()
-    return contents.layout(CLAM, TileScale(tile_um, None, um_per_px), model)
+    scale = TileScale(tile_um, None, um_per_px, slide_um_per_px=um_per_px)
+    return contents.layout(CLAM, scale, model)
 
 
 def _require_tile_um(contents: _Contents, um_per_px: float | None, tile_um: float | None) -> None:

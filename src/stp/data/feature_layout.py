@@ -37,12 +37,15 @@ class TileScale:
         µm per unit of the places in the file; None if it is unknown.
     is_corner
         Whether a place is the top left corner of its tile, and not its center.
+    slide_um_per_px
+        µm per pixel of the slide at full resolution; None if it is unknown.
     """
 
     tile_um: float | None = None
     um_per_px: float | None = None
     um_per_unit: float | None = None
     is_corner: bool = True
+    slide_um_per_px: float | None = None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ LAZYSLIDE = "LazySlide store"
 SPATIALDATA = "SpatialData store"
 TILE_SPEC = "tile_spec"  # attribute of LazySlide: the tiles by their name
 X = "X"
-DEFAULT = (keys.IMAGES, keys.TABLE)  # features that a caller reads who names none
 
 
 @dataclass(frozen=True)
@@ -119,11 +118,13 @@ def open_store(
             "file of one slide"
         )
     is_lazyslide = TILE_SPEC in group.attrs
-    if is_lazyslide and table_key not in tables and (use_rep, table_key) == DEFAULT:
-        table_key, use_rep = _only_table(path, group, tables), X
+    if is_lazyslide and table_key == keys.TABLE and table_key not in tables:
+        table_key = _only_table(path, group, tables)
     if table_key not in tables:
         raise ValueError(f"{path} has no table {table_key!r}; pass table_key= one of {tables}")
     table = group["tables"][table_key]
+    if is_lazyslide and use_rep == keys.IMAGES and f"obsm/{use_rep}" not in table:
+        use_rep = X
     shape, dtype = _features_shape(path, table, use_rep)
     shapes_key = _region(table) if is_lazyslide else None
     arrays = StoreArrays(path, table_key, use_rep, shapes_key)
@@ -131,11 +132,13 @@ def open_store(
         scale, model = _describe_lazyslide(path, group, arrays, shape[1])
     else:
         scale, model = _describe_tile_store(path, group, table, use_rep)
+    slide_um = resolve(um_per_px, scale.slide_um_per_px, "um_per_px", path)
     scale = TileScale(
         resolve(tile_um, scale.tile_um, "tile_um", path),
         scale.um_per_px,
-        resolve(um_per_px, scale.um_per_unit, "um_per_px", path),
+        slide_um if scale.um_per_unit is None else scale.um_per_unit,
         scale.is_corner,
+        slide_um,
     )
     if keys.SLIDE in group.attrs:
         writer = TILE_STORE
@@ -151,7 +154,7 @@ def _only_table(path: Path, group: Any, tables: list[str]) -> str:
     if len(names) != 1:
         raise ValueError(
             f"{path} has {len(names)} tables with features of tiles; pass table_key= one of "
-            f'{names or tables}, and use_rep="X"'
+            f"{names or tables}"
         )
     return names[0]
 
@@ -210,7 +213,7 @@ def _describe_tile_store(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     params = uns.get(base, {}).get("params", {})
-    um_per_unit = slide.get("um_per_px")
+    um_per_unit = slide.get("um_per_unit")
     if not slide and group.attrs.get(STORE, {}).get("unit") == "um":
         um_per_unit = 1.0
     scale = TileScale(
@@ -218,6 +221,7 @@ def _describe_tile_store(
         params.get("um_per_px"),
         um_per_unit,
         is_corner=False,
+        slide_um_per_px=slide.get("um_per_px"),
     )
     texts = model and {key: value for key, value in model.items() if isinstance(value, str)}
     return scale, texts
@@ -243,4 +247,4 @@ def _describe_lazyslide(
         extractor = f"{extractor} {arrays.rep}"
     tile = f"{spec.get('width')} x {spec.get('height')} px at {mpp} um"
     model = Extraction(LAZYSLIDE, extractor, "", tile, width).model_record()
-    return TileScale(tile_um, mpp, um_per_unit), model
+    return TileScale(tile_um, mpp, um_per_unit, slide_um_per_px=um_per_unit), model

@@ -1,4 +1,4 @@
-"""Read slides, write training stores, and add results to stores on disk."""
+"""Read slides and features of tiles, write stores, and add results to stores on disk."""
 
 from stp.io._embed_stores import embed_stores
 from stp.io._from_anndata import from_anndata
@@ -10,6 +10,8 @@ from stp.io._read_wsi import read_wsi
 from stp.io._read_xenium import read_xenium
 from stp.io._results import write_results
 from stp.io._store import write_store
+from stp.io._tile_slides import tile_slides
+from stp.io._tiles import write_tiles
 
 __all__ = [
     "embed_stores",
@@ -20,6 +22,8 @@ __all__ = [
     "read_visium_hd",
     "read_wsi",
     "read_xenium",
+    "tile_slides",
     "write_results",
     "write_store",
+    "write_tiles",
 ]

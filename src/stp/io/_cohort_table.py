@@ -113,7 +113,7 @@ def _read_text(path: Path, separator: str, id_keys: list[str]) -> "pd.DataFrame"
             f"{path} cannot be read as a table ({str(error).strip()}); each line needs a value "
             "for each column of the first line"
         ) from error
-    return _plain(frame)
+    return _plain(_drop_unnamed(path, frame, header))
 
 
 def _read_header(path: Path, separator: str) -> list[str]:
@@ -131,16 +131,25 @@ def _check_header(path: Path, header: list[str], separator: str) -> None:
             f"the columns of {path} are separated by {others[0]!r}, expected {separator!r}; save "
             f"it so, or pass the result of pandas.read_csv({path.name!r}, sep={others[0]!r}, ...)"
         )
+    _check_names(path, header)
+
+
+def _check_names(path: Path, header: list[str]) -> None:
     names = [name.strip() for name in header]
-    _check_names(path, names)
-
-
-def _check_names(path: Path, names: list[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted({name for name in names if name and names.count(name) > 1})
     if repeated:
         raise ValueError(
             f"columns of {path} repeat: {preview(repeated)}; give each a name that is unique"
         )
+
+
+def _drop_unnamed(path: Path, frame: "pd.DataFrame", header: list[str]) -> "pd.DataFrame":
+    """Return a table without the index that pandas writes first, and without empty columns."""
+    numbers = [number for number, name in enumerate(header) if not name.strip()]
+    for number in numbers:
+        if number and frame.iloc[:, number].notna().any():
+            raise ValueError(f"column {number + 1} of {path} has no name; give it one")
+    return frame.drop(columns=frame.columns[numbers])
 
 
 def _read_excel(path: Path, id_keys: list[str]) -> "pd.DataFrame":
@@ -153,16 +162,16 @@ def _read_excel(path: Path, id_keys: list[str]) -> "pd.DataFrame":
                 f"{path} has {len(book.sheet_names)} sheets: {preview(book.sheet_names)}; pass the "
                 f"result of pandas.read_excel({path.name!r}, sheet_name=..., dtype=str)"
             )
-        header = book.parse(header=None, nrows=1, dtype=str)
-        if len(header):
-            _check_names(path, [str(name).strip() for name in header.iloc[0].dropna()])
+        first = book.parse(header=None, nrows=1, dtype=str).fillna("")
+        header = [str(name) for name in first.iloc[0]] if len(first) else []
+        _check_names(path, header)
         frame = book.parse(
             dtype=dict.fromkeys(id_keys, str),
             keep_default_na=False,
             na_values=MISSING_TEXTS,
             dtype_backend="numpy_nullable",
         )
-    return _plain(frame)
+    return _plain(_drop_unnamed(path, frame, header))
 
 
 def _read_parquet(path: Path) -> "pd.DataFrame":
@@ -173,13 +182,19 @@ def _read_parquet(path: Path) -> "pd.DataFrame":
 
 
 def _plain(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Return a table whose columns have the types of NumPy, unless whole numbers are missing."""
+    """Return a table whose columns have the types of NumPy, unless whole numbers are missing.
+
+    Text has no spaces around it, which would make another class of a label. Empty rows are left
+    out.
+    """
     import pandas as pd
 
+    frame = frame.dropna(how="all")
     for name in frame:
         column = frame[name]
         if isinstance(column.dtype, pd.StringDtype):
-            frame[name] = column.astype(object).where(column.notna(), None)
+            texts = column.str.strip().astype(object)
+            frame[name] = texts.where(texts.notna() & (texts != ""), None)
         elif isinstance(column.dtype, pd.Float64Dtype):
             frame[name] = column.to_numpy(dtype=np.float64, na_value=np.nan)
         elif column.notna().all() and len(column):

@@ -24,7 +24,31 @@ if TYPE_CHECKING:
     import torch
     from anndata import AnnData
 
+    from stp.train.engine.processes import Processes
+
 PROBE_BYTES = 4096  # a disk quota counts blocks of this size
+
+
+def raise_faults(faults: list[str], processes: "Processes", outcome: str) -> None:
+    """Raise ValueError in all processes if one of them finds a fault; the error lists all.
+
+    Parameters
+    ----------
+    faults
+        What this process found.
+    processes
+        The processes that work together.
+    outcome
+        What did not happen, in words.
+    """
+    is_faulty = processes.any(bool(faults))
+    if len(faults) == 1:
+        raise ValueError(faults[0])
+    if faults:
+        listed = "\n".join(f"- {fault}" for fault in faults)
+        raise ValueError(f"{outcome}, because of {len(faults)} faults:\n{listed}")
+    if is_faulty:
+        raise ValueError(f"{outcome}; another process lists what is wrong")
 
 
 def list_option_faults(device: "torch.device", precision: str, batch_size: int) -> list[str]:

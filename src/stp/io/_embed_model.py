@@ -61,6 +61,11 @@ def reads_genes(model: Model) -> bool:
     return isinstance(model, GeneEncoder)
 
 
+def reads_images(model: Model) -> bool:
+    """Return whether a model embeds patches."""
+    return isinstance(model, PatchEncoder | Stamp)
+
+
 def list_missing(path: Path, model: Model, digest: str, table_key: str) -> list[str]:
     """List the embeddings that store and model allow and that this model has not made yet.
 
@@ -82,10 +87,10 @@ def list_missing(path: Path, model: Model, digest: str, table_key: str) -> list[
     # Without an image, a Stamp still embeds genes.
     if isinstance(model, PatchEncoder) or (isinstance(model, Stamp) and has_image):
         possible.append(keys.IMAGES)
-    return [key for key in possible if _stored_digest(group, table_key, key) != digest]
+    return [key for key in possible if stored_digest(group, table_key, key) != digest]
 
 
-def _stored_digest(group: Any, table_key: str, key: str) -> str | None:
+def stored_digest(group: Any, table_key: str, key: str) -> str | None:
     """Return the digest of the model that made a stored embedding.
 
     The digest is written after the embedding, so an embedding with a digest is complete.

@@ -1,8 +1,5 @@
 """Embed many stores with one model, and keep a manifest of what was written."""
 
-import errno
-import json
-import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stp._lock import lock
 from stp._log import count, logger
+from stp.io._manifest import Manifest
 from stp.io._results import repair_store, write_results
 from stp.io._store_path import local_path
 from stp.io._table_entries import scratch_folder
@@ -126,54 +124,18 @@ def embed_stores(
     return int(sums["failed"])
 
 
-class Manifest:
-    """The file to which each store adds a line.
-
-    Parameters
-    ----------
-    path
-        The file, in JSON lines.
-    model
-        The model that embeds the stores.
-    rank
-        Number of this process.
-
-    Attributes
-    ----------
-    digest : str
-        Digest of the model.
-    n_failed : int
-        Number of stores of this process that failed.
-    n_lost : int
-        Number of lines that could not be written.
-    """
-
-    def __init__(self, path: Path, model: "Model", rank: int) -> None:
-        self.path = path
-        self.digest = model.digest
-        self.n_failed = 0
-        self.n_lost = 0
-        self._model = {"name": model.name, "digest": self.digest}
-        self._rank = rank
-
-    def add(self, line: dict[str, Any]) -> None:
-        """Add the line of a store; if that fails, log it, so that the other stores go on."""
-        line = {**line, "model": self._model, "process": self._rank}
-        self.n_failed += line["status"] == "failed"
-        try:
-            _append_line(self.path, line)
-        except OSError as error:
-            logger.error(f"{self.path} was not written ({error}): {json.dumps(line)}")
-            self.n_lost += 1
-
-
 def _check(
     stores: list[Any], model: Any, manifest: Any, options: EmbedOptions, processes: "Processes"
 ) -> "Model":
     """Return the model; raise ValueError in all processes if one of them finds a fault."""
     import torch
 
-    from stp.io._embed_checks import list_manifest_faults, list_option_faults, list_store_faults
+    from stp.io._embed_checks import (
+        list_manifest_faults,
+        list_option_faults,
+        list_store_faults,
+        raise_faults,
+    )
     from stp.io._embed_model import open_model
 
     faults = []
@@ -189,14 +151,9 @@ def _check(
         faults += list_store_faults(stores, opened, options.table_key)
         if not stores:
             faults.append("there are no stores to embed")
-    is_faulty = processes.any(bool(faults))
-    if len(faults) == 1:
-        raise ValueError(faults[0])
-    if faults:
-        listed = "\n".join(f"- {fault}" for fault in faults)
-        raise ValueError(f"nothing was embedded, because of {len(faults)} faults:\n{listed}")
-    if opened is None or is_faulty:
-        raise ValueError("nothing was embedded; another process lists what is wrong")
+    raise_faults(faults, processes, "nothing was embedded")
+    if opened is None:
+        raise AssertionError("a model that cannot be opened is a fault")
     return opened
 
 
@@ -272,15 +229,3 @@ def _embed(sdata: Any, model: Any, key: str, options: EmbedOptions) -> None:
             table_key=options.table_key,
             progress=options.progress,
         )
-
-
-def _append_line(manifest: Path, line: dict[str, Any]) -> None:
-    """Add a line in one write, so that lines of several processes do not mix."""
-    content = (json.dumps(line) + "\n").encode()
-    file = os.open(manifest, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        n_written = os.write(file, content)
-    finally:
-        os.close(file)
-    if n_written < len(content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(manifest))

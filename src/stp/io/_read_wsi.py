@@ -11,7 +11,9 @@ from stp._log import count, logger, warn
 from stp.images.pyramid import ImagePyramid
 from stp.images.tissue import is_ink, is_stained, share_in_polygons
 from stp.io._slide_elements import SlideImage, assemble_slide, image_elements, name_slides
+from stp.io._slide_record import TileSettings, describe_slide
 from stp.io._tissue_polygons import read_tissue
+from stp.tables.keys import SLIDE
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -60,7 +62,8 @@ def read_wsi(
     Returns
     -------
     SpatialData whose table has a row per tile and no genes. `stp.tl.embed_images` embeds a patch
-    at the center of each tile, and `stp.pl.tissue` draws the tiles.
+    at the center of each tile, `stp.pl.tissue` draws the tiles, and `stp.io.write_tiles` writes
+    them. The attribute `stp_slide` records the file and how the tiles were laid.
 
     Raises
     ------
@@ -95,8 +98,10 @@ def read_wsi(
     pyramid = ImagePyramid.from_path(path, um_per_px=um_per_px)
     (name,) = name_slides([name])
     image = SlideImage(name, pyramid.levels, pyramid.um_per_px)
+    settings = TileSettings(tile_um, min_tissue, tissue, tissue_class)
+    record = describe_slide(path, pyramid, settings)
     if tile_um is None:
-        return spatialdata.SpatialData(images=image_elements(image))
+        return spatialdata.SpatialData(images=image_elements(image), attrs={SLIDE: record})
     if not 0 < tile_um < np.inf:
         raise ValueError(f"tile_um must be positive, not {tile_um}")
     grid = _Grid.on_slide(pyramid, tile_um)
@@ -108,7 +113,9 @@ def read_wsi(
     counts = np.empty((len(centers), 0), dtype=np.float32)
     adata = anndata.AnnData(counts, obsm={"spatial": centers})
     adata.obs_names = [f"{name}_{int(x)}_{int(y)}" for x, y in centers]
-    return assemble_slide(adata, centers, grid.side / 2, image)
+    sdata = assemble_slide(adata, centers, grid.side / 2, image)
+    sdata.attrs[SLIDE] = record
+    return sdata
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from stp.io._store_parts import (
     name_slide,
     sum_counts_by_gene,
 )
-from stp.io._store_path import local_path
+from stp.io._store_path import check_free, local_path
 from stp.tables.table import get_table
 
 if TYPE_CHECKING:
@@ -139,12 +139,12 @@ def write_store(
     """
     levels = StoreLevels(patch_um_per_px, region_scale)
     path = local_path(path)
-    _check_free(path, overwrite)
+    check_free(path, overwrite)
     counts = TableQuery(table_key, layer, gene_ids_key, vocabulary)
     query = SlideQuery(image_key, shapes_key, coordinate_system, um_per_px, spot_pitch_um)
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock(path, "writing to", wait=overwrite):
-        _check_free(path, overwrite)
+        check_free(path, overwrite)
         write_slide(sdata, path, counts, query, levels)
 
 
@@ -185,16 +185,6 @@ def write_slide(
         record_scale(store, "image", _scale_of_store(slide, levels))
     write_folder(store, path, slide, levels)
     _log_size(path, sdata, table)
-
-
-def _check_free(path: Path, overwrite: bool) -> None:
-    """Raise FileExistsError if a path must not be written to."""
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
-    if path.exists() and not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
-        raise FileExistsError(
-            f"{path} exists and is no store, so it is not replaced; choose another path"
-        )
 
 
 def _check_table(table: "AnnData") -> None:

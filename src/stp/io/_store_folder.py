@@ -42,7 +42,6 @@ def write_folder(
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    old = path.with_name(f".{path.name}.old")
     source_digest = _source_digest(store, slide, levels)
     if _unfinished_digest(partial) != source_digest:
         shutil.rmtree(partial, ignore_errors=True)
@@ -56,11 +55,32 @@ def write_folder(
     group.attrs[STORE] = {**store.attrs[STORE], "digest": digest}
     del group.attrs[UNFINISHED]
     consolidate(partial)
+    move_into_place(partial, path)
+
+
+def move_into_place(partial: Path, path: Path) -> None:
+    """Rename a complete store to its path; an old store there goes after that."""
+    old = path.with_name(f".{path.name}.old")
     if path.exists():
         shutil.rmtree(old, ignore_errors=True)  # of a call that was killed
         path.rename(old)
     partial.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def has_traces(path: Path) -> bool:
+    """Return whether a call that wrote a store was killed, or is still writing it."""
+    return any(trace.exists() for trace in (*_folders(path), path.with_name(f".{path.name}.lock")))
+
+
+def remove_traces(path: Path) -> None:
+    """Delete what a killed call left next to a store; the caller has the lock of `path`."""
+    for folder in _folders(path):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folders(path: Path) -> tuple[Path, Path]:
+    return path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
 
 
 def consolidate(folder: Path) -> None:

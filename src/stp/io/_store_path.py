@@ -53,3 +53,13 @@ def require_writable(store: Path, table_key: str) -> None:
             f"{store} cannot be written to; copy the store to a folder that you may "
             "write to, or use sdata.write"
         )
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Raise FileExistsError if a path must not be written to."""
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+    if path.exists() and not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
+        raise FileExistsError(
+            f"{path} exists and is no store, so it is not replaced; choose another path"
+        )

@@ -187,18 +187,17 @@ class SlideModel(Pretrained):
         """
         return ((slide_means - self.slide_mean) / self.slide_sd).square().mean(1).sqrt()
 
-    def has_seen(self, patients: Iterable[str]) -> list[bool] | None:
-        """Return for each patient if it trained or validated the model; None without hashes.
+    def hash_patients(self, patients: Iterable[str]) -> list[str]:
+        """Return the hash of each patient with the salt of this model.
+
+        A patient whose hash is in `config.patients` trained or validated the model.
 
         Parameters
         ----------
         patients
             Ids of patients.
         """
-        if not self.config.patients:
-            return None
-        hashes = set(self.config.patients)
-        return [value in hashes for value in hash_patients(patients, self.config.salt)]
+        return hash_patients(patients, self.config.salt)
 
     def save_pretrained(
         self, path: str | Path, *, precision: str = "fp32", patients: bool = True

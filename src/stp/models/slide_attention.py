@@ -32,7 +32,7 @@ class TileAttention(nn.Module):
         super().__init__()
         self.is_gated = is_gated
         self.project = nn.Linear(width, 2 * hidden if is_gated else hidden)
-        self.score = nn.Linear(hidden, 1)
+        self.score = nn.Linear(hidden, 1, bias=False)  # a bias changes no softmax
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         """Return a score per tile (n, 1) for tiles (n, width)."""

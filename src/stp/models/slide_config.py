@@ -146,7 +146,7 @@ class SlideModelConfig:
         Salt of the hashes of patients (hexadecimal).
     patients
         Hashes of all patients that trained or validated the model; see
-        :func:`stp.models.SlideModel.has_seen`. Hashes are not anonymous.
+        :func:`stp.models.SlideModel.hash_patients`. Hashes are not anonymous.
 
     Examples
     --------

@@ -168,7 +168,7 @@ def patient_labels(
         examples = values[patients == different[0]].astype(object)
         shown = [repr(value) for value in examples.where(examples.notna(), None).unique()]
         raise ValueError(
-            f"the slides of {count(len(different), 'patient')} have different values of "
+            f"slides of {count(len(different), 'patient')} have different values of "
             f"obs[{column!r}]: {preview(different)}, with {preview(shown)}; "
             "give all slides of a patient one value"
         )

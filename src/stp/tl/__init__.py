@@ -10,6 +10,7 @@ from stp.tl._fuse import fuse
 from stp.tl._linear_probe import linear_probe
 from stp.tl._linear_probe_paper import linear_probe_paper
 from stp.tl._predict_expression import predict_expression
+from stp.tl._predict_slides import predict_slides
 from stp.tl._regress_expression import apply_expression_head, regress_expression
 from stp.tl._score_slides import score_slides
 from stp.tl._scores import score_clusters, score_expression, score_retrieval
@@ -27,6 +28,7 @@ __all__ = [
     "linear_probe",
     "linear_probe_paper",
     "predict_expression",
+    "predict_slides",
     "regress_expression",
     "score_clusters",
     "score_expression",

@@ -1,10 +1,11 @@
 """The processes that train together: a single one, or those that torchrun started."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -69,6 +70,14 @@ class Processes:
         if self.size == 1:
             return rows, 0
         return _Gather.apply(rows, self.size, self.rank), self.rank * len(rows)
+
+    def collect(self, items: Sequence[Any]) -> list[Any]:
+        """Return the items of all processes, those of the first process first."""
+        if self.size == 1:
+            return list(items)
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, list(items))
+        return [item for part in parts for item in part]
 
     def wait(self) -> None:
         """Wait for all processes."""

@@ -1,0 +1,169 @@
+"""The slide models of a prediction: open them, and check that they fit each other and a cohort."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stp._log import count, preview, warn
+from stp.images.scale import TOLERANCE
+from stp.models.saved.description import CONFIG
+from stp.models.slide import SlideModel
+from stp.models.slide_config import SlideFeatures
+from stp.train.cross_validation import MODELS
+
+AnyModel = SlideModel | str | Path
+
+
+def open_slide_models(models: AnyModel | Sequence[AnyModel]) -> list[SlideModel]:
+    """Return slide models, given as such, as their folders, or as folders of cross-validations.
+
+    Raises
+    ------
+    FileNotFoundError
+        A folder has neither a model nor a cross-validation.
+    TypeError
+        Something else was given.
+    ValueError
+        There is no model, one is there twice, or targets differ.
+    """
+    items = [models] if isinstance(models, AnyModel) else list(models)
+    opened: list[SlideModel] = []
+    for item in items:
+        if isinstance(item, SlideModel):
+            opened.append(item)
+        elif isinstance(item, str | Path):
+            opened += [SlideModel.from_pretrained(path) for path in _list_folders(Path(item))]
+        else:
+            raise TypeError(
+                f"models has a {type(item).__name__}; give a SlideModel, the output_dir of "
+                "stp.train.fit_slides or cross_validate_slides, or a list of these"
+            )
+    if not opened:
+        raise ValueError("models is empty; give at least one slide model")
+    digests = [model.digest for model in opened]
+    if len(set(digests)) < len(digests):
+        raise ValueError("models has the same model twice; give each only once")
+    _require_same_targets(opened)
+    return opened
+
+
+def require_fit(models: Sequence[SlideModel], features: SlideFeatures) -> None:
+    """Check that features of a cohort are those that models were trained on.
+
+    Unknown scales are warned of.
+
+    Raises
+    ------
+    ValueError
+        Model, width or scale of the features differ; scales may differ by 5 %.
+    """
+    for model in models:
+        trained = model.config.features
+        name = model.name or "the slide model"
+        if (features.digest, features.width) != (trained.digest, trained.width):
+            raise ValueError(
+                f"{name} was trained on {_describe(trained)}, and the cohort has "
+                f"{_describe(features)}; make the features of the cohort with the same model"
+            )
+        pairs = {
+            "tile_um": (features.tile_um, trained.tile_um),
+            "um_per_px": (features.um_per_px, trained.um_per_px),
+        }
+        for field, (here, there) in pairs.items():
+            if here is None or there is None:
+                continue
+            if abs(np.log(here / there)) > np.log1p(TOLERANCE):
+                raise ValueError(
+                    f"tiles of the cohort have {field} {here:g}, and those that {name} was trained "
+                    f"on {there:g}; extract features of tiles of the same size and scale"
+                )
+    unknown = sorted(
+        field
+        for field in ("tile_um", "um_per_px")
+        if any(
+            None in (getattr(features, field), getattr(m.config.features, field)) for m in models
+        )
+    )
+    if unknown:
+        warn(
+            f"the {' and the '.join(unknown)} of the tiles of the cohort or of the training is not "
+            "recorded, so nothing checks that they have the same scale"
+        )
+
+
+def find_unseen(models: Sequence[SlideModel], patients: Sequence[str]) -> np.ndarray:
+    """Return which models (n_patients, n_models) have never seen which patients.
+
+    Raises
+    ------
+    ValueError
+        A patient was seen by all models.
+    """
+    has_seen = np.zeros((len(patients), len(models)), bool)
+    by_salt: dict[str, list[int]] = {}
+    unchecked = []
+    for number, model in enumerate(models):
+        if model.config.patients:
+            by_salt.setdefault(model.config.salt, []).append(number)
+        else:
+            unchecked.append(model.name or f"model {number}")
+    for numbers in by_salt.values():
+        # Models of one cohort have one salt, so each patient is hashed once.
+        hashes = models[numbers[0]].hash_patients(patients)
+        for number in numbers:
+            seen = set(models[number].config.patients)
+            has_seen[:, number] = [value in seen for value in hashes]
+    if unchecked:
+        warn(
+            f"{preview(unchecked)} has no record of its patients, so nothing checks that it never "
+            "saw the patients it predicts"
+        )
+    is_lost = has_seen.all(axis=1)
+    if is_lost.any():
+        n_lost = count(is_lost.sum(), "patient")
+        lost = preview(np.asarray(patients, object)[is_lost])
+        raise ValueError(
+            f"{n_lost} trained or validated every model: {lost}; predict them with the models of "
+            "stp.train.cross_validate_slides, of which one never saw them, or leave them out"
+        )
+    return ~has_seen
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    """Return the folder of a model, or the folders that a cross-validation lists."""
+    file = folder / MODELS
+    if file.is_file():
+        return [folder / name for name in json.loads(file.read_text(encoding="utf-8"))["models"]]
+    if not (folder / CONFIG).is_file():
+        raise FileNotFoundError(
+            f"{folder} has neither a slide model nor a finished cross-validation; give the "
+            "output_dir of stp.train.fit_slides or cross_validate_slides, and finish it first"
+        )
+    return [folder]
+
+
+def _require_same_targets(models: Sequence[SlideModel]) -> None:
+    """Raise ValueError if models predict different columns."""
+    first = models[0]
+    for model in models[1:]:
+        if _outputs(model) != _outputs(first):
+            raise ValueError(
+                f"models predict different targets: {first.name or 'the first'} "
+                f"{list(first.config.columns)}, {model.name or 'another'} "
+                f"{list(model.config.columns)}; call predict_slides for each with its own key_added"
+            )
+
+
+def _outputs(model: SlideModel) -> list[tuple]:
+    return [
+        (target.kind, target.name, target.classes, target.positive, target.event)
+        for target in model.config.targets
+    ]
+
+
+def _describe(features: SlideFeatures) -> str:
+    digest = features.digest[:12] if features.digest else "no record of a model"
+    name = features.model_name or "features"
+    return f"{name} ({digest}, {features.width} values a tile)"

@@ -1,0 +1,84 @@
+"""Compute the predictions of slide models, a patient at a time."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from stp._progress import track
+from stp.data.bag_file import read_source
+from stp.models.slide import SlideModel
+from stp.tables.cohort import BagSource
+
+
+@dataclass(frozen=True)
+class SlidePredictions:
+    """Predictions of all patients, in the order of their bags.
+
+    Parameters
+    ----------
+    values
+        Mean predictions (n_patients, n_columns).
+    pooled
+        Pooled vectors (n_patients, n_targets * hidden) of a single model; empty with several.
+    is_far
+        Whether a slide is far from the training slides, by id of the slide.
+    """
+
+    values: np.ndarray
+    pooled: np.ndarray
+    is_far: dict[str, bool]
+
+
+def predict_bags(
+    bags: Mapping[str, Sequence[BagSource]],
+    models: Sequence[SlideModel],
+    is_unseen: np.ndarray,
+    *,
+    is_shown: bool,
+) -> SlidePredictions:
+    """Predict one patient after another, with the features of one in memory."""
+    values = np.zeros((len(bags), len(models[0].config.columns)), np.float32)
+    pooled: list[np.ndarray] = []
+    is_far: dict[str, bool] = {}
+    slide_of: dict[bytes, str] = {}
+    items = track(
+        enumerate(bags.values()), "predict", "patient", total=len(bags), is_shown=is_shown
+    )
+    for number, bag in items:
+        slides = [read_source(source) for source in bag]
+        for source, tiles in zip(bag, slides, strict=True):
+            digest = hashlib.sha256(np.ascontiguousarray(tiles).data).digest()
+            other = slide_of.setdefault(digest, source.slide)
+            if other != source.slide and len(tiles):
+                raise ValueError(
+                    f"slides {other!r} and {source.slide!r} have the same features, so nothing was "
+                    "written; leave one out"
+                )
+        device = models[0].feature_mean.device
+        features = torch.from_numpy(np.concatenate(slides)).to(device)
+        offsets = torch.tensor([0, len(features)])
+        means = torch.from_numpy(np.stack([_mean(tiles) for tiles in slides])).to(device)
+        speaking = [models[index] for index in np.flatnonzero(is_unseen[number])]
+        votes = np.zeros(len(bag))
+        for model in speaking:
+            vectors = model.pool(features, offsets)
+            logits = model.predict_pooled(vectors)
+            values[number] += model.to_predictions(logits)[0].float().cpu().numpy() / len(speaking)
+            if len(models) == 1:
+                pooled.append(vectors.flatten().float().cpu().numpy())
+            cut = model.config.far_distance
+            if cut is not None:
+                votes += model.measure_distances(means).cpu().numpy() > cut
+        for source, vote in zip(bag, votes, strict=True):
+            is_far[source.slide] = bool(vote * 2 > len(speaking)) and source.n_tiles > 0
+    return SlidePredictions(values, np.array(pooled, np.float32), is_far)
+
+
+def _mean(tiles: np.ndarray) -> np.ndarray:
+    """Return the mean of tiles (n, width); zeros if there are none."""
+    if not len(tiles):
+        return np.zeros(tiles.shape[1], np.float32)
+    return tiles.mean(axis=0, dtype=np.float32)
