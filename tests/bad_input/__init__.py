@@ -10,10 +10,20 @@ import re
 import textwrap
 from pathlib import Path
 
-from tests.bad_input import cohort, genes, images, models, results, slides, tables, training
+from tests.bad_input import (
+    cohort,
+    genes,
+    images,
+    models,
+    results,
+    slide_scores,
+    slides,
+    tables,
+    training,
+)
 from tests.bad_input.case import CASES, Case
 
-SECTIONS = (slides, tables, genes, images, training, models, results, cohort)
+SECTIONS = (slides, tables, genes, images, training, models, results, cohort, slide_scores)
 
 
 def _indent(text: str) -> str:

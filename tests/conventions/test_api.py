@@ -21,7 +21,7 @@ PAGES = [
 ]
 DATA = {
     "tl": {"adata", "sdata", "cohort"},
-    "pl": {"adata", "sdata", "run_dir"},
+    "pl": {"adata", "sdata", "cohort", "run_dir"},
     "io": {"adata", "sdata", "stores", "path", "root", "slides"},
     "get": {"adata", "stores", "cohort"},
 }
@@ -135,6 +135,7 @@ DIFFERENT_TEXTS = {
     "adata": "what the table must contain",
     "batch_size": "in training it counts per process",
     "channel_order": "of any encoder or of the released weights",
+    "cohort": "made by a reader, or what the table must contain",
     "config": "a size or settings of a training",
     "context_length": "of a model or of tokens",
     "coordinate_system": "shared by spots and image, or of an image alone",
@@ -156,6 +157,7 @@ DIFFERENT_TEXTS = {
     "predicted": "classes or expression",
     "reference": "what the spots must have",
     "reference_rep": "among the references or on the same slide",
+    "probabilities": "of one class or of several",
     "references": "vectors or slides",
     "root": "of feature files or of HEST-1k",
     "sdata": "what the SpatialData must contain",
@@ -164,6 +166,7 @@ DIFFERENT_TEXTS = {
     "slide_key": "what happens with the slides",
     "slides": "a table, or names of slides",
     "stores": "what the stores must contain",
+    "strata": "of resamples or of a comparison",
     "targets": "of masked genes or of an alignment",
     "title": "of panels or of a page",
     "tokens": "of a spot, or also features",
