@@ -52,6 +52,7 @@ STORE_UM_PER_PX = 1.75  # of the stores of the demo
 LONGEST = [
     "test_demo.py",
     "test_processes.py",
+    "test_slide_processes.py",
     "test_golden.py",
     "test_benchmarks.py",
     "test_embed.py",

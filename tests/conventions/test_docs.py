@@ -10,7 +10,7 @@ import pytest
 import stp
 
 DOCS = Path(__file__).parents[2] / "docs"
-CONFIGS = ("PretrainConfig", "AlignConfig", "AdaptConfig", "RegressionConfig")
+CONFIGS = ("PretrainConfig", "AlignConfig", "AdaptConfig", "RegressionConfig", "SlideConfig")
 
 
 def load(name: str):

@@ -13,7 +13,7 @@ from stp.models.slide_patients import hash_patients, new_salt
 
 TARGETS = (
     SlideTarget("classes", "EGFR", ("mutated", "wild type"), "mutated", temperature=2.0),
-    SlideTarget("value", "purity", mean=1e6, sd=200_000.0),
+    SlideTarget("value", "purity", value_mean=1e6, value_sd=200_000.0),
     SlideTarget("survival", "os_days", event="os_event", edges=(100.0, 700.5, 90_000.0)),
 )
 WIDTH = 12
@@ -21,7 +21,7 @@ WIDTH = 12
 
 def model_of(**settings):
     sizes = {"hidden": 16, "attention": 8} | settings
-    config = SlideModelConfig(SlideFeatures(WIDTH, digest="a" * 64), TARGETS, **sizes)
+    config = SlideModelConfig(SlideFeatures(WIDTH, model_digest="a" * 64), TARGETS, **sizes)
     return build_with_seed(0, lambda: SlideModel(config)).eval()
 
 
@@ -112,10 +112,10 @@ def test_predictions_are_probabilities_values_and_risks():
     survival = np.cumprod(1 - 1 / (1 + np.exp([1.0, 0.0, -1.0, -2.0])))
     assert risk == pytest.approx(-survival.sum())
     assert model_of().config.columns == (
-        "EGFR: mutated",
-        "EGFR: wild type",
+        "EGFR_mutated",
+        "EGFR_wild type",
         "purity",
-        "os_days: risk",
+        "os_days_risk",
     )
 
 
@@ -137,7 +137,7 @@ def test_transformer_has_no_contributions(bags):
 def test_saved_and_loaded_it_is_the_same(bags, tmp_path, settings):
     salt = new_salt()
     patients = tuple(hash_patients(["P1", "P2"], salt))
-    model = model_of(salt=salt, patients=patients, bag_sizes=(3, 100_000), **settings)
+    model = model_of(salt=salt, patient_hashes=patients, bag_sizes=(3, 100_000), **settings)
     model.slide_mean += 3.0
     model.save_pretrained(tmp_path)
     loaded = SlideModel.from_pretrained(tmp_path)
@@ -151,17 +151,17 @@ def test_saved_and_loaded_it_is_the_same(bags, tmp_path, settings):
 
 def test_a_model_knows_whom_it_has_seen_and_can_forget(tmp_path):
     salt = new_salt()
-    model = model_of(salt=salt, patients=tuple(hash_patients(["TCGA-1", "TCGA-2"], salt)))
+    model = model_of(salt=salt, patient_hashes=tuple(hash_patients(["TCGA-1", "TCGA-2"], salt)))
     hashes = model.hash_patients(["TCGA-2", "TCGA-3", "TCGA-1"])
-    assert [value in model.config.patients for value in hashes] == [True, False, True]
+    assert [value in model.config.patient_hashes for value in hashes] == [True, False, True]
     model.save_pretrained(tmp_path / "with")
     model.save_pretrained(tmp_path / "without", patients=False)
-    assert len(model.config.patients) == 2  # the model itself keeps them
+    assert len(model.config.patient_hashes) == 2  # the model itself keeps them
     without = SlideModel.from_pretrained(tmp_path / "without")
     assert without.digest == SlideModel.from_pretrained(tmp_path / "with").digest == model.digest
     config = json.loads((tmp_path / "without" / "config.json").read_text())["config"]
-    assert config["patients"] == [] and config["salt"] == ""
-    assert model.config.patients[0] not in (tmp_path / "without" / "config.json").read_text()
+    assert config["patient_hashes"] == [] and config["salt"] == ""
+    assert model.config.patient_hashes[0] not in (tmp_path / "without" / "config.json").read_text()
 
 
 def test_thresholds_and_other_facts_of_training_change_the_digest():
@@ -207,3 +207,10 @@ def test_wrong_targets_are_refused(arguments, message):
 def test_a_target_may_come_only_once():
     with pytest.raises(ValueError, match="each only once"):
         SlideModelConfig(SlideFeatures(4), (TARGETS[1], TARGETS[1]))
+
+
+def test_predictions_of_one_name_are_refused():
+    first = SlideTarget("classes", "a", ("b_c", "d"))
+    second = SlideTarget("classes", "a_b", ("c", "d"))
+    with pytest.raises(ValueError, match="rename targets or classes"):
+        SlideModelConfig(SlideFeatures(4), (first, second))

@@ -24,7 +24,7 @@ def describe(target, cohort, is_training=None):
 def test_classes_are_the_sorted_labels_of_the_training_patients():
     cohort = table(grade=["b", "a", "b", "a", None, "b"])
     target = describe(train.Classes("grade"), cohort)
-    assert target.classes == ("a", "b") and target.columns == ("grade: a", "grade: b")
+    assert target.classes == ("a", "b") and target.columns == ("grade_a", "grade_b")
     labels = train.Classes("grade").read(cohort, target)
     assert labels.values.tolist() == [1, 0, 1, 0, -1, 1]
     assert labels.has_label.tolist() == [True] * 4 + [False, True]
@@ -93,7 +93,7 @@ def test_classes_that_are_listed_may_be_many_numbers():
 def test_only_training_patients_give_mean_and_spread():
     cohort = table(v=[1.0, 3.0, 100.0, None])
     target = describe(train.Value("v"), cohort, [True, True, False, True])
-    assert (target.mean, target.sd) == (2.0, 1.0)
+    assert (target.value_mean, target.value_sd) == (2.0, 1.0)
     labels = train.Value("v").read(cohort, target)
     np.testing.assert_allclose(labels.values, [-1, 1, 98, 0])
     assert labels.has_label.tolist() == [True, True, True, False]

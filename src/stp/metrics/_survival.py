@@ -55,7 +55,7 @@ def concordance(times: Any, events: Any, risks: Any) -> float:
     for start in range(0, len(had_event), BLOCK):
         first = had_event[start : start + BLOCK, None]
         is_later = (times > times[first]) | ((times == times[first]) & ~is_event)
-        n_pairs += np.count_nonzero(is_later)
+        n_pairs += int(is_later.sum())
         n_concordant += np.count_nonzero(is_later & (risks < risks[first]))
         n_concordant += np.count_nonzero(is_later & (risks == risks[first])) / 2
-    return n_concordant / n_pairs if n_pairs else float("nan")
+    return float(n_concordant / n_pairs) if n_pairs else float("nan")

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -11,13 +12,17 @@ from torch import nn
 from stp._config import check_sizes
 from stp._log import preview
 from stp.models.saved.pretrained import Pretrained
-from stp.models.slide_attention import TileAttention, TileScores, weigh_tiles
-from stp.models.slide_config import N_HEADS, SlideModelConfig
+from stp.models.slide_attention import (
+    TileAttention,
+    TileScores,
+    make_transformer,
+    weigh_tiles,
+)
+from stp.models.slide_config import SlideModelConfig
 from stp.models.slide_patients import hash_patients
 
-N_LAYERS = 2  # of the transformer
 # Numbers of a config that are no sizes: measurements in the units of the user.
-MEASUREMENTS = ("edges", "mean", "sd")
+MEASUREMENTS = ("edges", "value_mean", "value_sd")
 
 
 class SlideModel(Pretrained):
@@ -36,6 +41,7 @@ class SlideModel(Pretrained):
 
     Examples
     --------
+    >>> import torch
     >>> target = stp.models.SlideTarget("classes", "EGFR", ("mutated", "wild type"))
     >>> config = stp.models.SlideModelConfig(stp.models.SlideFeatures(1024), (target,))
     >>> model = stp.models.SlideModel(config)
@@ -69,15 +75,7 @@ class SlideModel(Pretrained):
                 for _ in range(n_targets)
             )
         elif config.pooling == "transformer":
-            layer = nn.TransformerEncoderLayer(
-                config.hidden,
-                N_HEADS,
-                config.hidden,
-                config.dropout,
-                batch_first=True,
-                norm_first=True,
-            )
-            self.transformer = nn.TransformerEncoder(layer, N_LAYERS, enable_nested_tensor=False)
+            self.transformer = make_transformer(config.hidden, config.dropout)
             self.target_tokens = nn.Parameter(torch.randn(n_targets, config.hidden) * 0.02)
         self.heads = nn.ModuleList(
             nn.Linear(config.hidden, target.n_outputs) for target in config.targets
@@ -145,7 +143,8 @@ class SlideModel(Pretrained):
         contributions = []
         with torch.autocast(hidden.device.type, enabled=False):
             for head, weight in zip(self.heads, weights.unbind(1), strict=True):
-                contributions.append(weight.unsqueeze(1) * (hidden.float() @ head.weight.T))
+                effects = hidden.float() @ cast(nn.Linear, head).weight.T
+                contributions.append(weight.unsqueeze(1) * effects)
         return TileScores(logits, weights, torch.cat(contributions, dim=1))
 
     def split_targets(self, logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -168,7 +167,7 @@ class SlideModel(Pretrained):
             if target.kind == "classes":
                 predictions.append((values / target.temperature).softmax(1))
             elif target.kind == "value":
-                predictions.append(values * target.sd + target.mean)
+                predictions.append(values * target.value_sd + target.value_mean)
             else:
                 survival = torch.sigmoid(-values).cumprod(1)
                 predictions.append(-survival.sum(1, keepdim=True))
@@ -190,7 +189,7 @@ class SlideModel(Pretrained):
     def hash_patients(self, patients: Iterable[str]) -> list[str]:
         """Return the hash of each patient with the salt of this model.
 
-        A patient whose hash is in `config.patients` trained or validated the model.
+        A patient whose hash is in `config.patient_hashes` trained or validated the model.
 
         Parameters
         ----------
@@ -250,7 +249,7 @@ class SlideModel(Pretrained):
 
     def _without_patients(self) -> "SlideModel":
         model = copy.copy(self)  # which shares the weights
-        model.config = replace(self.config, salt="", patients=())
+        model.config = replace(self.config, salt="", patient_hashes=())
         return model
 
     def _digest_with(self, weights: dict[str, torch.Tensor]) -> str:

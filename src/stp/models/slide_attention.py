@@ -5,6 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from stp.models.slide_config import N_HEADS
+
+N_LAYERS = 2
+
 
 class TileScores(NamedTuple):
     """What each tile has to do with a prediction.
@@ -48,3 +52,11 @@ def weigh_tiles(hidden: torch.Tensor, weights: torch.Tensor, sizes: list[int]) -
     with torch.autocast(hidden.device.type, enabled=False):
         bags = zip(weights.split(sizes), hidden.float().split(sizes), strict=True)
         return torch.stack([weight.T @ bag for weight, bag in bags])
+
+
+def make_transformer(width: int, dropout: float) -> nn.TransformerEncoder:
+    """Return two layers of self-attention without positions, for tokens of this width."""
+    layer = nn.TransformerEncoderLayer(
+        width, N_HEADS, width, dropout, batch_first=True, norm_first=True
+    )
+    return nn.TransformerEncoder(layer, N_LAYERS, enable_nested_tensor=False)

@@ -26,9 +26,9 @@ class SlideTarget:
         Column of the cohort that says if the event was observed, for survival.
     edges
         Times that separate the intervals, for survival.
-    mean
+    value_mean
         Mean of the values in the training patients.
-    sd
+    value_sd
         Standard deviation of the values in the training patients.
     temperature
         Number that the logits are divided by before they become probabilities.
@@ -48,8 +48,8 @@ class SlideTarget:
     positive: str | None = None
     event: str | None = None
     edges: tuple[float, ...] = ()
-    mean: float = 0.0
-    sd: float = 1.0
+    value_mean: float = 0.0
+    value_sd: float = 1.0
     temperature: float = 1.0
     threshold: float = 0.5
 
@@ -60,11 +60,11 @@ class SlideTarget:
             raise ValueError(f"target {self.name!r} has classes {self.classes}; it needs two")
         if self.kind == "survival" and (not self.edges or self.event is None):
             raise ValueError(f"target {self.name!r} needs event, and edges of two intervals")
-        numbers = (*self.edges, self.mean, self.sd, self.temperature, self.threshold)
-        if not all(map(math.isfinite, numbers)) or self.sd <= 0 or self.temperature <= 0:
+        numbers = (*self.edges, self.value_mean, self.value_sd, self.temperature, self.threshold)
+        if not all(map(math.isfinite, numbers)) or self.value_sd <= 0 or self.temperature <= 0:
             raise ValueError(
-                f"target {self.name!r} has {numbers}: numbers must be finite, sd and temperature "
-                "positive"
+                f"target {self.name!r} has {numbers}: numbers must be finite, value_sd and "
+                "temperature positive"
             )
 
     @property
@@ -78,8 +78,8 @@ class SlideTarget:
     def columns(self) -> tuple[str, ...]:
         """Names of the predictions: a probability per class, a value or a risk."""
         if self.kind == "classes":
-            return tuple(f"{self.name}: {name}" for name in self.classes)
-        return (f"{self.name}: risk",) if self.kind == "survival" else (self.name,)
+            return tuple(f"{self.name}_{name}" for name in self.classes)
+        return (f"{self.name}_risk",) if self.kind == "survival" else (self.name,)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class SlideFeatures:
         Name of the model that made the features, if it is known.
     model_class
         Class of that model.
-    digest
+    model_digest
         Digest of that model; None if it is not recorded.
     tile_um
         Edge length of a tile in µm; None if it is not recorded.
@@ -110,7 +110,7 @@ class SlideFeatures:
     width: int
     model_name: str = ""
     model_class: str = ""
-    digest: str | None = None
+    model_digest: str | None = None
     tile_um: float | None = None
     um_per_px: float | None = None
 
@@ -144,7 +144,7 @@ class SlideModelConfig:
         Distance from the training slides above which a slide counts as far.
     salt
         Salt of the hashes of patients (hexadecimal).
-    patients
+    patient_hashes
         Hashes of all patients that trained or validated the model; see
         :func:`stp.models.SlideModel.hash_patients`. Hashes are not anonymous.
 
@@ -167,7 +167,7 @@ class SlideModelConfig:
     bag_sizes: tuple[int, ...] = ()
     far_distance: float | None = None
     salt: str = ""
-    patients: tuple[str, ...] = ()
+    patient_hashes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
@@ -179,6 +179,11 @@ class SlideModelConfig:
         names = [target.name for target in self.targets]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"targets are {names}; give at least one, and each only once")
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError(
+                f"predictions would have the names {list(self.columns)}, of which some are the "
+                "same; rename targets or classes"
+            )
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def predict_slides(
     Parameters
     ----------
     cohort
-        Table with a row per slide, made by `stp.io.read_cohort`.
+        Table with a row per slide, made by :func:`stp.io.read_cohort`.
     models
         A slide model, the `output_dir` of :func:`stp.train.fit_slides` or
         :func:`stp.train.cross_validate_slides`, or a list of these.
@@ -54,7 +54,7 @@ def predict_slides(
     precision
         "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
     progress
-        Whether to show the progress.
+        Show a progress bar, or lines of the log if there is no terminal.
     key_added
         Name under which the results are stored.
     copy
@@ -213,7 +213,7 @@ def _check_cohort(
     return {
         "n_patients": len(bags),
         "n_bags_out_of_range": int(is_odd.sum()),
-        "are_patients_checked": all(bool(model.config.patients) for model in models),
+        "are_patients_checked": all(bool(model.config.patient_hashes) for model in models),
         "unknown_labels": unknown,
     }
 

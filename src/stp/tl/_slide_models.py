@@ -62,7 +62,7 @@ def require_fit(models: Sequence[SlideModel], features: SlideFeatures) -> None:
     for model in models:
         trained = model.config.features
         name = model.name or "the slide model"
-        if (features.digest, features.width) != (trained.digest, trained.width):
+        if (features.model_digest, features.width) != (trained.model_digest, trained.width):
             raise ValueError(
                 f"{name} was trained on {_describe(trained)}, and the cohort has "
                 f"{_describe(features)}; make the features of the cohort with the same model"
@@ -105,7 +105,7 @@ def find_unseen(models: Sequence[SlideModel], patients: Sequence[str]) -> np.nda
     by_salt: dict[str, list[int]] = {}
     unchecked = []
     for number, model in enumerate(models):
-        if model.config.patients:
+        if model.config.patient_hashes:
             by_salt.setdefault(model.config.salt, []).append(number)
         else:
             unchecked.append(model.name or f"model {number}")
@@ -113,7 +113,7 @@ def find_unseen(models: Sequence[SlideModel], patients: Sequence[str]) -> np.nda
         # Models of one cohort have one salt, so each patient is hashed once.
         hashes = models[numbers[0]].hash_patients(patients)
         for number in numbers:
-            seen = set(models[number].config.patients)
+            seen = set(models[number].config.patient_hashes)
             has_seen[:, number] = [value in seen for value in hashes]
     if unchecked:
         warn(
@@ -164,6 +164,6 @@ def _outputs(model: SlideModel) -> list[tuple]:
 
 
 def _describe(features: SlideFeatures) -> str:
-    digest = features.digest[:12] if features.digest else "no record of a model"
+    digest = features.model_digest[:12] if features.model_digest else "no record of a model"
     name = features.model_name or "features"
     return f"{name} ({digest}, {features.width} values a tile)"

@@ -61,7 +61,8 @@ def predict_bags(
         features = torch.from_numpy(np.concatenate(slides)).to(device)
         offsets = torch.tensor([0, len(features)])
         means = torch.from_numpy(np.stack([_mean(tiles) for tiles in slides])).to(device)
-        speaking = [models[index] for index in np.flatnonzero(is_unseen[number])]
+        pairs = zip(models, is_unseen[number], strict=True)
+        speaking = [model for model, is_used in pairs if is_used]
         votes = np.zeros(len(bag))
         for model in speaking:
             vectors = model.pool(features, offsets)

@@ -31,6 +31,7 @@ from stp.train.targets import Classes, Target
 if TYPE_CHECKING:
     from anndata import AnnData
 
+NO_FOLD = "-1"  # of patients without a label
 FOLDS = "folds.csv"
 MODELS = "models.json"
 
@@ -48,13 +49,14 @@ def cross_validate_slides(
     """Fit a slide model for each fold, on the patients of all other folds.
 
     A fold never decides anything about its model: epoch, temperature and threshold come from
-    validation patients among the others. Call :func:`stp.tl.predict_slides` with `output_dir` to
+    validation patients among the others. A call that continues does not train finished folds again.
+    Call :func:`stp.tl.predict_slides` with `output_dir` to
     predict each patient by the model that has never seen it.
 
     Parameters
     ----------
     cohort
-        Table with a row per slide, made by `stp.io.read_cohort`.
+        Table with a row per slide, made by :func:`stp.io.read_cohort`.
     output_dir
         Folder of all runs. It has a run directory for each fold (`fold_0`, ...), `folds.csv` with
         the side of each patient in each fold, and `models.json`, which lists the runs.
@@ -63,14 +65,14 @@ def cross_validate_slides(
         :class:`stp.train.Survival`, or a list of them for one model with several targets.
     fold_key
         Column of `obs` with the number of the fold, written by :func:`stp.tl.assign_folds`.
+        Patients of fold -1 are left out.
     config
         Settings of the training.
     validation_share
         Share of the patients that validate if they are drawn, each class alike. With 0 all epochs
         run, and there is neither temperature nor threshold.
     resume
-        Continue a run that was stopped; the result is that of a run without a stop. Folds that are
-        finished are not trained again.
+        Continue a run that was stopped; the result is that of a run without a stop.
 
     Returns
     -------
@@ -121,7 +123,7 @@ def cross_validate_slides(
 
 
 def read_folds(cohort: "AnnData", fold_key: str) -> np.ndarray:
-    """Return the number of the fold of each patient (n_patients,).
+    """Return the number of the fold of each patient (n_patients,); -1 if it is left out.
 
     Raises
     ------
@@ -136,14 +138,14 @@ def read_folds(cohort: "AnnData", fold_key: str) -> np.ndarray:
         )
     labels = patient_labels(cohort, fold_key)
     names = class_names(labels)
-    wrong = [str(name) for name in names if name is None or not name.isdecimal()]
+    wrong = [str(name) for name in names if name != NO_FOLD and not str(name).isdecimal()]
     if wrong:
         raise ValueError(
             f"obs[{fold_key!r}] has {preview(sorted(set(wrong)))}; a fold is a whole number for "
             "every patient, as stp.tl.assign_folds writes it"
         )
     folds = names.astype(int).to_numpy()
-    if len(np.unique(folds)) < 2:
+    if len(np.unique(folds[folds >= 0])) < 2:
         raise ValueError(f"obs[{fold_key!r}] has one fold only; cross-validation needs two")
     return folds
 
@@ -168,6 +170,7 @@ def _plan_folds(
 ) -> dict[int, SlidePlan]:
     """Return what each fold trains, after a check of all of them."""
     labeled, first_labels = find_labeled(cohort, targets)
+    labeled = labeled[folds[labeled] >= 0]
     plans = {}
     for fold in np.unique(folds[labeled]).tolist():
         others = labeled[folds[labeled] != fold]

@@ -75,7 +75,7 @@ def read_features(table: "AnnData") -> SlideFeatures:
         width=int(record["width"]),
         model_name=str(model.get("name", "")),
         model_class=str(model.get("class", "")),
-        digest=model.get("digest"),
+        model_digest=model.get("digest"),
         tile_um=_as_float(record.get("tile_um")),
         um_per_px=_as_float(record.get("um_per_px")),
     )

@@ -154,7 +154,7 @@ def _build_model(
     if run.processes.is_main:
         hashes = hash_patients((cohort.patients[patient] for patient in seen), cohort.salt)
         # Sorted, so that their order says nothing.
-        model.config = replace(model.config, salt=cohort.salt, patients=tuple(sorted(hashes)))
+        model.config = replace(model.config, salt=cohort.salt, patient_hashes=tuple(sorted(hashes)))
     line = (
         f"fit_slides: {preview(target.name for target in plan.targets)} of "
         f"{count(len(plan.split.training), 'patient')} with "

@@ -59,8 +59,8 @@ class SlideStatistics:
     def describe_to(self, model: SlideModel, is_training: np.ndarray) -> float:
         """Set the statistics of a model, and return the distance above which a slide is far.
 
-        The distance is that of Tukey's rule for outliers, and at least the largest distance of a
-        training slide.
+        The distance is the outer fence of Tukey's rule for outliers, and at least the largest
+        distance of a training slide from the others.
 
         Parameters
         ----------
@@ -79,9 +79,23 @@ class SlideStatistics:
         model.feature_sd[:] = torch.as_tensor(_nonzero(np.sqrt(spread)))
         model.slide_mean[:] = torch.as_tensor(means.mean(0))
         model.slide_sd[:] = torch.as_tensor(_nonzero(means.std(0)))
-        distances = model.measure_distances(torch.as_tensor(means, dtype=torch.float32)).numpy()
+        distances = _distances_to_others(means)
         low, high = np.quantile(distances, (0.25, 0.75))
-        return float(max(distances.max(), high + 1.5 * (high - low)))
+        return float(max(distances.max(), high + 3 * (high - low)))
+
+
+def _distances_to_others(means: np.ndarray) -> np.ndarray:
+    """Return how far each slide (n_slides,) is from mean and spread of all others.
+
+    The distance is that of `SlideModel.measure_distances`.
+    """
+    n_others = max(1, len(means) - 1)
+    centered = means - means.mean(axis=0)
+    others_mean = -centered / n_others  # of centered slides, whose sum is zero
+    squares = np.square(centered)
+    others_variance = (squares.sum(axis=0) - squares) / n_others - np.square(others_mean)
+    spread = _nonzero(np.sqrt(np.maximum(others_variance, 0)))
+    return np.sqrt(np.square((centered - others_mean) / spread).mean(axis=1))
 
 
 def _nonzero(spread: np.ndarray) -> np.ndarray:

@@ -168,7 +168,7 @@ def _score_target(target: SlideTarget, labels: Labels, predictions: np.ndarray) 
     values = labels.values[labels.has_label]
     known = predictions[labels.has_label]
     if target.kind == "value":
-        standardized = (known[:, 0] - target.mean) / target.sd
+        standardized = (known[:, 0] - target.value_mean) / target.value_sd
         return float(np.square(standardized - values).mean()) if len(values) else float("nan")
     if target.kind == "survival":
         return concordance(values, labels.events[labels.has_label], known[:, 0])

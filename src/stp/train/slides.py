@@ -43,7 +43,7 @@ def fit_slides(
     Parameters
     ----------
     cohort
-        Table with a row per slide, made by `stp.io.read_cohort`.
+        Table with a row per slide, made by :func:`stp.io.read_cohort`.
     output_dir
         Run directory, which has the files that :func:`stp.train.align` writes.
     targets
@@ -81,7 +81,7 @@ def fit_slides(
     >>> target = stp.train.Classes("EGFR", positive="mutated")
     >>> slide_model = stp.train.fit_slides(cohort, "runs/egfr", targets=target, config=config)
     >>> slide_model.config.columns
-    ('EGFR: mutated', 'EGFR: wild type')
+    ('EGFR_mutated', 'EGFR_wild type')
     """
     target_list = as_targets(targets)
     slide_cohort = SlideCohort.of(cohort)

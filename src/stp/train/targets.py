@@ -25,7 +25,7 @@ class Classes:
     Parameters
     ----------
     column
-        Column of the cohort with the classes. Patients without a class are left out of the loss.
+        Column of the cohort with the labels. Patients without a label are left out of the loss.
     classes
         Names of the classes, in the order of the outputs; by default the classes of the training
         patients, sorted.
@@ -123,7 +123,7 @@ class Value:
     Parameters
     ----------
     column
-        Column of the cohort with the numbers. Patients without a number are left out of the loss.
+        Column of the cohort with the labels. Patients without a label are left out of the loss.
 
     Examples
     --------
@@ -155,11 +155,13 @@ class Value:
                 f"obs[{self.column!r}] of the training patients has {len(np.unique(values))} "
                 "different values; a value to predict needs two"
             )
-        return SlideTarget("value", self.column, mean=float(values.mean()), sd=float(values.std()))
+        return SlideTarget(
+            "value", self.column, value_mean=float(values.mean()), value_sd=float(values.std())
+        )
 
     def read(self, cohort: "AnnData", target: SlideTarget) -> Labels:
         """Return the standardized value of each patient."""
-        values = (self._read_numbers(cohort) - target.mean) / target.sd
+        values = (self._read_numbers(cohort) - target.value_mean) / target.value_sd
         has_label = np.isfinite(values)
         return Labels(np.where(has_label, values, 0.0), np.zeros(len(values), bool), has_label)
 
