@@ -10,6 +10,7 @@ import torch
 from stp._progress import track
 from stp.data.bag_file import read_source
 from stp.models.slide import SlideModel
+from stp.models.slide_config import SlideTarget
 from stp.tables.cohort import BagSource
 
 
@@ -76,6 +77,20 @@ def predict_bags(
         for source, vote in zip(bag, votes, strict=True):
             is_far[source.slide] = bool(vote * 2 > len(speaking)) and source.n_tiles > 0
     return SlidePredictions(values, np.array(pooled, np.float32), is_far)
+
+
+def mean_thresholds(targets: Sequence[SlideTarget], is_unseen: np.ndarray) -> np.ndarray | None:
+    """Return the mean threshold of the models that predicted a patient; None without one.
+
+    It is that of the positive class, or the median risk of the training.
+    """
+    if targets[0].positive is None and targets[0].kind != "survival":
+        return None
+    is_survival = targets[0].kind == "survival"
+    each = [target.median_risk if is_survival else target.threshold for target in targets]
+    if None in each:
+        return None
+    return (is_unseen * np.array(each)).sum(axis=1) / is_unseen.sum(axis=1)
 
 
 def _mean(tiles: np.ndarray) -> np.ndarray:
