@@ -16,6 +16,7 @@ from tests.bad_input import (
     images,
     models,
     results,
+    slide_models,
     slide_scores,
     slides,
     tables,
@@ -23,7 +24,18 @@ from tests.bad_input import (
 )
 from tests.bad_input.case import CASES, Case
 
-SECTIONS = (slides, tables, genes, images, training, models, results, cohort, slide_scores)
+SECTIONS = (
+    slides,
+    tables,
+    genes,
+    images,
+    training,
+    models,
+    results,
+    cohort,
+    slide_models,
+    slide_scores,
+)
 
 
 def _indent(text: str) -> str:

@@ -73,11 +73,9 @@ def test_the_median_risk_is_that_of_the_training_patients(cohort, folders):
     target = train.Survival("days", "event")
     model = train.fit_slides(cohort, folder, targets=target, config=CONFIG, validation_share=0)
     (described,) = model.config.targets
-    anonymous = models.SlideModel(
-        model.config.__class__(model.config.features, (described,), 16, 8)
-    )
-    anonymous.load_state_dict(model.state_dict())
-    again = tl.predict_slides(cohort, anonymous, key_added="training", copy=True)
+    model.config = replace(model.config, patient_hashes=())  # it may predict its own patients
+    with pytest.warns(UserWarning, match="no record of its patients"):
+        again = tl.predict_slides(cohort, model, key_added="training", copy=True)
     risks = get.patients(again, key="training")["training_days_risk"]
     assert described.median_risk == pytest.approx(np.median(risks), abs=1e-4)
 
@@ -94,3 +92,23 @@ def test_new_patients_are_one_group_and_are_drawn(cohort, folders, tmp_path):
             assert draw(table) is not None
         assert pl.confusion(table, key="stp_slide_scores") is not None
     plt.close("all")
+
+
+def test_calibration_is_scored_before_and_after_the_temperature(cohort, folders):
+    patients = get.patients(cohort)
+    before = []
+    for number in range(3):
+        model = models.SlideModel.from_pretrained(folders / "cv" / f"fold_{number}")
+        fold = patients[patients["fold"] == number]
+        names = ["stp_slides_EGFR_mutated", "stp_slides_EGFR_wild type"]
+        powers = fold[names].to_numpy() ** model.config.targets[0].temperature
+        before.append((fold["EGFR"] == "mutated", (powers / powers.sum(1, keepdims=True))[:, 0]))
+    scores = cohort.uns["stp_slide_scores"]["scores"]
+    scores = scores[scores["target"] == "EGFR"].set_index("score")
+    brier = np.mean([((values - is_positive) ** 2).mean() for is_positive, values in before])
+    assert scores.loc["brier_before_temperature"]["value"] == pytest.approx(brier, rel=1e-4)
+    assert scores.loc["brier"]["value"] != pytest.approx(brier, rel=1e-3)
+    line = metrics.calibration(*[np.concatenate(part) for part in zip(*before, strict=True)])
+    for name in ("slope", "intercept"):
+        value = scores.loc[f"calibration_{name}_before_temperature"]["value"]
+        assert value == pytest.approx(line[name], rel=1e-3)

@@ -90,6 +90,11 @@ def n_models(key: str) -> str:
     return f"{key}_models"
 
 
+def uncalibrated(key: str) -> str:
+    """Return the name in `obsm` of predictions before the temperature."""
+    return f"{key}_uncalibrated"
+
+
 def pooled(key: str) -> str:
     """Return the name in `obsm` of the vector that a slide model pools the tiles to."""
     return f"X_{key}"

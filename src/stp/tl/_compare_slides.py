@@ -11,17 +11,9 @@ from stp.metrics._resample import percentile_interval, two_sided_p
 from stp.tables import keys as slots
 from stp.tables.table import as_list, record, table_to_annotate
 from stp.tl._patient_predictions import TargetPredictions, read_predictions
-from stp.tl._score_slides import MAX_UNDEFINED, case_counts
-from stp.tl._target_scores import (
-    HIGH_RISK,
-    MIN_CASES,
-    Resampling,
-    ScoreName,
-    TargetScores,
-    draw_patients,
-    n_cases,
-    score_target,
-)
+from stp.tl._score_names import HIGH_RISK, MIN_CASES, ScoreName, case_counts, n_cases
+from stp.tl._score_slides import MAX_UNDEFINED
+from stp.tl._target_scores import Resampling, TargetScores, draw_patients, score_target
 
 if TYPE_CHECKING:
     from anndata import AnnData

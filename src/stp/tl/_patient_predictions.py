@@ -47,6 +47,8 @@ class TargetPredictions:
         Whether the event was observed (n,), for survival.
     outputs
         Probabilities, value or risk of each patient (n, n_outputs).
+    uncalibrated
+        The same before the temperature.
     predicted
         Number of the predicted class of each patient (n,).
     thresholds
@@ -67,6 +69,7 @@ class TargetPredictions:
     values: np.ndarray
     events: np.ndarray
     outputs: np.ndarray
+    uncalibrated: np.ndarray
     predicted: np.ndarray
     thresholds: np.ndarray
     n_without_label: int
@@ -76,6 +79,11 @@ class TargetPredictions:
     def group_names(self) -> list[str]:
         """Names of the groups, folds in the order of their numbers."""
         return sorted(set(self.groups), key=lambda name: (len(name), name))
+
+    @property
+    def has_temperature(self) -> bool:
+        """Whether a temperature changed the probabilities."""
+        return not np.allclose(self.outputs, self.uncalibrated, atol=1e-6)
 
     @property
     def codes(self) -> np.ndarray:
@@ -104,6 +112,7 @@ def read_predictions(cohort: "AnnData", key: str, fold_key: str) -> list[TargetP
             f"obsm[{key!r}] has shape {outputs.shape}, and uns[{key!r}]['outputs'] has "
             f"{len(names)} names; run {MAKER} again"
         )
+    uncalibrated = np.asarray(cohort.obsm.get(keys.uncalibrated(key), outputs), np.float64)
     is_first = _first_rows(cohort)
     _require_same_outputs(cohort, outputs, key)
     groups = _read_groups(cohort, details, key, fold_key)
@@ -115,8 +124,8 @@ def read_predictions(cohort: "AnnData", key: str, fold_key: str) -> list[TargetP
         columns = slice(first, first + len(target.columns))
         first = columns.stop
         if target in present:
-            own_outputs = outputs[is_first, columns]
-            predictions.append(_read_target(cohort, key, target, own_outputs, groups, len(targets)))
+            own = (outputs[is_first, columns], uncalibrated[is_first, columns])
+            predictions.append(_read_target(cohort, key, target, own, groups, len(targets)))
     return predictions
 
 
@@ -206,11 +215,15 @@ def _read_target(
     cohort: "AnnData",
     key: str,
     target: SlideTarget,
-    outputs: np.ndarray,
+    both_outputs: tuple[np.ndarray, np.ndarray],
     groups: np.ndarray,
     n_targets: int,
 ) -> TargetPredictions:
-    """Return the patients that have a label and a prediction for a target."""
+    """Return the patients that have a label and a prediction for a target.
+
+    `both_outputs` are the outputs (n_patients, n_outputs) after and before the temperature.
+    """
+    outputs, uncalibrated = both_outputs
     labels = _reader(target).read(cohort, target)
     is_grouped = groups != ""
     is_predicted = np.isfinite(outputs).all(axis=1)
@@ -233,6 +246,7 @@ def _read_target(
         values=labels.values[is_scored],
         events=labels.events[is_scored],
         outputs=outputs[is_scored],
+        uncalibrated=uncalibrated[is_scored],
         predicted=_read_classes(cohort, column, target)[is_scored],
         thresholds=_read_thresholds(cohort, column)[is_scored],
         n_without_label=int((is_grouped & ~labels.has_label).sum()),

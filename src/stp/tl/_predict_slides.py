@@ -67,6 +67,8 @@ def predict_slides(
     `cohort.obsm['stp_slides' | key_added]` : (n_slides, n_outputs) float32
         Probability of each class after temperature, value in the units of the training, or risk
         (the negative sum of the survival over the intervals: higher is worse).
+    `cohort.obsm['stp_slides_uncalibrated' | key_added + '_uncalibrated']` : float32
+        The same before the temperature.
     `cohort.obs['stp_slides' | key_added]` : category
         Predicted class: the positive one from its threshold on, or else the most probable one. With
         several targets, `stp_slides_<target>` for each target of classes.
@@ -242,6 +244,7 @@ def _write(
     rows = {patient: number for number, patient in enumerate(bags)}
     number_of = cohort.obs[keys.PATIENT].astype(str).map(rows).to_numpy()
     cohort.obsm[key] = predictions.values[number_of]
+    cohort.obsm[keys.uncalibrated(key)] = predictions.uncalibrated[number_of]
     if len(predictions.pooled):
         cohort.obsm[keys.pooled(key)] = predictions.pooled[number_of]
     columns_before = set(cohort.obs)

@@ -7,8 +7,9 @@ import numpy as np
 from stp.metrics import kaplan_meier
 from stp.metrics._calibration import equal_bins
 from stp.metrics._curves import precision_points, roc_points
+from stp.tl._class_scores import scored_classes
 from stp.tl._patient_predictions import TargetPredictions
-from stp.tl._target_scores import MIN_CASES, ScoreName, n_cases, scored_classes
+from stp.tl._score_names import MIN_CASES, ScoreName, n_cases
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,25 +4,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._log import count, preview
 from stp.metrics._checks import check_level
 from stp.metrics._resample import percentile_interval
 from stp.tables import keys
 from stp.tables.table import record, table_to_annotate
 from stp.tl._patient_predictions import TargetPredictions, read_predictions
 from stp.tl._score_curves import count_confusion, draw_curves
-from stp.tl._target_scores import (
-    CALIBRATION,
+from stp.tl._score_names import (
     HIGH_RISK,
     MIN_CASES,
     MOST_PROBABLE,
     STORED,
-    Resampling,
     ScoreName,
+    case_counts,
+    n_cases,
+)
+from stp.tl._score_notes import list_notes
+from stp.tl._target_scores import (
+    Resampling,
     TargetScores,
     compare_groups,
     draw_patients,
-    n_cases,
     score_target,
 )
 
@@ -170,7 +172,7 @@ def _score_rows(
             **_estimate(predictions, scores, name, level),
             "pooled": scores.pooled[name],
             **case_counts(predictions, name),
-            "note": "; ".join(_notes(predictions, scores, name)),
+            "note": "; ".join(list_notes(predictions, scores, name)),
         }
         for name in scores.pooled
     ]
@@ -182,19 +184,6 @@ def _row_name(predictions: TargetPredictions, name: ScoreName) -> dict[str, Any]
         "score": name.score,
         "class": name.class_name,
         "decision": name.decision,
-    }
-
-
-def case_counts(predictions: TargetPredictions, name: ScoreName) -> dict[str, int]:
-    """Return numbers of patients, positives and events; -1 for what a target does not have."""
-    n_positives = -1
-    if name.class_name:
-        n_positives = int((predictions.codes == predictions.classes.index(name.class_name)).sum())
-    is_survival = predictions.kind == "survival"
-    return {
-        "n_patients": len(predictions.values),
-        "n_positives": n_positives,
-        "n_events": int(predictions.events.sum()) if is_survival else -1,
     }
 
 
@@ -219,64 +208,6 @@ def _estimate(
         if 1 - is_defined.mean() <= MAX_UNDEFINED:
             low, high = percentile_interval(values[is_defined], level)
     return {"value": scores.estimate(name), "low": low, "high": high}
-
-
-def _notes(predictions: TargetPredictions, scores: TargetScores, name: ScoreName) -> list[str]:
-    """Return what a reader of a score must know."""
-    notes = []
-    if n_cases(predictions, name) < MIN_CASES:
-        notes.append(f"no interval: {_few_cases(predictions, name)}")
-    if name.score in CALIBRATION and len(scores.folds) > 1:
-        notes.append("of all folds together")
-    if name.score in HIGH_RISK:
-        if not np.isfinite(predictions.thresholds).all():
-            notes.append("not computed: the models record no median risk of the training")
-        elif len(scores.folds) > 1:
-            notes.append("stratified by fold")
-        return notes
-    undefined = scores.undefined_folds(name)
-    is_undefined = not np.isfinite(scores.estimate(name))
-    if undefined and len(undefined) < len(scores.folds):
-        notes.append(f"not defined in fold {preview(undefined, 10)}, and left out of the mean")
-    elif is_undefined:
-        notes.append("not defined: " + _reason(predictions))
-    if name.score == "ece":
-        notes.append("no interval: resampling inflates it")
-    elif name in scores.resampled and not is_undefined:
-        n_undefined = int((~np.isfinite(scores.resampled[name])).sum())
-        if n_undefined:
-            notes.append(f"not defined in {count(n_undefined, 'resample')}")
-    absent = _absent_classes(predictions)
-    if absent and not name.class_name:
-        notes.append(f"no patient of {preview(absent)}")
-    return notes
-
-
-def _few_cases(predictions: TargetPredictions, name: ScoreName) -> str:
-    n = n_cases(predictions, name)
-    if predictions.kind == "survival":
-        return count(n, "event")
-    if predictions.kind == "value":
-        return count(n, "patient")
-    if not name.class_name:
-        return f"{count(n, 'patient')} of the rarest class"
-    n_positives = case_counts(predictions, name)["n_positives"]
-    return count(n, "positive" if n == n_positives else "negative")
-
-
-def _reason(predictions: TargetPredictions) -> str:
-    if predictions.kind == "survival":
-        return "no two patients can be compared"
-    if predictions.kind == "value":
-        return "all values are the same"
-    return "a class is missing in each fold, or the probabilities separate the classes"
-
-
-def _absent_classes(predictions: TargetPredictions) -> list[str]:
-    if predictions.kind != "classes":
-        return []
-    present = set(predictions.codes.tolist())
-    return [name for code, name in enumerate(predictions.classes) if code not in present]
 
 
 def _fold_rows(predictions: TargetPredictions, scores: TargetScores) -> list[dict[str, Any]]:
