@@ -1,5 +1,7 @@
 """Models of slides are trained, predicted, scored, compared and drawn."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest

@@ -25,7 +25,7 @@ def binary_scores(
     probabilities
         Predicted probability of the positive class (n,).
     threshold
-        Probability from which on a patient is predicted as positive.
+        Probability from which on the positive class is predicted.
 
     Returns
     -------

@@ -16,7 +16,7 @@ def uno_concordance(
     *,
     max_time: float | None = None,
 ) -> float:
-    """Return the concordance index of Uno et al. 2011, which does not depend on the censoring.
+    """Return Uno's concordance index (2011), which does not depend on the censoring.
 
     Pairs are those of :func:`stp.metrics.concordance`. The weight of a pair is 1 / G(t)², where t
     is its shorter time and G(t) the Kaplan-Meier estimate of the share of patients whose

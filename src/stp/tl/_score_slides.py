@@ -91,7 +91,8 @@ def score_slides(
           :func:`stp.metrics.value_scores`, :func:`stp.metrics.concordance`,
           :func:`stp.metrics.uno_concordance` and :func:`stp.metrics.compare_risk_groups`. Risk is
           high above the median of the training, and the hazard ratio and its p-value are stratified
-          by fold.
+          by fold. Brier score and calibration are also given before the temperature, if it changed
+          them.
         - `folds`: the value of each score in each fold.
         - `curves`: for each target `roc` and `precision_recall`, means over folds with bands;
           `calibration`, bins of patients of all folds; or `kaplan_meier`.

@@ -237,7 +237,7 @@ def _calibrate(
         labels = [label.of(validation) for label in plan.labels]
         model.config = replace(model.config, targets=calibrate(plan.targets, labels, logits))
     if any(target.kind == "survival" for target in model.config.targets):
-        logits = predict_bags(model, bags, plan.split.training, config.precision)
-        risks = model.to_predictions(logits).double().numpy()
+        training = predict_bags(model, bags, plan.split.training, config.precision)
+        risks = model.to_predictions(training).double().numpy()
         model.config = replace(model.config, targets=add_median_risks(model.config, risks))
     save_with_scores(model.cpu(), run.path, scores)
