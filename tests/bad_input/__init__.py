@@ -21,6 +21,28 @@ from tests.bad_input import (
     models,
     results,
     slide_models,
+    slide_scores,
+    slides,
+    tables,
+    training,
+)
+from tests.bad_input.case import CASES, Case
+
+SECTIONS = (
+    slides,
+    tables,
+    genes,
+    images,
+from tests.bad_input import (
+    cohort,
+    collections,
+    features,
+    genes,
+    images,
+    models,
+    results,
+    slide_models,
+    slide_scores,
     slides,
     tables,
     training,
@@ -39,6 +61,7 @@ SECTIONS = (
     features,
     cohort,
     slide_models,
+    slide_scores,
 )
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import spatialdata
 from anndata import AnnData
 from tests.example_cohort import write_cohort
+from tests.predictions import binary_cohort
 
 import stp
 
@@ -71,6 +72,10 @@ def cohort() -> AnnData:
     return stp.io.read_cohort(slides(), root="features")
 
 
+def predicted() -> AnnData:
+    return binary_cohort()[0]
+
+
 EXAMPLES = {
     "sdata": slide,
     "adata": table,
@@ -79,4 +84,5 @@ EXAMPLES = {
     "embedded": embedded,
     "slides": slides,
     "cohort": cohort,
+    "predicted": predicted,
 }

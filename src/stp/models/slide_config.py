@@ -34,6 +34,8 @@ class SlideTarget:
         Number that the logits are divided by before they become probabilities.
     threshold
         Probability from which on the positive class is predicted.
+    median_risk
+        Median risk of the training patients, above which a risk is high; None if it is unknown.
 
     Examples
     --------
@@ -52,6 +54,7 @@ class SlideTarget:
     value_sd: float = 1.0
     temperature: float = 1.0
     threshold: float = 0.5
+    median_risk: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -61,6 +64,8 @@ class SlideTarget:
         if self.kind == "survival" and (not self.edges or self.event is None):
             raise ValueError(f"target {self.name!r} needs event, and edges of two intervals")
         numbers = (*self.edges, self.value_mean, self.value_sd, self.temperature, self.threshold)
+        if self.median_risk is not None:
+            numbers = (*numbers, self.median_risk)
         if not all(map(math.isfinite, numbers)) or self.value_sd <= 0 or self.temperature <= 0:
             raise ValueError(
                 f"target {self.name!r} has {numbers}: numbers must be finite, value_sd and "

@@ -21,6 +21,8 @@ N_TILES = "n_tiles"
 COHORT = "stp_cohort"
 FOLD = "stp_fold"
 SLIDES = "stp_slides"
+SLIDE_SCORES = "stp_slide_scores"
+SLIDE_COMPARISON = "stp_slide_comparison"
 
 # Columns of `obs` that name the shape of each row. No column of a user has these names.
 REGION = "stp_region"
@@ -86,6 +88,11 @@ def threshold(column: str) -> str:
 def n_models(key: str) -> str:
     """Return the name in `obs` of the number of models that predicted each slide."""
     return f"{key}_models"
+
+
+def uncalibrated(key: str) -> str:
+    """Return the name in `obsm` of predictions before the temperature."""
+    return f"{key}_uncalibrated"
 
 
 def pooled(key: str) -> str:

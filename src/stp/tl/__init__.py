@@ -3,6 +3,7 @@
 from stp.tl._assign_folds import assign_folds
 from stp.tl._assign_split import assign_split
 from stp.tl._batch_effect import batch_effect
+from stp.tl._compare_slides import compare_slides
 from stp.tl._embed_genes import embed_genes
 from stp.tl._embed_images import embed_images
 from stp.tl._embed_pathways import embed_pathways
@@ -13,6 +14,7 @@ from stp.tl._linear_probe_paper import linear_probe_paper
 from stp.tl._predict_expression import predict_expression
 from stp.tl._predict_slides import predict_slides
 from stp.tl._regress_expression import apply_expression_head, regress_expression
+from stp.tl._score_slides import score_slides
 from stp.tl._scores import score_clusters, score_expression, score_retrieval
 from stp.tl._tokenize import tokenize
 
@@ -21,6 +23,7 @@ __all__ = [
     "assign_folds",
     "assign_split",
     "batch_effect",
+    "compare_slides",
     "embed_genes",
     "embed_images",
     "embed_pathways",
@@ -34,5 +37,6 @@ __all__ = [
     "score_clusters",
     "score_expression",
     "score_retrieval",
+    "score_slides",
     "tokenize",
 ]

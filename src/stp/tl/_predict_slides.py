@@ -17,7 +17,7 @@ from stp.tables.embeddings import require_finite
 from stp.tables.table import record, table_to_annotate
 from stp.tl._embed_shared import model_record
 from stp.tl._slide_models import AnyModel, find_unseen, open_slide_models, require_fit
-from stp.tl._slide_predictions import SlidePredictions, predict_bags
+from stp.tl._slide_predictions import SlidePredictions, mean_thresholds, predict_bags
 from stp.train.slide_cohort import read_features
 
 if TYPE_CHECKING:
@@ -67,11 +67,14 @@ def predict_slides(
     `cohort.obsm['stp_slides' | key_added]` : (n_slides, n_outputs) float32
         Probability of each class after temperature, value in the units of the training, or risk
         (the negative sum of the survival over the intervals: higher is worse).
+    `cohort.obsm['stp_slides_uncalibrated' | key_added + '_uncalibrated']` : float32
+        The same before the temperature.
     `cohort.obs['stp_slides' | key_added]` : category
         Predicted class: the positive one from its threshold on, or else the most probable one. With
         several targets, `stp_slides_<target>` for each target of classes.
     `cohort.obs['stp_slides_threshold' | ...]` : float
-        Threshold of the positive class: the mean over the models that predicted the slide.
+        Threshold of the positive class, or median risk of the training patients: the mean over the
+        models that predicted the slide.
     `cohort.obs['stp_slides_models' | key_added + '_models']` : int
         Number of models that predicted the slide.
     `cohort.obs['stp_slides_far' | key_added + '_far']` : bool
@@ -241,6 +244,7 @@ def _write(
     rows = {patient: number for number, patient in enumerate(bags)}
     number_of = cohort.obs[keys.PATIENT].astype(str).map(rows).to_numpy()
     cohort.obsm[key] = predictions.values[number_of]
+    cohort.obsm[keys.uncalibrated(key)] = predictions.uncalibrated[number_of]
     if len(predictions.pooled):
         cohort.obsm[keys.pooled(key)] = predictions.pooled[number_of]
     columns_before = set(cohort.obs)
@@ -251,15 +255,15 @@ def _write(
     for number, target in enumerate(models[0].config.targets):
         columns = predictions.values[:, first : first + len(target.columns)]
         first += len(target.columns)
+        thresholds = mean_thresholds([model.config.targets[number] for model in models], is_unseen)
+        if thresholds is not None:
+            cohort.obs[keys.threshold(names[target.name])] = thresholds[number_of]
         if target.kind != "classes":
             continue
         codes = columns.argmax(axis=1)
         if target.positive is not None:
-            each = np.array([model.config.targets[number].threshold for model in models])
-            thresholds = (is_unseen * each).sum(axis=1) / is_unseen.sum(axis=1)
             positive = target.classes.index(target.positive)
             codes = np.where(columns[:, positive] >= thresholds, positive, 1 - positive)
-            cohort.obs[keys.threshold(names[target.name])] = thresholds[number_of]
         cohort.obs[names[target.name]] = pd.Categorical.from_codes(
             codes[number_of], list(target.classes)
         )
@@ -267,8 +271,8 @@ def _write(
 
 
 def _name_labels(config: SlideModelConfig, key: str) -> dict[str, str]:
-    """Return the column of the predicted class of each target, by name of the target."""
-    targets = [target for target in config.targets if target.kind == "classes"]
+    """Return the column of the class, or the stem of the threshold, by name of the target."""
+    targets = [target for target in config.targets if target.kind != "value"]
     names = {target.name: keys.label(key, target.name, len(config.targets)) for target in targets}
     others = {keys.far(key), keys.n_models(key), *map(keys.threshold, names.values())}
     clashes = [target for target, name in names.items() if name in others]

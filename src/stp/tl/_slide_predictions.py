@@ -10,7 +10,10 @@ import torch
 from stp._progress import track
 from stp.data.bag_file import read_source
 from stp.models.slide import SlideModel
+from stp.models.slide_config import SlideTarget
 from stp.tables.cohort import BagSource
+
+TINY = 1e-30  # probability, of which there is a logarithm
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class SlidePredictions:
     ----------
     values
         Mean predictions (n_patients, n_columns).
+    uncalibrated
+        Mean predictions before the temperature (n_patients, n_columns).
     pooled
         Pooled vectors (n_patients, n_targets * hidden) of a single model; empty with several.
     is_far
@@ -28,6 +33,7 @@ class SlidePredictions:
     """
 
     values: np.ndarray
+    uncalibrated: np.ndarray
     pooled: np.ndarray
     is_far: dict[str, bool]
 
@@ -41,6 +47,7 @@ def predict_bags(
 ) -> SlidePredictions:
     """Predict one patient after another, with the features of one in memory."""
     values = np.zeros((len(bags), len(models[0].config.columns)), np.float32)
+    uncalibrated = np.zeros_like(values)
     pooled: list[np.ndarray] = []
     is_far: dict[str, bool] = {}
     slide_of: dict[bytes, str] = {}
@@ -67,7 +74,9 @@ def predict_bags(
         for model in speaking:
             vectors = model.pool(features, offsets)
             logits = model.predict_pooled(vectors)
-            values[number] += model.to_predictions(logits)[0].float().cpu().numpy() / len(speaking)
+            predictions = model.to_predictions(logits)[0].float().cpu().numpy()
+            values[number] += predictions / len(speaking)
+            uncalibrated[number] += _undo_temperature(model, predictions) / len(speaking)
             if len(models) == 1:
                 pooled.append(vectors.flatten().float().cpu().numpy())
             cut = model.config.far_distance
@@ -75,7 +84,35 @@ def predict_bags(
                 votes += model.measure_distances(means).cpu().numpy() > cut
         for source, vote in zip(bag, votes, strict=True):
             is_far[source.slide] = bool(vote * 2 > len(speaking)) and source.n_tiles > 0
-    return SlidePredictions(values, np.array(pooled, np.float32), is_far)
+    return SlidePredictions(values, uncalibrated, np.array(pooled, np.float32), is_far)
+
+
+def mean_thresholds(targets: Sequence[SlideTarget], is_unseen: np.ndarray) -> np.ndarray | None:
+    """Return the mean threshold of the models that predicted a patient; None without one.
+
+    It is that of the positive class, or the median risk of the training.
+    """
+    if targets[0].positive is None and targets[0].kind != "survival":
+        return None
+    is_survival = targets[0].kind == "survival"
+    each = [target.median_risk if is_survival else target.threshold for target in targets]
+    if None in each:
+        return None
+    return (is_unseen * np.array(each)).sum(axis=1) / is_unseen.sum(axis=1)
+
+
+def _undo_temperature(model: SlideModel, predictions: np.ndarray) -> np.ndarray:
+    """Return predictions (n_columns,) with the probabilities before the temperature."""
+    uncalibrated = predictions.copy()
+    first = 0
+    for target in model.config.targets:
+        columns = slice(first, first + len(target.columns))
+        first = columns.stop
+        if target.kind == "classes":
+            logits = target.temperature * np.log(np.maximum(predictions[columns], TINY))
+            exponents = np.exp(logits - logits.max())
+            uncalibrated[columns] = exponents / exponents.sum()
+    return uncalibrated
 
 
 def _mean(tiles: np.ndarray) -> np.ndarray:

@@ -26,11 +26,17 @@ from stp.train.slide_config import SlideConfig
 from stp.train.slide_split import Split, check_split
 from stp.train.slide_statistics import SlideStatistics
 from stp.train.slide_task import SlidePrediction, balance_classes, label_tensors
-from stp.train.slide_validation import calibrate, predict_bags, require_scores, score_epoch
+from stp.train.slide_validation import (
+    add_median_risks,
+    calibrate,
+    predict_bags,
+    require_scores,
+    score_epoch,
+)
 from stp.train.targets import Labels, Target
 
 TRAINED = 1  # phase of a checkpoint: the weights are complete
-FINISHED = 2  # temperature and threshold, too
+FINISHED = 2  # temperature, threshold and median risk, too
 
 
 @dataclass(frozen=True)
@@ -211,7 +217,7 @@ def _train(
 def _calibrate(
     run: RunDir, model: SlideModel, plan: SlidePlan, config: SlideConfig, bags: Bags
 ) -> None:
-    """Add temperature and threshold to the saved model of the best epoch.
+    """Add temperature, threshold and median risk to the saved model of the best epoch.
 
     Only its weights are read, so that a call that was stopped can be repeated.
     """
@@ -230,4 +236,8 @@ def _calibrate(
         logits = model.split_targets(predict_bags(model, bags, validation, config.precision))
         labels = [label.of(validation) for label in plan.labels]
         model.config = replace(model.config, targets=calibrate(plan.targets, labels, logits))
+    if any(target.kind == "survival" for target in model.config.targets):
+        training = predict_bags(model, bags, plan.split.training, config.precision)
+        risks = model.to_predictions(training).double().numpy()
+        model.config = replace(model.config, targets=add_median_risks(model.config, risks))
     save_with_scores(model.cpu(), run.path, scores)

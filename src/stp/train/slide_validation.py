@@ -12,7 +12,7 @@ from stp.data.samplers import SpotIndex
 from stp.metrics import concordance
 from stp.models.device import autocast
 from stp.models.slide import SlideModel
-from stp.models.slide_config import SlideTarget
+from stp.models.slide_config import SlideModelConfig, SlideTarget
 from stp.train.labels import Labels
 from stp.train.slide_task import SlidePrediction
 
@@ -121,6 +121,25 @@ def calibrate(
                 target = replace(target, threshold=choose_threshold(codes == column, scores))
         calibrated.append(target)
     return tuple(calibrated)
+
+
+def add_median_risks(config: SlideModelConfig, predictions: np.ndarray) -> tuple[SlideTarget, ...]:
+    """Return targets with the median risk of the training patients, for survival.
+
+    Parameters
+    ----------
+    config
+        Configuration with all targets.
+    predictions
+        Predictions of the training patients (n_patients, n_columns).
+    """
+    medians = dict(zip(config.columns, np.median(predictions, axis=0).tolist(), strict=True))
+    return tuple(
+        replace(target, median_risk=medians[target.columns[0]])
+        if target.kind == "survival"
+        else target
+        for target in config.targets
+    )
 
 
 def fit_temperature(logits: np.ndarray, codes: np.ndarray) -> float:
