@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stp._lock import lock
 from stp._log import count, logger
 from stp._text import readable
-from stp.data.store import STORE, STORE_VERSION, names_digest, spots_digest
+from stp.data.store import names_digest, spots_digest
+from stp.data.store_source import STORE, STORE_VERSION
 from stp.genes.table_genes import TableGenes, recognize_table
 from stp.genes.vocabulary import Vocabulary
 from stp.images.scale import Scale, record_scale

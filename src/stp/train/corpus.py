@@ -163,7 +163,7 @@ def open_stores(
     """
     for name, paths in (("stores", stores), ("validation", validation)):
         if isinstance(paths, str | Path):
-            raise TypeError(f"{name} is one path, {paths}; pass a list of paths")
+            raise TypeError(f"{name} is one path, {readable(paths)}; pass a list of paths")
     training_stores = [SpotStore(path, table_key) for path in stores]
     validation_stores = [SpotStore(path, table_key) for path in validation]
     if not training_stores:
@@ -183,7 +183,7 @@ def check_different(stores: Sequence[SpotStore]) -> None:
             first.check_spots()
             store.check_spots()
             raise ValueError(
-                f"{first.path} and {store.path} have the same content; list every slide once, "
+                f"{first.source} and {store.source} have the same content; list every slide once, "
                 "either to train on or to validate with"
             )
 
@@ -192,7 +192,7 @@ def require(
     stores: Sequence[SpotStore], part: Literal["pyramid", "coordinates"], purpose: str
 ) -> None:
     """Raise ValueError if stores lack a part, or have spots without finite coordinates."""
-    lacking = [str(store.path) for store in stores if getattr(store, part) is None]
+    lacking = [store.source for store in stores if getattr(store, part) is None]
     if lacking:
         raise ValueError(
             f"{purpose} needs {PARTS[part]}, which these stores lack: {', '.join(lacking)}; "
@@ -201,7 +201,7 @@ def require(
     for store in stores:
         if store.coordinates is not None and not np.isfinite(store.coordinates).all():
             raise ValueError(
-                f"{store.path} has spots without finite coordinates; write it again without them"
+                f"{store.source} has spots without finite coordinates; write it again without them"
             )
 
 
@@ -214,7 +214,7 @@ def require_image(stores: Sequence[SpotStore], um_per_px: float) -> None:
             for scale in (um_per_px, um_per_px * CELLS):
                 store.pyramid.check_chunks(store.coordinates, scale)
         except ValueError as error:
-            raise ValueError(f"{store.path}: {error}") from error
+            raise ValueError(f"{store.source}: {error}") from error
 
 
 def require_full_batches(stores: list[SpotStore], config: AlignConfig) -> None:
@@ -250,8 +250,8 @@ def store_fingerprint(
         "table_key": table_key,
         "in_tissue": is_in_tissue.hexdigest(),
         "paths": {
-            "stores": [readable(store.path) for store in training],
-            "validation": [readable(store.path) for store in validation],
+            "stores": [store.source for store in training],
+            "validation": [store.source for store in validation],
         },
     }
 
