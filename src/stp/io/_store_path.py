@@ -1,13 +1,11 @@
 """The folder of a store: it is on a local disk, and it may be written to."""
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-# A scheme as in s3://, or several as in zip::s3://; pathlib makes one slash of two.
-_SCHEMES = re.compile(r"[A-Za-z][\w+.-]+(::[\w+.-]+)*:/")
+from stp._urls import as_url, without_secrets
 
 
 def local_path(path: Any) -> Path:
@@ -25,10 +23,10 @@ def local_path(path: Any) -> Path:
     text = str(path)
     if text.startswith("file:/"):
         return Path(unquote(urlsplit(text).path))
-    if _SCHEMES.match(text):
+    if as_url(path) is not None:
         raise ValueError(
-            f"{text} is remote, and stores are written on local disks only; "
-            "download the store first, or write to a local folder and upload it"
+            f"{without_secrets(text)} is remote, and this is written on local disks only; give a "
+            "local path"
         )
     return Path(text)
 

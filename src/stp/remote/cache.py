@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from stp._lock import lock
 from stp._settings import settings
-from stp._urls import without_secrets
+from stp._urls import url_name, without_secrets
 from stp.remote.store import RemoteStore
 
 FILES = "files.json"  # what the server said of the files of a copy
@@ -22,10 +25,18 @@ def cache_folder(kind: str) -> Path:
     return Path(cached_assets_path("stp", namespace=kind, subfolder="")).absolute()
 
 
-def url_folder(store: RemoteStore, kind: str) -> Path:
-    """Return the folder of all that is downloaded from one address."""
-    digest = hashlib.sha256(without_secrets(store.folder.url).encode()).hexdigest()
-    return cache_folder(kind) / f"{store.name}-{digest[:16]}"
+@contextmanager
+def temporary_folder(kind: str) -> Iterator[Path]:
+    """Yield a new folder in the cache, which is deleted afterwards."""
+    cache_folder(kind).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=cache_folder(kind)) as folder:
+        yield Path(folder)
+
+
+def url_folder(url: str, kind: str) -> Path:
+    """Return the folder of all that is downloaded from one address; passwords do not count."""
+    digest = hashlib.sha256(without_secrets(url).rstrip("/").encode()).hexdigest()
+    return cache_folder(kind) / f"{url_name(url)}-{digest[:16]}"
 
 
 def local_copy(store: RemoteStore) -> Path:
@@ -43,7 +54,7 @@ def local_copy(store: RemoteStore) -> Path:
     ValueError
         The store changed while it was downloaded.
     """
-    folder = url_folder(store, "stores")
+    folder = url_folder(store.folder.url, "stores")
     target = folder / store.version / store.name
     if target.exists():
         return target
