@@ -6,8 +6,10 @@
 import base64
 import functools
 import http.server
+import math
 import os
 import sys
+import threading
 from pathlib import Path
 
 # After how many answers to GET the process ends; in the middle of the body of the last one.
@@ -15,6 +17,7 @@ DIES_AFTER = int(os.environ.get("DIES_AFTER", "0"))
 LOGIN = os.environ.get("LOGIN", "")  # user:password that a request must have
 TOKEN = os.environ.get("TOKEN", "")  # token that a query must have
 REFUSED = os.environ.get("REFUSED", "")  # status that answers every request
+CLAIMS = os.environ.get("CLAIMS", "")  # size that every file claims to have
 REQUESTS = os.environ["REQUESTS"]  # file to which each request adds a line
 
 
@@ -46,6 +49,11 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             return self.send_error(403)
         return super().send_head()
 
+    def send_header(self, keyword, value):
+        if CLAIMS and keyword == "Content-Length" and self.command == "HEAD":
+            value = CLAIMS
+        super().send_header(keyword, value)
+
     def copyfile(self, source, outputfile):
         content = source.read()
         if self.command == "GET" and Countdown.is_over():
@@ -70,9 +78,22 @@ def serve_s3(port: int) -> None:
     from werkzeug.serving import make_server
 
     moto = DomainDispatcherApplication(create_backend_app)
+    n_left = math.inf  # uploads until the first that fails
+    lock = threading.Lock()
 
     def application(environ, start_response):
+        nonlocal n_left
         method = environ["REQUEST_METHOD"]
+        if environ["PATH_INFO"].startswith("/count-puts/"):
+            n_left = float(environ["PATH_INFO"].rpartition("/")[2])
+            start_response("200 OK", [("Content-Length", "0")])
+            return [b""]
+        if method == "PUT":
+            with lock:
+                n_left -= 1
+            if n_left < 0:
+                start_response("500 FAILED", [("Content-Length", "0")])
+                return [b""]
         note(method, environ["PATH_INFO"])
         if REFUSED:
             start_response(f"{REFUSED} REFUSED", [("Content-Length", "0")])

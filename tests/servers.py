@@ -4,7 +4,11 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.request
+import uuid
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,7 +34,7 @@ class Server:
         self.host = f"127.0.0.1:{self.port}"
 
     def start(self, **options: object) -> "Server":
-        """Start the process with the options of `tests.server_process`, and wait until it listens."""
+        """Start the process with options of `tests.server_process`; wait until it listens."""
         kind = ["s3", str(self.port)] if self._folder is None else ["web", str(self.port)]
         command = [sys.executable, "-m", "tests.server_process", *kind]
         if self._folder is not None:
@@ -57,6 +61,11 @@ class Server:
             self._process.stdout.close()
             self._process = None
 
+    def fail_after(self, n_uploads: float) -> None:
+        """Let the S3 server answer some more uploads, and refuse all others."""
+        address = f"http://{self.host}/count-puts/{n_uploads}"
+        urllib.request.urlopen(address, timeout=10).close()
+
     def requests(self, method: str = "GET") -> list[str]:
         """List the paths of all requests of a method so far."""
         lines = self._requests.read_text().splitlines() if self._requests.exists() else []
@@ -65,3 +74,48 @@ class Server:
     def forget(self) -> None:
         """Begin the list of requests anew."""
         self._requests.unlink(missing_ok=True)
+
+
+class S3:
+    """A new bucket of an S3 server, which the environment of this process names.
+
+    Parameters
+    ----------
+    server
+        The server, which runs.
+    monkeypatch
+        Changes the environment for one test.
+    """
+
+    def __init__(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.server = server
+        self.bucket = f"bucket-{uuid.uuid4().hex[:8]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{server.host}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRETKEY")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        self.files.mkdir(self.bucket)
+
+    @property
+    def files(self):
+        """The server as another program sees it."""
+        import s3fs
+
+        return s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+
+    def url(self, name: str) -> str:
+        return f"s3://{self.bucket}/{name}"
+
+    def put(self, store: Path, name: str = "") -> str:
+        """Copy a store into the bucket, in place of one of its name, and return its URL."""
+        files = self.files
+        place = f"{self.bucket}/{name or store.name}"
+        if files.exists(place):
+            files.rm(place, recursive=True)
+        files.put(str(store), place, recursive=True)
+        return f"s3://{place}"
+
+    def names(self, name: str) -> set[str]:
+        """List the files of a store in the bucket."""
+        start = f"{self.bucket}/{name}/"
+        return {place.removeprefix(start) for place in self.files.find(start)}

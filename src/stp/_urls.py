@@ -23,17 +23,30 @@ def as_url(path: Any) -> str | None:
     ValueError
         The path is a URL that `pathlib.Path` changed.
     """
-    text = str(path) if isinstance(path, str | os.PathLike) or hasattr(path, "protocol") else ""
+    url = _find_url(path)
+    if url is not None and not _URL.match(str(path)):
+        raise ValueError(
+            f"{without_secrets(url)} was given as a Path, which removes a slash of a URL; pass it "
+            "as text"
+        )
+    return url
+
+
+def shown_if_remote(path: Any) -> str | None:
+    """Return the URL of a remote file or folder without secrets, or None for a local path."""
+    url = _find_url(path)
+    return None if url is None else without_secrets(url)
+
+
+def _find_url(path: Any) -> str | None:
+    """Return a URL with both slashes, also if `pathlib.Path` removed one; None for a local path."""
+    is_path = isinstance(path, str | os.PathLike) or hasattr(path, "protocol")
+    text = str(path) if is_path else ""
     if text.startswith("file:/"):
         return None
-    if _URL.match(text):
-        return text
-    if _SHORTENED.match(text) and isinstance(path, os.PathLike):
-        raise ValueError(
-            f"{without_secrets(text.replace(':/', '://', 1))} was given as a Path, which removes a "
-            "slash of a URL; pass it as text"
-        )
-    return None
+    if isinstance(path, os.PathLike) and _SHORTENED.match(text):
+        return text.replace(":/", "://", 1)
+    return text if _URL.match(text) else None
 
 
 def without_secrets(text: str) -> str:

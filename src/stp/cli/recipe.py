@@ -11,6 +11,7 @@ from typing import Any
 
 from stp._config import from_dict
 from stp._text import native
+from stp._urls import as_url
 from stp.genes.vocabulary import Vocabulary
 from stp.models.gene import GeneEncoder, GeneEncoderConfig
 from stp.models.image import ImageEncoder
@@ -29,7 +30,7 @@ class PretrainRecipe:
     Parameters
     ----------
     stores, validation
-        Paths or glob patterns of stores.
+        Paths, URLs or glob patterns of stores.
     output_dir
         Path of the run directory.
     vocabulary
@@ -82,7 +83,7 @@ class AlignRecipe:
     Parameters
     ----------
     stores, validation
-        Paths or glob patterns of stores.
+        Paths, URLs or glob patterns of stores.
     output_dir
         Path of the run directory.
     gene_encoder
@@ -231,12 +232,14 @@ def _required_keys(stage: str, values: dict[str, Any]) -> set[str]:
     return {"stores", "output_dir", "gene_encoder"} if reads_genes else {"stores", "output_dir"}
 
 
-def _find_stores(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    """List the stores that paths or glob patterns name, in order."""
+def _find_stores(folder: Path, patterns: tuple[str, ...]) -> list[Path | str]:
+    """List the stores that paths, URLs or glob patterns name, in order."""
     return [store for pattern in patterns for store in _match(folder, native(pattern))]
 
 
-def _match(folder: Path, pattern: str) -> list[Path]:
+def _match(folder: Path, pattern: str) -> "list[Path] | list[str]":
+    if as_url(pattern) is not None:
+        return [pattern]
     if (folder / pattern).exists():
         return [folder / pattern]
     base = Path(escape(str(folder))) / pattern

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from stp._urls import as_url, without_secrets
+from stp._urls import shown_if_remote
 
 
 def local_path(path: Any) -> Path:
@@ -23,10 +23,11 @@ def local_path(path: Any) -> Path:
     text = str(path)
     if text.startswith("file:/"):
         return Path(unquote(urlsplit(text).path))
-    if as_url(path) is not None:
+    remote = shown_if_remote(path)
+    if remote is not None:
         raise ValueError(
-            f"{without_secrets(text)} is remote, and this is written on local disks only; give a "
-            "local path"
+            f"{remote} is remote, and this is written on local disks only; download the store "
+            "first, or write to a local folder and upload it"
         )
     return Path(text)
 
