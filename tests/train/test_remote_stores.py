@@ -87,7 +87,7 @@ def test_a_vocabulary_of_remote_stores_is_that_of_local_ones(
     web.start(TOKEN=TOKEN)
     fitted = vocabulary.fit(urls_of(web, 3))
     np.testing.assert_array_equal(fitted.means, vocabulary.means)
-    assert fitted.corpus == vocabulary.corpus == ["slide0.zarr", "slide1.zarr", "slide2.zarr"]
+    assert fitted.corpus == vocabulary.corpus == ("slide0.zarr", "slide1.zarr", "slide2.zarr")
     fitted.save(tmp_path / "vocabulary.parquet")
     assert TOKEN not in all_text(tmp_path)
 

@@ -173,7 +173,8 @@ def read_recipe(path: str | Path, stage: str) -> partial[GeneEncoder] | partial[
 
     The keys of the file are the arguments of the stage and the fields of its config. The size of
     the model stands in a table, `[model]` or `[image_encoder]`, and phases stand in `[[phase]]`.
-    Paths are relative to the file. `stores` and `validation` may be glob patterns.
+    Paths are relative to the file. `stores` and `validation` may be URLs or
+    glob patterns.
 
     Parameters
     ----------

@@ -14,8 +14,8 @@ import torch
 from stp._atomic import write_atomically
 from stp._lock import lock
 from stp._log import warn
-from stp.train.engine.config import LoopConfig
 from stp._urls import shown_if_remote
+from stp.train.engine.config import LoopConfig
 from stp.train.engine.processes import Processes
 
 SETTINGS = "training.json"
