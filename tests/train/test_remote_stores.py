@@ -88,8 +88,9 @@ def test_a_vocabulary_of_remote_stores_is_that_of_local_ones(
     fitted = vocabulary.fit(urls_of(web, 3))
     np.testing.assert_array_equal(fitted.means, vocabulary.means)
     assert fitted.corpus == vocabulary.corpus == ("slide0.zarr", "slide1.zarr", "slide2.zarr")
-    fitted.save(tmp_path / "vocabulary.parquet")
-    assert TOKEN not in all_text(tmp_path)
+    (tmp_path / "fitted").mkdir()
+    fitted.save(tmp_path / "fitted" / "vocabulary.parquet")
+    assert TOKEN not in all_text(tmp_path / "fitted") + all_text(cache)
 
 
 def test_errors_of_training_name_the_url_without_its_password(
