@@ -63,7 +63,7 @@ def align(
     Parameters
     ----------
     stores
-        Paths of training stores with an image, written by `stp.io.write_store`.
+        Paths or URLs of training stores with an image, written by `stp.io.write_store`.
     output_dir
         Run directory. It receives the model for `Stamp.from_pretrained`, the settings
         (training.json), the metrics (metrics.jsonl) and the state to resume from.
@@ -76,7 +76,7 @@ def align(
     config
         Settings of the training.
     validation
-        Paths of stores that choose the best epoch: the one with the highest recall@5 from image to
+        Paths or URLs of stores that choose the best epoch: the one with the highest recall@5 from image to
         genes, or to pathways if there are no genes.
     vocabulary
         Vocabulary of the genes in the pathways, if there is no gene encoder; by default the human

@@ -53,7 +53,7 @@ def pretrain(
     Parameters
     ----------
     stores
-        Paths of training stores, written by `stp.io.write_store`.
+        Paths or URLs of training stores, written by `stp.io.write_store`.
     output_dir
         Run directory. It receives the model for `GeneEncoder.from_pretrained`, the settings
         (training.json), the metrics (metrics.jsonl) and the state to resume from.
@@ -64,7 +64,7 @@ def pretrain(
     config
         Settings of the training.
     validation
-        Paths of stores that choose the best epoch: the one with the lowest masked gene loss in the
+        Paths or URLs of stores that choose the best epoch: the one with the lowest masked gene loss in the
         last phase.
     table_key
         Name of the table in a SpatialData.
