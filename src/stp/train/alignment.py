@@ -76,8 +76,8 @@ def align(
     config
         Settings of the training.
     validation
-        Paths or URLs of stores that choose the best epoch: the one with the highest recall@5 from image
-        to genes, or to pathways if there are no genes.
+        Paths or URLs of stores that choose the best epoch: the one with the highest recall@5 from
+        image to genes, or to pathways if there are no genes.
     vocabulary
         Vocabulary of the genes in the pathways, if there is no gene encoder; by default the human
         one.

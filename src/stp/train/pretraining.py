@@ -64,8 +64,8 @@ def pretrain(
     config
         Settings of the training.
     validation
-        Paths or URLs of stores that choose the best epoch: the one with the lowest masked gene loss in
-        the last phase.
+        Paths or URLs of stores that choose the best epoch: the one with the lowest masked gene loss
+        in the last phase.
     table_key
         Name of the table in a SpatialData.
     resume
