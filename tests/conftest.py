@@ -21,6 +21,7 @@ import pytest
 import tifffile
 from tests import r_tables
 from tests.example_cohort import write_cohort
+from tests.servers import S3, Server
 from tests.slides import (
     FILLERS,
     GENES,
@@ -108,6 +109,47 @@ def stores(tmp_path_factory) -> list[Path]:
         adata, image = make_slide(seed)
         write_store(from_anndata(adata, image, um_per_px=1.0), path, patch_um_per_px=4.0)
     return paths
+
+
+@pytest.fixture
+def cache(tmp_path) -> Iterator[Path]:
+    """Download into a folder of the test."""
+    from stp import settings
+
+    former = settings.cache_dir
+    settings.cache_dir = tmp_path / "cache"
+    yield settings.cache_dir
+    settings.cache_dir = former
+
+
+@pytest.fixture
+def web(stores, tmp_path) -> Iterator[Server]:
+    """A web server of the folder of the stores, which a test starts."""
+    server = Server(tmp_path / "web.requests", stores[0].parent)
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def _s3(tmp_path_factory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("s3") / "requests")
+    yield server.start()
+    server.kill()
+
+
+@pytest.fixture
+def s3(_s3, monkeypatch) -> S3:
+    """An empty bucket of an S3 server that all tests share."""
+    _s3.forget()
+    return S3(_s3, monkeypatch)
+
+
+@pytest.fixture
+def own_s3(tmp_path, monkeypatch) -> Iterator[S3]:
+    """A bucket of an S3 server that only this test starts and kills."""
+    server = Server(tmp_path / "s3.requests").start()
+    yield S3(server, monkeypatch)
+    server.kill()
 
 
 @pytest.fixture(scope="session")

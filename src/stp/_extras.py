@@ -3,7 +3,15 @@
 from importlib import import_module
 from types import ModuleType
 
-EXTRAS = {"openpyxl": "excel", "openslide": "openslide", "peft": "lora", "skmisc": "eval"}
+EXTRAS = {
+    "aiohttp": "remote",
+    "fsspec": "remote",
+    "openpyxl": "excel",
+    "openslide": "openslide",
+    "peft": "lora",
+    "s3fs": "remote",
+    "skmisc": "eval",
+}
 
 
 def import_extra(module: str) -> ModuleType:

@@ -5,17 +5,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stp._urls import without_secrets
+
 
 def readable(path: str | Path) -> str:
     """Return a path as text that every UTF-8 file can hold, for messages and files.
 
-    If the locale is not UTF-8, Python replaces bytes of a file name that it cannot decode with
-    surrogates, which are no characters.
+    A URL is returned without passwords and tokens. If the locale is not UTF-8, Python replaces
+    bytes of a file name that it cannot decode with surrogates, which are no characters.
     """
     try:
-        return os.fsencode(path).decode("utf-8")
+        text = os.fsencode(path).decode("utf-8")
     except UnicodeError:
-        return str(path).encode("utf-8", "replace").decode("utf-8")
+        text = str(path).encode("utf-8", "replace").decode("utf-8")
+    return without_secrets(text)
 
 
 def native(path: str) -> str:

@@ -128,7 +128,7 @@ def results_of_a_slide_that_is_not_on_disk(embedded):
     stp.io.write_results(embedded)
 
 
-@refused(ValueError, "is remote, and stores are written on local disks only")
+@refused(ValueError, "is remote, and this is written on local disks only")
 def results_of_a_remote_slide(embedded):
     """Results cannot be added to a store behind an address such as `s3://` or `https://`.
 

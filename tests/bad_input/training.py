@@ -133,3 +133,53 @@ def pathways_without_gene_sets():
     Pass a GMT file, for example of MSigDB or Reactome: `gene_sets="hallmark.gmt"`.
     """
     stp.train.AlignConfig(targets="pathways")
+
+
+@refused(ValueError, "has a user or password, which s3:// does not take")
+def an_address_with_the_keys_of_S3(sdata):
+    """The keys of S3 are no part of an address, because addresses are written to logs and files.
+
+    Set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or choose a profile by `AWS_PROFILE`.
+    """
+    stp.io.write_store(sdata, "s3://KEY:SECRET@bucket/slide.zarr", patch_um_per_px=4)
+
+
+@refused(PermissionError, "is on a web server, which cannot be written to")
+def a_store_on_a_web_server(sdata):
+    """Web servers only send files. Stores are written to local disks and to object stores.
+
+    Give an address such as `s3://bucket/slide.zarr`, or a local path.
+    """
+    stp.io.write_store(sdata, "https://host/slide.zarr", patch_um_per_px=4)
+
+
+@refused(ValueError, "was given as a Path, which removes a slash")
+def an_address_as_a_Path(vocabulary):
+    """`pathlib.Path` makes one slash of two, so an address is no Path.
+
+    Pass the address as text.
+    """
+    vocabulary.fit(Path("s3://bucket/slide.zarr"))
+
+
+@refused(ConnectionError, "127.0.0.1:9/slide.zarr cannot be reached")
+def a_server_that_cannot_be_reached(vocabulary):
+    """The server does not run, the address is wrong, or there is no network. Users, passwords and
+    tokens of an address are not shown.
+
+    Check the address, and call again when the server runs; complete files are in the cache.
+    """
+    vocabulary.fit("http://user:password@127.0.0.1:9/slide.zarr")
+
+
+@refused(ValueError, "output_dir .* is remote, and runs are written on local disks only")
+def a_run_on_a_server(sdata, vocabulary):
+    """Runs are written on local disks only. Stores may be remote.
+
+    Give a local folder, and upload it after the run.
+    """
+    stp.io.write_store(sdata, "slide.zarr", patch_um_per_px=4)
+    config = stp.train.PretrainConfig(min_genes=1)
+    stp.train.pretrain(
+        ["slide.zarr"], "s3://bucket/run", vocabulary=vocabulary, model=GENE, config=config
+    )

@@ -117,12 +117,6 @@ def test_a_store_that_cannot_be_embedded_is_found_before_the_first_is(
     assert not manifest.exists()
 
 
-def test_a_remote_store_is_refused(good_store, stamp, manifest):
-    with pytest.raises(ValueError, match=r"s3://bucket/a\.zarr is remote"):
-        embed_stores([good_store, "s3://bucket/a.zarr"], stamp, manifest=manifest)
-    assert not KEYS & obsm_of(good_store)
-
-
 def test_an_image_that_is_too_coarse_is_found_before_the_first_store(good_store, stamp, manifest):
     config = dataclasses.replace(stamp.image_encoder.config, um_per_px=1.0)
     with pytest.raises(ValueError, match=r"good\.zarr: the image has 4 µm per pixel"):

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import spatialdata
@@ -69,6 +70,6 @@ def test_an_old_store_that_a_killed_call_left_is_no_hindrance(tmp_path, sdata, s
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_remote_path_is_refused(sdata):
-    with pytest.raises(ValueError, match="s3://bucket/a.zarr is remote"):
-        write_store(sdata, "s3://bucket/a.zarr", patch_um_per_px=4.0)
+def test_a_url_that_pathlib_changed_is_refused(sdata):
+    with pytest.raises(ValueError, match="s3://bucket/a.zarr was given as a Path"):
+        write_store(sdata, Path("s3://bucket/a.zarr"), patch_um_per_px=4.0)

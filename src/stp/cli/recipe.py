@@ -29,7 +29,7 @@ class PretrainRecipe:
     Parameters
     ----------
     stores, validation
-        Paths or glob patterns of stores, or a table that names a collection.
+        Paths, URLs or glob patterns of stores, or a table that names a collection.
     output_dir
         Path of the run directory.
     vocabulary
@@ -82,7 +82,7 @@ class AlignRecipe:
     Parameters
     ----------
     stores, validation
-        Paths or glob patterns of stores, or a table that names a collection.
+        Paths, URLs or glob patterns of stores, or a table that names a collection.
     output_dir
         Path of the run directory.
     gene_encoder
@@ -172,8 +172,8 @@ def read_recipe(path: str | Path, stage: str) -> partial[GeneEncoder] | partial[
 
     The keys of the file are the arguments of the stage and the fields of its config. The size of
     the model stands in a table, `[model]` or `[image_encoder]`, and phases stand in `[[phase]]`.
-    Paths are relative to the file. `stores` and `validation` may be glob patterns, or a table with
-    a collection, conditions on its columns and a side of its split:
+    Paths are relative to the file. `stores` and `validation` may be URLs, glob patterns, or a table
+    with a collection, conditions on its columns and a side of its split:
     `{collection = "stores/collection.parquet", where = {organ = ["breast"]}, split = "train"}`.
 
     Parameters

@@ -1,4 +1,4 @@
-"""The stores of a recipe: paths, glob patterns, or a table with a collection."""
+"""The stores of a recipe: paths, URLs, glob patterns, or a table with a collection."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stp._text import native
+from stp._urls import as_url
 from stp.data.collection import Collection
 from stp.data.column_values import nearest
 
@@ -53,15 +54,17 @@ def check_collections(values: Mapping[str, Any]) -> None:
             )
 
 
-def find_stores(folder: Path, source: StoreSource) -> list[Path] | Collection:
-    """Return the stores that paths or glob patterns name, in order, or those of a collection."""
+def find_stores(folder: Path, source: StoreSource) -> list[Path | str] | Collection:
+    """Return the stores that paths, URLs or glob patterns name, in order, or those of a collection."""
     if isinstance(source, CollectionRows):
         collection = Collection.read(folder / native(source.collection))
         return collection.select(source.where, source.split).trainable()
     return [store for pattern in source for store in _match(folder, native(pattern))]
 
 
-def _match(folder: Path, pattern: str) -> list[Path]:
+def _match(folder: Path, pattern: str) -> "list[Path] | list[str]":
+    if as_url(pattern) is not None:
+        return [pattern]
     if (folder / pattern).exists():
         return [folder / pattern]
     base = Path(escape(str(folder))) / pattern

@@ -12,6 +12,8 @@ from stp._log import count, preview, warn
 from stp._summary import Summary, summary_html
 from stp.data.collection_file import FILE, REQUIRED, find_file, read_table, write_table
 from stp.data.column_values import find_rows, has_value
+from stp.data.store_source import STORE
+from stp.remote.store import RemoteStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -284,12 +286,8 @@ def _read_digest(path: str | Path) -> str | None:
 
     The file is read without zarr, which takes longer to open a group.
     """
-    import zarr
-
-    from stp.data.store import STORE
-
     if isinstance(path, str):
-        return zarr.open_group(path, mode="r").attrs.get(STORE, {}).get("digest")
+        return RemoteStore(path).attrs.get(STORE, {}).get("digest")
     for name, is_attributes in (("zarr.json", False), (".zattrs", True)):
         if (path / name).is_file():
             content = json.loads((path / name).read_text(encoding="utf-8"))

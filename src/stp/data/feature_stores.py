@@ -14,7 +14,7 @@ from stp.data.feature_layout import (
     require_float,
     resolve,
 )
-from stp.data.store import STORE
+from stp.data.store_source import STORE
 from stp.tables import keys
 from stp.tables.provenance import model_of
 

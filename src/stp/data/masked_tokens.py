@@ -50,7 +50,7 @@ class TokenDataset(Dataset):
     @property
     def names(self) -> list[str]:
         """Paths of the stores."""
-        return [str(store.path) for store in self.stores]
+        return [store.source for store in self.stores]
 
     def __getitem__(self, index: SpotIndex) -> dict[str, torch.Tensor]:
         """Return tokens to read, tokens to predict, and the positions to predict.

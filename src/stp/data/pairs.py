@@ -67,7 +67,7 @@ class PairDataset(Dataset):
     @property
     def names(self) -> list[str]:
         """Paths of the stores."""
-        return [str(store.path) for store in self.stores]
+        return [store.source for store in self.stores]
 
     def __getitem__(self, index: SpotIndex) -> dict[str, torch.Tensor]:
         """Return the targets (m, width) by name, the images, and how to augment them.

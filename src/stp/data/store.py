@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stp._text import readable
+from stp.data.store_source import STORE, WRITE_AGAIN, check_version, describe_other, find_local
 from stp.images.levels import Level, open_array
 from stp.images.pyramid import ImagePyramid
 from stp.tables.in_tissue import IN_TISSUE, read_in_tissue
@@ -18,15 +20,7 @@ if TYPE_CHECKING:
     import zarr
     from scipy.sparse import csr_matrix
 
-STORE = "stp_store"  # attribute of a training store
-STORE_VERSION = 3
 METADATA = "stp_metadata"  # attribute: what the manifest of a collection says about the slide
-LACKING = {  # what stores of former versions do not record
-    1: "the species of its genes",
-    2: "a digest of its content",
-}
-
-WRITE_AGAIN = "write it again: stp.io.write_store(slide, path, overwrite=True)"
 
 
 class SpotStore:
@@ -35,39 +29,33 @@ class SpotStore:
     Parameters
     ----------
     path
-        Path of the zarr folder.
+        Path of the zarr folder, or its URL. A remote store is downloaded once, into the cache.
     table_key
         Name of the table in the store.
+
+    Attributes
+    ----------
+    path : Path
+        The folder on a local disk, from which everything is read.
+    source : str
+        The path as it was passed, or the URL without passwords and tokens.
 
     Raises
     ------
     ValueError
         The folder is not a training store of this version, or has no such table.
+    OSError
+        A remote store cannot be downloaded.
     """
 
     def __init__(self, path: str | Path, table_key: str = "table") -> None:
-        import zarr
-
-        self.path = Path(path)
-        if not self.path.exists():
-            raise ValueError(f"there is no store at {path}; check the path")
+        self.source = readable(path)
+        self.path = find_local(path)
         self._table_key = table_key
-        try:
-            attrs = self._group.attrs.get(STORE, {})
-        except (FileNotFoundError, zarr.errors.ContainsArrayError):
-            attrs = {}
-        version = attrs.get("version")
-        if version in LACKING:
-            raise ValueError(
-                f"{path} is a store of version {version}, which does not record "
-                f"{LACKING[version]}; {WRITE_AGAIN}"
-            )
-        is_complete = version == STORE_VERSION and "digest" in attrs
-        if not is_complete or f"tables/{table_key}" not in self._group:
-            raise ValueError(
-                f"{path} is not a training store with a table {table_key!r}; "
-                "stp.io.write_store makes one"
-            )
+        attrs = self._read_attrs()
+        check_version(attrs, self.source, table_key)
+        if f"tables/{table_key}" not in self._group:
+            raise ValueError(describe_other(self.source, table_key))
         self.name = attrs["name"]
         self._um_per_px = attrs["patch_um_per_px"]
         self._pixel_folder: Path | None = None  # set by `map_pixels`
@@ -79,6 +67,14 @@ class SpotStore:
 
     def __len__(self) -> int:
         return len(self._indptr) - 1
+
+    def _read_attrs(self) -> dict[str, Any]:
+        import zarr
+
+        try:
+            return self._group.attrs.get(STORE, {})
+        except (FileNotFoundError, zarr.errors.ContainsArrayError):
+            return {}
 
     def __getstate__(self) -> dict:
         # Each process opens the files itself when it first reads from them.
@@ -114,7 +110,7 @@ class SpotStore:
         digest = spots_digest(self.genes, n_genes, self._indptr, self.coordinates)
         if digest != self._spots_digest:
             raise ValueError(
-                f"the genes or spots of {self.path} changed after the store was written, so its "
+                f"the genes or spots of {self.source} changed after the store was written, so its "
                 f"digest is not of its content; {WRITE_AGAIN}"
             )
 
@@ -204,7 +200,7 @@ class SpotStore:
         import pandas as pd
 
         column = pd.Series(anndata.io.read_elem(self._table[f"obs/{IN_TISSUE}"]))
-        return read_in_tissue(column, f"obs[{IN_TISSUE!r}] of {self.path}")
+        return read_in_tissue(column, f"obs[{IN_TISSUE!r}] of {self.source}")
 
     def counts(self, n_rows: int) -> "Iterator[tuple[int, csr_matrix]]":
         """Yield the first row and the counts of blocks of at most `n_rows` spots.
@@ -227,12 +223,12 @@ class SpotStore:
             indices = self._table["X/indices"][low:high]
         except (KeyError, OSError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"the counts of {self.path} cannot be read ({error}); write the store again"
+                f"the counts of {self.source} cannot be read ({error}); write the store again"
             ) from error
         # zarr reads a missing chunk as zeros. A store has no count of zero, and no row names column
         # 0 twice.
         if not values.all() or (indices == 0).sum() > stop - start:
-            raise ValueError(f"{self.path} has lost a part of its counts; write the store again")
+            raise ValueError(f"{self.source} has lost a part of its counts; write the store again")
         parts = (values, indices, self._indptr[start : stop + 1] - low)
         return csr_matrix(parts, shape=(stop - start, self._table["X"].attrs["shape"][1]))
 

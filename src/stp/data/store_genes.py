@@ -18,7 +18,7 @@ def check_genes(stores: Sequence[SpotStore], vocabulary: Vocabulary) -> None:
     for store in stores:
         if not is_compatible(store.species, vocabulary.species):
             raise ValueError(
-                f"{store.path} has genes of {store.species}, the vocabulary is of "
+                f"{store.source} has genes of {store.species}, the vocabulary is of "
                 f"{vocabulary.species}; train on stores of one species, with a vocabulary of it"
             )
         if store.genes not in matches:
@@ -28,13 +28,11 @@ def check_genes(stores: Sequence[SpotStore], vocabulary: Vocabulary) -> None:
         umis = store.gene_umis
         if umis is not None:
             unmapped = sum_by_rule(rules[is_unmapped], umis[is_unmapped])
-            check_coverage(
-                unmapped, int(umis.sum()), n_genes=len(vocabulary), label=str(store.path)
-            )
+            check_coverage(unmapped, int(umis.sum()), n_genes=len(vocabulary), label=store.source)
 
 
 def _recognize(store: SpotStore, vocabulary: Vocabulary) -> Names:
     try:
         return vocabulary.recognize(store.gene_names)
     except ValueError as error:
-        raise ValueError(f"{store.path}: {error}") from error
+        raise ValueError(f"{store.source}: {error}") from error

@@ -16,6 +16,7 @@ from stp.io._results import write_results
 from stp.io._store import write_store
 from stp.io._tile_slides import tile_slides
 from stp.io._tiles import write_tiles
+from stp.io._upload_store import upload_store
 
 __all__ = [
     "Collection",
@@ -31,6 +32,7 @@ __all__ = [
     "read_xenium",
     "tile_slides",
     "write_features",
+    "upload_store",
     "write_results",
     "write_store",
     "write_tiles",

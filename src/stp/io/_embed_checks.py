@@ -4,15 +4,18 @@ import os
 import stat
 import uuid
 import warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stp._text import readable
+from stp._urls import as_url
 from stp.genes.table_genes import recognize_table
 from stp.images.slides import find_slides
 from stp.io._embed_model import Model, list_missing
+from stp.io._embed_remote import check_remote, list_clashes
 from stp.io._store_path import local_path, require_writable
 from stp.models import Stamp
 from stp.models.device import choose_precision
@@ -72,22 +75,33 @@ def list_manifest_faults(manifest: Any) -> list[str]:
         _probe(path)
     except (OSError, ValueError, TypeError) as error:
         reason = getattr(error, "strerror", None) or error
-        return [f"the manifest {manifest} cannot be written: {reason}; give another file"]
+        name = readable(manifest)
+        return [f"the manifest {name} cannot be written: {reason}; give another file"]
     return []
 
 
-def list_store_faults(stores: Iterable[Any], model: Model | None, table_key: str) -> list[str]:
-    """List why stores cannot be embedded; without a model, only what all models need is checked."""
-    faults = []
+def list_store_faults(
+    stores: Sequence[Any], model: Model | None, table_key: str, output_dir: Path | None
+) -> list[str]:
+    """List why stores cannot be embedded; without a model, only what all models need is checked.
+
+    Of remote stores the metadata are checked, and whether results can be written.
+    """
+    faults = list_clashes(stores, output_dir)
     digest = model.digest if model else ""  # once, because it reads all weights
     for store in stores:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the embedding itself warns
-                _check_store(store, model, digest, table_key)
+                url = as_url(store)
+                if url is None:
+                    _check_store(store, model, digest, table_key)
+                else:
+                    check_remote(url, output_dir, table_key)
         except Exception as error:  # noqa: BLE001 - the other stores are checked, too
             message = error.args[0] if isinstance(error, KeyError) else str(error)
-            faults.append(message if str(store) in str(message) else f"{store}: {message}")
+            name = readable(store)
+            faults.append(message if name in str(message) else f"{name}: {message}")
     return faults
 
 

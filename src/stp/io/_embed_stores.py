@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from stp._lock import lock
 from stp._log import count, logger
+from stp._text import readable
+from stp._urls import as_url, url_name
 from stp.data.collection import Collection
-from stp.io._manifest import Manifest
+from stp.io._embed_manifest import Manifest
+from stp.io._embed_remote import copy_into, working_copy
 from stp.io._results import repair_store, write_results
 from stp.io._store_path import local_path
 from stp.io._table_entries import scratch_folder
+from stp.remote.store import RemoteStore
 from stp.tables import keys
 from stp.tables.table import as_iterable, get_table
 
@@ -37,6 +41,8 @@ class EmbedOptions:
         Name of the table in a SpatialData.
     progress
         Show a progress bar, or lines of the log if there is no terminal.
+    output_dir
+        Folder of the copies of remote stores; None to upload results.
     """
 
     batch_size: int
@@ -44,6 +50,7 @@ class EmbedOptions:
     precision: str
     table_key: str
     progress: bool
+    output_dir: Path | None
 
 
 def embed_stores(
@@ -55,6 +62,7 @@ def embed_stores(
     device: str | None = None,
     precision: str = "auto",
     table_key: str = keys.TABLE,
+    output_dir: str | Path | None = None,
 ) -> int:
     """Embed the spots of every store by genes and images, if store and model have both.
 
@@ -64,10 +72,15 @@ def embed_stores(
     before are skipped, those of another model are replaced. Under torchrun, the processes divide
     the stores.
 
+    A remote store is embedded in a local copy. Its results are uploaded, or stay in `output_dir`.
+    Of remote stores only the metadata are checked first. Two machines must not embed the same
+    remote store at the same time.
+
     Parameters
     ----------
     stores
-        SpatialData zarr folders, or a collection of :func:`stp.io.read_collection`.
+        SpatialData zarr folders, URLs of stores that :func:`stp.io.write_store` wrote, or a
+        collection of :func:`stp.io.read_collection`.
     model
         A Stamp, GeneEncoder or ImageEncoder, its folder, or the name of a pathology encoder; or a
         WrappedEncoder, which has no folder.
@@ -81,6 +94,9 @@ def embed_stores(
         "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
     table_key
         Name of the table in a SpatialData.
+    output_dir
+        Local folder for copies of the remote stores with their results; by default the results are
+        uploaded, which web servers do not allow.
 
     Returns
     -------
@@ -89,9 +105,9 @@ def embed_stores(
     Raises
     ------
     ValueError
-        The model, an option, the manifest or a store cannot be used: a store is missing, remote or
-        read-only, has no such table, has no genes or image that the model reads, or was written
-        anew after its collection was made.
+        The model, an option, the manifest or a store cannot be used: a store is missing,
+        read-only or out of reach, has no such table, has no genes or image that the model reads,
+        or was written anew after its collection was made.
     OSError
         Lines of the manifest could not be written. The stores are embedded nevertheless.
 
@@ -107,21 +123,27 @@ def embed_stores(
     items = stores if isinstance(stores, Collection) else list(as_iterable(stores))
     with distributed(device) as processes:
         options = EmbedOptions(
-            batch_size, str(processes.device), precision, table_key, progress=processes.is_main
+            batch_size,
+            str(processes.device),
+            precision,
+            table_key,
+            progress=processes.is_main,
+            output_dir=None if output_dir is None else local_path(output_dir).absolute(),
         )
         opened = _check(items, model, manifest, options, processes)
         lines = Manifest(local_path(manifest), opened, processes.rank)
-        paths = list(dict.fromkeys(local_path(item).absolute() for item in items))
-        own_paths = paths[processes.rank :: processes.size]
-        for number, path in enumerate(own_paths, 1):
-            logger.info(f"Store {number} of {len(own_paths)}: {path.name}")
-            lines.add(_try_to_embed(path, opened, lines.digest, options))
+        places = list(dict.fromkeys(as_url(item) or local_path(item).absolute() for item in items))
+        own_places = places[processes.rank :: processes.size]
+        for number, place in enumerate(own_places, 1):
+            name = place.name if isinstance(place, Path) else url_name(place)
+            logger.info(f"Store {number} of {len(own_places)}: {name}")
+            lines.add(_try_to_embed(place, opened, lines.digest, options))
         # All processes return the same number: torchrun stops the others if one exits with 1.
         sums = processes.sum({"failed": lines.n_failed, "lost": lines.n_lost})
     if sums["lost"]:
         raise OSError(
-            f"{int(sums['lost'])} lines of the manifest {manifest} could not be written; they are "
-            f"in the log. {int(sums['failed'])} stores failed, the others are embedded"
+            f"{int(sums['lost'])} lines of the manifest {readable(manifest)} could not be written; "
+            f"they are in the log. {int(sums['failed'])} stores failed, the others are embedded"
         )
     return int(sums["failed"])
 
@@ -156,7 +178,7 @@ def _check(
         faults += list_manifest_faults(manifest)
         if isinstance(stores, Collection):
             faults += stores.list_changes()
-        faults += list_store_faults(stores, opened, options.table_key)
+        faults += list_store_faults(stores, opened, options.table_key, options.output_dir)
         if not stores:
             faults.append("there are no stores to embed")
     raise_faults(faults, processes, "nothing was embedded")
@@ -165,26 +187,48 @@ def _check(
     return opened
 
 
-def _try_to_embed(path: Path, model: "Model", digest: str, options: EmbedOptions) -> dict[str, Any]:
-    """Embed one store, and return its line of the manifest."""
+def _try_to_embed(
+    place: Path | str, model: "Model", digest: str, options: EmbedOptions
+) -> dict[str, Any]:
+    """Embed one store, a folder or a URL, and return its line of the manifest."""
     start = time.time()
+    name = readable(place)
     line: dict[str, Any] = {
-        "store": str(path),
+        "store": name,
         "status": "embedded",
         "written": [],
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
     try:
-        for key in _embed_store(path, model, digest, options):
-            line["written"].append(key)
+        if isinstance(place, Path):
+            for key in _embed_store(place, model, digest, options):
+                line["written"].append(key)
+        else:
+            line["written"] += _embed_remote(place, model, digest, options)
         if not line["written"]:
             line["status"] = "skipped"
     except Exception as error:
-        logger.exception(f"{path} was not embedded")
+        logger.exception(f"{name} was not embedded")
         line["status"] = "failed"
         line["error"] = f"{type(error).__name__}: {error}"
     line["seconds"] = round(time.time() - start, 1)
     return line
+
+
+def _embed_remote(url: str, model: "Model", digest: str, options: EmbedOptions) -> list[str]:
+    """Embed a remote store, and return the names of the embeddings that were written."""
+    from stp.io._embed_model import list_missing
+
+    if options.output_dir is not None:
+        path = copy_into(RemoteStore(url), options.output_dir)
+        return list(_embed_store(path, model, digest, options))
+    table_key = options.table_key
+    with working_copy(
+        url, table_key, lambda path: list_missing(path, model, digest, table_key)
+    ) as copy:
+        if copy.path is not None:
+            list(_embed_store(copy.path, model, digest, options))
+    return copy.missing
 
 
 def _embed_store(path: Path, model: "Model", digest: str, options: EmbedOptions) -> Iterator[str]:

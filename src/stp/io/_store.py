@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stp._lock import lock
 from stp._log import count, logger
 from stp._text import readable
-from stp.data.store import STORE, STORE_VERSION, names_digest, spots_digest
+from stp._urls import as_url, url_name
+from stp.data.store import names_digest, spots_digest
+from stp.data.store_source import STORE, STORE_VERSION
 from stp.genes.table_genes import TableGenes, recognize_table
 from stp.genes.vocabulary import Vocabulary
 from stp.images.scale import Scale, first_source, record_scale
@@ -22,6 +24,8 @@ from stp.io._store_parts import (
     sum_counts_by_gene,
 )
 from stp.io._store_path import check_free, local_path
+from stp.io._upload_store import open_objects, require_free, upload_store
+from stp.remote.cache import temporary_folder
 from stp.tables.table import get_table
 
 if TYPE_CHECKING:
@@ -77,8 +81,9 @@ def write_store(
     sdata
         A SpatialData with one slide, or an AnnData: counts without an image.
     path
-        The new store, a SpatialData zarr folder. It appears when it is complete. If a former call
-        was stopped, this call continues to write its image.
+        The new store, a SpatialData zarr folder, or its URL. It appears when it is complete. If a
+        former call was stopped, this call continues to write the image of a local store. A remote
+        store is written in the cache first, see :func:`stp.io.upload_store`.
     table_key
         Name of the table in a SpatialData.
     layer
@@ -125,8 +130,10 @@ def write_store(
     BlockingIOError
         Another process writes to `path`, and `overwrite` is False. With `overwrite` this call
         waits.
+    ConnectionError
+        The server of a remote store cannot be reached.
     ValueError
-        `path` is remote, there are no genes, no raw counts, several slides in one table, spots
+        There are no genes, no raw counts, several slides in one table, spots
         without coordinates, most spots lie outside the image, the image is too coarse, the genes
         are of another species than the vocabulary, or less than half of the UMIs are in it.
 
@@ -138,10 +145,17 @@ def write_store(
     ['image']
     """
     levels = StoreLevels(patch_um_per_px, region_scale)
-    path = local_path(path)
-    check_free(path, overwrite)
     counts = TableQuery(table_key, layer, gene_ids_key, vocabulary)
     query = SlideQuery(image_key, shapes_key, coordinate_system, um_per_px, spot_pitch_um)
+    url = as_url(path)
+    if url is not None:
+        require_free(open_objects(url), overwrite=overwrite)
+        with temporary_folder("writing") as folder:
+            write_slide(sdata, folder / url_name(url), counts, query, levels)
+            upload_store(folder / url_name(url), url, overwrite=overwrite)
+        return
+    path = local_path(path)
+    check_free(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock(path, "writing to", wait=overwrite):
         check_free(path, overwrite)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stp.data.store import STORE
+from stp.data.store_source import STORE
 from stp.io._store_image import StoreLevels
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp._log import AUTOSHARDING, silence
-from stp.data.store import STORE
+from stp.data.store_source import STORE
 from stp.images.slides import Slide
 from stp.io._store_digest import store_digest
 from stp.io._store_image import StoreLevels, fill_image, make_arrays

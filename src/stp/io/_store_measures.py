@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stp.data.store import STORE, SpotStore
+from stp.data.store import SpotStore
+from stp.data.store_source import STORE
 from stp.genes.species import is_compatible
 from stp.genes.vocabulary import Vocabulary
 from stp.images.measures import pixels_digest, sharpness

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp.data.store import STORE
+from stp.data.store_source import STORE
 from stp.genes.coverage import check_coverage, sum_by_rule
 from stp.genes.gene_lookup import GeneLookup
 from stp.genes.species import SPECIES

@@ -1,13 +1,11 @@
 """The folder of a store: it is on a local disk, and it may be written to."""
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-# A scheme as in s3://, or several as in zip::s3://; pathlib makes one slash of two.
-_SCHEMES = re.compile(r"[A-Za-z][\w+.-]+(::[\w+.-]+)*:/")
+from stp._urls import shown_if_remote
 
 
 def local_path(path: Any) -> Path:
@@ -25,10 +23,11 @@ def local_path(path: Any) -> Path:
     text = str(path)
     if text.startswith("file:/"):
         return Path(unquote(urlsplit(text).path))
-    if _SCHEMES.match(text):
+    remote = shown_if_remote(path)
+    if remote is not None:
         raise ValueError(
-            f"{text} is remote, and stores are written on local disks only; "
-            "download the store first, or write to a local folder and upload it"
+            f"{remote} is remote, and this is written on local disks only; download the store "
+            "first, or write to a local folder and upload it"
         )
     return Path(text)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stp._lock import lock
 from stp._log import count, logger, warn
 from stp._text import readable
-from stp.io._manifest import Manifest
+from stp.io._embed_manifest import Manifest
 from stp.io._read_wsi import read_wsi
 from stp.io._store_folder import has_traces, remove_traces
 from stp.io._store_path import local_path

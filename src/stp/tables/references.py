@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stp._urls import as_url, url_name
 from stp.tables import keys
 from stp.tables.embeddings import read_blocks, read_embedding
 from stp.tables.provenance import ModelRecord, model_of, require_one_model
@@ -156,4 +157,6 @@ def _file_name(item: Any) -> str | None:
     """Return the name of the file of a table without its ending, or None if it has no file."""
     path = item if isinstance(item, str | Path) else getattr(item, "path", None)
     path = path or getattr(item, "filename", None)
+    if path and as_url(path) is not None:
+        return Path(url_name(str(path))).stem
     return Path(path).stem if path else None

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from stp._urls import as_url, url_name
 from stp._version import __version__
+from stp.remote.cache import local_copy
+from stp.remote.store import RemoteStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,12 +30,14 @@ class TrainingStores(Protocol):
 
 
 def get_table(data: Any, table_key: str = "table") -> "AnnData":
-    """Return the table of an AnnData (itself), a SpatialData, or the path of a store.
+    """Return the table of an AnnData (itself), a SpatialData, or the path or URL of a store.
 
-    Counts and embeddings of a store stay on disk.
+    Counts and embeddings of a store stay on disk. A remote store is downloaded into the cache.
     """
     if isinstance(data, str | Path):
-        return _open_table(Path(data), table_key)
+        url = as_url(data)
+        path = Path(data) if url is None else local_copy(RemoteStore(url))
+        return _open_table(path, table_key)
     if not hasattr(data, "tables"):
         if not (hasattr(data, "obs_names") and hasattr(data, "obsm")):
             raise TypeError(
@@ -59,8 +64,13 @@ def get_tables(data: Any, table_key: str = "table") -> Iterator[tuple[str, "AnnD
             path = item
         else:
             path = getattr(item, "path", None) or adata.filename
-        label = Path(path).name if path else f"{adata.n_obs} spots x {adata.n_vars} genes"
-        yield label, adata
+        url = as_url(path)
+        if url is not None:
+            yield url_name(url), adata
+        elif path:
+            yield Path(path).name, adata
+        else:
+            yield f"{adata.n_obs} spots x {adata.n_vars} genes", adata
 
 
 def as_iterable(data: Any) -> Iterable[Any]:

@@ -68,8 +68,8 @@ def align(
     Parameters
     ----------
     stores
-        Paths of training stores with an image, written by `stp.io.write_store`, or a collection of
-        :func:`stp.io.read_collection`.
+        Paths or URLs of training stores with an image, written by `stp.io.write_store`, or a
+        collection of :func:`stp.io.read_collection`.
     output_dir
         Run directory. It receives the model for `Stamp.from_pretrained`, the settings
         (training.json), the metrics (metrics.jsonl) and the state to resume from.
@@ -82,8 +82,8 @@ def align(
     config
         Settings of the training.
     validation
-        Paths of stores, or a collection, that choose the best epoch: the one with the highest
-        recall@5 from image to genes, or to pathways if there are no genes.
+        Paths or URLs of stores, or a collection, that choose the best epoch: the one with the
+        highest recall@5 from image to genes, or to pathways if there are no genes.
     vocabulary
         Vocabulary of the genes in the pathways, if there is no gene encoder; by default the human
         one.

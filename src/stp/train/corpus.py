@@ -163,7 +163,7 @@ def require(
     stores: Sequence[SpotStore], part: Literal["pyramid", "coordinates"], purpose: str
 ) -> None:
     """Raise ValueError if stores lack a part, or have spots without finite coordinates."""
-    lacking = [str(store.path) for store in stores if getattr(store, part) is None]
+    lacking = [store.source for store in stores if getattr(store, part) is None]
     if lacking:
         raise ValueError(
             f"{purpose} needs {PARTS[part]}, which these stores lack: {', '.join(lacking)}; "
@@ -172,7 +172,7 @@ def require(
     for store in stores:
         if store.coordinates is not None and not np.isfinite(store.coordinates).all():
             raise ValueError(
-                f"{store.path} has spots without finite coordinates; write it again without them"
+                f"{store.source} has spots without finite coordinates; write it again without them"
             )
 
 
@@ -185,7 +185,7 @@ def require_image(stores: Sequence[SpotStore], um_per_px: float) -> None:
             for scale in (um_per_px, um_per_px * CELLS):
                 store.pyramid.check_chunks(store.coordinates, scale)
         except ValueError as error:
-            raise ValueError(f"{store.path}: {error}") from error
+            raise ValueError(f"{store.source}: {error}") from error
 
 
 def require_full_batches(stores: list[SpotStore], config: AlignConfig) -> None:

@@ -58,7 +58,7 @@ def pretrain(
     Parameters
     ----------
     stores
-        Paths of training stores, written by `stp.io.write_store`, or a collection of
+        Paths or URLs of training stores, written by `stp.io.write_store`, or a collection of
         :func:`stp.io.read_collection`.
     output_dir
         Run directory. It receives the model for `GeneEncoder.from_pretrained`, the settings
@@ -70,8 +70,8 @@ def pretrain(
     config
         Settings of the training.
     validation
-        Paths of stores, or a collection, that choose the best epoch: the one with the lowest masked
-        gene loss in the last phase.
+        Paths or URLs of stores, or a collection, that choose the best epoch: the one with the
+        lowest masked gene loss in the last phase.
     table_key
         Name of the table in a SpatialData.
     resume

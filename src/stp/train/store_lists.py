@@ -101,7 +101,7 @@ def check_lists(stores: Stores, validation: Stores) -> None:
         if isinstance(paths, str | Path):
             is_table = str(paths).endswith((".parquet", ".csv"))
             remedy = "stp.io.read_collection(path)" if is_table else "a list of paths"
-            raise TypeError(f"{name} is one path, {paths}; pass {remedy}")
+            raise TypeError(f"{name} is one path, {readable(paths)}; pass {remedy}")
 
 
 def check_different(stores: Sequence[SpotStore]) -> None:
@@ -113,7 +113,7 @@ def check_different(stores: Sequence[SpotStore]) -> None:
             first.check_spots()
             store.check_spots()
             raise ValueError(
-                f"{first.path} and {store.path} have the same content; list every slide once, "
+                f"{first.source} and {store.source} have the same content; list every slide once, "
                 "either to train on or to validate with"
             )
 
@@ -141,8 +141,8 @@ def store_fingerprint(
         "table_key": table_key,
         "in_tissue": is_in_tissue.hexdigest(),
         "paths": {
-            "stores": [readable(store.path) for store in training],
-            "validation": [readable(store.path) for store in validation],
+            "stores": [store.source for store in training],
+            "validation": [store.source for store in validation],
         },
     }
 

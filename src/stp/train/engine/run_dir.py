@@ -14,6 +14,7 @@ import torch
 from stp._atomic import write_atomically
 from stp._lock import lock
 from stp._log import warn
+from stp._urls import shown_if_remote
 from stp.train.engine.config import LoopConfig
 from stp.train.engine.processes import Processes
 
@@ -97,6 +98,12 @@ class RunDir:
     def __init__(
         self, path: str | Path, settings: dict[str, Any], *, resume: bool, processes: Processes
     ) -> None:
+        remote = shown_if_remote(path)
+        if remote is not None:
+            raise ValueError(
+                f"output_dir {remote} is remote, and runs are written on local disks only; give a "
+                "local folder"
+            )
         self.path = Path(path)
         self.processes = processes
         self.checkpoint = Checkpoint()
