@@ -12,29 +12,6 @@ from pathlib import Path
 
 from tests.bad_input import (
     cohort,
-from tests.bad_input import (
-    cohort,
-    collections,
-    features,
-    genes,
-    images,
-    models,
-    results,
-    slide_models,
-    slide_scores,
-    slides,
-    tables,
-    training,
-)
-from tests.bad_input.case import CASES, Case
-
-SECTIONS = (
-    slides,
-    tables,
-    genes,
-    images,
-from tests.bad_input import (
-    cohort,
     collections,
     features,
     genes,

@@ -55,7 +55,7 @@ def check_collections(values: Mapping[str, Any]) -> None:
 
 
 def find_stores(folder: Path, source: StoreSource) -> list[Path | str] | Collection:
-    """Return the stores that paths, URLs or glob patterns name, in order, or those of a collection."""
+    """Return the stores that paths, URLs or glob patterns name, or those of a collection."""
     if isinstance(source, CollectionRows):
         collection = Collection.read(folder / native(source.collection))
         return collection.select(source.where, source.split).trainable()

@@ -81,7 +81,10 @@ def list_manifest_faults(manifest: Any) -> list[str]:
 
 
 def list_store_faults(
-    stores: Sequence[Any], model: Model | None, table_key: str, output_dir: Path | None
+    stores: Collection | Sequence[Any],
+    model: Model | None,
+    table_key: str,
+    output_dir: Path | None,
 ) -> list[str]:
     """List why stores cannot be embedded; without a model, only what all models need is checked.
 
