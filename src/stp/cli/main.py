@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 
 from stp import __version__
-from stp.cli import demo, doctor, embed, release_check, train
+from stp.cli import demo, doctor, embed, prepare, release_check, train
 
-COMMANDS = (demo, train, embed, release_check, doctor)
+COMMANDS = (demo, prepare, train, embed, release_check, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -47,7 +47,9 @@ class Collection:
         lines = self.table["name"] + " " + self.table["digest"]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def select(self, where: Mapping[str, Condition] | None = None, split: str | None = None) -> Self:
+    def select(
+        self, where: Mapping[str, Condition] | None = None, split: str | None = None
+    ) -> Self:
         """Return the rows that have these values.
 
         Parameters

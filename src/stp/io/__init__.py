@@ -9,6 +9,7 @@ from stp.io._read_wsi import read_wsi
 from stp.io._read_xenium import read_xenium
 from stp.io._results import write_results
 from stp.io._store import write_store
+from stp.io._write_collection import write_collection
 
 __all__ = [
     "embed_stores",
@@ -18,6 +19,7 @@ __all__ = [
     "read_visium_hd",
     "read_wsi",
     "read_xenium",
+    "write_collection",
     "write_results",
     "write_store",
 ]

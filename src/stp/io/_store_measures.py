@@ -4,6 +4,8 @@ from pathlib import Path
 
 from stp.data.store import SpotStore
 
+MEASURES = ("n_spots", "n_genes", "digest")  # names of the columns
+
 
 def measure_store(path: str | Path) -> dict[str, object]:
     """Return the columns of a collection that are measured on a store.
