@@ -184,7 +184,7 @@ def _list_argument_faults(kind: str, cells: Cells) -> list[str]:
     """List the columns with a value that a kind of source does not take, or that it lacks."""
     allowed = (*ARGUMENTS_OF[kind], "patch_um_per_px")
     faults = [
-        f"a {kind} takes no {column}; leave {column} empty, or check path"
+        f"the kind {kind!r} takes no {column}; leave {column} empty, or check path"
         for column in ARGUMENTS
         if cells.get(column) is not None and column not in allowed
     ]

@@ -173,7 +173,7 @@ def _prepare(job: Job) -> tuple[str, str, dict[str, object]]:
 
 def _write(job: Job, record: Record) -> dict[str, object]:
     """Write the store of a row in a folder that no other process uses, and move it to its place."""
-    folder = job.scratch / uuid.uuid4().hex
+    folder = job.scratch / f"{os.getpid()}-{uuid.uuid4().hex}"
     attempt = folder / job.store.name
     try:
         folder.mkdir()
@@ -215,7 +215,7 @@ def _quiet() -> Iterator[list[str]]:
     has_progress = settings.progress
     level = logger.level
     with dask.config.set(scheduler="synchronous"), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
+        warnings.simplefilter("default", UserWarning)
         try:
             settings.progress = False
             logger.setLevel(max(level, logging.WARNING) if level > logging.DEBUG else level)

@@ -27,12 +27,15 @@ class SpeciesVocabularies:
 
     Parameters
     ----------
+    human
+        The human vocabulary of this package.
     by_species
-        Vocabulary of each species; the human one is always there.
+        Vocabulary of each species; there always is a human one.
     default
         Vocabulary of rows without a species; None if there are several.
     """
 
+    human: Vocabulary
     by_species: dict[str, Vocabulary]
     default: Vocabulary | None
 
@@ -47,7 +50,7 @@ class SpeciesVocabularies:
         """
         human = Vocabulary.default()
         if vocabulary is None:
-            return cls({str(human.species): human}, human)
+            return cls(human, {str(human.species): human}, human)
         items = [vocabulary] if isinstance(vocabulary, Vocabulary) else list(vocabulary)
         species = [item.species for item in items]
         if len(items) > 1 and (None in species or len(set(species)) < len(items)):
@@ -55,7 +58,8 @@ class SpeciesVocabularies:
                 f"the vocabularies are of the species {species}; give one for each species"
             )
         given = {str(item.species): item for item in items}
-        return cls({str(human.species): human} | given, items[0] if len(items) == 1 else None)
+        by_species = {str(human.species): human} | given
+        return cls(human, by_species, items[0] if len(items) == 1 else None)
 
     def of(self, row: ManifestRow) -> Vocabulary:
         """Return the vocabulary of a row.
@@ -94,7 +98,7 @@ class SpeciesVocabularies:
 
 def save_vocabularies(vocabularies: SpeciesVocabularies, folder: Path) -> dict[str, Path | None]:
     """Write the vocabularies to files, and return these by digest; the human one has none."""
-    human = Vocabulary.default().digest
+    human = vocabularies.human.digest
     files: dict[str, Path | None] = {human: None}
     for vocabulary in vocabularies.by_species.values():
         if vocabulary.digest != human:
