@@ -65,12 +65,13 @@ def find_space_ranger_folders(root: Path) -> list[Line]:
         There are no such folders.
     """
     lines = []
+    root = root.absolute()
     for folder, is_hd in _walk(root):
         sample = folder.parent if folder.name == "outs" else folder
-        parts = sample.absolute().relative_to(root.absolute()).parts
+        parts = sample.relative_to(root).parts if sample.is_relative_to(root) else ()
         line = {
-            "name": "_".join(parts) or root.absolute().name,
-            "path": str(folder.absolute()),
+            "name": "_".join(parts) or sample.name,
+            "path": str(folder),
             "image": _find_image({folder, sample}),
             "bin_um": str(_choose_bins(folder)) if is_hd else "",
             "patient": "",
@@ -188,4 +189,4 @@ def _find_image(folders: set[Path]) -> str:
             f"{images[0].parent} has {len(images)} images ({preview(file.name for file in images)})"
             "; write one of them into the manifest"
         )
-    return str(images[0].absolute()) if len(images) == 1 else ""
+    return str(images[0]) if len(images) == 1 else ""

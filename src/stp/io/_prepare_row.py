@@ -1,6 +1,7 @@
 """Prepare one row of a manifest, in any process that sees the sources and the stores."""
 
 import functools
+import gc
 import logging
 import os
 import shutil
@@ -138,6 +139,7 @@ def prepare_row(job: Job) -> Outcome:
             text = " ".join(str(failure).split())
             error = f"{type(failure).__name__}: {text}"
             logger.debug(traceback.format_exc())
+        gc.collect()  # counts and open files of this row, before the next one needs theirs
     return Outcome(
         name=job.row.name,
         status=status,
