@@ -10,10 +10,10 @@ import re
 import textwrap
 from pathlib import Path
 
-from tests.bad_input import genes, images, models, results, slides, tables, training
+from tests.bad_input import genes, images, manifest, models, results, slides, tables, training
 from tests.bad_input.case import CASES, Case
 
-SECTIONS = (slides, tables, genes, images, training, models, results)
+SECTIONS = (slides, tables, genes, images, manifest, training, models, results)
 
 
 def _indent(text: str) -> str:

@@ -143,6 +143,7 @@ DIFFERENT_TEXTS = {
     "key": "of a prediction or of other results",
     "label_key": "what happens with the labels",
     "layer": "raw counts, or any values of references",
+    "manifest": "a table of slides to read, or a log of stores to write",
     "model": "what it must be able to do",
     "name": "of a slide or of a backbone",
     "output_dir": "what is written there",
