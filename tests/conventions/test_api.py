@@ -22,7 +22,7 @@ PAGES = [
 DATA = {
     "tl": {"adata", "sdata"},
     "pl": {"adata", "sdata", "run_dir"},
-    "io": {"adata", "sdata", "stores", "path", "root"},
+    "io": {"adata", "manifest", "path", "root", "sdata", "stores"},
     "get": {"adata", "stores"},
 }
 MODULES = {name: getattr(stp, name) for name in stp.__all__ if inspect.ismodule(getattr(stp, name))}

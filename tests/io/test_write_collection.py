@@ -121,6 +121,7 @@ def test_a_store_alone_says_what_the_manifest_says(expected, tmp_path):
     assert spatialdata.read_zarr(tmp_path / "again.zarr").attrs["stp_metadata"] == metadata
 
 
+@pytest.mark.slow
 def test_two_processes_one_of_which_is_killed_write_the_same_files(sources, expected, tmp_path):
     out = tmp_path / "out"
     killed = []
@@ -142,14 +143,14 @@ def test_two_processes_one_of_which_is_killed_write_the_same_files(sources, expe
     assert set(statuses(out).values()) == {"written"}
 
 
+@pytest.mark.slow
 def test_a_killed_call_leaves_whole_stores_and_the_next_one_does_the_rest(
     sources, expected, tmp_path
 ):
     out = tmp_path / "out"
     command = [STP, "prepare", sources / "manifest.csv", "--out", out, "--workers", "1"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    is_second = lambda: (out / "s0.zarr").exists() and any(out.glob(".attempts/*/*/.s1*"))  # noqa: E731
-    wait_until(is_second)
+    wait_until(lambda: (out / "s0.zarr").exists() and any(out.glob(".attempts/*/*/.s1*")))
     process.kill()
     process.wait()
     names = [path.name for path in out.glob("*.zarr")]
@@ -160,6 +161,15 @@ def test_a_killed_call_leaves_whole_stores_and_the_next_one_does_the_rest(
     assert (out / "s0.zarr" / "untouched").exists()
     (out / "s0.zarr" / "untouched").unlink()
     assert files_of(out) == files_of(expected)
+
+
+def test_a_script_that_would_run_again_in_each_process_is_refused(sources, tmp_path):
+    script = tmp_path / "script.py"
+    call = f"stp.io.write_collection({str(sources / 'manifest.csv')!r}, 'out', n_workers=2)"
+    script.write_text(f"import stp\n{call}\n")
+    result = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert 'call it below `if __name__ == "__main__":`' in result.stderr
 
 
 def test_any_cluster_prepares_rows(sources, expected, tmp_path):

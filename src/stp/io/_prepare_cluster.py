@@ -1,8 +1,10 @@
 """Run the rows of a manifest in this process, on a local cluster, or on any cluster of Dask."""
 
+import logging
 import multiprocessing
 import os
 import socket
+import sys
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,6 +18,10 @@ from stp.io._prepare_row import FAILED, Job, Outcome, prepare_row
 
 WORKER_BYTES = 1_500_000_000  # that a worker needs for tiled sources
 SECONDS_TO_START = 60  # for the first worker of a cluster
+NEEDS_GUARD = (
+    "stp.io.write_collection starts processes, which run the script again; call it below "
+    '`if __name__ == "__main__":`, or pass n_workers=1'
+)
 
 
 @dataclass(frozen=True)
@@ -97,16 +103,32 @@ def run_jobs(jobs: Sequence[Job], options: WorkerOptions) -> Iterator[Outcome]:
             yield from _run_on(client, jobs)
 
 
+def require_main_guard() -> None:
+    """Raise RuntimeError if this is a new process that runs a script to import its functions."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(NEEDS_GUARD)
+
+
+def _require_guarded_script() -> None:
+    """Raise RuntimeError if a script calls without a guard.
+
+    Dask would start processes without end, because each of them fails.
+    """
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    try:
+        text = Path(script).read_text(encoding="utf-8") if script else ""
+    except (OSError, UnicodeError):
+        return
+    if text and "__main__" not in text:
+        raise RuntimeError(f"{script}: {NEEDS_GUARD}")
+
+
 @contextmanager
 def _local_client(n_workers: int, memory_limit: int | str | None) -> Iterator[Any]:
     """Yield the client of a cluster on this machine, whose processes have one thread each."""
     from distributed import Client, LocalCluster
 
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError(
-            "stp.io.write_collection starts processes, which run the script again; call it below "
-            '`if __name__ == "__main__":`, or pass n_workers=1'
-        )
+    _require_guarded_script()
     logger.info(f"Starting {n_workers} processes")
     limit: int | str = "auto" if memory_limit is None else memory_limit
     with (
@@ -116,6 +138,7 @@ def _local_client(n_workers: int, memory_limit: int | str | None) -> Iterator[An
             processes=True,
             memory_limit=limit,
             dashboard_address=None,
+            silence_logs=logging.ERROR,  # what becomes of a row is in its outcome
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

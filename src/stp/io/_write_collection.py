@@ -15,7 +15,7 @@ from stp.genes.vocabulary import Vocabulary
 from stp.io._collection_table import collection_table, write_table
 from stp.io._manifest import raise_faults, read_manifest
 from stp.io._manifest_columns import ManifestRow
-from stp.io._prepare_cluster import WorkerOptions, run_jobs
+from stp.io._prepare_cluster import WorkerOptions, require_main_guard, run_jobs
 from stp.io._prepare_log import PrepareLog
 from stp.io._prepare_record import PreparedStore
 from stp.io._prepare_row import FAILED, SKIPPED, Job, Outcome, is_finished
@@ -121,6 +121,7 @@ def write_collection(
     >>> collection.table[["name", "path", "patient"]].values.tolist()
     [['first', 'first.zarr', '007']]
     """
+    require_main_guard()
     workers = WorkerOptions(client, n_workers, memory_limit)
     plan = check_manifest(manifest, out, vocabulary)
     collection, _ = prepare_collection(plan, workers, verify=verify, progress=progress)
