@@ -66,6 +66,16 @@ def test_a_log_file_has_a_line_for_each_period(place):
     assert last == "embed images: 2,000 of 2,000 spots (100%), about 0 s left"
 
 
+def test_a_line_has_the_note(place):
+    log_file = place("file")
+    with Progress(2, "prepare", "slide", line_seconds=0) as progress:
+        progress.note("300 spots, 1 failed")
+        progress.update(2)
+    assert log_file.getvalue() == (
+        "prepare: 2 of 2 slides (100%), about 0 s left; 300 spots, 1 failed\n"
+    )
+
+
 def test_a_log_file_has_no_line_before_half_a_minute(place):
     log_file = place("file")
     list(track(range(1000), "embed images", "spot"))

@@ -54,6 +54,7 @@ class Progress(AbstractContextManager):
         self._unit = unit
         self._initial = initial
         self._n_done = initial
+        self._note = ""
         self._line_seconds = line_seconds
         self._start = time.monotonic()
         self._last_line = self._start
@@ -81,10 +82,12 @@ class Progress(AbstractContextManager):
         now = time.monotonic()
         if self._has_lines and now - self._last_line >= self._line_seconds:
             self._last_line = now
-            logger.info(self._line(now - self._start))
+            note = f"; {self._note}" if self._note else ""
+            logger.info(self._line(now - self._start) + note)
 
     def note(self, text: str) -> None:
-        """Show a short text next to the bar, such as a loss."""
+        """Show a short text next to the bar or in the lines of the log, such as a loss."""
+        self._note = text
         self._bar.set_postfix_str(text, refresh=False)
 
     def _line(self, seconds: float) -> str:

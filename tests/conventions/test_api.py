@@ -168,7 +168,7 @@ DIFFERENT_TEXTS = {
     "label_key": "what happens with the labels",
     "layer": "raw counts, or any values of references",
     "missing": "spots without coordinates, or rows of a cohort",
-    "manifest": "a line of each store or of each slide",
+    "manifest": "a table of slides to read, or a log of stores to write",
     "model": "what it must be able to do",
     "n_folds": "of random folds, or of all folds",
     "name": "of a slide or of a backbone",

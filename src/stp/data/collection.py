@@ -1,7 +1,6 @@
 """Collections: a table that describes training stores, one row each."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +11,7 @@ from stp._log import count, preview, warn
 from stp._summary import Summary, summary_html
 from stp.data.collection_file import FILE, REQUIRED, find_file, read_table, write_table
 from stp.data.column_values import find_rows, has_value
-from stp.data.store_source import STORE
-from stp.remote.store import RemoteStore
+from stp.data.store_source import read_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +20,8 @@ SPLIT = "split"  # column of `stp.tl.assign_split`
 PATIENT = "patient"
 N_SPOTS = "n_spots"
 PROBLEM = "problem"  # why a store cannot be trained on; empty if it can
+IMAGE_HEIGHT = "image_height_px"
+NO_IMAGE = "it has no image"
 RENEW = "renew the table: stp.io.write_collection or `stp prepare`"
 MAX_LISTED = 10  # stores that an error lists
 
@@ -142,8 +142,7 @@ class Collection:
                 sizes = Counter(value for value in self.table[column] if has_value(value))
                 largest = [f"{value} ({n})" for value, n in sizes.most_common()]
                 rows[column] = preview(largest) or "unknown"
-        n_problems = len(self.table) - sum(self._is_trainable())
-        rows["not trainable"] = f"{n_problems:,}"
+        rows["not trainable"] = f"{sum(map(bool, self._problems())):,}"
         rows["digest"] = self.digest[:12]
         return summary_html(Summary("Collection", rows))
 
@@ -194,22 +193,23 @@ class Collection:
             raise ValueError(f"no store of the collection meets all of {conditions}")
         return self._keep(is_match, values)
 
-    def trainable(self) -> Self:
+    def trainable(self, *, needs_image: bool = False) -> Self:
         """Return the stores without a problem, and warn of the others.
+
+        Parameters
+        ----------
+        needs_image
+            Whether stores without an image are left out, too.
 
         Raises
         ------
         ValueError
             All stores have a problem.
         """
-        is_trainable = self._is_trainable()
-        if all(is_trainable):
+        all_problems = self._problems(needs_image)
+        problems = [problem for problem in all_problems if problem]
+        if not problems:
             return self
-        problems = [
-            str(problem)
-            for problem, is_good in zip(self.table[PROBLEM], is_trainable, strict=True)
-            if not is_good
-        ]
         reasons = "; ".join(
             f"{count(n, 'store')}: {reason}" for reason, n in Counter(problems).most_common()
         )
@@ -219,7 +219,7 @@ class Collection:
             f"{len(problems)} of {count(len(self), 'store')} are left out, because they cannot be "
             f"trained on ({reasons})"
         )
-        return self._keep(is_trainable, {})
+        return self._keep([not problem for problem in all_problems], {})
 
     def check_stores(self) -> None:
         """Compare the digest of each row with that of its store.
@@ -241,16 +241,16 @@ class Collection:
         """List the stores that are missing, or were written anew after the table was made."""
         changes = []
         for name, path, digest in zip(self.table["name"], self, self.table["digest"], strict=True):
-            current = _read_digest(path)
+            current = read_digest(path)
             if current is None:
                 changes.append(f"{name} is no training store")
             elif current != digest:
                 changes.append(f"{name} was written anew after the table was made")
         return changes
 
-    def training_stores(self) -> Self:
+    def training_stores(self, *, needs_image: bool = False) -> Self:
         """Return the stores that training reads: those of `trainable`, after `check_stores`."""
-        stores = self.trainable()
+        stores = self.trainable(needs_image=needs_image)
         stores.check_stores()
         return stores
 
@@ -268,29 +268,19 @@ class Collection:
         )
         return f"collection {selection.digest[:12]}" + (f" ({conditions})" if conditions else "")
 
-    def _is_trainable(self) -> list[bool]:
-        """Return which stores have no problem."""
-        if PROBLEM not in self.table:
-            return [True] * len(self)
-        return [not has_value(problem) for problem in self.table[PROBLEM]]
+    def _problems(self, needs_image: bool = False) -> list[str]:
+        """Return why each store cannot be trained on; empty texts for those that can."""
+        problems = [""] * len(self)
+        if PROBLEM in self.table:
+            problems = [str(text) if has_value(text) else "" for text in self.table[PROBLEM]]
+        if needs_image and IMAGE_HEIGHT in self.table:
+            has_image = map(has_value, self.table[IMAGE_HEIGHT])
+            pairs = zip(problems, has_image, strict=True)
+            problems = [text if text or is_there else NO_IMAGE for text, is_there in pairs]
+        return problems
 
     def _keep(self, rows: Iterable[bool], where: Mapping[str, tuple[Hashable, ...]]) -> Self:
         """Return a collection of some rows, which meet these conditions."""
         selection = (self.selection or Selection(self.digest, {})).add(where)
         table = self.table[list(rows)].reset_index(drop=True)
         return replace(self, table=table, selection=selection)
-
-
-def _read_digest(path: str | Path) -> str | None:
-    """Return the digest that a store records, or None if it is no training store.
-
-    The file is read without zarr, which takes longer to open a group.
-    """
-    if isinstance(path, str):
-        return RemoteStore(path).attrs.get(STORE, {}).get("digest")
-    for name, is_attributes in (("zarr.json", False), (".zattrs", True)):
-        if (path / name).is_file():
-            content = json.loads((path / name).read_text(encoding="utf-8"))
-            attributes = content if is_attributes else content.get("attributes", {})
-            return attributes.get(STORE, {}).get("digest")
-    return None

@@ -1,5 +1,6 @@
 """Where a training store is, and whether it is one of this version."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +48,18 @@ def describe_other(source: str, table_key: str) -> str:
     return (
         f"{source} is not a training store with a table {table_key!r}; stp.io.write_store makes one"
     )
+
+
+def read_digest(path: str | Path) -> str | None:
+    """Return the digest that a store records, or None if it is no training store.
+
+    The file is read without zarr, which takes longer to open a group.
+    """
+    if isinstance(path, str):
+        return RemoteStore(path).attrs.get(STORE, {}).get("digest")
+    for name, is_attributes in (("zarr.json", False), (".zattrs", True)):
+        if (path / name).is_file():
+            content = json.loads((path / name).read_text(encoding="utf-8"))
+            attributes = content if is_attributes else content.get("attributes", {})
+            return attributes.get(STORE, {}).get("digest")
+    return None

@@ -17,6 +17,7 @@ from stp.io._store import write_store
 from stp.io._tile_slides import tile_slides
 from stp.io._tiles import write_tiles
 from stp.io._upload_store import upload_store
+from stp.io._write_collection import write_collection
 
 __all__ = [
     "Collection",
@@ -31,8 +32,9 @@ __all__ = [
     "read_wsi",
     "read_xenium",
     "tile_slides",
-    "write_features",
     "upload_store",
+    "write_collection",
+    "write_features",
     "write_results",
     "write_store",
     "write_tiles",

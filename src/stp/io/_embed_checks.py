@@ -12,6 +12,7 @@ import numpy as np
 
 from stp._text import readable
 from stp._urls import as_url
+from stp.data.collection import Collection
 from stp.genes.table_genes import recognize_table
 from stp.images.slides import find_slides
 from stp.io._embed_model import Model, list_missing

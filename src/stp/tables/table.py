@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class TrainingStores(Protocol):
     """A collection of stores that knows which of them training reads."""
 
-    def training_stores(self) -> Iterable[str | Path]:
+    def training_stores(self, *, needs_image: bool = False) -> Iterable[str | Path]:
         """Return the paths of the stores to train on, after a check of the stores."""
         ...
 
@@ -81,9 +81,11 @@ def as_iterable(data: Any) -> Iterable[Any]:
     return [data] if is_single else data
 
 
-def as_training_data(data: Any) -> Iterable[Any]:
+def as_training_data(data: Any, *, needs_image: bool = False) -> Iterable[Any]:
     """Return data as `as_iterable` does, and of a collection the stores that training reads."""
-    return data.training_stores() if isinstance(data, TrainingStores) else as_iterable(data)
+    if isinstance(data, TrainingStores):
+        return data.training_stores(needs_image=needs_image)
+    return as_iterable(data)
 
 
 def _open_table(path: Path, table_key: str) -> "AnnData":

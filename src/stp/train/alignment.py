@@ -132,7 +132,7 @@ def align(
     genes, vocabulary = choose_genes(gene_encoder, vocabulary, config)
     image_config, images = choose_images(image_encoder)
     check_lists(stores, validation)
-    lists = StoreLists.choose(stores, validation)
+    lists = StoreLists.choose(stores, validation, needs_image=True)
     training_stores, validation_stores = lists.open_stores(table_key)
     all_stores = [*training_stores, *validation_stores]
     check_genes(all_stores, vocabulary)

@@ -38,8 +38,17 @@ class StoreLists:
     validation: Any
 
     @classmethod
-    def choose(cls, stores: Any, validation: Any) -> Self:
+    def choose(cls, stores: Any, validation: Any, *, needs_image: bool = False) -> Self:
         """Leave out the stores of collections that cannot be trained on.
+
+        Parameters
+        ----------
+        stores
+            Data to train on.
+        validation
+            Data to validate with.
+        needs_image
+            Whether stores of collections without an image are left out, too.
 
         Raises
         ------
@@ -47,7 +56,10 @@ class StoreLists:
             A store was written anew after the table of its collection was made.
         """
         _warn_if_sides_mix(stores)
-        return cls(as_training_data(stores), as_training_data(validation))
+        return cls(
+            as_training_data(stores, needs_image=needs_image),
+            as_training_data(validation, needs_image=needs_image),
+        )
 
     def open_stores(self, table_key: str) -> tuple[list[SpotStore], list[SpotStore]]:
         """Open the stores to train on and those to validate with.

@@ -1,0 +1,114 @@
+"""`stp prepare`: manifests, folders with downloads, and what failed."""
+
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+from tests.slides import HEST_FACTS, make_slide, write_hest, write_pyramid, write_space_ranger
+
+import stp
+from stp.cli.main import main
+from stp.data.store import SpotStore
+
+
+@pytest.fixture(scope="module")
+def slide():
+    return make_slide(0, 5, 5)
+
+
+def run(*arguments):
+    return main(["prepare", *map(str, arguments)])
+
+
+def refuse(capsys, *arguments):
+    """Run a command that ends with status 2, and return its message."""
+    with pytest.raises(SystemExit) as error:
+        run(*arguments)
+    assert error.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_row_that_fails_is_listed_at_the_end(slide, tmp_path, capsys):
+    adata, image = slide
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    write_pyramid(tmp_path / "a.tif", image)
+    (tmp_path / "m.csv").write_text(
+        "name,path,image,um_per_px,patch_um_per_px\nfine,a.h5ad,a.tif,1,4\ncoarse,a.h5ad,a.tif,1,\n"
+    )
+    command = [tmp_path / "m.csv", "--out", tmp_path / "out", "--workers", 1]
+    assert run(*command) == 1
+    listed = capsys.readouterr().out
+    assert listed.startswith("1 slide failed:\n  coarse: ValueError: the image has 1 µm per pixel")
+    (tmp_path / "m.csv").write_text("name,path,um_per_px\nfine,a.h5ad,1\n")
+    assert run(*command) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_samples_of_hest_are_shown_and_prepared(slide, tmp_path, capsys):
+    adata = slide[0].copy()
+    adata.obsm["spatial"] = adata.obsm["spatial"] * 2
+    image = slide[1].repeat(2, axis=0).repeat(2, axis=1)  # 0.5 µm per pixel
+    write_hest(tmp_path / "hest", "TENX1", adata, image, HEST_FACTS)
+    command = ["--hest", tmp_path / "hest", "--out", tmp_path / "out", "--workers", 1]
+    assert run(*command, "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "Study of 2024: Patient 1" in shown
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.csv"]
+    assert run(*command) == 0
+    table = pd.read_parquet(tmp_path / "out" / "collection.parquet")
+    assert table[["name", "organ", "platform"]].values.tolist() == [["TENX1", "Breast", "Visium"]]
+    assert table["problem"].tolist() == ["no spot on tissue detects 100 genes"]
+
+
+def test_space_ranger_folders_are_prepared(slide, tmp_path, capsys):
+    write_space_ranger(tmp_path / "visium" / "one" / "outs", *slide)
+    assert run("--visium", tmp_path / "visium", "--out", tmp_path / "out", "--workers", 1) == 0
+    assert str(tmp_path / "visium" / "one" / "outs") in capsys.readouterr().out
+    table = pd.read_parquet(tmp_path / "out" / "collection.parquet")
+    assert table["name"].tolist() == ["one"]
+    assert table["digest"].tolist() == [SpotStore(tmp_path / "out" / "one.zarr").digest]
+
+
+def test_a_scheduler_prepares_rows_with_a_vocabulary(slide, tmp_path):
+    adata = slide[0].copy()
+    adata.var_names = [f"ENSMUSG{number:011}" for number in range(adata.n_vars)]
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    stp.Vocabulary.from_genes(adata.var_names).save(tmp_path / "mouse.parquet")
+    (tmp_path / "m.csv").write_text("name,path,species\na,a.h5ad,mouse\n")
+    with (
+        LocalCluster(
+            n_workers=1, processes=False, dashboard_address=None, protocol="tcp"
+        ) as cluster,
+        Client(cluster),
+    ):
+        options = ["--scheduler", cluster.scheduler_address, "--out", tmp_path / "out"]
+        assert run(tmp_path / "m.csv", *options, "--vocabulary", tmp_path / "mouse.parquet") == 0
+    assert SpotStore(tmp_path / "out" / "a.zarr").species == "mouse"
+
+
+def test_all_faults_of_a_manifest_are_shown(tmp_path, capsys):
+    (tmp_path / "m.csv").write_text("name,path,Patient\na,a.h5ad,\nb,b.h5ad,\n")
+    for further in ([], ["--dry-run"]):
+        message = refuse(capsys, tmp_path / "m.csv", "--out", tmp_path / "out", *further)
+        assert "because of 3 faults" in message
+        assert "did you mean 'patient'" in message
+        assert "row 2 (b): there is no file or folder" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.csv"], "there is no file nowhere.csv; give a manifest"),
+        (["--hest", "nowhere"], "there is no folder nowhere"),
+        (["."], "is a folder; give a manifest"),
+        (["--visium", "."], "has no folders of Space Ranger"),
+        ([__file__], "is no manifest; give a .csv, .tsv or .parquet file"),
+        ([__file__, "--workers", "0"], "n_workers must be 1 or more"),
+        ([__file__, "--scheduler", "tcp://x", "--workers", "2"], "leave out --scheduler"),
+        ([__file__, "--vocabulary", "no.parquet"], "there is no file no.parquet"),
+        ([], "is required"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert message in refuse(capsys, *arguments, "--out", tmp_path / "out")
