@@ -4,11 +4,17 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stp._log import count
+from stp._log import count, logger
 from stp.cli.paths import require_file, require_folder, require_no_file
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from stp.data.collection import Collection
+
+REPORT = "report.html"
 SECONDS_TO_CONNECT = 30
 
 
@@ -76,6 +82,7 @@ def _prepare(options: argparse.Namespace) -> int:
     from stp.genes.vocabulary import Vocabulary
     from stp.io._prepare_cluster import WorkerOptions
     from stp.io._write_collection import check_manifest, prepare_collection
+    from stp.workflows.collection_report import write_report
 
     workers = WorkerOptions(None, options.workers, options.memory_limit)
     manifest = _manifest_of(options)
@@ -86,13 +93,29 @@ def _prepare(options: argparse.Namespace) -> int:
     with _client(options.scheduler) as client:
         if client is not None:
             workers = WorkerOptions(client)
-        _, failures = prepare_collection(plan, workers, verify=options.verify, progress=True)
+        collection, failures = prepare_collection(
+            plan, workers, verify=options.verify, progress=True
+        )
+    paths = {row.name: row.path for row in plan.rows}
+    failed = [
+        {"name": name, "path": str(paths[name]), "error": error} for name, error in failures.items()
+    ]
+    file = options.out / REPORT
+    write_report(collection, file, failures=failed, duplicates=_duplicates_of(collection))
+    logger.info(f"{file} shows all slides; open it in a browser")
     if not failures:
         return 0
     print(f"{count(len(failures), 'slide')} failed:")
     for name, error in failures.items():
         print(f"  {name}: {error}")
     return 1
+
+
+def _duplicates_of(collection: "Collection") -> "pd.DataFrame | None":
+    """Return the pairs of stores that share counts or images; None if there are no pairs at all."""
+    from stp.tl import find_duplicates
+
+    return find_duplicates(collection) if len(collection) > 1 else None
 
 
 @contextmanager

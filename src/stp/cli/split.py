@@ -1,7 +1,6 @@
 """`stp split`: divide the stores of a collection into training, validation and test."""
 
 import argparse
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +56,7 @@ def split(options: argparse.Namespace) -> None:
     """Assign the sides, print them, and write them unless this is a dry run."""
     from stp.data.collection import SPLIT, Collection
     from stp.data.collection_file import find_file
+    from stp.tl import find_duplicates
     from stp.tl._assign_split import assign_split, count_sides
 
     file = find_file(options.collection)
@@ -66,7 +66,7 @@ def split(options: argparse.Namespace) -> None:
         raise ValueError(f"{file} has a split; pass --overwrite to replace it")
     duplicates = None
     if not options.no_duplicates:
-        duplicates = import_module("stp.tl").find_duplicates(collection)
+        duplicates = find_duplicates(collection)
     divided = assign_split(
         collection,
         by=options.by,
