@@ -35,7 +35,7 @@ def a_file_of_features_is_not_complete():
 
 
 @refused(ValueError, "has features that are NaN or infinite, in row 2")
-def features_are_not_finite():
+def features_of_a_file_are_not_finite():
     """The encoder overflowed, which happens in 16 bits.
 
     Extract the features again in 32 bits.
