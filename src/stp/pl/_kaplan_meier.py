@@ -88,10 +88,12 @@ def kaplan_meier(
 
     Examples
     --------
-    >>> target = stp.train.Survival("os_days", "os_event", n_intervals=2)
+    >>> target = stp.train.Survival("days", "event", n_intervals=2)
     >>> config = stp.train.SlideConfig(epochs=2, hidden=16, attention=8)
-    >>> stp.tl.assign_folds(cohort, "os_event", n_folds=2)
-    >>> models = stp.train.cross_validate_slides(cohort, "runs/os", targets=target, config=config)
+    >>> stp.tl.assign_folds(cohort, "event", n_folds=2)
+    >>> models = stp.train.cross_validate_slides(
+    ...     cohort, "runs/os", targets=target, config=config, validation_share=0
+    ... )
     >>> stp.tl.predict_slides(cohort, "runs/os")
     >>> stp.tl.score_slides(cohort)
     >>> stp.pl.kaplan_meier(cohort)
