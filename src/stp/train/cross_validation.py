@@ -218,8 +218,8 @@ def _write_folds(path: Path, patients: list[str], plans: dict[int, SlidePlan]) -
         pd.DataFrame({"patient": patients, "fold": fold, "side": plan.split.sides(len(patients))})
         for fold, plan in plans.items()
     ]
-    text = pd.concat(tables).query("side != ''").to_csv(index=False)
-    write_atomically(path / FOLDS, lambda file: file.write_text(text, encoding="utf-8"))
+    table = pd.concat(tables).query("side != ''")
+    write_atomically(path / FOLDS, lambda file: table.to_csv(file, index=False, encoding="utf-8"))
 
 
 def _write_names(path: Path, names: list[str]) -> None:

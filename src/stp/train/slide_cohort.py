@@ -63,8 +63,8 @@ class SlideCohort:
     def write_bags(self, run: RunDir) -> tuple[BagFile, SlideStatistics]:
         """Copy all features to the scratch folder of a run, and compute their statistics."""
         file = BagFile.write(self.sources, run.scratch, processes=run.processes)
-        run.on_main_process(lambda: SlideStatistics.write(file, run.scratch))
-        return file, SlideStatistics.open(run.scratch)
+        run.on_main_process(lambda: SlideStatistics.save(file, run.scratch))
+        return file, SlideStatistics.load(run.scratch)
 
 
 def read_features(table: "AnnData") -> SlideFeatures:

@@ -114,7 +114,7 @@ def train_slides(
     bags: tuple[BagFile, SlideStatistics],
 ) -> None:
     """Train a model to its end in an open run directory, from its last checkpoint."""
-    file, statistics = bags
+    file, _ = bags
     model = _build_model(run, cohort, plan, config, bags)
     labels = label_tensors(plan.targets, plan.labels)
     if run.checkpoint.phase < TRAINED:

@@ -32,8 +32,8 @@ class SlideStatistics:
     variances: np.ndarray
 
     @classmethod
-    def write(cls, file: BagFile, folder: Path) -> None:
-        """Read all features once, and save their statistics to a folder."""
+    def save(cls, file: BagFile, folder: Path) -> None:
+        """Read all features once, and save their statistics in a folder."""
         shape = (len(file.slides), file.features.shape[1])
         n_tiles = np.diff(file.slide_offsets)
         means = np.zeros(shape)
@@ -51,8 +51,8 @@ class SlideStatistics:
         np.savez(folder / FILE, n_tiles=n_tiles, means=means, variances=variances)
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Open the statistics that `write` saved."""
+    def load(cls, folder: Path) -> Self:
+        """Load the statistics that `save` wrote."""
         with np.load(folder / FILE) as arrays:
             return cls(arrays["n_tiles"], arrays["means"], arrays["variances"])
 
