@@ -48,7 +48,7 @@ def calibration(
     --------
     >>> scores = stp.metrics.calibration([0, 1, 0, 1, 1], [0.2, 0.3, 0.6, 0.7, 0.9])
     >>> round(scores["slope"], 2)
-    0.84
+    0.92
     """
     labels, scores = finite_arrays(is_positive=is_positive, probabilities=probabilities)
     labels = flags("is_positive", labels)

@@ -88,10 +88,12 @@ def kaplan_meier(
 
     Examples
     --------
-    >>> target = stp.train.Survival("os_days", "os_event", n_intervals=2)
+    >>> target = stp.train.Survival("days", "event", n_intervals=2)
     >>> config = stp.train.SlideConfig(epochs=2, hidden=16, attention=8)
-    >>> stp.tl.assign_folds(cohort, "os_event", n_folds=2)
-    >>> models = stp.train.cross_validate_slides(cohort, "runs/os", targets=target, config=config)
+    >>> stp.tl.assign_folds(cohort, "event", n_folds=2)
+    >>> models = stp.train.cross_validate_slides(
+    ...     cohort, "runs/os", targets=target, config=config, validation_share=0
+    ... )
     >>> stp.tl.predict_slides(cohort, "runs/os")
     >>> stp.tl.score_slides(cohort)
     >>> stp.pl.kaplan_meier(cohort)
@@ -120,7 +122,7 @@ def _draw_survival(ax: "Axes", target: TargetCurves, colors: dict[str, str]) -> 
         title=target.name,
     )
     ax.spines[["top", "right"]].set_visible(False)
-    legend_below(ax, _legend_title(target), points=LEGEND_POINTS + len(GROUPS) * LINE_POINTS)
+    legend_below(ax, _legend_title(target), points=LEGEND_POINTS + (1 + len(GROUPS)) * LINE_POINTS)
     _write_numbers_at_risk(ax, curves, colors, latest)
 
 
@@ -161,35 +163,31 @@ def _write_numbers_at_risk(
     """Write for each tick how many patients of a group are still observed."""
     ticks = [tick for tick in ax.get_xticks() if 0 <= tick <= latest]
     ax.set_xticks(ticks)
-    place = ax.get_xaxis_transform()
-    for line, (group, curve) in enumerate(curves.items()):
+    _write(ax, "number at risk", 0, FIRST_LINE, color="black", is_left=True)
+    for line, (group, curve) in enumerate(curves.items(), start=1):
         offset = FIRST_LINE - LINE_POINTS * line
+        _write(ax, f"{group} risk", 0, offset, color=colors[group], is_left=True)
         times = curve["time"].to_numpy()
         at_risk = np.append(curve["n_at_risk"].to_numpy(), 0)
         for tick in ticks:
             number = int(at_risk[np.searchsorted(times, tick)])
-            ax.annotate(
-                f"{number:,}",
-                (tick, 0),
-                (0, offset),
-                ha="center",
-                va="top",
-                fontsize=SMALL,
-                color="black",
-                xycoords=place,
-                textcoords="offset points",
-                annotation_clip=False,
-            )
-        ax.annotate(
-            f"{group} risk",
-            (0, 0),
-            (-18, offset),
-            ha="right",
-            va="top",
-            fontsize=SMALL,
-            color=colors[group],
-            fontweight="bold",
-            xycoords=place,
-            textcoords="offset points",
-            annotation_clip=False,
-        )
+            _write(ax, f"{number:,}", tick, offset, color="black")
+
+
+def _write(
+    ax: "Axes", text: str, x: float, offset: float, *, color: str, is_left: bool = False
+) -> None:
+    """Write a text this many points under the axis, at a time or left of the axis."""
+    ax.annotate(
+        text,
+        (x, 0),
+        (-18 if is_left else 0, offset),
+        ha="right" if is_left else "center",
+        va="top",
+        fontsize=SMALL,
+        fontweight="bold" if is_left else "normal",
+        color=color,
+        xycoords=ax.get_xaxis_transform(),
+        textcoords="offset points",
+        annotation_clip=False,
+    )
