@@ -30,8 +30,8 @@ NAMES = (
 )
 ARGUMENTS = ("image", *NUMBERS, *NAMES)
 COLUMNS = ("name", "path", *ARGUMENTS, *METADATA)
-# Columns of the collection that this package fills; the species is that of the manifest if given.
-RESERVED = (*(name for name in MEASURES if name not in METADATA), "problem")
+# Columns of the collection that this package measures, and that a manifest must not have.
+RESERVED = (*(name for name in MEASURES if name not in COLUMNS), "problem")
 # What each kind of source takes, apart from `patch_um_per_px`, which all take.
 ARGUMENTS_OF = {
     H5AD: (

@@ -48,7 +48,7 @@ def score_epoch(
     """Return losses and scores of validation patients, whose mean is "score".
 
     The score is the AUROC of classes, the negative squared error of values, and the concordance
-    of survival. Epochs with the same score are told apart by the loss.
+    of survival. The loss decides between epochs with the same score.
     """
     logits = predict_bags(task.model, bags, patients, precision)
     batch = {name: values[patients] for name, values in bags.labels.items()}

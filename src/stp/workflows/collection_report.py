@@ -81,7 +81,9 @@ def write_report(
     title = f"{len(table):,} slides"
     page = PAGE.replace("[[title]]", title).replace("[[facts]]", _facts(table, failures))
     text = page.replace("[[body]]", body)
-    write_atomically(Path(path), lambda file: file.write_text(text, "utf-8", "replace"))
+    write_atomically(
+        Path(path), lambda file: file.write_text(text, encoding="utf-8", errors="replace")
+    )
 
 
 def _facts(table: "pd.DataFrame", failures: Sequence[Mapping[str, str]]) -> str:
