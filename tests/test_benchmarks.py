@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks import measure, render
-from benchmarks.speed import gpu, patches, retrieval, sampling, tokens
+from benchmarks.accuracy import bags as bags_with_answers
+from benchmarks.speed import bags, gpu, patches, retrieval, sampling, tokens
 from benchmarks.speed.torch_search import nearest_by_topk
 
 from stp.images import ImagePyramid
@@ -134,6 +135,30 @@ def test_searches_are_compared_at_a_small_size():
     assert {"300 references, ours", "300 references, torch.topk in blocks"} <= {
         row["measured"] for row in rows
     }
+
+
+@pytest.mark.slow
+def test_bags_are_measured_at_a_small_size(tmp_path):
+    size = ["--bags", "4", "--fewer-bags", "2", "--tiles", "50", "--width", "8"]
+    rows = bags.main(["--folder", str(tmp_path), *size])
+    assert [row["unit"] for row in rows] == [
+        "times reading once and copying",
+        "of the speed of a matrix product",
+        "times the step from memory",
+        "times that of 2 bags",
+    ]
+
+
+@pytest.mark.slow
+def test_a_planted_signal_is_found_at_a_small_size(tmp_path):
+    size = ["--bags", "30", "--tiles", "200", "--width", "16"]
+    folder = ["--data", str(tmp_path), "--folder", str(tmp_path)]
+    rows = bags_with_answers.main([*folder, "--parts", "planted", *size])
+    assert [row["measured"] for row in rows] == [
+        "30 bags of 200 tiles, attention",
+        "30 bags of 200 tiles, mean",
+    ]
+    assert all(0 <= row["result"] <= 1 for row in rows)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ Four parts: classic bags with published results, survival from RNA as bags of on
 and a signal in one percent of the tiles. Parts that the folder has are not run again.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.accuracy.bags_classic import classic_rows
@@ -16,8 +17,8 @@ from benchmarks.measure import Row, make_parser, silence_logger, write_results
 PARTS = ("classic", "survival", "shuffled", "planted")
 
 
-def main() -> None:
-    """Run the parts, and write their rows."""
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    """Run the parts, and write and return their rows."""
     parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with mil and cohorts")
     parser.add_argument("--folder", type=Path, required=True, help="folder of bags and runs")
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("--bags", type=int, default=200, help="number of planted bags")
     parser.add_argument("--tiles", type=int, default=10_000, help="tiles of a planted bag")
     parser.add_argument("--width", type=int, default=1024, help="features of a planted tile")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     silence_logger()
     rows: list[Row] = []
     if "classic" in options.parts:
@@ -39,6 +40,7 @@ def main() -> None:
             options.folder, n_bags=options.bags, n_tiles=options.tiles, width=options.width
         )
     write_results(options.out, rows)
+    return rows
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def score_seed(
     target = stp.train.Classes("label", positive="1")
     predicted = out_of_fold(cohort, folder, target, config, validation_share=0.1)
     is_positive = cohort.obs["label"].astype(str).to_numpy() == "1"
-    column = list(cohort.uns["stp_slides"]["outputs"]).index("label: 1")
+    column = list(cohort.uns["stp_slides"]["outputs"]).index("label_1")
     ours = (predicted[:, column] >= 0.5) == is_positive
     features = np.stack([summarize(bags[name]) for name in cohort.obs["patient"].astype(str)])
     baseline = logistic_out_of_fold(features, is_positive, cohort.obs["stp_fold"].to_numpy())

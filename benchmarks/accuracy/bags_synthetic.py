@@ -70,7 +70,7 @@ def shuffled_rows(folder: Path) -> list[Row]:
         config = dataclasses.replace(SHUFFLED, seed=draw)
         target = stp.train.Classes(column, positive="yes")
         predicted = out_of_fold(cohort, folder / "runs" / f"shuffled_{draw}", target, config)
-        output = list(cohort.uns["stp_slides"]["outputs"]).index(f"{column}: yes")
+        output = list(cohort.uns["stp_slides"]["outputs"]).index(f"{column}_yes")
         is_positive = cohort.obs[column].astype(str).to_numpy() == "yes"
         scores = by_fold(
             cohort, lambda rows: float(roc_auc_score(is_positive[rows], predicted[rows, output]))
@@ -151,5 +151,5 @@ def score_planted(cohort: "AnnData", folder: Path, pooling: str) -> float:
     )
     test = cohort[is_test].copy()
     stp.tl.predict_slides(test, model, progress=False)
-    output = list(test.uns["stp_slides"]["outputs"]).index("label: yes")
+    output = list(test.uns["stp_slides"]["outputs"]).index("label_yes")
     return float(roc_auc_score(test.obs["label"] == "yes", test.obsm["stp_slides"][:, output]))

@@ -8,6 +8,7 @@ and over 200 bags, and the time to make the bag file. The bags are noise in Kath
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,38 +37,39 @@ if TYPE_CHECKING:
 
 HIDDEN = 512
 ATTENTION = 256
-FEW_BAGS = 50
 DRAWN_TILES = 512
 REPEATS = 5
 
 
-def main() -> None:
-    """Make the bags, measure, and write the rows."""
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    """Make the bags, measure, and write and return the rows."""
     parser = make_parser(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="folder of bags")
     parser.add_argument("--bags", type=int, default=200)
+    parser.add_argument("--fewer-bags", type=int, default=50, help="bags to compare memory with")
     parser.add_argument("--tiles", type=int, default=10_000, help="tiles of a bag")
     parser.add_argument("--width", type=int, default=1024, help="features of a tile")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     silence_logger()
     paths = write_sources(options.folder / "sources", options.bags, options.tiles, options.width)
-    rows = in_new_process(copy_rows, paths[:FEW_BAGS], options.folder / "copies")
-    files = {n: options.folder / f"bags_{n}" for n in (FEW_BAGS, options.bags)}
+    rows = in_new_process(copy_rows, paths[: options.fewer_bags], options.folder / "copies")
+    files = {n: options.folder / f"bags_{n}" for n in (options.fewer_bags, options.bags)}
     for n_bags, folder in files.items():
         in_new_process(write_bag_file, paths[:n_bags], folder)
     rows += in_new_process(step_rows, files[options.bags], options.bags)
     growth = {n: in_new_process(epoch_growth, folder) for n, folder in files.items()}
-    ratio = growth[options.bags] / growth[FEW_BAGS]
+    ratio = growth[options.bags] / max(growth[options.fewer_bags], 1.0)
     rows.append(
         {
             "measured": f"peak memory of an epoch, {options.bags} bags",
             "result": round(ratio, 3),
-            "unit": f"times that of {FEW_BAGS} bags",
+            "unit": f"times that of {options.fewer_bags} bags",
             "memory, MiB": round(growth[options.bags]),
         }
         | at_most(1.05, ratio)
     )
     write_results(options.out, rows)
+    return rows
 
 
 def write_sources(folder: Path, n_bags: int, n_tiles: int, width: int) -> list[Path]:
