@@ -27,12 +27,13 @@ def label_centers(labels: Any) -> tuple[np.ndarray, np.ndarray]:
     for top, left, block in _blocks(labels):
         codes, ids = pd.factorize(block.ravel())
         positions = codes.reshape(block.shape)
-        rows, columns = np.indices(block.shape, sparse=True)
+        rows = np.arange(block.shape[0])[:, None] + (top + 0.5)
+        columns = np.arange(block.shape[1])[None] + (left + 0.5)
         block_sums = np.stack(
             [
                 np.bincount(positions.ravel(), minlength=len(ids)),
-                _sum_by(positions, columns + (left + 0.5), len(ids)),
-                _sum_by(positions, rows + (top + 0.5), len(ids)),
+                _sum_by(positions, columns, len(ids)),
+                _sum_by(positions, rows, len(ids)),
             ],
             axis=1,
         )
