@@ -24,8 +24,8 @@ class TileValues(NamedTuple):
     is_signed: bool
 
 
-def attention_columns(table: "AnnData", key: str) -> list[str]:
-    """Return the columns of `obs` with the attention of each target.
+def attention_columns(table: "AnnData", key: str) -> dict[str, str]:
+    """Return the columns of `obs` with the attention of each target, and the names of the targets.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def attention_columns(table: "AnnData", key: str) -> list[str]:
     """
     outputs = read_outputs(table, key)
     targets = list(dict.fromkeys(outputs["target"]))
-    return [keys.label(key, target, len(targets)) for target in targets]
+    return {keys.label(key, target, len(targets)): target for target in targets}
 
 
 def read_outputs(table: "AnnData", key: str) -> "pd.DataFrame":
@@ -63,10 +63,12 @@ def default_outputs(outputs: "pd.DataFrame") -> list[str]:
     return names
 
 
-def read_attention(table: "AnnData", column: str) -> TileValues:
+def read_attention(table: "AnnData", key: str, column: str) -> TileValues:
     """Return the attention of each tile in percent of that of the patient."""
-    values = PERCENT * table.obs[column].to_numpy(dtype=float)
-    return TileValues(values, column, "attention per tile, % of the patient's", is_signed=False)
+    columns = attention_columns(table, key)
+    title = "attention" if len(columns) == 1 else f"{columns[column]}: attention"
+    values = PERCENT * require(table, "obs", column, MAKER).to_numpy(dtype=float)
+    return TileValues(values, title, "attention per tile, % of the patient's", is_signed=False)
 
 
 def read_contribution(table: "AnnData", key: str, output: str) -> TileValues:
