@@ -127,9 +127,10 @@ def attention(
         raise ValueError(f"ax is one panel, but color has {len(names)} names; pass one name")
     panels = [read_named(table, key, name) for name in names]
     tissue = _find_tissue(sdata, table, SlideQuery(image_key, um_per_px=um_per_px))
-    axes = [ax] if ax is not None else _new_axes(tissue, len(names))
+    tile_um = record.get("tile_um")
+    axes = [ax] if ax is not None else _new_axes(tissue, len(names), tile_um)
     for panel_ax, panel in zip(axes, panels, strict=True):
-        _draw_panel(panel_ax, tissue, panel, record.get("tile_um"), cmap)
+        _draw_panel(panel_ax, tissue, panel, tile_um, cmap)
     set_titles(axes, title)
     return finish(figure_of(axes[0]), ax=ax, show=show, save=save, return_fig=return_fig)
 
@@ -174,7 +175,7 @@ def _find_tissue(sdata: "SpatialData", table: "AnnData", query: SlideQuery) -> T
     return Tissue(np.arange(len(xy)), xy, None, None)
 
 
-def _new_axes(tissue: Tissue, n_panels: int) -> list["Axes"]:
+def _new_axes(tissue: Tissue, n_panels: int, tile_um: float | None) -> list["Axes"]:
     """Return the panels of a new figure; if there is an image, it is drawn on the left."""
     import matplotlib.pyplot as plt
 
@@ -194,6 +195,7 @@ def _new_axes(tissue: Tissue, n_panels: int) -> list["Axes"]:
         ax.remove()
     if has_image:
         tissue.draw_image(axes[0, 0], "H&E")
+        _widen(axes[0, 0], tissue, tile_um)
     return list(axes.flat[int(has_image) : n_axes])
 
 
@@ -211,6 +213,7 @@ def _draw_panel(
         pale = (255 - PALE * (255 - brightness)).astype(np.uint8)
         gray = np.repeat(pale[..., None], 3, axis=2)
     Tissue(tissue.rows, tissue.xy, gray, tissue.image_um).draw_image(ax, panel.title)
+    _widen(ax, tissue, tile_um)
     values = panel.values[tissue.rows]
     has_value = np.isfinite(values)
     tiles = _add_tiles(ax, tissue, has_value, tile_um)
@@ -223,6 +226,18 @@ def _draw_panel(
     formatter.set_powerlimits((-2, 4))
     formatter.set_useMathText(True)
     bar.update_ticks()
+
+
+def _widen(ax: "Axes", tissue: Tissue, tile_um: float | None) -> None:
+    """Show all tiles, and at least as much around them; y points down."""
+    if tile_um is None:
+        return
+    low = tissue.xy.min(axis=0) - 1.5 * tile_um
+    high = tissue.xy.max(axis=0) + 1.5 * tile_um
+    left, right = ax.get_xlim()
+    bottom, top = ax.get_ylim()
+    ax.set_xlim(min(left, low[0]), max(right, high[0]))
+    ax.set_ylim(max(bottom, high[1]), min(top, low[1]))
 
 
 def _add_tiles(

@@ -68,7 +68,7 @@ def read_attention(table: "AnnData", key: str, column: str) -> TileValues:
     columns = attention_columns(table, key)
     title = "attention" if len(columns) == 1 else f"{columns[column]}: attention"
     values = PERCENT * require(table, "obs", column, MAKER).to_numpy(dtype=float)
-    return TileValues(values, title, "attention per tile, % of the patient's", is_signed=False)
+    return TileValues(values, title, "% of the patient's attention, per tile", is_signed=False)
 
 
 def read_contribution(table: "AnnData", key: str, output: str) -> TileValues:
