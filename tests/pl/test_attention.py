@@ -129,14 +129,21 @@ def test_one_panel_is_drawn_into_own_axes_and_saved(tiles, tmp_path):
         pl.attention(tiles, ax=ax)
 
 
-def test_values_beyond_the_scale_are_announced(tiles):
-    values = tiles["table"].obsm["stp_attention_contribution"]
-    values[:] = 0
+def test_values_beyond_the_scale_are_announced(tmp_path):
+    corners = [(56 * (n % 20), 56 * (n // 20)) for n in range(300)]
+    features = example_features(300)
+    path = write_katherlab(tmp_path / "a.h5", features, corners, **katherlab_25(TILE_UM, 16))
+    sdata = score_features(path)
+    values = sdata["table"].obsm["stp_attention_contribution"]
+    values[:] = np.linspace(-1, 1, 300)[:, None] * [1, 0]
+    assert squares(pl.attention(sdata).axes[1]).norm.vmax == pytest.approx(0.495, rel=0.01)
     values[0, 0] = -50
-    values[1:] = np.linspace(-1, 1, len(values) - 1)[:, None] * [1, 0]
-    _, _, contribution = pl.attention(tiles).axes
-    assert squares(contribution).norm.vmax < 25
-    assert squares(contribution).colorbar.extend == "min"
+    drawn = squares(pl.attention(sdata).axes[1])
+    assert drawn.norm.vmax == pytest.approx(0.495, rel=0.01)
+    assert drawn.colorbar.extend == "both"
+    values[:] = np.linspace(0, 1, 300)[:, None] * [1, 0]
+    values[0, 0] = -50
+    assert squares(pl.attention(sdata).axes[1]).colorbar.extend == "both"
 
 
 def test_a_slide_of_one_tile_is_seen_with_its_surroundings(tiles):

@@ -16,16 +16,11 @@ from stp import io, pl, tl
 
 
 @pytest.fixture(scope="module")
-def _folder(tmp_path_factory):
+def folder(tmp_path_factory):
+    """A folder with a slide and its scored tile store."""
     path = tmp_path_factory.mktemp("scored")
     score_slide(path)
     return path
-
-
-@pytest.fixture
-def folder(_folder, tmp_path):
-    """A folder with a slide and its scored tile store, at the recorded place."""
-    return _folder
 
 
 @pytest.fixture
@@ -130,28 +125,23 @@ def test_the_number_of_tiles_is_positive(tiles):
         pl.tiles(tiles, n=0)
 
 
-def test_a_real_slide(real, tmp_path):
-    """The tile with the darkest pixels is drawn where its store says it is."""
+def test_tiles_of_a_real_slide_are_where_its_store_says(real, tmp_path):
     slide = real("wsi", "CMU-1-Small-Region.svs")
     sdata = io.read_wsi(slide, tile_um=112)
     table = sdata["table"]
-    spots = sdata.__class__(tables={"table": table})
-    patches = table.n_obs
-    brightness = -np.arange(patches, dtype=np.float32)
-    add_scores(table, brightness)
+    add_scores(table, -np.arange(table.n_obs, dtype=np.float32))
     io.write_tiles(sdata, tmp_path / "tiles.zarr")
     stored = spatialdata.read_zarr(tmp_path / "tiles.zarr")
-    assert len(spots.tables) == 1
-    first, last = pl.tiles(stored, n=1, save=tmp_path / "tiles.png").axes
-    for ax, row in ((first, 0), (last, patches - 1)):
-        x, y = table.obsm["spatial"][row]
-        half = 56 / stored.attrs["stp_slide"]["um_per_px"]
-        pixels = tifffile.imread(slide)[
-            int(y - half) : int(y + half), int(x - half) : int(x + half)
-        ]
+    figure = pl.tiles(stored, n=1, save=tmp_path / "tiles.png")
+    half = 56 / stored.attrs["stp_slide"]["um_per_px"]
+    for ax, row in zip(figure.axes, (0, -1), strict=True):
+        left, top = (table.obsm["spatial"][row] - half).astype(int)
+        right, bottom = (table.obsm["spatial"][row] + half).astype(int)
+        pixels = tifffile.imread(slide)[top:bottom, left:right]
         shown = np.asarray(ax.images[0].get_array())
         np.testing.assert_allclose(shown.mean(axis=(0, 1)), pixels.mean(axis=(0, 1)), atol=1.5)
-    pl.attention(stored, save=tmp_path / "map.png")
+    _, _, contribution = pl.attention(stored, save=tmp_path / "map.png").axes
+    assert contribution.get_title() == "order"
     assert (tmp_path / "map.png").stat().st_size > 50_000
 
 

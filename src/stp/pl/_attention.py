@@ -263,7 +263,10 @@ def _color_scale(values: np.ndarray, is_signed: bool) -> tuple["Normalize", str]
     """Return the color scale of finite values, and at which ends values go beyond it."""
     from matplotlib.colors import Normalize
 
-    high = float(np.percentile(np.abs(values), SHARE_IN_SCALE)) if len(values) else 0.0
+    high = 0.0
+    if len(values):
+        # A value that occurs: of up to a hundred tiles the highest.
+        high = float(np.percentile(np.abs(values), SHARE_IN_SCALE, method="higher"))
     if high == 0:
         high = float(np.abs(values).max(initial=0.0)) or 1.0
     is_above = bool((values > high).any())
