@@ -6,6 +6,9 @@ import numpy as np
 import pandas as pd
 from tests.features import katherlab_25, write_katherlab
 
+# Top left corners in µm of six tiles of 256 µm, in three columns.
+CORNERS = [(256 * (tile % 3), 256 * (tile // 3)) for tile in range(6)]
+
 
 def write_cohort(folder: Path, n_patients: int = 12) -> Path:
     """Write a cohort: features of slides, and `slides.csv` with the labels of its patients.
@@ -19,7 +22,9 @@ def write_cohort(folder: Path, n_patients: int = 12) -> Path:
         for slide in (patient, "extra") if number == 0 else (patient,):
             shift = 1 - number % 2
             features = rng.normal(size=(6, 8)) + shift
-            write_katherlab(folder / f"{slide}.h5", features.astype(np.float16), **katherlab_25())
+            write_katherlab(
+                folder / f"{slide}.h5", features.astype(np.float16), CORNERS, **katherlab_25()
+            )
             rows.append(
                 {
                     "patient": patient,
