@@ -67,6 +67,24 @@ def url_name(url: str) -> str:
     return name if name.strip("._") else "store"
 
 
+def join_url(url: str, path: str) -> str:
+    """Return the URL of what lies below a folder; a query of the folder stays at the end."""
+    address, rest = _split_query(url)
+    return f"{address.rstrip('/')}/{path}{rest}"
+
+
+def parent_url(url: str) -> str:
+    """Return the URL of the folder of a file; a query of the file stays at the end."""
+    address, rest = _split_query(url)
+    return address.rstrip("/").rpartition("/")[0] + rest
+
+
+def _split_query(url: str) -> tuple[str, str]:
+    """Return a URL up to its query or fragment, and these."""
+    address = re.split(r"[?#]", url, maxsplit=1)[0]
+    return address, url[len(address) :]
+
+
 def has_login(url: str) -> bool:
     """Return whether a URL has a user name or password."""
     scheme, _, rest = url.partition("://")
