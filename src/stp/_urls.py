@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -36,6 +37,30 @@ def shown_if_remote(path: Any) -> str | None:
     """Return the URL of a remote file or folder without secrets, or None for a local path."""
     url = _find_url(path)
     return None if url is None else without_secrets(url)
+
+
+def require_local(path: str | os.PathLike, what: str) -> Path:
+    """Return a path to write to.
+
+    Parameters
+    ----------
+    path
+        A path, or what may be a URL.
+    what
+        What is written, in the plural, for the error.
+
+    Raises
+    ------
+    ValueError
+        That is a URL, of which `pathlib.Path` would make a local folder.
+    """
+    remote = shown_if_remote(path)
+    if remote is not None:
+        raise ValueError(
+            f"{remote} is remote, and {what} are written on local disks only; write to a local "
+            "path, and upload that"
+        )
+    return Path(path)
 
 
 def _find_url(path: Any) -> str | None:

@@ -32,3 +32,9 @@ def require_no_file(path: Path) -> None:
 def path_or_url(text: str) -> Path | str:
     """Return the path or the URL of an option."""
     return Path(text) if as_url(text) is None else text
+
+
+def require_collection(path: Path | str) -> None:
+    """Raise ArgumentError if there is no collection at a path; a URL is read later."""
+    if isinstance(path, Path) and not path.exists():
+        raise argparse.ArgumentError(None, f"there is no collection at {path}")
