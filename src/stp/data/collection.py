@@ -15,6 +15,7 @@ from stp.data.collection_file import FILE, REQUIRED, find_file, read_table, writ
 from stp.data.collection_remote import read_remote_table, split_url, write_remote_table
 from stp.data.column_values import find_rows, has_value
 from stp.data.store_source import read_digest
+from stp.remote.folder import in_threads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -283,8 +284,9 @@ class Collection:
     def list_changes(self) -> list[str]:
         """List the stores that are missing, or were written anew after the table was made."""
         changes = []
-        for name, path, digest in zip(self.table["name"], self, self.table["digest"], strict=True):
-            current = read_digest(path)
+        digests = in_threads(read_digest, self)  # a server answers several questions at a time
+        rows = zip(self.table["name"], self.table["digest"], digests, strict=True)
+        for name, digest, current in rows:
             if current is None:
                 changes.append(f"{name} is no training store")
             elif current != digest:
