@@ -22,14 +22,14 @@ from stp.data.store import SpotStore
 from stp.io import read_collection, write_collection
 from stp.train import Phase, PretrainConfig, pretrain
 
-NAMES = ["s0", "s 1", "s2"]
+NAMES = ["s0", "s 1"]
 TABLES = {"collection.csv", "collection.parquet", "prepare.jsonl"}
 GENES = stp.Vocabulary.default().symbols[:150]
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """Write three small tables of counts and their manifest."""
+    """Write two small tables of counts and their manifest."""
     folder = tmp_path_factory.mktemp("sources")
     lines = []
     for seed, name in enumerate(NAMES):
@@ -95,13 +95,13 @@ def test_a_collection_on_s3_is_that_on_disk(s3, sources, local, cache, capsys):
     files = s3.files
     place = f"{s3.bucket}/out"
     files.copy(f"{place}/{collection.table['path'][0]}", f"{place}/s0/{16 * 'f'}/s0.zarr", True)
-    files.pipe_file(f"{place}/s2/{16 * '0'}/s2.zarr/tables/zarr.json", b"{}")
-    files.pipe_file(f"{place}/s2/mine/s2.zarr/tables/zarr.json", b"{}")
-    assert len(whole_stores(s3)) == 4
+    files.pipe_file(f"{place}/s 1/{16 * '0'}/s 1.zarr/tables/zarr.json", b"{}")
+    files.pipe_file(f"{place}/s 1/mine/s 1.zarr/tables/zarr.json", b"{}")
+    assert len(whole_stores(s3)) == 3
     write_collection(sources / "manifest.csv", url, n_workers=1)
     assert statuses(s3) == dict.fromkeys(NAMES, "skipped")
     assert whole_stores(s3) == paths
-    assert other_files(s3) == {*TABLES, "s2/mine/s2.zarr/tables/zarr.json"}
+    assert other_files(s3) == {*TABLES, "s 1/mine/s 1.zarr/tables/zarr.json"}
     texts = [files.cat_file(f"{place}/{name}") for name in s3.names("out")]
     assert b"SECRETKEY" not in b"".join(texts) + capsys.readouterr().err.encode()
 
@@ -129,7 +129,7 @@ def test_a_killed_call_leaves_whole_stores_and_the_next_one_does_the_rest(
     assert first.endswith("/s0.zarr")
     own_s3.server.fail_after(math.inf)
     collection = write_collection(sources / "manifest.csv", url, n_workers=1)
-    assert statuses(own_s3) == {"s0": "skipped", "s 1": "written", "s2": "written"}
+    assert statuses(own_s3) == {"s0": "skipped", "s 1": "written"}
     assert collection.table["path"][0] == first
     assert same_stores(collection, local)
     assert whole_stores(own_s3) == set(collection.table["path"])
@@ -143,21 +143,24 @@ def test_a_row_that_fails_does_not_stop_the_others_and_a_changed_one_is_replaced
     url = s3.url("out")
     (slides / "s 1.h5ad").write_bytes(b"no h5ad")
     first = write_collection(slides / "manifest.csv", url, n_workers=1)
-    assert list(first.table["name"]) == ["s0", "s2"]
-    assert statuses(s3) == {"s0": "written", "s 1": "failed", "s2": "written"}
+    assert list(first.table["name"]) == ["s0"]
+    assert statuses(s3) == {"s0": "written", "s 1": "failed"}
     shutil.copy(slides / "s0.h5ad", slides / "s 1.h5ad")
-    os.utime(slides / "s0.h5ad", (1, 1))
     manifest = pd.read_csv(slides / "manifest.csv", dtype={"patient": str})
-    manifest.loc[2, "patient"] = "009"
+    manifest.loc[0, "patient"] = "009"
     manifest.to_csv(slides / "manifest.csv", index=False)
     second = write_collection(slides / "manifest.csv", url, n_workers=1)
-    assert statuses(s3) == {"s0": "written", "s 1": "written", "s2": "described"}
-    assert whole_stores(s3) == set(second.table["path"])
-    assert first.table["path"][0] != second.table["path"][0]
-    assert list(second.table["digest"]) == [local.table["digest"][row] for row in (0, 0, 2)]
-    root = json.loads(s3.files.cat_file(f"{s3.bucket}/out/{second.table['path'][2]}/zarr.json"))
+    assert statuses(s3) == {"s0": "described", "s 1": "written"}
+    assert list(second.table["digest"]) == [local.table["digest"][0]] * 2
+    assert second.table["path"][0] == first.table["path"][0]
+    root = json.loads(s3.files.cat_file(f"{s3.bucket}/out/{second.table['path'][0]}/zarr.json"))
     assert root["attributes"]["stp_metadata"]["patient"] == "009"
-    second.check_stores()
+    os.utime(slides / "s0.h5ad", (1, 1))
+    third = write_collection(slides / "manifest.csv", url, n_workers=1)
+    assert statuses(s3) == {"s0": "written", "s 1": "skipped"}
+    assert third.table["path"][0] != first.table["path"][0]
+    assert whole_stores(s3) == set(third.table["path"])
+    third.check_stores()
     with pytest.raises(ValueError, match="s0 is no training store"):
         first.check_stores()
 
@@ -188,17 +191,18 @@ class FarClient(Client):
         return super().run(function, url.replace("far", "other"), **options)
 
 
+@pytest.mark.slow
 def test_a_collection_on_s3_is_split_and_trained_on(s3, sources, tiny_config, cache, tmp_path):
     url = s3.url("out")
     assert main(["prepare", str(sources / "manifest.csv"), "--out", url, "--workers", "1"]) == 0
     assert b"s 1" in s3.files.cat_file(f"{s3.bucket}/out/report.html")
-    sides = ["--validation", "0", "--test", "0.3", "--no-duplicates"]
+    sides = ["--validation", "0", "--test", "0.5", "--no-duplicates"]
     assert main(["split", url, *sides]) == 0
     write_collection(sources / "manifest.csv", url, n_workers=1)  # keeps the split
     train = find_stores(
         tmp_path, CollectionRows(collection=f"{url}/collection.parquet", split="train")
     )
-    assert len(train) == 2
+    assert len(train) == 1
     vocabulary = stp.Vocabulary.default().fit(train)
     config = PretrainConfig(phases=(Phase(batch_size=8),), min_genes=5)
     encoder = pretrain(
@@ -215,7 +219,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(s3, sources, cache):
         write_collection(manifest, "https://me:hidden@host/out", n_workers=1)
     with pytest.raises(FileNotFoundError, match="s3://no-bucket/out"):
         write_collection(manifest, "s3://no-bucket/out", n_workers=1)
-    manifest["name"] = ["a?", "b#", "c::d"]
-    with pytest.raises(ValueError, match=r"3 faults(.|\n)*c::d: a name with"):
+    manifest["name"] = ["a?", "c::d"]
+    with pytest.raises(ValueError, match=r"2 faults(.|\n)*c::d: a name with"):
         write_collection(manifest, s3.url("out"), n_workers=1)
     assert not s3.names("out")

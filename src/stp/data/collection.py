@@ -13,6 +13,7 @@ from stp._summary import Summary, summary_html
 from stp._urls import as_url, join_url, without_secrets
 from stp.data.collection_file import FILE, REQUIRED, find_file, read_table, write_table
 from stp.data.collection_remote import read_remote_table, split_url, write_remote_table
+from stp.data.collection_selection import Selection
 from stp.data.column_values import find_rows, has_value
 from stp.data.store_source import read_digest
 from stp.remote.folder import in_threads
@@ -32,30 +33,6 @@ MAX_LISTED = 10  # stores that an error lists
 Condition = object | Sequence[object]
 
 __all__ = ["FILE", "N_SPOTS", "PATIENT", "PROBLEM", "REQUIRED", "SPLIT", "Collection", "Selection"]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which rows of a collection were selected.
-
-    Parameters
-    ----------
-    digest
-        Digest of the collection that the rows were selected from.
-    where
-        Values that the rows have in each column, one of them each.
-    """
-
-    digest: str
-    where: Mapping[str, tuple[Hashable, ...]]
-
-    def add(self, where: Mapping[str, tuple[Hashable, ...]]) -> Self:
-        """Return the selection of the rows that also have these values."""
-        both = dict(self.where)
-        for column, values in where.items():
-            before = both.get(column, values)
-            both[column] = tuple(value for value in values if value in before)
-        return replace(self, where=both)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from stp._urls import require_local
 from stp.genes.corpus_sums import CorpusSums, CountsQuery, sum_corpus
 from stp.genes.means import append_new, compute_divisors, compute_means, recover_sums
 from stp.genes.named_genes import NamedGenes
@@ -267,21 +266,14 @@ class Vocabulary(NamedGenes):
         )
 
     def save(self, path: str | Path) -> None:
-        """Write one parquet file: a row per gene, all else in its metadata.
-
-        Raises
-        ------
-        ValueError
-            If `path` is remote.
-        """
-        file = require_local(path, "vocabularies")
+        """Write one parquet file: a row per gene, all else in its metadata."""
         columns = {
             name: getattr(self, name).tolist()
             for name in _DTYPES
             if getattr(self, name) is not None
         }
         columns["aliases"] = names_by_gene(self.gene_ids, self.aliases)
-        write_columns(file, columns, {name: getattr(self, name) for name in _METADATA})
+        write_columns(path, columns, {name: getattr(self, name) for name in _METADATA})
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
