@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stp._text import readable
-from stp._urls import as_url, url_name, without_secrets
+from stp._urls import as_url, join_url, parent_url, url_name, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,12 @@ def test_a_url_that_pathlib_changed_is_refused_without_its_password():
 )
 def test_the_name_of_a_url_is_one_of_a_folder(url, name):
     assert url_name(url) == name
+
+
+def test_a_query_stays_at_the_end_of_what_lies_in_a_folder():
+    assert join_url("https://host/stores/?token=1", "C2/C2.zarr") == (
+        "https://host/stores/C2/C2.zarr?token=1"
+    )
+    assert join_url("s3://bucket", "C2.zarr") == "s3://bucket/C2.zarr"
+    assert parent_url("https://host/stores/a.csv?token=a/b") == "https://host/stores?token=a/b"
+    assert parent_url("s3://bucket/a.parquet") == "s3://bucket"

@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -38,6 +39,30 @@ def shown_if_remote(path: Any) -> str | None:
     return None if url is None else without_secrets(url)
 
 
+def require_local(path: str | os.PathLike, what: str) -> Path:
+    """Return a path to write to.
+
+    Parameters
+    ----------
+    path
+        A path, or what may be a URL.
+    what
+        What is written, in the plural, for the error.
+
+    Raises
+    ------
+    ValueError
+        That is a URL, of which `pathlib.Path` would make a local folder.
+    """
+    remote = shown_if_remote(path)
+    if remote is not None:
+        raise ValueError(
+            f"{remote} is remote, and {what} are written on local disks only; write to a local "
+            "path, and upload that"
+        )
+    return Path(path)
+
+
 def _find_url(path: Any) -> str | None:
     """Return a URL with both slashes, also if `pathlib.Path` removed one; None for a local path."""
     is_path = isinstance(path, str | os.PathLike) or hasattr(path, "protocol")
@@ -65,6 +90,24 @@ def url_name(url: str) -> str:
     shown = without_secrets(url).partition("://")[2].rstrip("/")
     name = re.sub(r"[^\w.-]", "_", unquote(shown.rpartition("/")[2]))
     return name if name.strip("._") else "store"
+
+
+def join_url(url: str, path: str) -> str:
+    """Return the URL of what lies below a folder; a query of the folder stays at the end."""
+    address, rest = _split_query(url)
+    return f"{address.rstrip('/')}/{path}{rest}"
+
+
+def parent_url(url: str) -> str:
+    """Return the URL of the folder of a file; a query of the file stays at the end."""
+    address, rest = _split_query(url)
+    return address.rstrip("/").rpartition("/")[0] + rest
+
+
+def _split_query(url: str) -> tuple[str, str]:
+    """Return a URL up to its query or fragment, and these."""
+    address = re.split(r"[?#]", url, maxsplit=1)[0]
+    return address, url[len(address) :]
 
 
 def has_login(url: str) -> bool:

@@ -43,6 +43,15 @@ def a_folder_without_a_model():
     stp.models.Stamp.from_pretrained("runs/align/stamp")
 
 
+@refused(ValueError, "s3://bucket/stamp is remote, and models are written on local disks only")
+def saving_a_model_to_an_address(model):
+    """Models are written to a folder of this machine.
+
+    Give a local folder, and upload that.
+    """
+    model.save_pretrained("s3://bucket/stamp")
+
+
 @refused(FileNotFoundError, "cannot get config.json of owner/name .*give the folder of a model")
 @without_network
 def a_model_of_the_hub_without_a_network():

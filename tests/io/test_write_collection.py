@@ -312,7 +312,7 @@ def test_rows_are_libraries_counts_folders_and_spatialdata(tmp_path, monkeypatch
         }
     )
     table = write_collection(manifest, "out", n_workers=1).table.set_index("name")
-    assert table["problem"].str.contains("no image").to_dict() == {
+    assert table["image_height_px"].isna().to_dict() == {
         "left": True,
         "r": True,
         "visium": True,

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stp._log import count, logger
-from stp.cli.paths import require_file, require_folder, require_no_file
+from stp.cli.paths import path_or_url, require_file, require_folder, require_no_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from stp.data.collection import Collection
+    from stp.io._write_collection import CollectionPlan
 
 REPORT = "report.html"
 SECONDS_TO_CONNECT = 30
@@ -34,7 +35,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     source.add_argument(
         "--visium", type=Path, metavar="DIR", help="prepare all Space Ranger folders below DIR"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the stores")
+    parser.add_argument(
+        "--out", type=path_or_url, required=True, help="folder of the stores, or its URL"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="check the manifest and print it, and stop there"
     )
@@ -54,6 +57,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="vocabulary of another species; may be given for several",
     )
+    parser.add_argument(
+        "--no-report", action="store_true", help=f"write no {REPORT}, for which all stores are read"
+    )
     parser.set_defaults(run=run)
 
 
@@ -66,14 +72,15 @@ def run(options: argparse.Namespace) -> int:
             require_folder(folder, "the folder with the downloads")
     for file in options.vocabulary:
         require_file(file, "a vocabulary that Vocabulary.save wrote")
-    require_no_file(options.out)
+    if isinstance(options.out, Path):
+        require_no_file(options.out)
     if options.scheduler is not None and (options.workers or options.memory_limit):
         raise argparse.ArgumentError(
             None, "--workers and --memory-limit are those of this machine; leave out --scheduler"
         )
     try:
         return _prepare(options)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise argparse.ArgumentError(None, str(error)) from error
 
 
@@ -82,7 +89,6 @@ def _prepare(options: argparse.Namespace) -> int:
     from stp.genes.vocabulary import Vocabulary
     from stp.io._prepare_cluster import WorkerOptions
     from stp.io._write_collection import check_manifest, prepare_collection
-    from stp.workflows.collection_report import write_report
 
     workers = WorkerOptions(None, options.workers, options.memory_limit)
     manifest = _manifest_of(options)
@@ -96,19 +102,32 @@ def _prepare(options: argparse.Namespace) -> int:
         collection, failures = prepare_collection(
             plan, workers, verify=options.verify, progress=True
         )
-    paths = {row.name: row.path for row in plan.rows}
-    failed = [
-        {"name": name, "path": str(paths[name]), "error": error} for name, error in failures.items()
-    ]
-    file = options.out / REPORT
-    write_report(collection, file, failures=failed, duplicates=_duplicates_of(collection))
-    logger.info(f"{file} shows all slides; open it in a browser")
+    if not options.no_report:
+        _write_report(plan, collection, failures)
     if not failures:
         return 0
     print(f"{count(len(failures), 'slide')} failed:")
     for name, error in failures.items():
         print(f"  {name}: {error}")
     return 1
+
+
+def _write_report(
+    plan: "CollectionPlan", collection: "Collection", failures: dict[str, str]
+) -> None:
+    """Write the page that shows all slides, and log where it is."""
+    from stp.workflows.collection_report import write_report
+
+    paths = {row.name: row.path for row in plan.rows}
+    failed = [
+        {"name": name, "path": str(paths[name]), "error": error} for name, error in failures.items()
+    ]
+    duplicates = _duplicates_of(collection)
+    file = plan.place.write_file(
+        REPORT,
+        lambda path: write_report(collection, path, failures=failed, duplicates=duplicates),
+    )
+    logger.info(f"{file} shows all slides; open it in a browser")
 
 
 def _duplicates_of(collection: "Collection") -> "pd.DataFrame | None":
@@ -137,7 +156,10 @@ def _client(address: str | None) -> Iterator[Any]:
 
 
 def _manifest_of(options: argparse.Namespace) -> Path:
-    """Return the manifest, which is made and shown if a folder was given."""
+    """Return the manifest, which is made and shown if a folder was given.
+
+    It is written next to the stores, or into the working folder if these are on a server.
+    """
     import pandas as pd
 
     from stp.io._manifest_file import read_cells
@@ -148,10 +170,11 @@ def _manifest_of(options: argparse.Namespace) -> Path:
     )
 
     manifest = options.manifest
+    folder = options.out if isinstance(options.out, Path) else Path()
     if options.hest is not None:
-        manifest = write_manifest(find_hest_samples(options.hest), options.out)
+        manifest = write_manifest(find_hest_samples(options.hest), folder)
     elif options.visium is not None:
-        manifest = write_manifest(find_space_ranger_folders(options.visium), options.out)
+        manifest = write_manifest(find_space_ranger_folders(options.visium), folder)
     if options.manifest is None or options.dry_run:
         cells = read_cells(manifest)
         table = pd.DataFrame(cells.rows, columns=cells.columns).fillna("")

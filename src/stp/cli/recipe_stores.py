@@ -21,7 +21,7 @@ class CollectionRows:
     Parameters
     ----------
     collection
-        Path of the table of the collection, or of its folder.
+        Path or URL of the table of the collection, or of its folder.
     where
         Value, or list of values, that a store must have in each of these columns.
     split
@@ -57,7 +57,8 @@ def check_collections(values: Mapping[str, Any]) -> None:
 def find_stores(folder: Path, source: StoreSource) -> list[Path | str] | Collection:
     """Return the stores that paths, URLs or glob patterns name, or those of a collection."""
     if isinstance(source, CollectionRows):
-        collection = Collection.read(folder / native(source.collection))
+        path = native(source.collection)
+        collection = Collection.read(path if as_url(path) is not None else folder / path)
         return collection.select(source.where, source.split).trainable()
     return [store for pattern in source for store in _match(folder, native(pattern))]
 

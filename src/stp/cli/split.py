@@ -4,6 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stp._urls import without_secrets
+from stp.cli.paths import path_or_url, require_collection
+
 if TYPE_CHECKING:
     from stp.data.collection import Collection
 
@@ -19,7 +22,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description=f"{summary}. The sides are written into the column 'split' of the table, both "
         ".parquet and .csv.",
     )
-    parser.add_argument("collection", type=Path, help="collection.parquet, a CSV file, or a folder")
+    parser.add_argument(
+        "collection", type=path_or_url, help="collection.parquet, a CSV file, or a folder, or a URL"
+    )
     parser.add_argument("--by", default="patient", help="column of the patients (patient)")
     parser.add_argument("--validation", type=float, default=0.1, help="share of the spots (0.1)")
     parser.add_argument("--test", type=float, default=0.1, help="share of the spots (0.1)")
@@ -42,12 +47,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the split, write it, and return the exit status."""
-    if not options.collection.exists():
-        raise argparse.ArgumentError(None, f"there is no collection at {options.collection}")
-
+    require_collection(options.collection)
     try:
         split(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise argparse.ArgumentError(None, str(error)) from error
     return 0
 
@@ -59,11 +62,15 @@ def split(options: argparse.Namespace) -> None:
     from stp.tl import find_duplicates
     from stp.tl._assign_split import assign_split, count_sides
 
-    file = find_file(options.collection)
+    file = options.collection
+    if isinstance(file, Path):
+        file = find_file(file)
     collection = Collection.read(file)
-    require_equal_files(file, collection)
+    if isinstance(file, Path):
+        require_equal_files(file, collection)
+    label = without_secrets(str(file))
     if SPLIT in collection.table and not options.overwrite:
-        raise ValueError(f"{file} has a split; pass --overwrite to replace it")
+        raise ValueError(f"{label} has a split; pass --overwrite to replace it")
     duplicates = None
     if not options.no_duplicates:
         duplicates = find_duplicates(collection)
@@ -82,10 +89,10 @@ def split(options: argparse.Namespace) -> None:
     if duplicates is not None and len(duplicates):
         print(f"{len(duplicates)} pairs of near-duplicates are on one side each")
     if options.dry_run:
-        print(f"This was a dry run: {file} has not changed.")
+        print(f"This was a dry run: {label} has not changed.")
         return
     divided.write(file)
-    print(f"Wrote the column {SPLIT!r} of {file}.")
+    print(f"Wrote the column {SPLIT!r} of {label}.")
 
 
 def require_equal_files(file: Path, collection: "Collection") -> None:

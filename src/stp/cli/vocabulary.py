@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stp.cli.paths import require_file
+from stp.cli.paths import path_or_url, require_collection, require_file
 
 if TYPE_CHECKING:
     from stp.data.collection import Collection
@@ -18,7 +18,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
     summary = "fit the gene means of a vocabulary to the training side of a collection"
     parser = commands.add_parser("vocabulary", help=summary, description=f"{summary}.")
-    parser.add_argument("collection", type=Path, help="collection.parquet, a CSV file, or a folder")
+    parser.add_argument(
+        "collection", type=path_or_url, help="collection.parquet, a CSV file, or a folder, or a URL"
+    )
     parser.add_argument("--out", type=Path, required=True, help="parquet file of the vocabulary")
     parser.add_argument(
         "--genes",
@@ -34,8 +36,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Fit the vocabulary, write it, and return the exit status."""
-    if not options.collection.exists():
-        raise argparse.ArgumentError(None, f"there is no collection at {options.collection}")
+    require_collection(options.collection)
     if options.genes is not None:
         require_file(options.genes, "a table of gene ids and symbols, or a vocabulary")
     if options.scheduler and options.workers:

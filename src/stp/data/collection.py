@@ -3,15 +3,20 @@
 import hashlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from stp._log import count, preview, warn
 from stp._summary import Summary, summary_html
+from stp._urls import as_url, join_url, without_secrets
 from stp.data.collection_file import FILE, REQUIRED, find_file, read_table, write_table
+from stp.data.collection_remote import read_remote_table, split_url, write_remote_table
+from stp.data.collection_selection import Selection
 from stp.data.column_values import find_rows, has_value
 from stp.data.store_source import read_digest
+from stp.remote.folder import in_threads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,30 +35,6 @@ Condition = object | Sequence[object]
 __all__ = ["FILE", "N_SPOTS", "PATIENT", "PROBLEM", "REQUIRED", "SPLIT", "Collection", "Selection"]
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which rows of a collection were selected.
-
-    Parameters
-    ----------
-    digest
-        Digest of the collection that the rows were selected from.
-    where
-        Values that the rows have in each column, one of them each.
-    """
-
-    digest: str
-    where: Mapping[str, tuple[Hashable, ...]]
-
-    def add(self, where: Mapping[str, tuple[Hashable, ...]]) -> Self:
-        """Return the selection of the rows that also have these values."""
-        both = dict(self.where)
-        for column, values in where.items():
-            before = both.get(column, values)
-            both[column] = tuple(value for value in values if value in before)
-        return replace(self, where=both)
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Collection:
     """Training stores with a table that describes them.
@@ -67,14 +48,18 @@ class Collection:
     table
         One row per store; :func:`stp.io.read_collection` describes the columns.
     folder
-        Folder that the paths in the table are relative to.
+        Folder that the paths in the table are relative to, or its URL.
     selection
         Which rows of another collection these are; None if this is the whole collection.
     """
 
     table: "pd.DataFrame"
-    folder: Path
+    folder: Path | str
     selection: Selection | None = None
+
+    def __post_init__(self) -> None:
+        if as_url(self.folder) is None:
+            object.__setattr__(self, "folder", Path(self.folder))
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -84,8 +69,11 @@ class Collection:
         ----------
         path
             A table with the ending .parquet or .csv, or the folder with collection.parquet or
-            collection.csv.
+            collection.csv. Both may be a URL.
         """
+        url = as_url(path)
+        if url is not None:
+            return cls(*read_remote_table(url))
         file = find_file(Path(path))
         return cls(read_table(file), file.absolute().parent)
 
@@ -95,8 +83,8 @@ class Collection:
         Parameters
         ----------
         path
-            One of the two files, in the folder of the collection, or that folder. The other file
-            has the same name with the other ending.
+            One of the two files, in the folder of the collection, or that folder, or a URL. The
+            other file has the same name with the other ending.
 
         Raises
         ------
@@ -104,28 +92,61 @@ class Collection:
             The paths of the table are relative to another folder, or this is only a selection and
             the file has more stores.
         """
+        url = as_url(path)
+        if url is not None:
+            self._write_remote(url)
+            return
         path = Path(path)
         file = path / FILE if path.is_dir() else path
-        if file.absolute().parent != self.folder.absolute():
+        if file.absolute().parent != self._absolute_folder():
             raise ValueError(
-                f"the paths of the collection are relative to {self.folder}; write it there, "
-                f"not to {file}"
+                f"the paths of the collection are relative to {self._folder_label}; write it "
+                f"there, not to {file}"
             )
         if self.selection is not None and file.exists():
-            n_stores = len(read_table(file))
-            if n_stores > len(self):
-                raise ValueError(
-                    f"this is a selection of {len(self)} of the {n_stores} stores of {file}; write "
-                    "it to another file, or change the whole collection"
-                )
+            self._require_all_of(read_table(file), str(file))
         write_table(self.table, file)
+
+    def _write_remote(self, url: str) -> None:
+        folder, _ = split_url(url)
+        label = without_secrets(url)
+        if folder.rstrip("/") != str(self.folder).rstrip("/"):
+            raise ValueError(
+                f"the paths of the collection are relative to {self._folder_label}; write it "
+                f"there, not to {label}"
+            )
+        if self.selection is not None:
+            with suppress(FileNotFoundError):
+                self._require_all_of(read_remote_table(url)[0], label)
+        write_remote_table(self.table, url)
+
+    def _require_all_of(self, former: "pd.DataFrame", file: str) -> None:
+        """Raise ValueError if a file would lose stores that this selection lacks."""
+        if len(former) > len(self):
+            raise ValueError(
+                f"this is a selection of {len(self)} of the {len(former)} stores of {file}; write "
+                "it to another file, or change the whole collection"
+            )
+
+    @property
+    def _folder_label(self) -> str:
+        return without_secrets(str(self.folder))
+
+    def _absolute_folder(self) -> Path | None:
+        """Return the folder on this disk; None if it is remote."""
+        return self.folder.absolute() if isinstance(self.folder, Path) else None
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __iter__(self) -> Iterator[str | Path]:
         for path in self.table["path"]:
-            yield path if "://" in path else self.folder / path
+            if "://" in path:
+                yield path
+            elif isinstance(self.folder, str):
+                yield join_url(self.folder, path)
+            else:
+                yield self.folder / path
 
     def __repr__(self) -> str:
         parts = [count(len(self), "store")]
@@ -240,8 +261,9 @@ class Collection:
     def list_changes(self) -> list[str]:
         """List the stores that are missing, or were written anew after the table was made."""
         changes = []
-        for name, path, digest in zip(self.table["name"], self, self.table["digest"], strict=True):
-            current = read_digest(path)
+        digests = in_threads(read_digest, self)  # a server answers several questions at a time
+        rows = zip(self.table["name"], self.table["digest"], digests, strict=True)
+        for name, digest, current in rows:
             if current is None:
                 changes.append(f"{name} is no training store")
             elif current != digest:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stp._atomic import write_atomically
 from stp._log import preview
+from stp._urls import join_url, without_secrets
 from stp.data.column_values import has_value
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 FILE = "collection.parquet"
 CSV_FILE = "collection.csv"
+ENDINGS = (".parquet", ".csv")
+WRITERS = "stp.io.write_collection or `stp prepare` writes one"
 REQUIRED = ("name", "path", "digest")
 # Columns of CSV files that stay text, even if they look like numbers; so do those whose
 # name ends in "id" or "digest".
@@ -33,46 +36,62 @@ def find_file(path: Path) -> Path:
         for name in (FILE, CSV_FILE):
             if (path / name).exists():
                 return path / name
-        raise FileNotFoundError(
-            f"there is no {FILE} in {path}; stp.io.write_collection or `stp prepare` writes one"
-        )
+        raise FileNotFoundError(f"there is no {FILE} in {path}; {WRITERS}")
     if not path.exists():
-        raise FileNotFoundError(
-            f"there is no collection at {path}; stp.io.write_collection or `stp prepare` writes one"
-        )
+        raise FileNotFoundError(f"there is no collection at {path}; {WRITERS}")
     return path
 
 
-def read_table(file: Path) -> "pd.DataFrame":
+def read_table(file: Path, folder: Path | str | None = None) -> "pd.DataFrame":
     """Read and check the table of a collection.
+
+    Parameters
+    ----------
+    file
+        The file.
+    folder
+        Path or URL of the folder that the paths in the table are relative to; by default that of
+        the file.
 
     Raises
     ------
     ValueError
         The file is neither parquet nor CSV, or the table has faults; the error lists all of them.
     """
+    table = read_cells(file)
+    folder = file.absolute().parent if folder is None else folder
+    faults = _list_faults(table, folder)
+    label = file if isinstance(folder, Path) else without_secrets(join_url(folder, file.name))
+    if len(faults) == 1:
+        raise ValueError(f"{label} is no collection: {faults[0]}")
+    if faults:
+        lines = "\n- ".join(faults)
+        raise ValueError(f"{label} is no collection, because of {len(faults)} faults:\n- {lines}")
+    return table.reset_index(drop=True).astype(dict.fromkeys(REQUIRED, object))
+
+
+def read_cells(file: Path) -> "pd.DataFrame":
+    """Read a parquet or CSV file, and check nothing else.
+
+    Raises
+    ------
+    ValueError
+        The file is neither parquet nor CSV.
+    """
     import pandas as pd
 
     ending = file.suffix.lower()
-    if ending not in (".parquet", ".csv"):
+    if ending not in ENDINGS:
         raise ValueError(
             f"{file} is no collection; give a .parquet or .csv file, or the folder that has one"
         )
     try:
         if ending == ".csv":
-            table = _read_csv(file)
-        else:
-            with file.open("rb") as stream:
-                table = pd.read_parquet(stream)
+            return _read_csv(file)
+        with file.open("rb") as stream:
+            return pd.read_parquet(stream)
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{file} cannot be read as {ending[1:]}: {error}") from error
-    faults = _list_faults(table, file.absolute().parent)
-    if len(faults) == 1:
-        raise ValueError(f"{file} is no collection: {faults[0]}")
-    if faults:
-        lines = "\n- ".join(faults)
-        raise ValueError(f"{file} is no collection, because of {len(faults)} faults:\n- {lines}")
-    return table.reset_index(drop=True).astype(dict.fromkeys(REQUIRED, object))
 
 
 def write_table(table: "pd.DataFrame", file: Path) -> None:
@@ -149,7 +168,7 @@ def _convert(name: str, cells: list[str]) -> "pd.Series":
     return pd.Series(cells, dtype=object)
 
 
-def _list_faults(table: "pd.DataFrame", folder: Path) -> list[str]:
+def _list_faults(table: "pd.DataFrame", folder: Path | str) -> list[str]:
     """List what is wrong with the table of a collection."""
     lacking = [column for column in REQUIRED if column not in table]
     if lacking:
@@ -176,6 +195,6 @@ def _is_text(cell: object) -> bool:
     return isinstance(cell, str) and has_value(cell)
 
 
-def _exists(folder: Path, path: str) -> bool:
+def _exists(folder: Path | str, path: str) -> bool:
     """Return whether a store exists; whether a URL does is known when it is read."""
-    return "://" in path or (folder / path).exists()
+    return "://" in path or isinstance(folder, str) or (folder / path).exists()

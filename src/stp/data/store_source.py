@@ -56,7 +56,10 @@ def read_digest(path: str | Path) -> str | None:
     The file is read without zarr, which takes longer to open a group.
     """
     if isinstance(path, str):
-        return RemoteStore(path).attrs.get(STORE, {}).get("digest")
+        try:
+            return RemoteStore(path).attrs.get(STORE, {}).get("digest")
+        except ValueError:  # there is no store
+            return None
     for name, is_attributes in (("zarr.json", False), (".zattrs", True)):
         if (path / name).is_file():
             content = json.loads((path / name).read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stp._text import utf8_path
+from stp._urls import require_local
 
 MAX_BYTES = 2**28  # the human vocabulary takes 2 million
 _METADATA = b"stp_vocabulary"
@@ -24,7 +25,7 @@ def write_columns(path: str | Path, columns: dict[str, list], metadata: dict[str
     kinds = {"aliases": pa.list_(pa.string())}
     table = pa.table({name: pa.array(values, kinds.get(name)) for name, values in columns.items()})
     table = table.replace_schema_metadata({_METADATA: json.dumps(metadata)})
-    with Path(path).open("wb") as file:
+    with require_local(path, "vocabularies").open("wb") as file:
         parquet.write_table(table, file, compression="zstd")
 
 

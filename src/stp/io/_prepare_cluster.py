@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from stp._log import logger
+from stp._urls import without_secrets
+from stp.io._prepare_files import join, read_file, write_file
 from stp.io._prepare_row import FAILED, Job, Outcome, prepare_row
+from stp.io._prepare_stores import StoreFolder
 
 WORKER_BYTES = 1_500_000_000  # that a worker needs for tiled sources
 SECONDS_TO_START = 60  # for the first worker of a cluster
@@ -153,7 +156,7 @@ def _run_on(client: Any, jobs: Sequence[Job]) -> Iterator[Outcome]:
     """
     from distributed import as_completed
 
-    _check_workers(client, jobs[0].out, jobs[0].scratch)
+    _check_workers(client, jobs[0].stores)
     waiting = deque(jobs)
     names: dict[str, str] = {}
     running = as_completed(loop=client.loop)
@@ -186,7 +189,7 @@ def _outcome(client: Any, future: Any, name: str) -> Outcome:
     error = future.exception()
     if error is None:
         return future.result()
-    text = " ".join(str(error).split())
+    text = without_secrets(" ".join(str(error).split()))
     if isinstance(error, KilledWorker):
         text = (
             "the process of the worker died each time, often for lack of memory; give each worker "
@@ -195,24 +198,24 @@ def _outcome(client: Any, future: Any, name: str) -> Outcome:
     return Outcome(name, FAILED, error=f"{type(error).__name__}: {text}")
 
 
-def _check_workers(client: Any, out: Path, scratch: Path) -> None:
+def _check_workers(client: Any, stores: StoreFolder) -> None:
     """Raise RuntimeError if there are no workers, or one does not share the folder."""
     try:
         client.wait_for_workers(1, timeout=SECONDS_TO_START)
     except TimeoutError as error:
         raise RuntimeError("the Dask cluster has no workers; start some") from error
     token = uuid.uuid4().hex
-    question = scratch / f"probe-{token}"
-    question.write_text(token, encoding="utf-8")
-    answers = client.run(answer_probe, str(question), on_error="return")
+    question = join(stores.scratch, f"probe-{token}")
+    write_file(question, token.encode())
+    answers = client.run(answer_probe, question, on_error="return")
     faults = []
     for number, (address, answer) in enumerate(answers.items()):
-        fault = _probe_fault(answer, scratch, token)
+        fault = _probe_fault(answer, question, token)
         if fault:
             faults.append(f"worker {number} ({address}): {fault}")
     if faults:
         raise RuntimeError(
-            f"not every worker can use {out}: {'; '.join(faults)}. All workers need "
+            f"not every worker can use {stores.label}: {'; '.join(faults)}. All workers need "
             "this package, and a folder for the stores that they share"
         )
 
@@ -223,25 +226,27 @@ def answer_probe(question: str) -> tuple[str, str]:
     Parameters
     ----------
     question
-        Path of the file.
+        Path or URL of the file.
 
     Returns
     -------
-    Host of this process, and the name of the new file.
+    Host of this process, and what was added to the name of the file.
     """
-    path = Path(question)
-    content = path.read_text(encoding="utf-8")
-    answer = path.with_name(f"{path.name}-{uuid.uuid4().hex}")
-    answer.write_text(content, encoding="utf-8")
-    return f"{socket.gethostname()}, process {os.getpid()}", answer.name
+    addition = f"-{uuid.uuid4().hex}"
+    write_file(f"{question}{addition}", read_file(question))
+    return f"{socket.gethostname()}, process {os.getpid()}", addition
 
 
-def _probe_fault(answer: Any, scratch: Path, token: str) -> str | None:
+def _probe_fault(answer: Any, question: str, token: str) -> str | None:
     """Return what is wrong with the answer of a worker, or None."""
     if isinstance(answer, BaseException):
-        return f"{type(answer).__name__}: {answer}"
-    host, name = answer
-    file = scratch / name
-    if not file.is_file() or file.read_text(encoding="utf-8") != token:
-        return f"what {host} wrote to {file} is not seen here"
+        return without_secrets(f"{type(answer).__name__}: {answer}")
+    host, addition = answer
+    file = f"{question}{addition}"
+    try:
+        content = read_file(file)
+    except FileNotFoundError:
+        content = b""
+    if content != token.encode():
+        return f"what {host} wrote to {without_secrets(file)} is not seen here"
     return None

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,24 @@ class PrepareLog:
 
     Parameters
     ----------
-    folder
-        Folder of the collection.
+    path
+        The file.
+    after_line
+        Function that is called after each new line.
 
     Attributes
     ----------
     measures : dict
         Measured columns of each row, by its name, as the last line has them.
+    paths : dict
+        Path of the store of each row in the folder, by its name.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
+    def __init__(self, path: Path, after_line: Callable[[], None] | None = None) -> None:
+        self.path = path
+        self._after_line = after_line
         self.measures: dict[str, dict[str, Any]] = {}
+        self.paths: dict[str, str] = {}
         if self.path.exists():
             self._read()
 
@@ -42,6 +49,8 @@ class PrepareLog:
                 continue  # of a call that was killed
             if isinstance(line, dict) and line.get("measures"):
                 self.measures[line["name"]] = line["measures"]
+            if isinstance(line, dict) and line.get("path"):
+                self.paths[line["name"]] = line["path"]
         if content and not content.endswith("\n"):
             self._append("\n")
 
@@ -57,10 +66,14 @@ class PrepareLog:
         """Add a line, and keep the measures if the outcome has some."""
         if outcome.measures:
             self.measures[outcome.name] = outcome.measures
+        if outcome.path:
+            self.paths[outcome.name] = outcome.path
         line = dataclasses.asdict(outcome) | {"time": time.strftime("%Y-%m-%dT%H:%M:%S")}
         if not outcome.measures:
             del line["measures"]
         self._append(json.dumps(line) + "\n")
+        if self._after_line is not None:
+            self._after_line()
 
     def _append(self, text: str) -> None:
         with self.path.open("ab") as file:

@@ -1,9 +1,11 @@
 """What a store records about the row it was made from, and how a whole store gets its place."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from stp.data.store import STORE
 from stp.io._store_folder import consolidate
@@ -75,6 +77,19 @@ class PreparedStore:
             attrs = dict(zarr.open_group(store, mode="r", use_consolidated=False).attrs)
         except (OSError, ValueError, KeyError):
             return None
+        return cls._of_attributes(attrs)
+
+    @classmethod
+    def parse(cls, root: bytes) -> "PreparedStore | None":
+        """Return what the root file `zarr.json` of a store records, or None as `read` does."""
+        try:
+            attrs = json.loads(root)["attributes"]
+        except (ValueError, TypeError, KeyError):
+            return None
+        return cls._of_attributes(attrs)
+
+    @classmethod
+    def _of_attributes(cls, attrs: Mapping[str, Any]) -> "PreparedStore | None":
         if RECORD not in attrs or STORE not in attrs:
             return None
         return cls(Record(**attrs[RECORD]), attrs.get(METADATA, {}), attrs[STORE]["digest"])
@@ -87,6 +102,13 @@ def write_record(store: Path, record: Record, metadata: Mapping[str, object]) ->
     group = zarr.open_group(store, use_consolidated=False)
     group.update_attributes({METADATA: dict(metadata), RECORD: asdict(record)})
     consolidate(store)
+
+
+def describe_root(root: bytes, record: Record, metadata: Mapping[str, object]) -> bytes:
+    """Return the root file `zarr.json` of a store with another record and other metadata."""
+    content = json.loads(root)
+    content["attributes"] |= {METADATA: dict(metadata), RECORD: asdict(record)}
+    return json.dumps(content, indent=2).encode()
 
 
 def publish(attempt: Path, store: Path) -> bool:

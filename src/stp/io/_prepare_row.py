@@ -1,15 +1,12 @@
 """Prepare one row of a manifest, in any process that sees the sources and the stores."""
 
-import functools
 import gc
 import logging
 import os
-import shutil
 import socket
 import threading
 import time
 import traceback
-import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +15,13 @@ from pathlib import Path
 
 from stp._log import logger
 from stp._settings import settings
-from stp.genes.vocabulary import Vocabulary
+from stp._urls import without_secrets
 from stp.io._manifest_columns import ManifestRow
 from stp.io._prepare_read import find_problem, write_row
-from stp.io._prepare_record import PreparedStore, Record, publish, write_record
+from stp.io._prepare_record import Record, write_record
 from stp.io._prepare_source import content_digest, source_digest
+from stp.io._prepare_stores import StoreFolder
+from stp.io._prepare_vocabularies import load_vocabulary
 from stp.io._store_measures import measure_store
 
 WRITTEN = "written"
@@ -37,18 +36,16 @@ _ONE_ROW = threading.Lock()
 
 @dataclass(frozen=True)
 class Job:
-    """A row of a manifest and the places of its store.
+    """A row of a manifest and the folder of its store.
 
     Parameters
     ----------
     row
         Row of the manifest.
-    out
+    stores
         Folder of the stores.
-    scratch
-        Folder of attempts on the same file system. It is there while the collection is prepared.
     vocabulary
-        File with the vocabulary; None for the human one.
+        Path or URL of the file with the vocabulary; None for the human one.
     vocabulary_digest
         Digest of the vocabulary.
     verify
@@ -58,23 +55,18 @@ class Job:
     """
 
     row: ManifestRow
-    out: Path
-    scratch: Path
-    vocabulary: Path | None
+    stores: StoreFolder
+    vocabulary: str | None
     vocabulary_digest: str
     verify: bool
     measured_digest: str | None
 
-    @property
-    def store(self) -> Path:
-        """The store of the row."""
-        return self.out / f"{self.row.name}.zarr"
-
     def record(self) -> Record:
         """Return what a store of this row would record now."""
-        content = content_digest(self.row, self.out) if self.verify else None
+        folder = self.stores.local_folder
+        content = content_digest(self.row, folder) if self.verify else None
         row_settings = self.row.settings | {VOCABULARY: self.vocabulary_digest}
-        return Record(source_digest(self.row, self.out), content, row_settings)
+        return Record(source_digest(self.row, folder), content, row_settings)
 
 
 @dataclass(frozen=True)
@@ -87,6 +79,8 @@ class Outcome:
         Name of the row.
     status
         "written", "described", "skipped" or "failed".
+    path
+        Path of the store in the folder of the stores; empty if the row failed.
     seconds
         Time that it took.
     process
@@ -103,6 +97,7 @@ class Outcome:
 
     name: str
     status: str
+    path: str = ""
     seconds: float = 0.0
     process: str = ""
     reason: str = ""
@@ -111,18 +106,24 @@ class Outcome:
     measures: dict[str, object] = field(default_factory=dict)
 
 
-def is_finished(job: Job) -> bool:
-    """Return whether nothing is left to do for a row; its source is compared by size and time."""
+def find_finished(job: Job) -> str | None:
+    """Return the path of the store of a row for which nothing is left to do, or None.
+
+    The source is compared by size and time.
+    """
     if job.verify or job.measured_digest is None:
-        return False
-    former = PreparedStore.read(job.store)
-    if former is None or former.digest != job.measured_digest:
-        return False
+        return None
     try:
-        is_same = former.record.difference(job.record()) is None
+        record = job.record()
     except OSError:  # the row fails with it later
-        return False
-    return is_same and former.metadata == job.row.metadata
+        return None
+    former = job.stores.find_store(job.row.name, record)
+    if former is None:
+        return None
+    path, store = former
+    is_measured = store.digest == job.measured_digest
+    is_same = store.record.difference(record) is None and store.metadata == job.row.metadata
+    return path if is_measured and is_same else None
 
 
 def prepare_row(job: Job) -> Outcome:
@@ -130,19 +131,21 @@ def prepare_row(job: Job) -> Outcome:
     start = time.perf_counter()
     error = ""
     status = FAILED
+    path = ""
     reason = ""
     measures: dict[str, object] = {}
     with _ONE_ROW, _quiet() as messages:
         try:
-            status, reason, measures = _prepare(job)
+            status, path, reason, measures = _prepare(job)
         except Exception as failure:  # noqa: BLE001 - other rows go on
-            text = " ".join(str(failure).split())
+            text = without_secrets(" ".join(str(failure).split()))
             error = f"{type(failure).__name__}: {text}"
             logger.debug(traceback.format_exc())
         gc.collect()  # counts and open files of this row, before the next one needs theirs
     return Outcome(
         name=job.row.name,
         status=status,
+        path=path,
         seconds=round(time.perf_counter() - start, 2),
         process=f"{os.getpid()} on {socket.gethostname()}",
         reason=reason,
@@ -152,54 +155,45 @@ def prepare_row(job: Job) -> Outcome:
     )
 
 
-def _prepare(job: Job) -> tuple[str, str, dict[str, object]]:
-    """Return status, reason and measures of a row."""
-    if not job.scratch.is_dir():
-        raise FileNotFoundError(
-            f"{job.scratch} is not seen by process {os.getpid()} on {socket.gethostname()}; give "
-            "a folder that all workers share"
-        )
+def _prepare(job: Job) -> tuple[str, str, str, dict[str, object]]:
+    """Return status, path of the store, reason and measures of a row."""
+    job.stores.require_shared()
     record = job.record()
-    former = PreparedStore.read(job.store)
-    reason = former.record.difference(record) if former is not None else None
-    if former is None or reason is not None:
-        return WRITTEN, reason or "", _write(job, record)
-    is_described = former.metadata != job.row.metadata
-    if is_described or (job.verify and former.record != record):
-        write_record(job.store, record, job.row.metadata)
+    former = job.stores.find_store(job.row.name, record)
+    if former is None:
+        path, measures = _write(job, record)
+        return WRITTEN, path, "", measures
+    path, store = former
+    reason = store.record.difference(record)
+    if reason is not None:
+        path, measures = _write(job, record)
+        return WRITTEN, path, reason, measures
+    is_described = store.metadata != job.row.metadata
+    if is_described or (job.verify and store.record != record):
+        job.stores.describe(path, record, job.row.metadata)
     measures = {}
-    if former.digest != job.measured_digest:
-        measures = _measure(job.store, job)
-    return DESCRIBED if is_described else SKIPPED, "", measures
+    if store.digest != job.measured_digest:
+        with job.stores.open_local(path) as local:
+            measures = _measure(local, job)
+    return DESCRIBED if is_described else SKIPPED, path, "", measures
 
 
-def _write(job: Job, record: Record) -> dict[str, object]:
-    """Write the store of a row in a folder that no other process uses, and move it to its place."""
-    folder = job.scratch / f"{os.getpid()}-{uuid.uuid4().hex}"
-    attempt = folder / job.store.name
-    try:
-        folder.mkdir()
-        write_row(job.row, attempt, _load_vocabulary(job.vocabulary))
+def _write(job: Job, record: Record) -> tuple[str, dict[str, object]]:
+    """Write the store of a row where no other process writes, and give it its place."""
+    with job.stores.new_attempt(job.row.name) as attempt:
+        write_row(job.row, attempt, load_vocabulary(job.vocabulary))
         measures = _measure(attempt, job)
         write_record(attempt, record, job.row.metadata)
-        publish(attempt, job.store)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return measures
+        return job.stores.publish(attempt, job.row.name), measures
 
 
 def _measure(store: Path, job: Job) -> dict[str, object]:
     """Return the columns of the collection that are measured, as plain values of Python."""
-    measures = measure_store(store, vocabulary=_load_vocabulary(job.vocabulary))
+    measures = measure_store(store, vocabulary=load_vocabulary(job.vocabulary))
     plain = {
         name: value.item() if hasattr(value, "item") else value for name, value in measures.items()
     }
     return plain | {"problem": find_problem(store)}
-
-
-@functools.lru_cache(maxsize=4)
-def _load_vocabulary(path: Path | None) -> Vocabulary | None:
-    return None if path is None else Vocabulary.load(path)
 
 
 @contextmanager
@@ -221,4 +215,4 @@ def _quiet() -> Iterator[list[str]]:
             logger.setLevel(level)
             # Packages warn their developers by other classes.
             texts = [str(item.message) for item in caught if item.category is UserWarning]
-            messages += dict.fromkeys(" ".join(text.split()) for text in texts)
+            messages += dict.fromkeys(without_secrets(" ".join(text.split())) for text in texts)

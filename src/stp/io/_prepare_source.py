@@ -12,7 +12,7 @@ from stp.io._manifest_kind import hest_files
 BLOCK_BYTES = 1 << 20
 
 
-def source_digest(row: ManifestRow, out: Path) -> str:
+def source_digest(row: ManifestRow, out: Path | None) -> str:
     """Return a digest of paths, sizes and times of the files of a source.
 
     Parameters
@@ -20,7 +20,7 @@ def source_digest(row: ManifestRow, out: Path) -> str:
     row
         Row of a manifest.
     out
-        Folder of the stores, whose files do not count.
+        Folder of the stores, whose files do not count; None if it is remote.
     """
     facts: list[object] = [str(row.path.absolute()), str(row.image and row.image.absolute())]
     for name, file in _list_files(row, out):
@@ -29,7 +29,7 @@ def source_digest(row: ManifestRow, out: Path) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def content_digest(row: ManifestRow, out: Path) -> str:
+def content_digest(row: ManifestRow, out: Path | None) -> str:
     """Return a digest of the content of all files of a source; it does not depend on its place.
 
     Parameters
@@ -37,7 +37,7 @@ def content_digest(row: ManifestRow, out: Path) -> str:
     row
         Row of a manifest.
     out
-        Folder of the stores, whose files do not count.
+        Folder of the stores, whose files do not count; None if it is remote.
     """
     sha256 = hashlib.sha256()
     for name, file in _list_files(row, out):
@@ -48,7 +48,7 @@ def content_digest(row: ManifestRow, out: Path) -> str:
     return sha256.hexdigest()
 
 
-def _list_files(row: ManifestRow, out: Path) -> Iterator[tuple[str, Path]]:
+def _list_files(row: ManifestRow, out: Path | None) -> Iterator[tuple[str, Path]]:
     """Yield the files of a source with names that do not depend on its place."""
     if row.kind == HEST:
         for file in hest_files(row.path):
@@ -68,12 +68,12 @@ def _place(row: ManifestRow) -> Path:
     return outs if row.kind in (VISIUM, VISIUM_HD) and outs.is_dir() else row.path
 
 
-def _walk(name: str, place: Path, out: Path) -> Iterator[tuple[str, Path]]:
+def _walk(name: str, place: Path, out: Path | None) -> Iterator[tuple[str, Path]]:
     """Yield the files below a place, in the order of their names."""
     if place.is_file():
         yield name, place
         return
-    excluded = out.resolve()
+    excluded = None if out is None else out.resolve()
     for folder, folders, files in os.walk(place, followlinks=True):
         here = Path(folder)
         folders[:] = sorted(entry for entry in folders if (here / entry).resolve() != excluded)

@@ -1,11 +1,14 @@
 """The vocabulary of each row of a manifest, by its species."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from stp.genes.vocabulary import Vocabulary
 from stp.io._manifest_columns import ManifestRow
+from stp.io._prepare_files import join, read_file, write_file
 
 SPECIES_OF = {
     "homo sapiens": "human",
@@ -96,13 +99,35 @@ class SpeciesVocabularies:
         return faults
 
 
-def save_vocabularies(vocabularies: SpeciesVocabularies, folder: Path) -> dict[str, Path | None]:
-    """Write the vocabularies to files, and return these by digest; the human one has none."""
+def save_vocabularies(vocabularies: SpeciesVocabularies, folder: str) -> dict[str, str | None]:
+    """Write the vocabularies to files, and return these by digest; the human one has none.
+
+    Parameters
+    ----------
+    vocabularies
+        The vocabularies.
+    folder
+        Path or URL of a folder.
+    """
     human = vocabularies.human.digest
-    files: dict[str, Path | None] = {human: None}
+    files: dict[str, str | None] = {human: None}
     for vocabulary in vocabularies.by_species.values():
         if vocabulary.digest != human:
-            file = folder / f"{vocabulary.digest}.parquet"
-            vocabulary.save(file)
+            file = join(folder, f"{vocabulary.digest}.parquet")
+            with TemporaryDirectory() as temporary:
+                local = Path(temporary) / "vocabulary.parquet"
+                vocabulary.save(local)
+                write_file(file, local.read_bytes())
             files[vocabulary.digest] = file
     return files
+
+
+@functools.lru_cache(maxsize=4)
+def load_vocabulary(file: str | None) -> Vocabulary | None:
+    """Return the vocabulary of a path or URL; None for the human one."""
+    if file is None:
+        return None
+    with TemporaryDirectory() as temporary:
+        local = Path(temporary) / "vocabulary.parquet"
+        local.write_bytes(read_file(file))
+        return Vocabulary.load(local)

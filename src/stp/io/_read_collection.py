@@ -15,7 +15,7 @@ def read_collection(path: str | Path) -> Collection:
     ----------
     path
         A table with the ending .parquet or .csv, or the folder with collection.parquet or
-        collection.csv.
+        collection.csv. Both may be a URL.
 
     Returns
     -------
@@ -52,6 +52,8 @@ def read_collection(path: str | Path) -> Collection:
     ValueError
         A required column or value is missing, a name or a path repeats, or stores do not exist. The
         error lists all faults.
+    ConnectionError
+        The server of a URL cannot be reached.
 
     Notes
     -----

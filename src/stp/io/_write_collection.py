@@ -1,34 +1,27 @@
 """Write the slides of a manifest as stores, and describe them in a table."""
 
-import shutil
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stp._lock import lock
 from stp._log import count, logger, preview
 from stp._progress import Progress
 from stp.data.collection import Collection
-from stp.data.collection_file import FILE, write_table
 from stp.genes.vocabulary import Vocabulary
-from stp.io._collection_table import collection_table, keep_sides
+from stp.io._collection_table import collection_table
 from stp.io._manifest import raise_faults, read_manifest
 from stp.io._manifest_columns import ManifestRow
 from stp.io._prepare_cluster import WorkerOptions, require_main_guard, run_jobs
 from stp.io._prepare_log import PrepareLog
-from stp.io._prepare_record import PreparedStore
-from stp.io._prepare_row import FAILED, SKIPPED, Job, Outcome, is_finished
+from stp.io._prepare_place import Place, place_of
+from stp.io._prepare_row import FAILED, SKIPPED, Job, Outcome, find_finished
 from stp.io._prepare_vocabularies import SpeciesVocabularies, Vocabularies, save_vocabularies
-from stp.io._store_path import local_path
+from stp.remote.folder import in_threads
 
 if TYPE_CHECKING:
     import distributed
     import pandas as pd
-
-ATTEMPTS = ".attempts"  # folder of stores that are being written
-LOCK = ".prepare.lock"
 
 
 def write_collection(
@@ -54,7 +47,9 @@ def write_collection(
         CSV, TSV or parquet file, or a DataFrame, with one row per slide. Paths are relative to the
         file, or to the working folder.
     out
-        Folder of the stores. All workers must share it.
+        Folder of the stores, or its URL. All workers must share it. For a URL, such as
+        "s3://bucket/stores", each store is written in the cache of a worker first, see
+        :func:`stp.io.upload_store`.
     client
         Client of a Dask cluster that prepares the rows; by default processes of this machine do.
     n_workers
@@ -83,6 +78,10 @@ def write_collection(
         Another process prepares the same folder.
     ValueError
         The manifest, an option or a folder of a store cannot be used.
+    PermissionError
+        The server does not allow to write to `out`.
+    ConnectionError
+        The server of `out` cannot be reached. The next call goes on.
     RuntimeError
         The Dask cluster has no workers, they do not share the folder, or the cluster ended.
 
@@ -109,6 +108,10 @@ def write_collection(
     says why a store cannot be trained on, and is empty if it can. Stores of rows that left the
     manifest stay, but are not in the table. A store appears when it is complete, also if a process
     is killed, and does not depend on the number of workers.
+
+    With a URL, a store is at `<name>/<attempt>/<name>.zarr`, because object stores rename nothing.
+    The table says which attempt is the one. Others are deleted at the end, and what killed calls
+    left at the next start. Passwords and keys are those of each machine and are written nowhere.
 
     Scripts that start several processes call this function below `if __name__ == "__main__":`,
     because each process runs the script again.
@@ -137,14 +140,14 @@ class CollectionPlan:
     ----------
     rows
         Rows of the manifest.
-    folder
-        Folder of the stores.
+    place
+        Where the stores and the table are written.
     vocabularies
         Vocabularies by species.
     """
 
     rows: list[ManifestRow]
-    folder: Path
+    place: Place
     vocabularies: SpeciesVocabularies
 
 
@@ -160,43 +163,35 @@ def check_manifest(
     ValueError
         Something is wrong with it; the message lists all of it.
     """
-    folder = local_path(out).absolute()
+    place = place_of(out)
     vocabularies = SpeciesVocabularies.collect(vocabulary)
     rows, faults = read_manifest(manifest)
     faults += vocabularies.list_faults(rows)
-    faults += _list_folder_faults(rows, folder)
+    faults += place.list_faults(rows)
     raise_faults(faults)
-    return CollectionPlan(rows, folder, vocabularies)
+    return CollectionPlan(rows, place, vocabularies)
 
 
 def prepare_collection(
     plan: CollectionPlan, workers: WorkerOptions, *, verify: bool, progress: bool
 ) -> tuple[Collection, dict[str, str]]:
     """Return the collection, and the error of each row that failed; see `write_collection`."""
-    folder = plan.folder
     rows = plan.rows
-    vocabularies = plan.vocabularies
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder, "preparing", wait=False, file=folder / LOCK):
-        shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)  # of calls that were killed
-        scratch = folder / ATTEMPTS / uuid.uuid4().hex
-        scratch.mkdir(parents=True)
-        log = PrepareLog(folder)
-        try:
-            files = save_vocabularies(vocabularies, scratch)
-            jobs = []
-            for row in rows:
-                digest = vocabularies.of(row).digest
-                known = log.digest_of(row.name)
-                jobs.append(Job(row, folder, scratch, files[digest], digest, verify, known))
-            failures = _run(jobs, workers, log, progress)
-        finally:
-            shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)
-        table = collection_table([row for row in rows if row.name not in failures], log.measures)
-        table = keep_sides(table, folder)
-        write_table(table, folder / FILE)
-    _log_end(rows, failures, folder)
-    return Collection(table, folder), failures
+    with plan.place.open() as place:
+        log = place.log
+        files = save_vocabularies(plan.vocabularies, place.stores.scratch)
+        jobs = []
+        for row in rows:
+            digest = plan.vocabularies.of(row).digest
+            known = log.digest_of(row.name)
+            jobs.append(Job(row, place.stores, files[digest], digest, verify, known))
+        failures = _run(jobs, workers, log, progress)
+        finished = [row for row in rows if row.name not in failures]
+        paths = {row.name: log.paths[row.name] for row in finished}
+        table = place.write(collection_table(finished, paths, log.measures), paths)
+        others = plan.place.list_other_stores(rows, log)
+    _log_end(rows, failures, others, place.stores.label)
+    return Collection(table, plan.place.location), failures
 
 
 def _run(
@@ -220,29 +215,16 @@ def _run(
                 bar.note(f"{count(n_spots, 'spot')}, {len(failures)} failed")
                 bar.update()
 
-        for job in jobs:
-            if is_finished(job):
-                add([Outcome(job.row.name, SKIPPED)])
-            else:
+        # A server answers several questions at a time.
+        is_remote = jobs[0].stores.local_folder is None
+        answers = in_threads(find_finished, jobs) if is_remote else map(find_finished, jobs)
+        for job, path in zip(jobs, answers, strict=True):
+            if path is None:
                 unfinished.append(job)
+            else:
+                add([Outcome(job.row.name, SKIPPED, path)])
         add(run_jobs(unfinished, workers))
     return failures
-
-
-def _list_folder_faults(rows: Sequence[ManifestRow], folder: Path) -> list[str]:
-    """List what is in the way of the stores, one sentence each."""
-    if folder.exists() and not folder.is_dir():
-        return [f"{folder} is a file; give a folder for the stores"]
-    faults = []
-    for row in rows:
-        store = folder / f"{row.name}.zarr"
-        if store.exists() and PreparedStore.read(store) is None:
-            faults.append(
-                f"{store} exists and was not made from a manifest; move it, or choose another name"
-            )
-        if row.path.resolve() == store.resolve():
-            faults.append(f"{row.name}: {store} is the source and the store; choose another name")
-    return faults
 
 
 def _log_outcome(outcome: Outcome) -> None:
@@ -254,14 +236,10 @@ def _log_outcome(outcome: Outcome) -> None:
         logger.error(f"{outcome.name} failed: {outcome.error}")
 
 
-def _log_end(rows: Sequence[ManifestRow], failures: dict[str, Any], folder: Path) -> None:
+def _log_end(
+    rows: Sequence[ManifestRow], failures: dict[str, Any], others: Sequence[str], folder: str
+) -> None:
     """Log how many rows are finished, and warn of stores that are in no row."""
-    names = {f"{row.name}.zarr" for row in rows}
-    others = [
-        path.name
-        for path in sorted(folder.glob("*.zarr"))
-        if path.name not in names and PreparedStore.read(path) is not None
-    ]
     if others:
         logger.warning(
             f"{count(len(others), 'store')} of {folder} are not in the manifest and so not in the "

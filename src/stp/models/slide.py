@@ -219,7 +219,7 @@ class SlideModel(Pretrained):
         Raises
         ------
         ValueError
-            If the precision is unknown, or a weight is too large for it.
+            If the precision is unknown, a weight is too large for it, or `path` is remote.
         """
         model = self if patients else self._without_patients()
         Pretrained.save_pretrained(model, path, precision=precision)

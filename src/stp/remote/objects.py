@@ -1,5 +1,6 @@
 """Folders on S3, GCS and other servers that list their files."""
 
+import contextlib
 import uuid
 from collections.abc import Iterable
 from functools import partial
@@ -15,6 +16,7 @@ from stp.remote.folder import (
     RemoteFile,
     RemoteFolder,
     has_no_login,
+    in_threads,
 )
 
 BLOCK_BYTES = 8 * 2**20  # of an upload in memory
@@ -83,9 +85,16 @@ class ObjectFolder(RemoteFolder):
         options = {"max_concurrency": 1} if self.scheme in S3 else {}
         self.try_(lambda: self._files.get_file(self._place(name), str(path), **options))
 
-    def list_files(self) -> dict[str, RemoteFile]:
-        """Return what the server says of each file, by its name below the folder."""
-        entries = self.try_(lambda: self._files.find(self._root, detail=True))
+    def list_files(self, below: str = "") -> dict[str, RemoteFile]:
+        """Return what the server says of each file, by its name below the folder.
+
+        Parameters
+        ----------
+        below
+            Folder in this folder, by its name; by default all of it is listed.
+        """
+        place = self._place(below) if below else self._root
+        entries = self.try_(lambda: self._files.find(place, detail=True))
         start = len(self._root.rstrip("/")) + 1
         files = {}
         for place, entry in entries.items():
@@ -94,18 +103,58 @@ class ObjectFolder(RemoteFolder):
                 files[place[start:]] = RemoteFile(entry.get("size"), tag)
         return dict(sorted(files.items()))
 
+    def list_folders(self, below: str = "") -> list[str]:
+        """List the names of the folders in this folder, or in a folder below it."""
+        place = self._place(below) if below else self._root
+        try:
+            entries = self.try_(lambda: self._files.ls(place, detail=True))
+        except FileNotFoundError:  # an object store has no empty folders
+            return []
+        folders = [entry["name"] for entry in entries if entry["type"] == "directory"]
+        return sorted(name.rstrip("/").rpartition("/")[2] for name in folders)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, which appears when it is complete."""
+        self._make_parent(name)
+        self.try_(lambda: self._files.pipe_file(self._place(name), content))
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file if there is none of its name, and return whether this call did."""
+
+        def write() -> bool:
+            try:
+                self._files.pipe_file(self._place(name), content, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+        self._make_parent(name)
+        # An answer may be lost, and the next try then finds the file of the first one.
+        return self.try_(write) or self.read(name) == content
+
+    def modified(self, name: str) -> float:
+        """Return when a file was written, in seconds of the clock of the server."""
+        return self.try_(lambda: self._files.modified(self._place(name))).timestamp()
+
     def upload(self, path: Path, name: str) -> None:
         """Write a local file to the server."""
         options = {"chunksize": BLOCK_BYTES} if self.scheme in S3 else {}
-        if self.scheme not in WITHOUT_FOLDERS:
-            parent = self._place(name).rpartition("/")[0]
-            self.try_(lambda: self._files.makedirs(parent, exist_ok=True))
+        self._make_parent(name)
         self.try_(lambda: self._files.put_file(str(path), self._place(name), **options))
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete files."""
-        for name in names:
+        """Delete files, a few at a time; those that are not there are none."""
+        for _ in in_threads(self._delete_one, names):
+            pass
+
+    def _delete_one(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
             self.try_(partial(self._files.rm_file, self._place(name)))
+
+    def _make_parent(self, name: str) -> None:
+        if self.scheme not in WITHOUT_FOLDERS:
+            parent = self._place(name).rpartition("/")[0]
+            self.try_(lambda: self._files.makedirs(parent, exist_ok=True))
 
     def require_writable(self) -> None:
         """Raise an error if files cannot be written and deleted."""

@@ -1,5 +1,7 @@
 """TIFF files: the slide among their pictures, its levels and its pixels."""
 
+import gc
+import warnings
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -146,6 +148,17 @@ def test_a_file_array_pickles_without_its_handle(tmp_path):
         3,
     )
     np.testing.assert_array_equal(again[3:9, 5:60], RGB[3:9, 5:60])
+
+
+def test_a_file_is_closed_with_the_last_array_of_it(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", tile=(16, 16))
+    arrays, _ = open_arrays(tmp_path / "a.tif")
+    np.testing.assert_array_equal(arrays[0][3:9, 5:60], RGB[3:9, 5:60])
+    with warnings.catch_warnings(record=True) as messages:
+        warnings.simplefilter("always", ResourceWarning)
+        del arrays
+        gc.collect()
+    assert not [str(message.message) for message in messages]
 
 
 def test_16_bit_tiff_is_refused(tmp_path):

@@ -248,3 +248,12 @@ def test_image_encoder_loads_beside_the_vocabulary_of_an_earlier_model(models, t
     assert torch.equal(
         outputs(ImageEncoder.from_pretrained(tmp_path))[0], outputs(models[ImageEncoder])[0]
     )
+
+
+def test_models_and_vocabularies_are_not_written_to_addresses(stamp, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for save, what in ((stamp.save_pretrained, "models"), (stamp.vocabulary.save, "vocabularies")):
+        for address in ("s3://key:hidden@bucket/mine", Path("s3://bucket/mine")):
+            with pytest.raises(ValueError, match=f"^s3://bucket/mine is remote, and {what} are"):
+                save(address)
+    assert not list(tmp_path.iterdir())

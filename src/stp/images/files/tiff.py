@@ -1,6 +1,7 @@
 """TIFF files as arrays that decode single tiles."""
 
 import struct
+import weakref
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -44,7 +45,9 @@ class TiffArray(FileArray):
     def _open(self) -> Any:
         import zarr
 
-        series = _open_tifffile(self.path).series[self.series]
+        tiff = _open_tifffile(self.path)
+        weakref.finalize(self, tiff.close)  # not later than this array is gone
+        series = tiff.series[self.series]
         return zarr.open(series.aszarr(level=self.level, fillvalue=BLANK), mode="r")
 
 

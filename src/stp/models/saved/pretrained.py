@@ -14,6 +14,7 @@ from stp._config import check_sizes, from_dict
 from stp._log import warn
 from stp._summary import summary_html, summary_text
 from stp._text import readable
+from stp._urls import require_local
 from stp.genes.vocabulary import Vocabulary
 from stp.models.saved.card import ModelCard
 from stp.models.saved.description import CONFIG, read_description
@@ -92,9 +93,9 @@ class Pretrained(nn.Module):
         Raises
         ------
         ValueError
-            If the precision is unknown, or a weight is too large for it.
+            If the precision is unknown, a weight is too large for it, or `path` is remote.
         """
-        path = Path(path)
+        path = require_local(path, "models")
         self._write(path, self._round_weights(precision), title=self.name or readable(path.name))
 
     def _write(self, path: Path, tensors: dict[str, torch.Tensor], *, title: str) -> None:
