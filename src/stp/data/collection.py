@@ -58,8 +58,8 @@ class Collection:
     selection: Selection | None = None
 
     def __post_init__(self) -> None:
-        if as_url(self.folder) is None:
-            object.__setattr__(self, "folder", Path(self.folder))
+        url = as_url(self.folder)
+        object.__setattr__(self, "folder", Path(self.folder) if url is None else url.rstrip("/"))
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -98,26 +98,17 @@ class Collection:
             return
         path = Path(path)
         file = path / FILE if path.is_dir() else path
-        if file.absolute().parent != self._absolute_folder():
-            raise ValueError(
-                f"the paths of the collection are relative to {self._folder_label}; write it "
-                f"there, not to {file}"
-            )
+        self._require_folder(file.absolute().parent, str(file))
         if self.selection is not None and file.exists():
             self._require_all_of(read_table(file), str(file))
         write_table(self.table, file)
 
     def _write_remote(self, url: str) -> None:
         folder, _ = split_url(url)
-        label = without_secrets(url)
-        if folder.rstrip("/") != str(self.folder).rstrip("/"):
-            raise ValueError(
-                f"the paths of the collection are relative to {self._folder_label}; write it "
-                f"there, not to {label}"
-            )
+        self._require_folder(folder.rstrip("/"), without_secrets(url))
         if self.selection is not None:
             with suppress(FileNotFoundError):
-                self._require_all_of(read_remote_table(url)[0], label)
+                self._require_all_of(read_remote_table(url)[0], without_secrets(url))
         write_remote_table(self.table, url)
 
     def _require_all_of(self, former: "pd.DataFrame", file: str) -> None:
@@ -128,13 +119,13 @@ class Collection:
                 "it to another file, or change the whole collection"
             )
 
-    @property
-    def _folder_label(self) -> str:
-        return without_secrets(str(self.folder))
-
-    def _absolute_folder(self) -> Path | None:
-        """Return the folder on this disk; None if it is remote."""
-        return self.folder.absolute() if isinstance(self.folder, Path) else None
+    def _require_folder(self, folder: Path | str, file: str) -> None:
+        """Raise ValueError if the paths of the table are not relative to the folder of a file."""
+        if folder != (self.folder if isinstance(self.folder, str) else self.folder.absolute()):
+            raise ValueError(
+                f"the paths of the collection are relative to {without_secrets(str(self.folder))}; "
+                f"write it there, not to {file}"
+            )
 
     def __len__(self) -> int:
         return len(self.table)

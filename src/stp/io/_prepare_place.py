@@ -68,7 +68,7 @@ class Place(ABC):
         """List what is in the way of the stores, one sentence each."""
 
     @abstractmethod
-    def open(self) -> AbstractContextManager[OpenPlace]:
+    def lock(self) -> AbstractContextManager[OpenPlace]:
         """Return a context in which no other process prepares the collection."""
 
     @abstractmethod
@@ -133,7 +133,7 @@ class LocalPlace(Place):
         return faults
 
     @contextmanager
-    def open(self) -> Iterator[OpenPlace]:
+    def lock(self) -> Iterator[OpenPlace]:
         """Lock the folder, and yield it without attempts of calls that were killed."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with lock(self.folder, "preparing", wait=False, file=self.folder / LOCK):
@@ -194,7 +194,7 @@ class RemotePlace(Place):
         ]
 
     @contextmanager
-    def open(self) -> Iterator[OpenPlace]:
+    def lock(self) -> Iterator[OpenPlace]:
         """Lock the folder, and yield it without attempts of calls that were killed."""
         objects = objects_of(self.url)
         with RemoteLock(objects, LOCK, "preparing") as lock_, temporary_folder("logs") as local:

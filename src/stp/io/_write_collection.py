@@ -177,7 +177,7 @@ def prepare_collection(
 ) -> tuple[Collection, dict[str, str]]:
     """Return the collection, and the error of each row that failed; see `write_collection`."""
     rows = plan.rows
-    with plan.place.open() as place:
+    with plan.place.lock() as place:
         log = place.log
         files = save_vocabularies(plan.vocabularies, place.stores.scratch)
         jobs = []
