@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 N_FOLDS = 5
-SEEDS = range(3)
+SEEDS = range(1)
 N_COMPONENTS = 10
 # Learning rate and epochs of the paper's survival models (A.3.3).
 CONFIG = stp.train.SlideConfig(epochs=30, learning_rate=5e-5, standardize=True)
