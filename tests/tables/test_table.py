@@ -187,3 +187,9 @@ def test_get_tables_opens_one_at_a_time(adata):
     for i in range(3):
         next(tables)
         assert opened == list(range(i + 1))
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_results_are_not_lost_in_a_table_that_a_path_names(stores, copy):
+    with pytest.raises(TypeError, match="is a path; open it with spatialdata.read_zarr"):
+        stp.tl.fuse(stores[0], copy=copy)

@@ -263,5 +263,5 @@ def read_table(path):
 
 
 def test_a_path_is_refused_because_scores_would_be_lost(three_targets, paths):
-    with pytest.raises(TypeError, match=r"adata is the path .*a.h5; open it with spatialdata"):
+    with pytest.raises(TypeError, match=r"a.h5 is a path; open it with spatialdata"):
         tl.score_tiles(paths["a"], three_targets)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from stp._text import readable
 from stp._urls import as_url, url_name
 from stp._version import __version__
 from stp.remote.cache import local_copy
@@ -131,7 +132,18 @@ def as_list(names: Iterable[str]) -> list[str]:
 
 
 def table_to_annotate(data: Any, table_key: str, copy: bool) -> "AnnData":
-    """Return the table that a verb annotates: the user's table, or a copy of it."""
+    """Return the table that a verb annotates: the user's table, or a copy of it.
+
+    Raises
+    ------
+    TypeError
+        The data are a path: results in a table that nobody else has would be lost.
+    """
+    if isinstance(data, str | Path):
+        raise TypeError(
+            f"results are written to a table in memory, and {readable(data)} is a path; open it "
+            "with spatialdata.read_zarr or anndata.read_h5ad, or use stp.io.embed_stores"
+        )
     adata = get_table(data, table_key)
     if adata.isbacked and copy:
         raise ValueError(

@@ -1,6 +1,5 @@
 """Score tiles: their attention, and what each adds to the prediction of a slide model."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -106,11 +105,6 @@ def score_tiles(
     >>> list(tiles["table"].uns["stp_attention"]["outputs"].index)
     ['EGFR_mutated', 'EGFR_wild type']
     """
-    if isinstance(adata, str | Path):
-        raise TypeError(
-            f"scores need a table in memory, and adata is the path {adata}; open it with "
-            "spatialdata.read_zarr or stp.io.read_features"
-        )
     table = table_to_annotate(adata, table_key, copy)
     slide_model = open_slide_model(model)
     config = slide_model.config

@@ -145,7 +145,7 @@ def find_odd_bags(models: Sequence[SlideModel], sizes: np.ndarray) -> np.ndarray
     is_odd = (sizes * BAG_FACTOR < lowest) | (sizes > BAG_FACTOR * highest)
     if is_odd.any():
         warn(
-            f"{count(is_odd.sum(), 'patient')} have bags of {sizes[is_odd].min():,} to "
+            f"the bags of {count(is_odd.sum(), 'patient')} have {sizes[is_odd].min():,} to "
             f"{sizes[is_odd].max():,} tiles, and those of the training had {lowest:,} to "
             f"{highest:,}; check that tiles were laid in the same way"
         )
