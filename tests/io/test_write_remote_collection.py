@@ -119,13 +119,15 @@ def test_a_killed_call_leaves_whole_stores_and_the_next_one_does_the_rest(
         f"stp.io.write_collection({str(sources / 'manifest.csv')!r}, {url!r}, n_workers=1)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 60
-    while not (whole_stores(own_s3) and any("s 1" in name for name in other_files(own_s3))):
+    end = time.monotonic() + 120
+    while not any("/s 1/" in path for path in own_s3.server.requests("PUT")):
         assert time.monotonic() < end
         assert process.poll() is None
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     (first,) = whole_stores(own_s3)
+    assert any("/s 1.zarr/" in name for name in other_files(own_s3))
     assert first.endswith("/s0.zarr")
     own_s3.server.fail_after(math.inf)
     collection = write_collection(sources / "manifest.csv", url, n_workers=1)

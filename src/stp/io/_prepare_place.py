@@ -231,7 +231,7 @@ class RemotePlace(Place):
         objects = stores.objects
         objects.delete(objects.list_files(ATTEMPTS))
         names = [name for name in objects.list_folders() if not name.startswith(".")]
-        paths = [path for found in in_threads(stores.list_attempts, names) for path in found]
+        paths = [path for attempts in in_threads(stores.list_attempts, names) for path in attempts]
         records = in_threads(stores.read, paths)
         for path, record in zip(paths, records, strict=True):
             if record is None:
@@ -239,9 +239,9 @@ class RemotePlace(Place):
 
     def _delete_others(self, stores: RemoteStores, paths: Mapping[str, str]) -> None:
         """Delete former stores of rows, and those that were written twice."""
-        attempts = in_threads(stores.list_attempts, paths)
-        for path, found in zip(paths.values(), attempts, strict=True):
-            for other in found:
+        answers = in_threads(stores.list_attempts, paths)
+        for path, attempts in zip(paths.values(), answers, strict=True):
+            for other in attempts:
                 if other != path:
                     stores.delete(other)
 
