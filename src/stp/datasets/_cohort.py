@@ -117,8 +117,10 @@ def synthetic_cohort(
     tumor_percent = 100 * pd.Series(tumor).groupby(table["patient"]).mean()
     clinical["tumor_percent"] += clinical["patient"].map(tumor_percent)
     clinical["tumor_percent"] = clinical["tumor_percent"].clip(0, 100).round(1)
-    table[["patient", "slide"]].to_csv(folder / "slides.csv", index=False)
-    clinical.drop(columns="infiltrate").to_csv(folder / "clinical.csv", index=False)
+    table[["patient", "slide"]].to_csv(folder / "slides.csv", index=False, encoding="utf-8")
+    clinical.drop(columns="infiltrate").to_csv(
+        folder / "clinical.csv", index=False, encoding="utf-8"
+    )
     return table
 
 
