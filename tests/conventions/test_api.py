@@ -158,6 +158,7 @@ DIFFERENT_TEXTS = {
     "epochs": "passes over spots or patients",
     "event": "of a model, or what the column contains",
     "features": "of a config, or an array of tiles",
+    "folder": "of a collection or of a new cohort",
     "fold_key": "what happens with patients without a fold",
     "client": "what its workers do",
     "genes": "of a prediction, a score or a plot",

@@ -21,6 +21,7 @@ PAGES = [
 ]
 REAL_SECTIONS = ROOT / "tutorials" / "real_sections.ipynb"  # the others run on the demo's slides
 TUTORIALS = sorted({*(ROOT / "tutorials").glob("*.ipynb")} - {REAL_SECTIONS})
+SLIDES_TO_BIOMARKERS = ROOT / "tutorials" / "slides_to_biomarkers.ipynb"  # makes its own slides
 UNTESTED_BLOCK = re.compile(r"^```\{code-(?:block|cell)\}", re.MULTILINE)
 WITH_CODE = [page for page in PAGES if FENCED.search(page.read_text())]
 
@@ -32,6 +33,16 @@ def close_figures():
 
     yield
     plt.close("all")
+
+
+@pytest.fixture(autouse=True)
+def keep_settings():
+    """Undo what a page or a tutorial changed in `stp.settings`."""
+    verbosity = stp.settings.verbosity
+    progress = stp.settings.progress
+    yield
+    stp.settings.verbosity = verbosity
+    stp.settings.progress = progress
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
@@ -102,7 +113,9 @@ def sections(demo, real, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "tutorial", sorted({*TUTORIALS} - {SLIDES_TO_BIOMARKERS}), ids=lambda path: path.stem
+)
 @pytest.mark.filterwarnings("default")
 def test_tutorials_run_on_real_slides(tutorial, sections, real, tmp_path, monkeypatch):
     """Real slides have the names of the demo's slides; the slide without counts is a real scan."""

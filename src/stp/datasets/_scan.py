@@ -1,9 +1,11 @@
 """The image of a synthetic slide: an H&E-like stain, scanned at any resolution."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import ArrayLike
 from scipy import ndimage, sparse
 
 from stp.datasets._nuclei import Nuclei, render_nuclei
@@ -12,10 +14,47 @@ from stp.datasets._tissue import CELL_UM, LOOK, Tissue, draw_noise
 _FIBER_PIXELS = 1024  # side of the noise that makes fibers
 
 
+@dataclass(frozen=True)
+class Stain:
+    """Colors of a stain, and of the light of a scanner.
+
+    Parameters
+    ----------
+    absorbance
+        How much red, green and blue light (2, 3) hematoxylin and eosin absorb, for a density of 1.
+    light
+        Red, green and blue (3,) of glass.
+    """
+
+    absorbance: ArrayLike
+    light: ArrayLike
+
+
+def draw_stain(rng: Generator) -> Stain:
+    """Draw a stain and a light."""
+    absorbance = np.array([[0.65, 0.70, 0.29], [0.16, 0.88, 0.40]])
+    absorbance += 0.05 * rng.standard_normal((2, 3))
+    norm = np.linalg.norm(absorbance, axis=1, keepdims=True)
+    absorbance *= rng.lognormal(0, 0.25, (2, 1)) / norm
+    light = 242 + 3 * rng.standard_normal(3, dtype=np.float32)
+    return Stain(absorbance, light)
+
+
+def vary_stain(rng: Generator, stain: Stain) -> Stain:
+    """Return a stain of the same hospital, whose strength differs a little."""
+    return Stain(np.asarray(stain.absorbance) * rng.lognormal(0, 0.05, (2, 1)), stain.light)
+
+
 def scan_slide(
-    rng: Generator, tissue: Tissue, nuclei: Nuclei, shape: tuple[int, int], um_per_px: float
+    rng: Generator,
+    tissue: Tissue,
+    nuclei: Nuclei,
+    shape: tuple[int, int],
+    um_per_px: float,
+    *,
+    stain: Stain | None = None,
 ) -> np.ndarray:
-    """Stain and scan a slide: uint8 RGB (3, y, x)."""
+    """Stain and scan a slide: uint8 RGB (3, y, x). By default the stain is drawn."""
     enlarge = partial(_enlarge, shape=shape, um_per_px=um_per_px)
     look = {column: np.tensordot(LOOK[column], tissue.shares, axes=1) for column in LOOK}
     grain = draw_noise(rng, tissue.mask.shape, 3)
@@ -31,7 +70,8 @@ def scan_slide(
     ink = render_nuclei(nuclei, shape, um_per_px) * enlarge(1 + 0.15 * grain)
     eosin = ground * fibers * enlarge(look["eosin"]) * (1 - 0.4 * ink.clip(0, 1))
     hematoxylin = ink + ground * enlarge(look["haze"])
-    return _stain(rng, section * hematoxylin, section * eosin)
+    stain = draw_stain(rng) if stain is None else stain
+    return _transmit(rng, section * hematoxylin, section * eosin, stain)
 
 
 def _enlarge(field: np.ndarray, shape: tuple[int, int], um_per_px: float) -> np.ndarray:
@@ -48,17 +88,14 @@ def _enlarge(field: np.ndarray, shape: tuple[int, int], um_per_px: float) -> np.
     return field
 
 
-def _stain(rng: Generator, hematoxylin: np.ndarray, eosin: np.ndarray) -> np.ndarray:
-    """Turn optical densities (y, x) into RGB by the law of Beer and Lambert.
-
-    Each slide draws its stains and its light.
-    """
-    stains = np.array([[0.65, 0.70, 0.29], [0.16, 0.88, 0.40]]) + 0.05 * rng.standard_normal((2, 3))
-    stains *= rng.lognormal(0, 0.25, (2, 1)) / np.linalg.norm(stains, axis=1, keepdims=True)
-    stains = stains.astype(np.float32)
-    light = 242 + 3 * rng.standard_normal(3, dtype=np.float32)
+def _transmit(
+    rng: Generator, hematoxylin: np.ndarray, eosin: np.ndarray, stain: Stain
+) -> np.ndarray:
+    """Turn optical densities (y, x) into RGB by the law of Beer and Lambert."""
     image = np.empty((3, *eosin.shape), dtype=np.uint8)
-    for channel, (h, e) in enumerate(stains.T):
+    absorbance = np.asarray(stain.absorbance, dtype=np.float32)
+    light = np.asarray(stain.light, dtype=np.float32)
+    for channel, (h, e) in enumerate(absorbance.T):
         transmitted = light[channel] * np.exp(-h * hematoxylin - e * eosin)
         noise = 2 * rng.standard_normal(eosin.shape, dtype=np.float32)
         image[channel] = (transmitted + noise).clip(0, 255)
