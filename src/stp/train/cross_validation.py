@@ -101,8 +101,8 @@ def cross_validate_slides(
     check_share(validation_share)
     slide_cohort = SlideCohort.of(cohort)
     folds = read_folds(cohort, fold_key)
-    target_list = _name_classes(slide_cohort, target_list)
-    plans = _plan_folds(slide_cohort, target_list, folds, validation_share, config.seed)
+    target_list = name_classes(slide_cohort, target_list)
+    plans = plan_folds(slide_cohort, target_list, folds, validation_share, config.seed)
     inputs = {
         "stage": "cross_validate_slides",
         **slide_cohort.fingerprint,
@@ -150,7 +150,7 @@ def read_folds(cohort: "AnnData", fold_key: str) -> np.ndarray:
     return folds
 
 
-def _name_classes(cohort: SlideCohort, targets: Sequence[Target]) -> tuple[Target, ...]:
+def name_classes(cohort: SlideCohort, targets: Sequence[Target]) -> tuple[Target, ...]:
     """Return targets with their classes, which are then the same in all folds."""
     everyone = np.ones(len(cohort.patients), bool)
     return tuple(
@@ -161,7 +161,7 @@ def _name_classes(cohort: SlideCohort, targets: Sequence[Target]) -> tuple[Targe
     )
 
 
-def _plan_folds(
+def plan_folds(
     cohort: SlideCohort,
     targets: Sequence[Target],
     folds: np.ndarray,
