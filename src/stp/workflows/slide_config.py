@@ -15,6 +15,7 @@ from stp.train.slide_config import SlideConfig
 from stp.train.targets import Classes, Survival, Target, Value
 
 Label = str | int | float | bool
+N_INTERVALS = Survival("", "").n_intervals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +82,9 @@ class TargetTable:
         """Return the target that the table describes."""
         if self.classes is not None:
             return Classes(self.classes, self.names, self.positive)
-        if self.value is not None:
-            return Value(self.value)
-        assert self.survival is not None
-        if self.n_intervals is None:
-            return Survival(*self.survival)
-        return Survival(*self.survival, n_intervals=self.n_intervals)
+        if self.survival is not None:
+            return Survival(*self.survival, n_intervals=self.n_intervals or N_INTERVALS)
+        return Value(self.value or "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,9 +195,7 @@ class Study:
     @property
     def label_key(self) -> str:
         """Column by which folds are divided: by default the first target, or its event."""
-        if self.cross_validation.label_key is not None:
-            return self.cross_validation.label_key
-        return self.targets[0].columns[-1]
+        return self.cross_validation.label_key or self.targets[0].columns[-1]
 
 
 class StudyError(ValueError):
@@ -248,7 +244,7 @@ def table_keys(name: str) -> list[str]:
     """Return the keys that a table of the file may have."""
     names = [field.name for field in dataclasses.fields(TABLES[name]) if field.name != "config"]
     if name == "fit":
-        names += [field.name for field in dataclasses.fields(SlideConfig)]
+        return names + [field.name for field in dataclasses.fields(SlideConfig)]
     return names
 
 
@@ -295,9 +291,9 @@ def _advice(key: str, names: list[str]) -> str:
 def _build(title: str, table: type, values: Mapping[str, Any], faults: list[str]) -> Any:
     """Return a table of the file, or None after its fault was added."""
     if table is FitTable:
-        is_own = {key: key == "validation_share" for key in values}
-        config = {key: value for key, value in values.items() if not is_own[key]}
-        values = {key: value for key, value in values.items() if is_own[key]} | {"config": config}
+        config = dict(values)
+        own = {key: config.pop(key) for key in ("validation_share",) if key in config}
+        values = {**own, "config": config}
     try:
         return from_dict(table, values)
     except ValueError as error:
