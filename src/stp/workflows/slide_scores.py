@@ -19,7 +19,8 @@ from stp._version import __version__
 from stp.data.collection_file import csv_text
 from stp.tables import keys
 from stp.workflows.slide_config import Study
-from stp.workflows.slide_report import Figure, ScoredCohort, write_report
+from stp.workflows.slide_report import Figure, write_report
+from stp.workflows.slide_report_tables import ScoredCohort
 from stp.workflows.slide_steps import INTERNAL, PREDICTIONS, read_record
 
 if TYPE_CHECKING:
