@@ -92,7 +92,8 @@ def find_paths(
         )
     column = table[keys.PATH] if has_paths else [None] * len(table)
     base = root or folder or Path()
-    features = FeatureFolder(root) if root is not None else None
+    is_folder = root is not None and (root.is_dir() or not awaited)
+    features = FeatureFolder(root) if root is not None and is_folder else None
     paths: dict[str, Path] = {}
     nowhere = []
     for slide, path in zip(table[keys.SLIDE_ID], column, strict=True):

@@ -162,16 +162,15 @@ def _check_sites(study: Study, cohort: "AnnData", fold_key: str) -> list[Finding
     sites = class_names(patient_labels(cohort, site_key))
     for site in sorted(set(sites.dropna())):
         is_here = (sites == site).to_numpy() & (folds >= 0)
-        numbers = np.unique(folds[is_here])
+        numbers, sizes = np.unique(folds[is_here], return_counts=True)
         if len(numbers) > 1:
-            patients = sites.index[is_here]
-            listed = preview(
-                (f"{patients[folds[is_here] == number][0]} in fold {number}" for number in numbers),
-                N_NAMES,
-            )
+            largest = numbers[sizes.argmax()]
+            others = is_here & (folds != largest)
+            pairs = zip(sites.index[others], folds[others], strict=True)
+            listed = preview((f"{patient} in fold {fold}" for patient, fold in pairs), N_NAMES)
             text = (
-                f"patients of {site_key} {site!r} are in {len(numbers)} folds: {listed}; move them "
-                "into one fold, or leave out fold_key or site_key"
+                f"patients of {site_key} {site!r} are in {len(numbers)} folds, most of them in "
+                f"fold {largest}: {listed}; move them there, or leave out fold_key or site_key"
             )
             findings.append(Finding("cross_validation", text))
     return findings

@@ -185,9 +185,10 @@ def _draw_figures(scored: list[ScoredCohort]) -> list[Figure]:
             continue
         result = cohort.table.uns[keys.SLIDE_SCORES]
         for target, curves in result["curves"].items():
-            names = [name for name in CURVES if name in curves]
+            # A curve has no rows if a class is missing.
+            names = [name for name in CURVES if name in curves and len(curves[name])]
             if target in result["confusion"]:
-                names.insert(3, "confusion")
+                names.append("confusion")
             for name in names:
                 stem = "-".join(_file_name(part) for part in (cohort.name, target, name))
                 taken = {figure.file for figure in figures}
