@@ -9,6 +9,9 @@ from tests.features import katherlab_25, write_katherlab
 
 from stp.io import read_cohort
 
+# Top left corners in µm of six tiles of 256 µm, in three columns.
+CORNERS = [(256 * (tile % 3), 256 * (tile // 3)) for tile in range(6)]
+
 STUDY = """
 output_dir = "out"
 [cohort]
@@ -113,7 +116,9 @@ def write_cohort(folder: Path, n_patients: int = 12) -> Path:
         for slide in (patient, "extra") if number == 0 else (patient,):
             shift = 1 - number % 2
             features = rng.normal(size=(6, 8)) + shift
-            write_katherlab(folder / f"{slide}.h5", features.astype(np.float16), **katherlab_25())
+            write_katherlab(
+                folder / f"{slide}.h5", features.astype(np.float16), CORNERS, **katherlab_25()
+            )
             rows.append(
                 {
                     "patient": patient,

@@ -18,6 +18,7 @@ from stp.io._tile_slides import tile_slides
 from stp.io._tiles import write_tiles
 from stp.io._upload_store import upload_store
 from stp.io._write_collection import write_collection
+from stp.io._write_geojson import write_geojson
 
 __all__ = [
     "Collection",
@@ -35,6 +36,7 @@ __all__ = [
     "upload_store",
     "write_collection",
     "write_features",
+    "write_geojson",
     "write_results",
     "write_store",
     "write_tiles",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp._log import count, logger
-from stp.io._slide_record import file_record
+from stp.images.source_slide import file_record
 from stp.io._store_path import local_path
 from stp.io._tiles_elements import assemble_tiles
 from stp.tables import keys

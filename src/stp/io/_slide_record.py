@@ -1,14 +1,14 @@
 """The record of the slide whose tiles a SpatialData has, and of how they were laid."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stp._text import readable
 from stp.images.pyramid import ImagePyramid
 from stp.images.scale import USER
+from stp.images.source_slide import file_record
 from stp.tables import keys
 from stp.tables.table import as_list
 
@@ -70,25 +70,6 @@ def describe_slide(
         **settings.describe(),
         "version": version("stp-spatial"),
     }
-
-
-def file_record(path: str | Path) -> dict[str, Any]:
-    """Return the path of a slide, its number of bytes and when it was changed."""
-    files = [file.stat() for file in _list_files(Path(path))]
-    return {
-        "path": readable(Path(path).absolute()),
-        "bytes": sum(status.st_size for status in files),
-        "mtime_ns": max((status.st_mtime_ns for status in files), default=0),
-    }
-
-
-def _list_files(path: Path) -> Iterable[Path]:
-    """Yield the files of a slide: one, those of a folder, or those next to a MIRAX file."""
-    folder = path if path.is_dir() else path.with_suffix("")
-    if path.is_file():
-        yield path
-    if path.is_dir() or (path.suffix.lower() == ".mrxs" and folder.is_dir()):
-        yield from (file for file in folder.rglob("*") if file.is_file())
 
 
 def slide_record(sdata: "SpatialData") -> dict[str, Any]:

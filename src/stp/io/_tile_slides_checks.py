@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp._log import preview
+from stp.images.source_slide import file_record
 from stp.io._embed_model import reads_images, stored_digest
-from stp.io._slide_record import TileSettings, file_record, is_same
+from stp.io._slide_record import TileSettings, is_same
 from stp.io._store_path import check_free
 from stp.tables import keys
 

@@ -14,8 +14,8 @@ from stp.images.slides import only_slide
 from stp.io._slide_record import slide_record
 from stp.io._store_folder import consolidate, move_into_place
 from stp.io._store_path import check_free, local_path
-from stp.io._tiles_elements import THUMBNAIL, assemble_tiles, make_thumbnail
-from stp.tables.keys import TABLE
+from stp.io._tiles_elements import assemble_tiles, make_thumbnail
+from stp.tables.keys import TABLE, THUMBNAIL
 from stp.tables.table import get_table
 from stp.tables.valid_names import make_storable, unique_names
 

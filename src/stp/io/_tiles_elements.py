@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
-THUMBNAIL = "thumbnail"
 PLACE_NOISE = 0.01  # pixels; centers of squares are rounded, and rows of tiles stay straight
 BLOCK_PIXELS = 128  # side of the squares of which a thumbnail is put together
 BLOCK_BYTES = 256 << 20  # of the pixels under such a square

@@ -1,5 +1,6 @@
 """Figures of slides, patches, predictions, scores and training runs."""
 
+from stp.pl._attention import attention
 from stp.pl._batch_effect import batch_effect
 from stp.pl._calibration import calibration
 from stp.pl._confusion import confusion
@@ -12,10 +13,12 @@ from stp.pl._precision_recall import precision_recall
 from stp.pl._retrieval import retrieval
 from stp.pl._roc import roc
 from stp.pl._spots import spots
+from stp.pl._tiles import tiles
 from stp.pl._tissue import tissue
 from stp.pl._training import training
 
 __all__ = [
+    "attention",
     "batch_effect",
     "calibration",
     "confusion",
@@ -28,6 +31,7 @@ __all__ = [
     "retrieval",
     "roc",
     "spots",
+    "tiles",
     "tissue",
     "training",
 ]

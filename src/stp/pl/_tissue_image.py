@@ -129,7 +129,7 @@ class Tissue:
         numbers = pd.Series(values[self.rows]).to_numpy(dtype=float, na_value=np.nan)
         has_number = np.isfinite(numbers)
         self.draw_image(ax, title, alpha=TISSUE_ALPHA)
-        spots = self._add_spots(ax, has_number, size)
+        spots = self.add_spots(ax, has_number, size)
         spots.set(array=numbers[has_number], cmap=cmap)
         if norm is not None:
             spots.set_norm(norm)
@@ -164,7 +164,7 @@ class Tissue:
         codes = np.asarray(values.codes)[self.rows]
         has_category = codes >= 0
         self.draw_image(ax, title, alpha=TISSUE_ALPHA)
-        spots = self._add_spots(ax, has_category, size)
+        spots = self.add_spots(ax, has_category, size)
         spots.set_facecolor([colors[code] for code in codes[has_category]])
         self._add_missing(ax, ~has_category, size)
         present = np.unique(codes[has_category])
@@ -191,7 +191,7 @@ class Tissue:
             crosses = ax.scatter(x, y, marker="x", s=area, color=CROSS, linewidths=1.3)
             crosses.set_path_effects([_cross_halo()])
 
-    def _add_spots(self, ax: "Axes", is_drawn: np.ndarray, size: float) -> "Collection":
+    def add_spots(self, ax: "Axes", is_drawn: np.ndarray, size: float = 1.0) -> "Collection":
         """Add circles, each as wide as most of the distance to the next spot."""
         from matplotlib.collections import EllipseCollection
 
@@ -211,7 +211,7 @@ class Tissue:
 
     def _add_missing(self, ax: "Axes", is_missing: np.ndarray, size: float) -> None:
         if is_missing.any():
-            circles = self._add_spots(ax, is_missing, size)
+            circles = self.add_spots(ax, is_missing, size)
             circles.set(facecolor=_colors.MISSING, zorder=0.9)  # under the values
 
     def _diameter(self) -> float:

@@ -23,6 +23,7 @@ FOLD = "stp_fold"
 SLIDES = "stp_slides"
 SLIDE_SCORES = "stp_slide_scores"
 SLIDE_COMPARISON = "stp_slide_comparison"
+ATTENTION = "stp_attention"
 
 # Columns of `obs` that name the shape of each row. No column of a user has these names.
 REGION = "stp_region"
@@ -30,6 +31,7 @@ SPOT = "stp_spot"
 
 # Attribute of a SpatialData: the slide whose tiles it has, and how they were laid.
 SLIDE = "stp_slide"
+THUMBNAIL = "thumbnail"  # image of a tile store
 
 # Names of regions that are those of every slide: ours, if the user names none, and of other tools.
 UNNAMED = ("slide", "spots", "cells", "cell_circles", "cell_labels", "cell_boundaries", "nucleus")
@@ -98,6 +100,16 @@ def uncalibrated(key: str) -> str:
 def pooled(key: str) -> str:
     """Return the name in `obsm` of the vector that a slide model pools the tiles to."""
     return f"X_{key}"
+
+
+def rank(column: str) -> str:
+    """Return the name in `obs` of the rank of each tile in its slide, from 0 to 1."""
+    return f"{column}_rank"
+
+
+def contribution(key: str) -> str:
+    """Return the name in `obsm` of the contribution of each tile to each output."""
+    return f"{key}_contribution"
 
 
 def maker_call(rep: str) -> str:

@@ -15,6 +15,7 @@ from stp.tl._predict_expression import predict_expression
 from stp.tl._predict_slides import predict_slides
 from stp.tl._regress_expression import apply_expression_head, regress_expression
 from stp.tl._score_slides import score_slides
+from stp.tl._score_tiles import score_tiles
 from stp.tl._scores import score_clusters, score_expression, score_retrieval
 from stp.tl._tokenize import tokenize
 
@@ -38,5 +39,6 @@ __all__ = [
     "score_expression",
     "score_retrieval",
     "score_slides",
+    "score_tiles",
     "tokenize",
 ]

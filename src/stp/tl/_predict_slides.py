@@ -16,7 +16,13 @@ from stp.tables.cohort import BagSource, bag_sources, class_names, patient_label
 from stp.tables.embeddings import require_finite
 from stp.tables.table import record, table_to_annotate
 from stp.tl._embed_shared import model_record
-from stp.tl._slide_models import AnyModel, find_unseen, open_slide_models, require_fit
+from stp.tl._slide_models import (
+    AnyModel,
+    find_odd_bags,
+    find_unseen,
+    open_slide_models,
+    require_fit,
+)
 from stp.tl._slide_predictions import SlidePredictions, mean_thresholds, predict_bags
 from stp.train.slide_cohort import read_features
 
@@ -24,7 +30,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 MAX_FAR = 0.05  # share of far slides from which on a warning says so
-BAG_FACTOR = 2  # bags this much smaller or larger than those of the training are warned of
 
 
 def predict_slides(
@@ -192,16 +197,7 @@ def _check_cohort(
 ) -> dict[str, Any]:
     """Warn of bags and labels that the models do not know, and return what was found."""
     sizes = np.array([sum(source.n_tiles for source in bag) for bag in bags.values()])
-    ranges = [model.config.bag_sizes for model in models if model.config.bag_sizes]
-    lowest = min((low for low, _ in ranges), default=0)
-    highest = max((high for _, high in ranges), default=int(sizes.max()))
-    is_odd = (sizes * BAG_FACTOR < lowest) | (sizes > BAG_FACTOR * highest)
-    if is_odd.any():
-        warn(
-            f"{count(is_odd.sum(), 'patient')} have bags of {sizes[is_odd].min():,} to "
-            f"{sizes[is_odd].max():,} tiles, and those of the training had {lowest:,} to "
-            f"{highest:,}; check that tiles were laid in the same way"
-        )
+    is_odd = find_odd_bags(models, sizes)
     unknown: dict[str, list[str]] = {}
     for target in models[0].config.targets:
         if target.kind == "classes" and target.name in cohort.obs:

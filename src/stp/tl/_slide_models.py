@@ -11,9 +11,10 @@ from stp.images.scale import TOLERANCE
 from stp.models.saved.description import CONFIG
 from stp.models.slide import SlideModel
 from stp.models.slide_config import SlideFeatures
-from stp.train.cross_validation import MODELS
+from stp.train.cross_validation import FOLDS, MODELS
 
 AnyModel = SlideModel | str | Path
+BAG_FACTOR = 2  # bags this much smaller or larger than those of the training are warned of
 
 
 def open_slide_models(models: AnyModel | Sequence[AnyModel]) -> list[SlideModel]:
@@ -49,10 +50,50 @@ def open_slide_models(models: AnyModel | Sequence[AnyModel]) -> list[SlideModel]
     return opened
 
 
-def require_fit(models: Sequence[SlideModel], features: SlideFeatures) -> None:
-    """Check that features of a cohort are those that models were trained on.
+def open_slide_model(model: AnyModel) -> SlideModel:
+    """Return one slide model, given as such or as its folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder has no model.
+    TypeError
+        Something else was given, such as several models.
+    ValueError
+        The folder is that of a cross-validation.
+    """
+    if isinstance(model, SlideModel):
+        return model
+    if not isinstance(model, str | Path):
+        raise TypeError(
+            f"model is a {type(model).__name__}; give one SlideModel, or the output_dir of "
+            "stp.train.fit_slides"
+        )
+    folders = _list_folders(Path(model))
+    if len(folders) > 1:
+        raise ValueError(
+            f"{model} is a cross-validation of {len(folders)} models, and each has a map of its "
+            f"own; give the one that predicted the patient, such as {folders[0]}: "
+            f"{Path(model) / FOLDS} lists the fold in which a patient is on the side 'test'"
+        )
+    return SlideModel.from_pretrained(folders[0])
+
+
+def require_fit(
+    models: Sequence[SlideModel], features: SlideFeatures, owner: str = "the cohort"
+) -> None:
+    """Check that features are those that models were trained on.
 
     Unknown scales are warned of.
+
+    Parameters
+    ----------
+    models
+        The models.
+    features
+        How the features were made.
+    owner
+        What has the features, in the error.
 
     Raises
     ------
@@ -64,8 +105,8 @@ def require_fit(models: Sequence[SlideModel], features: SlideFeatures) -> None:
         name = model.name or "the slide model"
         if (features.model_digest, features.width) != (trained.model_digest, trained.width):
             raise ValueError(
-                f"{name} was trained on {_describe(trained)}, and the cohort has "
-                f"{_describe(features)}; make the features of the cohort with the same model"
+                f"{name} was trained on {_describe(trained)}, and {owner} has "
+                f"{_describe(features)}; make the features of {owner} with the same model"
             )
         pairs = {
             "tile_um": (features.tile_um, trained.tile_um),
@@ -76,7 +117,7 @@ def require_fit(models: Sequence[SlideModel], features: SlideFeatures) -> None:
                 continue
             if abs(np.log(here / there)) > np.log1p(TOLERANCE):
                 raise ValueError(
-                    f"tiles of the cohort have {field} {here:g}, and those that {name} was trained "
+                    f"tiles of {owner} have {field} {here:g}, and those that {name} was trained "
                     f"on {there:g}; extract features of tiles of the same size and scale"
                 )
     unknown = sorted(
@@ -88,9 +129,27 @@ def require_fit(models: Sequence[SlideModel], features: SlideFeatures) -> None:
     )
     if unknown:
         warn(
-            f"the {' and the '.join(unknown)} of the tiles of the cohort or of the training is not "
+            f"the {' and the '.join(unknown)} of the tiles of {owner} or of the training is not "
             "recorded, so nothing checks that they have the same scale"
         )
+
+
+def find_odd_bags(models: Sequence[SlideModel], sizes: np.ndarray) -> np.ndarray:
+    """Return which bags (n_bags,) are much smaller or larger than those of the training.
+
+    A warning names their sizes.
+    """
+    ranges = [model.config.bag_sizes for model in models if model.config.bag_sizes]
+    lowest = min((low for low, _ in ranges), default=0)
+    highest = max((high for _, high in ranges), default=int(sizes.max()))
+    is_odd = (sizes * BAG_FACTOR < lowest) | (sizes > BAG_FACTOR * highest)
+    if is_odd.any():
+        warn(
+            f"{count(is_odd.sum(), 'patient')} have bags of {sizes[is_odd].min():,} to "
+            f"{sizes[is_odd].max():,} tiles, and those of the training had {lowest:,} to "
+            f"{highest:,}; check that tiles were laid in the same way"
+        )
+    return is_odd
 
 
 def find_unseen(models: Sequence[SlideModel], patients: Sequence[str]) -> np.ndarray:
