@@ -36,8 +36,9 @@ n_resamples = 100
 
 def write_features(path: Path, features: np.ndarray, **attributes) -> None:
     """Write a slide as KatherLab's STAMP 2.5 does, at 112 µm and 0.5 µm per pixel."""
-    side = np.arange(len(features))
-    corners = np.column_stack([side % 16, side // 16]) * 112
+    number = np.arange(len(features))
+    n_columns = round(len(features) ** 0.5)
+    corners = np.column_stack([number % n_columns, number // n_columns]) * 112
     attributes = katherlab_25(tile_um=112.0) | attributes
     write_katherlab(path, features.astype(np.float16), corners, **attributes)
 

@@ -156,10 +156,28 @@ def test_a_model_of_all_patients_is_fitted(tmp_path, capsys):
     assert "run `stp slides predict cohort.toml` first" in refuse(capsys, "score", file)
 
 
+def test_maps_are_those_of_the_predictions(study, capsys):
+    slides = ["P003_0", "P003_1"]
+    assert run("draw", study, "--slide", slides[0], "--slide", slides[1]) == 0
+    folder = study.parent / "out" / "maps" / "cross-validation"
+    for slide in slides:
+        assert (folder / f"{slide}.png").stat().st_size > 5000
+        assert "no GeoJSON" in (folder / f"{slide}.json").read_text()  # of files without pixels
+    assert run("draw", study, "--slide", slides[0]) == 0
+    assert "0 drawn, 1 skipped" in capsys.readouterr().err
+    error = refuse(capsys, "draw", study, "--name", "=b")
+    assert "2 models predicted slide" in error and "give --models the folder of one" in error
+    assert "have no slide P9" in refuse(capsys, "draw", study, "--slide", "P9")
+    fold = study.parent / "out" / "cross_validation" / "fold_0"
+    assert run("draw", study, "--name", "=b", "--models", fold) == 1
+    assert "features or model have changed" in capsys.readouterr().out
+
+
 def test_slides_are_tiled_embedded_and_learned(tmp_path):
     text = FAST.replace('root = "features"', "").replace(
         "[cohort]", '[slides]\nwsi = ["wsi/*.tif"]\nmodel = "encoder"\ntile_um = 112\n[cohort]'
     )
+    text = text.replace("n_folds = 3", "n_folds = 2")
     file = write_study(tmp_path, text, n_patients=8, n_tiles=4)
     slides = pd.read_csv(tmp_path / "slides.csv")["slide"]
     (tmp_path / "wsi").mkdir()
@@ -171,6 +189,10 @@ def test_slides_are_tiled_embedded_and_learned(tmp_path):
     assert run("check", file) == 0
     for step in STEPS:
         assert run(step, file) == 0
+    assert run("draw", file, "--slide", slides[0]) == 0
+    folder = tmp_path / "out" / "maps" / "cross-validation"
+    for name in (f"{slides[0]}.png", f"{slides[0]}-tiles.png", f"{slides[0]}.geojson"):
+        assert (folder / name).is_file()
     (tmp_path / "wsi" / "broken.tif").write_text("no slide")
     assert run("tile", file) == 1
 

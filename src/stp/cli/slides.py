@@ -22,6 +22,7 @@ STEPS = {
     "fit": "train a model on all patients; also under torchrun --no-python",
     "predict": "predict patients by models that have never seen them",
     "score": "score all predictions, and write tables, figures and a report",
+    "draw": "draw where each prediction comes from, as PNG and as GeoJSON for QuPath",
 }
 
 
@@ -43,8 +44,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         step_parser.add_argument("file", type=Path, help=FILE)
         if step in ("check", "predict"):
             _add_cohort_options(step_parser)
-        if step == "predict":
+        if step in ("predict", "draw"):
             step_parser.add_argument("--name", help="name of the predictions")
+        if step == "draw":
+            step_parser.add_argument("--slide", action="append", default=[], help="a slide to draw")
+            step_parser.add_argument(
+                "--models", type=Path, metavar="DIR", help="one model, if several predicted"
+            )
         if step in ("check", "score"):
             step_parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -114,6 +120,8 @@ def _run_step(options: argparse.Namespace) -> int:
         return 0
     if options.step == "score":
         return _score(study, options)
+    if options.step == "draw":
+        return _draw(study, options)
     from stp.workflows import slide_steps
 
     if options.step == "tile":
@@ -202,3 +210,18 @@ def _score(study: "Study", options: argparse.Namespace) -> int:
     if options.json:
         print(file.read_text(encoding="utf-8"))
     return 0
+
+
+def _draw(study: "Study", options: argparse.Namespace) -> int:
+    """Draw slides; return 1 if one of them failed."""
+    from stp.workflows.slide_maps import draw
+    from stp.workflows.slide_steps import INTERNAL
+
+    failures = draw(
+        study, name=options.name or INTERNAL, slides=options.slide, models=options.models
+    )
+    if failures:
+        print(f"{count(len(failures), 'slide')} failed:")
+    for name, text in failures.items():
+        print(f"  {name}: {text}")
+    return 1 if failures else 0
