@@ -209,8 +209,8 @@ def _train_folds(
         if run.processes.is_main:
             n_new = number - n_finished
             left = time_left(len(plans) - number, n_new, time.monotonic() - start)
-            line = f"Fold {number + 1} of {len(plans)}"
-            logger.info(f"{line} ({left})" if left else line)
+            title = f"Fold {number + 1} of {len(plans)}"
+            logger.info(f"{title} ({left})" if left else title)
         inputs = {"stage": "fit_slides", **cohort.fingerprint, **plan.settings}
         path = run.path / f"fold_{fold}"
         settings = run_settings(config, inputs)

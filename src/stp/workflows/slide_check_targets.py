@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -97,7 +98,7 @@ def check_targets(study: Study, cohort: "AnnData") -> list[Finding]:
     findings: list[Finding] = []
     for target in study.targets:
         n_before = len(findings)
-        _try("target", lambda target=target: _describe(cohort, target), findings)
+        _try("target", partial(_describe, cohort, target), findings)
         if len(findings) == n_before:
             findings += _list_unlabeled(cohort, target)
     _try("fit", lambda: check_share(study.fit.validation_share), findings)

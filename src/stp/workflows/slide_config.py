@@ -83,7 +83,8 @@ class TargetTable:
         if self.classes is not None:
             return Classes(self.classes, self.names, self.positive)
         if self.survival is not None:
-            return Survival(*self.survival, n_intervals=self.n_intervals or N_INTERVALS)
+            time, event = self.survival
+            return Survival(time, event, self.n_intervals or N_INTERVALS)
         return Value(self.value or "")
 
 
@@ -220,8 +221,7 @@ def read_study(file: str | Path) -> Study:
         values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyError(file, [f"it is no TOML: {error}"]) from error
-    faults = list(_list_key_faults(values))
-    if faults:
+    if faults := list(_list_key_faults(values)):
         raise StudyError(file, faults)
     tables: dict[str, Any] = {}
     for name, value in values.items():
@@ -232,8 +232,7 @@ def read_study(file: str | Path) -> Study:
     if not isinstance(values["output_dir"], str):
         faults.append(f"output_dir must be a text, not {values['output_dir']!r}")
     columns = [table.make_target().column for table in tables.get("target", ()) if table]
-    repeated = sorted({column for column in columns if columns.count(column) > 1})
-    if repeated:
+    if repeated := sorted({column for column in columns if columns.count(column) > 1}):
         faults.append(f"tables [[target]] name {repeated} twice; leave out one")
     if faults:
         raise StudyError(file, faults)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp import pl, tl
-from stp._atomic import write_atomically
+from stp._atomic import write_text
 from stp._log import count, logger
 from stp._progress import track
 from stp._text import readable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 SCORES = "scores"  # folder of the results
 FILE = "scores.json"
-CURVES = {
+CURVES: dict[str, Callable[..., Any]] = {
     "roc": pl.roc,
     "precision_recall": pl.precision_recall,
     "calibration": pl.calibration,
@@ -82,18 +83,10 @@ def score(study: Study) -> Path:
     for old in (folder / "figures").glob("*.svg"):
         old.unlink()
     for figure in figures:
-        text = figure.svg
-        write_atomically(
-            folder / "figures" / figure.file,
-            lambda path, text=text: path.write_text(text, encoding="utf-8"),
-        )
-    table = csv_text(_join_scores(scored))
-    write_atomically(
-        folder / "scores.csv", lambda path: path.write_text(table, encoding="utf-8", newline="")
-    )
+        write_text(folder / "figures" / figure.file, figure.svg)
+    write_text(folder / "scores.csv", csv_text(_join_scores(scored)))
     write_report(folder / "report.html", study, scored, figures)
-    text = json.dumps(_describe(scored, fingerprint), indent=2, ensure_ascii=False)
-    write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(file, json.dumps(_describe(scored, fingerprint), indent=2, ensure_ascii=False))
     n_scored = sum(cohort.has_scores for cohort in scored)
     logger.info(
         f"{count(n_scored, 'cohort')} scored; {folder / 'report.html'} shows all, open it in a "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stp import get, io, tl, train
-from stp._atomic import write_atomically
+from stp._atomic import write_atomically, write_text
 from stp._log import count, logger
 from stp._text import native, readable
 from stp._version import __version__
@@ -213,15 +213,9 @@ def predict(study: Study, source: CohortSource, models: Path, name: str) -> Path
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.with_suffix(".json").unlink(missing_ok=True)  # until the others are whole
-    table = csv_text(get.patients(cohort).reset_index())
     write_atomically(file, cohort.write_h5ad)
-    write_atomically(
-        file.with_suffix(".csv"), lambda path: path.write_text(table, encoding="utf-8")
-    )
-    text = json.dumps(record, indent=2)
-    write_atomically(
-        file.with_suffix(".json"), lambda path: path.write_text(text, encoding="utf-8")
-    )
+    write_text(file.with_suffix(".csv"), csv_text(get.patients(cohort).reset_index()))
+    write_text(file.with_suffix(".json"), json.dumps(record, indent=2))
     return file
 
 
