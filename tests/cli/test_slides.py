@@ -165,6 +165,9 @@ def test_maps_are_those_of_the_predictions(study, capsys):
         assert "no GeoJSON" in (folder / f"{slide}.json").read_text()  # of files without pixels
     assert run("draw", study, "--slide", slides[0]) == 0
     assert "0 drawn, 1 skipped" in capsys.readouterr().err
+    assert run("draw", study, "--slide", slides[0], "--um-per-px", 0.5) == 0
+    features = json.loads((folder / f"{slides[0]}.geojson").read_text())["features"]
+    assert len(features) == 4 and "measurements" in features[0]["properties"]
     error = refuse(capsys, "draw", study, "--name", "=b")
     assert "2 models predicted slide" in error and "give --models the folder of one" in error
     assert "have no slide P9" in refuse(capsys, "draw", study, "--slide", "P9")

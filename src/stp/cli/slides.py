@@ -51,6 +51,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
             step_parser.add_argument(
                 "--models", type=Path, metavar="DIR", help="one model, if several predicted"
             )
+            step_parser.add_argument(
+                "--um-per-px", type=float, help="of the slides, if their features lack it"
+            )
         if step in ("check", "score"):
             step_parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -218,7 +221,11 @@ def _draw(study: "Study", options: argparse.Namespace) -> int:
     from stp.workflows.slide_steps import INTERNAL
 
     failures = draw(
-        study, name=options.name or INTERNAL, slides=options.slide, models=options.models
+        study,
+        name=options.name or INTERNAL,
+        slides=options.slide,
+        models=options.models,
+        um_per_px=options.um_per_px,
     )
     if failures:
         print(f"{count(len(failures), 'slide')} failed:")

@@ -59,7 +59,12 @@ class SlideMap:
 
 
 def draw(
-    study: Study, *, name: str = INTERNAL, slides: Sequence[str] = (), models: Path | None = None
+    study: Study,
+    *,
+    name: str = INTERNAL,
+    slides: Sequence[str] = (),
+    models: Path | None = None,
+    um_per_px: float | None = None,
 ) -> dict[str, str]:
     """Draw slides of predicted patients; those that are finished are skipped.
 
@@ -77,6 +82,8 @@ def draw(
         Ids of slides; all if there are none.
     models
         Folder of one model, if several predicted each patient.
+    um_per_px
+        µm per pixel of all slides at full resolution, if their features do not record it.
 
     Returns
     -------
@@ -93,17 +100,19 @@ def draw(
         )
     cohort = anndata.read_h5ad(file)
     jobs = _list_maps(study, cohort, record, name, slides, models)
+    if um_per_px is None and study.slides is not None:
+        um_per_px = study.slides.um_per_px
     logger.info(f"draw {name}: {count(len(jobs), 'slide')} into {study.output / MAPS / name}")
     failures = {}
     n_skipped = 0
     for job in track(jobs, "draw slides", "slide"):
-        inputs = [__version__, record["fingerprint"], job.model.digest]
+        inputs = [__version__, record["fingerprint"], job.model.digest, um_per_px]
         done = job.stem.with_name(f"{job.stem.name}.json")
         if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["inputs"] == inputs:
             n_skipped += 1
             continue
         try:
-            notes = _draw(study, job)
+            notes = _draw(study, job, um_per_px)
         except (ValueError, KeyError, OSError) as error:
             failures[job.slide] = str(error.args[0] if isinstance(error, KeyError) else error)
             continue
@@ -151,7 +160,7 @@ def _list_maps(
     return jobs
 
 
-def _draw(study: Study, job: SlideMap) -> list[str]:
+def _draw(study: Study, job: SlideMap, um_per_px: float | None) -> list[str]:
     """Write the files of a slide, and return why one of them is missing."""
     import matplotlib.pyplot as plt
 
@@ -175,18 +184,18 @@ def _draw(study: Study, job: SlideMap) -> list[str]:
     notes = []
     figure = pl.attention(sdata, table_key=table_key, show=False, return_fig=True)
     _save(figure, job.stem.with_name(f"{job.stem.name}.png"))
-    um_per_px = None if study.slides is None else study.slides.um_per_px
     try:
         figure = pl.tiles(
             sdata,
             image=_find_pixels(study, job),
+            um_per_px=um_per_px,
             table_key=table_key,
             show=False,
             return_fig=True,
         )
         _save(figure, job.stem.with_name(f"{job.stem.name}-tiles.png"))
     except (ValueError, OSError) as error:
-        notes.append(f"no picture of tiles: {error}")
+        notes.append(f"no picture of tiles: {_name_option(error)}")
     try:
         io.write_geojson(
             sdata,
@@ -196,11 +205,16 @@ def _draw(study: Study, job: SlideMap) -> list[str]:
             overwrite=True,
         )
     except ValueError as error:
-        notes.append(f"no GeoJSON: {error}")
+        notes.append(f"no GeoJSON: {_name_option(error)}")
     plt.close("all")
     for note in notes:
         logger.info(f"{job.slide}: {note}")
     return notes
+
+
+def _name_option(error: Exception) -> str:
+    """Return a message with the option of the command line instead of the argument."""
+    return str(error).replace("pass um_per_px=", "give --um-per-px")
 
 
 def _open(study: Study, path: Path) -> "tuple[SpatialData, str]":
