@@ -1,28 +1,49 @@
-"""Small cohorts with a planted signal, as feature files and a table."""
+"""Small cohorts with a planted signal, as feature files, tables and the file of a study."""
 
 from pathlib import Path
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
+from tests.features import katherlab_25, write_katherlab
 
 from stp.io import read_cohort
 
+# Top left corners in µm of six tiles of 256 µm, in three columns.
+CORNERS = [(256 * (tile % 3), 256 * (tile // 3)) for tile in range(6)]
 
-def write_features(path: Path, features: np.ndarray) -> None:
+STUDY = """
+output_dir = "out"
+[cohort]
+slides = "slides.csv"
+clinical = "clinical.csv"
+root = "features"
+[[target]]
+classes = "EGFR"
+positive = "mutated"
+[fit]
+epochs = 6
+hidden = 16
+attention = 8
+learning_rate = 5e-3
+device = "cpu"
+[cross_validation]
+n_folds = 3
+[scores]
+n_resamples = 100
+"""
+
+
+def write_features(path: Path, features: np.ndarray, **attributes) -> None:
     """Write a slide as KatherLab's STAMP 2.5 does, at 112 µm and 0.5 µm per pixel."""
-    with h5py.File(path, "w") as file:
-        file["feats"] = features.astype(np.float16)
-        side = np.arange(len(features))
-        file["coords"] = np.column_stack([side % 16, side // 16]).astype(np.float32) * 112
-        file.attrs.update(
-            stp_version="x", stamp_version="2.5.0", extractor="uni", unit="um", feat_type="tile"
-        )
-        file.attrs.update(tile_size_um=112.0, tile_size_px=224, code_hash="abc")
+    number = np.arange(len(features))
+    n_columns = round(len(features) ** 0.5)
+    corners = np.column_stack([number % n_columns, number // n_columns]) * 112
+    attributes = katherlab_25(tile_um=112.0) | attributes
+    write_katherlab(path, features.astype(np.float16), corners, **attributes)
 
 
-def make_cohort(
+def write_slides(
     folder: Path,
     *,
     n_patients: int = 24,
@@ -32,11 +53,12 @@ def make_cohort(
     shift: float = 3.0,
     seed: int = 0,
     prefix: str = "P",
-) -> anndata.AnnData:
-    """Make patients of two classes; a share of the tiles of one class is shifted.
+) -> pd.DataFrame:
+    """Write features of patients of two classes; a share of the tiles of one class is shifted.
 
     Every fourth patient has two slides. `purity` follows the share of shifted tiles, and patients
-    of the shifted class have their event earlier.
+    of the shifted class have their event earlier. Slides of a patient need not be neighbors in the
+    table that is returned.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -64,6 +86,50 @@ def make_cohort(
                     "fold": number // 2 % 3,
                 }
             )
-    table = pd.DataFrame(rows)
-    # Slides of a patient need not be neighbors in the table.
-    return read_cohort(table.sample(frac=1, random_state=1), root=folder)
+    return pd.DataFrame(rows).sample(frac=1, random_state=1)
+
+
+def make_cohort(folder: Path, **options) -> anndata.AnnData:
+    """Make the cohort of :func:`write_slides`."""
+    return read_cohort(write_slides(folder, **options), root=folder)
+
+
+def write_study(folder: Path, text: str = STUDY, **options) -> Path:
+    """Write features, `slides.csv`, `clinical.csv` and the file of a study, and return its path."""
+    table = write_slides(folder / "features", **options)
+    table["site"] = "hospital " + (table["fold"] % 3).astype(str)
+    table[["patient", "slide"]].to_csv(folder / "slides.csv", index=False)
+    patients = table.drop(columns="slide").drop_duplicates().sort_values("patient")
+    patients.to_csv(folder / "clinical.csv", index=False)
+    (folder / "cohort.toml").write_text(text)
+    return folder / "cohort.toml"
+
+
+def write_cohort(folder: Path, n_patients: int = 12) -> Path:
+    """Write a cohort for examples: features of slides, and `slides.csv` with labels of patients.
+
+    Patients P0, P2, ... have mutated EGFR and features that are larger by one. P0 has two slides.
+    """
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(n_patients):
+        patient = f"P{number}"
+        for slide in (patient, "extra") if number == 0 else (patient,):
+            shift = 1 - number % 2
+            features = rng.normal(size=(6, 8)) + shift
+            write_katherlab(
+                folder / f"{slide}.h5", features.astype(np.float16), CORNERS, **katherlab_25()
+            )
+            rows.append(
+                {
+                    "patient": patient,
+                    "slide": slide,
+                    "EGFR": "mutated" if shift else "wild type",
+                    "site": f"hospital {number % 4}",
+                    "days": 100 + 10 * number,
+                    "event": number // 2 % 2,
+                    "purity": number / n_patients,
+                }
+            )
+    pd.DataFrame(rows).to_csv(folder / "slides.csv", index=False)
+    return folder

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import tifffile
 from tests import r_tables
-from tests.example_cohort import write_cohort
+from tests.cohorts import write_cohort
 from tests.servers import S3, Server
 from tests.slides import (
     FILLERS,

@@ -124,6 +124,11 @@ def track(
             progress.update()
 
 
+def time_left(n_left: int, n_done: int, seconds: float) -> str:
+    """Return how long the rest takes, such as "about 12 min left"; "" if nothing is done yet."""
+    return f"about {_duration(n_left * seconds / n_done)} left" if n_done else ""
+
+
 def can_draw_bars() -> bool:
     """Return whether standard error is a terminal or a Jupyter notebook."""
     return is_jupyter() or (sys.stderr is not None and sys.stderr.isatty())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import spatialdata
 from anndata import AnnData
-from tests.example_cohort import write_cohort
+from tests.cohorts import write_cohort
 from tests.predictions import binary_cohort
 
 import stp

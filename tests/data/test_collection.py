@@ -263,3 +263,8 @@ def test_the_digest_of_a_store_of_any_zarr_version_is_read(tmp_path, zarr_format
     (tmp_path / "table.csv").write_text("name,path,digest\na,a.zarr,b\n")
     with pytest.raises(ValueError, match="a was written anew"):
         stp.io.read_collection(tmp_path / "table.csv").check_stores()
+
+
+def test_categories_that_look_like_formulas_are_quoted():
+    table = pd.DataFrame({"site": pd.Categorical(["=1+1", "b", None]), "n": [1, -2, 3]})
+    assert csv_text(table) == "site,n\n'=1+1,1\nb,-2\n,3\n"

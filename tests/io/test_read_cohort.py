@@ -317,8 +317,15 @@ def test_a_column_of_both_tables_that_agrees_is_there_once(root, slides, clinica
     ("changes", "message"),
     [
         ({"extractor": "conch"}, "features are of several models: uni (KatherLab h5, "),
-        ({"tile_size_um": 300.0}, "features are of several models"),
-        ({"tile_size_px": 256}, "features are of several models"),
+        ({"code_hash": "other"}, "features are of several models: uni (KatherLab h5, "),
+        (
+            {"tile_size_um": 300.0},
+            "tiles have several sizes: 256 um in a, b and 1 more; 300 um in d",
+        ),
+        (
+            {"tile_size_px": 256},
+            "patches have several scales: 1.14286 um in a, b and 1 more; 1 um in d",
+        ),
     ],
 )
 def test_features_of_two_extractions_are_refused(root, slides, changes, message):

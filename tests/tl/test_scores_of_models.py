@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import anndata
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from tests.cohorts import make_cohort
 
@@ -50,6 +52,17 @@ def test_scores_are_those_of_the_table_of_patients(cohort):
     is_right = patients["stp_slides_EGFR"].astype(str) == patients["EGFR"].astype(str)
     accuracy = scores.loc[("EGFR", "accuracy", "threshold")]
     assert accuracy["value"] == pytest.approx(is_right.groupby(patients["fold"]).mean().mean())
+
+
+def test_a_cohort_read_from_a_file_has_the_same_scores(cohort, tmp_path):
+    # Files sort the targets by name, and the outputs keep the order of the model.
+    cohort.write_h5ad(tmp_path / "cohort.h5ad")
+    read = anndata.read_h5ad(tmp_path / "cohort.h5ad")
+    tl.score_slides(read, fold_key="fold", n_resamples=50, key_added="again")
+    columns = ["target", "score", "class", "decision", "value", "low", "high"]
+    pd.testing.assert_frame_equal(
+        read.uns["again"]["scores"][columns], cohort.uns["stp_slide_scores"]["scores"][columns]
+    )
 
 
 def test_risk_is_high_above_the_median_of_the_training_patients_of_the_fold(cohort, folders):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 
 from stp import __version__
-from stp.cli import demo, doctor, embed, prepare, release_check, split, train, vocabulary
+from stp.cli import demo, doctor, embed, prepare, release_check, slides, split, train, vocabulary
 
-COMMANDS = (demo, prepare, split, vocabulary, train, embed, release_check, doctor)
+COMMANDS = (demo, prepare, split, vocabulary, train, embed, slides, release_check, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -111,9 +111,10 @@ def write_table(table: "pd.DataFrame", file: Path) -> None:
 def csv_text(table: "pd.DataFrame") -> str:
     """Return a table as CSV in which no cell is a formula."""
     quoted = table.rename(columns=_quote)
-    for position, values in enumerate(table.items()):
-        if values[1].map(lambda cell: isinstance(cell, str)).any():
-            quoted.isetitem(position, values[1].map(_quote))
+    for position, (_, column) in enumerate(table.items()):
+        cells = column.astype(object)  # also of categories
+        if cells.map(lambda cell: isinstance(cell, str)).any():
+            quoted.isetitem(position, cells.map(_quote))
     return quoted.to_csv(index=False, lineterminator="\n", encoding="utf-8")
 
 

@@ -3,14 +3,19 @@
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from stp._log import preview
 from stp._progress import track
 from stp.data.feature_files import FeatureFile, open_features
 from stp.images.scale import TOLERANCE
-from stp.tables.cohort_join import Mismatches
+from stp.tables import keys
+from stp.tables.cohort_join import Mismatches, similar_ids
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FEATURE_SUFFIXES = (".zarr", ".h5", ".pt")
 SLIDE_SUFFIXES = (
@@ -67,6 +72,49 @@ class FeatureFolder:
         return exact or matches
 
 
+def find_paths(
+    table: "pd.DataFrame",
+    folder: Path | None,
+    root: Path | None,
+    path_key: str,
+    mismatches: Mismatches,
+    awaited: Collection[str],
+) -> dict[str, Path]:
+    """Return the absolute path of the feature file of each slide that has one.
+
+    `awaited` are names of slides whose features are still to be made.
+    """
+    has_paths = keys.PATH in table
+    if not has_paths and root is None:
+        raise ValueError(
+            f"there is no column {path_key!r} with the paths of feature files; pass path_key=, or "
+            "root= the folder that has them"
+        )
+    column = table[keys.PATH] if has_paths else [None] * len(table)
+    base = root or folder or Path()
+    is_folder = root is not None and (root.is_dir() or not awaited)
+    features = FeatureFolder(root) if root is not None and is_folder else None
+    paths: dict[str, Path] = {}
+    nowhere = []
+    for slide, path in zip(table[keys.SLIDE_ID], column, strict=True):
+        if path is not None:
+            paths[slide] = (base / Path(path).expanduser()).absolute()
+            continue
+        files = features.find(slide) if features is not None else []
+        if len(files) == 1:
+            paths[slide] = files[0].absolute()
+        elif files:
+            names = " and ".join(str(file) for file in files[:2])
+            mismatches.contradict("slides have several feature files", f"{slide} has {names}")
+        elif name_of_slide(slide) not in awaited:
+            nowhere.append(slide)
+    hints = similar_ids(nowhere, features.stems if features is not None else [])
+    default = "the path is empty" if root is None else f"in {root}"
+    for slide in nowhere:
+        mismatches.leave_out_slide(slide, "no feature file", hints.get(slide, default))
+    return paths
+
+
 def open_slides(
     paths: Mapping[str, Path], use_rep: str, table_key: str, mismatches: Mismatches
 ) -> dict[str, FeatureFile]:
@@ -80,7 +128,8 @@ def open_slides(
         try:
             file = open_features(path, use_rep=use_rep, table_key=table_key)
         except FileNotFoundError:
-            mismatches.leave_out_slide(slide, "no feature file", f"{path} does not exist")
+            detail = f"{path} does not exist{_hint_at_file(path)}"
+            mismatches.leave_out_slide(slide, "no feature file", detail)
         except (ValueError, OSError) as error:
             mismatches.leave_out_slide(slide, "features that cannot be read", str(error))
         else:
@@ -91,6 +140,20 @@ def open_slides(
     _check_same_path(paths, mismatches)
     _check_same_features(files, mismatches)
     return files
+
+
+def _hint_at_file(path: Path) -> str:
+    """Return a hint at a file of this name with a suffix, or in a subfolder."""
+    names = {path.name, *(path.name + suffix for suffix in FEATURE_SUFFIXES)}
+    names.update(path.stem + suffix for suffix in FEATURE_SUFFIXES)
+    for name in sorted(names):
+        if path.with_name(name).exists():
+            return f", but {name} does"
+    if path.parent.is_dir():
+        for file in _feature_paths(path.parent):
+            if file.name in names:
+                return f", but {file.relative_to(path.parent)} does"
+    return ""
 
 
 def _check_same_path(paths: Mapping[str, Path], mismatches: Mismatches) -> None:
@@ -111,15 +174,26 @@ def _check_same_features(files: Mapping[str, FeatureFile], mismatches: Mismatche
     for slide, file in files.items():
         by_model[_title(file)].append(slide)
         by_width[f"{file.width} values"].append(slide)
-    _note_groups("features are of several models", by_model, mismatches)
+    by_scale = {
+        "tiles have several sizes": _group_scales(
+            {slide: file.tile_um for slide, file in files.items()}
+        ),
+        "patches have several scales": _group_scales(
+            {slide: file.um_per_px for slide, file in files.items()}
+        ),
+    }
+    # Of files of other tools the digest depends on the size of tiles, too.
+    by_encoder = {(file.model or {}).get("name") for file in files.values()}
+    has_one_scale = all(len(groups) == 1 for groups in by_scale.values())
+    if len(by_encoder) > 1 or has_one_scale:
+        _note_groups("features are of several models", by_model, mismatches)
     _note_groups("features have several widths", by_width, mismatches)
-    if len(by_model) > 1:
+    if len(by_encoder) > 1:
         return  # whose scales differ for this reason
-    for title, scales in {
-        "tiles have several sizes": {slide: file.tile_um for slide, file in files.items()},
-        "patches have several scales": {slide: file.um_per_px for slide, file in files.items()},
-    }.items():
-        _note_groups(title, _group_scales(scales), mismatches)
+    for title, groups in by_scale.items():
+        if len(groups) > 1:
+            _note_groups(title, groups, mismatches)
+            return  # whose patches have another scale for the same reason
 
 
 def _note_groups(title: str, groups: Mapping[str, list[str]], mismatches: Mismatches) -> None:
@@ -169,6 +243,11 @@ def _feature_paths(root: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if name[0] != "." and name not in stores]
         files = [name for name in sorted(names) if name.endswith((".h5", ".pt"))]
         yield from (Path(folder, name) for name in (*stores, *files) if name[0] != ".")
+
+
+def name_of_slide(slide: str) -> str:
+    """Return the name of a slide without folders and suffix."""
+    return _without_suffix(PurePosixPath(_normal(slide).replace("\\", "/")).name)
 
 
 def _without_suffix(name: str) -> str:

@@ -1,12 +1,14 @@
 """Read a cohort: join slides, clinical data and feature files, and list all that does not match."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from stp.data.feature_files import FeatureFile
-from stp.io._cohort_files import FeatureFolder, open_slides
+from stp.io._cohort_files import find_paths, open_slides
 from stp.io._cohort_table import read_table
 from stp.tables import keys
 from stp.tables.cohort_join import (
@@ -15,7 +17,6 @@ from stp.tables.cohort_join import (
     join_tables,
     name_columns,
     select_rows,
-    similar_ids,
 )
 from stp.tables.columns import convert_columns
 from stp.tables.table import record
@@ -25,6 +26,76 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 RESERVED = (keys.PATIENT, keys.SLIDE_ID, keys.PATH, keys.N_TILES)
+
+
+@dataclass(frozen=True)
+class CohortJoin:
+    """Tables and files of a cohort that were joined, and all that does not match.
+
+    Parameters
+    ----------
+    table
+        The slides that are in the cohort, with the columns of their patients.
+    paths
+        Absolute path of the feature file of each slide that has one.
+    files
+        Description of each feature file that can be read.
+    mismatches
+        All rows that do not match, and all contradictions.
+    """
+
+    table: "pd.DataFrame"
+    paths: dict[str, Path]
+    files: dict[str, FeatureFile]
+    mismatches: Mismatches
+
+    def make_obs(self) -> "pd.DataFrame":
+        """Return the rows of the cohort, with types that AnnData can store.
+
+        A slide without features has an empty path and no tiles.
+        """
+        slides = self.table[keys.SLIDE_ID]
+        obs = self.table.set_axis(slides.to_numpy(dtype=object))
+        others = [name for name in obs if name not in RESERVED]
+        obs[keys.PATH] = [str(self.paths.get(slide, "")) for slide in slides]
+        n_tiles = {slide: file.n_tiles for slide, file in self.files.items()}
+        obs[keys.N_TILES] = [n_tiles.get(slide, 0) for slide in slides]
+        obs = obs[[*RESERVED, *others]].copy()
+        obs.index.name = None
+        convert_columns(obs, "obs")
+        return obs
+
+
+def join_cohort(
+    slides: "str | Path | pd.DataFrame",
+    *,
+    clinical: "str | Path | pd.DataFrame | None",
+    slide_key: str,
+    patient_key: str,
+    path_key: str,
+    root: str | Path | None,
+    use_rep: str,
+    table_key: str,
+    awaited: Collection[str] = (),
+) -> CohortJoin:
+    """Join tables and files as `read_cohort` does, and only note what does not match.
+
+    `awaited` are names of slides whose features are still to be made, so that they may lack.
+    """
+    mismatches = Mismatches()
+    table = _read_slides(slides, slide_key, patient_key, path_key, mismatches)
+    patients = None if clinical is None else _read_clinical(clinical, patient_key, mismatches)
+    if patients is not None:
+        compare_patients(table, patients, mismatches)
+    folder = Path(slides).parent if isinstance(slides, str | Path) else None
+    root = None if root is None else Path(root)
+    paths = find_paths(table, folder, root, path_key, mismatches, awaited)
+    files = open_slides(paths, use_rep, table_key, mismatches)
+    if patients is None:
+        joined = table[~table[keys.SLIDE_ID].isin(mismatches.slides_left_out)]
+    else:
+        joined = join_tables(table, patients, mismatches)
+    return CohortJoin(joined, paths, files, mismatches)
 
 
 def read_cohort(
@@ -104,22 +175,20 @@ def read_cohort(
 
     if missing not in ("raise", "drop"):
         raise ValueError(f"missing must be 'raise' or 'drop', not {missing!r}")
-    mismatches = Mismatches()
-    table = _read_slides(slides, slide_key, patient_key, path_key, mismatches)
-    patients = None if clinical is None else _read_clinical(clinical, patient_key, mismatches)
-    if patients is not None:
-        compare_patients(table, patients, mismatches)
-    folder = Path(slides).parent if isinstance(slides, str | Path) else None
-    paths = _find_paths(table, folder, None if root is None else Path(root), path_key, mismatches)
-    files = open_slides(paths, use_rep, table_key, mismatches)
-    if patients is None:
-        joined = table[~table[keys.SLIDE_ID].isin(mismatches.slides_left_out)]
-    else:
-        joined = join_tables(table, patients, mismatches)
-    mismatches.report(missing)
-    if not len(joined):
+    join = join_cohort(
+        slides,
+        clinical=clinical,
+        slide_key=slide_key,
+        patient_key=patient_key,
+        path_key=path_key,
+        root=root,
+        use_rep=use_rep,
+        table_key=table_key,
+    )
+    join.mismatches.report(missing)
+    if not len(join.table):
         raise ValueError("no slide is left for the cohort; check the tables, root= and use_rep=")
-    obs = _make_obs(joined, paths, files)
+    obs = join.make_obs()
     cohort = anndata.AnnData(obs=obs)
     params = {
         "slides": _source_name(slides),
@@ -139,8 +208,8 @@ def read_cohort(
         n_patients=obs[keys.PATIENT].nunique(),
         n_slides=len(obs),
         n_tiles=int(obs[keys.N_TILES].sum()),
-        left_out=mismatches.table(),
-        features=_describe([files[slide] for slide in obs.index], use_rep, table_key),
+        left_out=join.mismatches.table(),
+        features=_describe([join.files[slide] for slide in obs.index], use_rep, table_key),
     )
     return cohort
 
@@ -173,59 +242,6 @@ def _read_clinical(source: Any, patient_key: str, mismatches: Mismatches) -> "pd
         table, {keys.PATIENT: patient_key}, (keys.PATIENT, keys.N_TILES), "clinical"
     )
     return select_rows(named, keys.PATIENT, "clinical", mismatches)
-
-
-def _find_paths(
-    table: "pd.DataFrame",
-    folder: Path | None,
-    root: Path | None,
-    path_key: str,
-    mismatches: Mismatches,
-) -> dict[str, Path]:
-    """Return the absolute path of the feature file of each slide that has one."""
-    has_paths = keys.PATH in table
-    if not has_paths and root is None:
-        raise ValueError(
-            f"there is no column {path_key!r} with the paths of feature files; pass path_key=, or "
-            "root= the folder that has them"
-        )
-    column = table[keys.PATH] if has_paths else [None] * len(table)
-    base = root or folder or Path()
-    features = FeatureFolder(root) if root is not None else None
-    paths: dict[str, Path] = {}
-    nowhere = []
-    for slide, path in zip(table[keys.SLIDE_ID], column, strict=True):
-        if path is not None:
-            paths[slide] = (base / Path(path).expanduser()).absolute()
-            continue
-        files = features.find(slide) if features is not None else []
-        if len(files) == 1:
-            paths[slide] = files[0].absolute()
-        elif files:
-            names = " and ".join(str(file) for file in files[:2])
-            mismatches.contradict("slides have several feature files", f"{slide} has {names}")
-        else:
-            nowhere.append(slide)
-    hints = similar_ids(nowhere, features.stems if features is not None else [])
-    default = "the path is empty" if root is None else f"in {root}"
-    for slide in nowhere:
-        mismatches.leave_out_slide(slide, "no feature file", hints.get(slide, default))
-    return paths
-
-
-def _make_obs(
-    table: "pd.DataFrame", paths: dict[str, Path], files: dict[str, FeatureFile]
-) -> "pd.DataFrame":
-    """Return the rows of the cohort, with types that AnnData can store."""
-    slides = table[keys.SLIDE_ID]
-    obs = table.set_axis(slides.to_numpy(dtype=object))
-    others = [name for name in obs if name not in RESERVED]
-    obs[keys.PATH] = [str(paths[slide]) for slide in slides]
-    obs[keys.N_TILES] = [files[slide].n_tiles for slide in slides]
-    obs = obs[[*RESERVED, *others]].copy()
-    obs.index.name = None
-    convert_columns(obs, "obs")
-    return obs
 
 
 def _describe(files: list[FeatureFile], use_rep: str, table_key: str) -> dict[str, Any]:

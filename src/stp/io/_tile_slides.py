@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stp._lock import lock
 from stp._log import count, logger, warn
+from stp._progress import time_left
 from stp._text import readable
 from stp.io._embed_manifest import Manifest
 from stp.io._read_wsi import read_wsi
@@ -160,11 +161,20 @@ def _tile_on_all(
     lines = Manifest(manifest, model, processes.rank)
     own_jobs = list(enumerate(jobs))[processes.rank :: processes.size]
     own_rows = []
-    for number, (position, job) in enumerate(own_jobs, 1):
-        logger.info(f"Slide {number} of {len(own_jobs)}: {job.path.name}")
+    n_tiled = 0
+    seconds = 0.0
+    for number, (position, job) in enumerate(own_jobs):
+        left = time_left(len(own_jobs) - number, n_tiled, seconds)
+        line = f"Slide {number + 1} of {len(own_jobs)}: {job.path.name}"
+        logger.info(f"{line} ({left})" if left else line)
         row = _try_to_tile(job, model, lines.digest, options)
         lines.add(row)
         own_rows.append((position, row))
+        if row["status"] == "skipped":
+            logger.info(f"{job.store} is finished and skipped")
+        else:
+            n_tiled += 1
+            seconds += row["seconds"]
     rows = [row for _, row in sorted(processes.collect(own_rows), key=lambda pair: pair[0])]
     return rows, int(processes.sum({"lost": lines.n_lost})["lost"])
 

@@ -38,7 +38,7 @@ class Mismatches:
     def __init__(self) -> None:
         self.left_out: list[LeftOut] = []
         self.rows_of_slides: dict[str, tuple[int, str]] = {}
-        self._contradictions: dict[str, list[str]] = defaultdict(list)
+        self.contradictions: dict[str, list[str]] = defaultdict(list)
 
     def leave_out_slide(self, slide: str, reason: str, detail: str = "") -> None:
         """Note that a slide cannot be in the cohort."""
@@ -47,7 +47,7 @@ class Mismatches:
 
     def contradict(self, title: str, detail: str = "") -> None:
         """Note a fault that cannot be solved by leaving rows out."""
-        self._contradictions[title].append(detail)
+        self.contradictions[title].append(detail)
 
     @property
     def slides_left_out(self) -> set[str]:
@@ -73,7 +73,7 @@ class Mismatches:
         """
         contradictions = [
             title + (f": {preview(details, 2)}" if any(details) else "")
-            for title, details in self._contradictions.items()
+            for title, details in self.contradictions.items()
         ]
         rows = self._describe_rows()
         faults = contradictions if missing == "drop" else [*contradictions, *rows]

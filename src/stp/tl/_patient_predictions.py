@@ -117,6 +117,7 @@ def read_predictions(cohort: "AnnData", key: str, fold_key: str) -> list[TargetP
     _require_same_outputs(cohort, outputs, key)
     groups = _read_groups(cohort, details, key, fold_key)
     targets = [_describe(str(name), entry) for name, entry in details["targets"].items()]
+    targets = _sort(targets, names, key)
     present = _with_labels(cohort, targets)
     predictions = []
     first = 0
@@ -137,6 +138,25 @@ def _describe(name: str, entry: Mapping[str, Any]) -> SlideTarget:
     if entry["kind"] == "survival":
         return SlideTarget("survival", name, event=str(entry["event"]), edges=(1.0,))
     return SlideTarget("value", name)
+
+
+def _sort(targets: list[SlideTarget], names: list[str], key: str) -> list[SlideTarget]:
+    """Return targets in the order of the outputs, which files do not keep."""
+    if len(targets) == 1:
+        return targets
+    positions = {}
+    for target in targets:
+        columns = list(target.columns)
+        starts = [
+            start for start in range(len(names)) if names[start : start + len(columns)] == columns
+        ]
+        if not starts:
+            raise ValueError(
+                f"uns[{key!r}]['outputs'] has no columns {columns} of the target {target.name!r}; "
+                f"run {MAKER} again"
+            )
+        positions[target.name] = starts[0]
+    return sorted(targets, key=lambda target: positions[target.name])
 
 
 def _with_labels(cohort: "AnnData", targets: list[SlideTarget]) -> list[SlideTarget]:

@@ -1,6 +1,7 @@
 """Cross-validate slide models: a model per fold, whose patients it never reads."""
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp._atomic import write_atomically
-from stp._log import preview
+from stp._log import logger, preview
+from stp._progress import time_left
 from stp.models.slide import SlideModel
 from stp.tables import keys
 from stp.tables.cohort import class_names, patient_labels
@@ -101,8 +103,8 @@ def cross_validate_slides(
     check_share(validation_share)
     slide_cohort = SlideCohort.of(cohort)
     folds = read_folds(cohort, fold_key)
-    target_list = _name_classes(slide_cohort, target_list)
-    plans = _plan_folds(slide_cohort, target_list, folds, validation_share, config.seed)
+    target_list = name_classes(slide_cohort, target_list)
+    plans = plan_folds(slide_cohort, target_list, folds, validation_share, config.seed)
     inputs = {
         "stage": "cross_validate_slides",
         **slide_cohort.fingerprint,
@@ -114,6 +116,10 @@ def cross_validate_slides(
         settings = run_settings(config, inputs)
         with RunDir(path, settings, resume=resume, processes=processes) as run:
             run.on_main_process(lambda: _write_folds(path, slide_cohort.patients, plans))
+            if run.checkpoint.phase and processes.is_main:
+                logger.info(
+                    f"{run.checkpoint.phase} of {len(plans)} folds are finished and skipped"
+                )
             if run.checkpoint.phase < len(plans):
                 # Until all folds are trained, the folder is no cross-validation.
                 run.on_main_process(lambda: (path / MODELS).unlink(missing_ok=True))
@@ -150,7 +156,7 @@ def read_folds(cohort: "AnnData", fold_key: str) -> np.ndarray:
     return folds
 
 
-def _name_classes(cohort: SlideCohort, targets: Sequence[Target]) -> tuple[Target, ...]:
+def name_classes(cohort: SlideCohort, targets: Sequence[Target]) -> tuple[Target, ...]:
     """Return targets with their classes, which are then the same in all folds."""
     everyone = np.ones(len(cohort.patients), bool)
     return tuple(
@@ -161,7 +167,7 @@ def _name_classes(cohort: SlideCohort, targets: Sequence[Target]) -> tuple[Targe
     )
 
 
-def _plan_folds(
+def plan_folds(
     cohort: SlideCohort,
     targets: Sequence[Target],
     folds: np.ndarray,
@@ -195,9 +201,16 @@ def _train_folds(
 ) -> None:
     """Train the folds that are left; all read the same bags."""
     bags = cohort.write_bags(run)
+    n_finished = run.checkpoint.phase
+    start = time.monotonic()
     for number, (fold, plan) in enumerate(plans.items()):
-        if number < run.checkpoint.phase:
+        if number < n_finished:
             continue
+        if run.processes.is_main:
+            n_new = number - n_finished
+            left = time_left(len(plans) - number, n_new, time.monotonic() - start)
+            title = f"Fold {number + 1} of {len(plans)}"
+            logger.info(f"{title} ({left})" if left else title)
         inputs = {"stage": "fit_slides", **cohort.fingerprint, **plan.settings}
         path = run.path / f"fold_{fold}"
         settings = run_settings(config, inputs)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp._log import logger
 from stp.models.slide import SlideModel
 from stp.train.engine.processes import distributed
 from stp.train.engine.run_dir import RunDir, run_settings
@@ -100,6 +101,8 @@ def fit_slides(
             if run.checkpoint.phase < FINISHED:
                 bags = slide_cohort.write_bags(run)
                 train_slides(run, slide_cohort, plan, config, bags)
+            elif processes.is_main:
+                logger.info(f"the model in {output_dir} is finished and not trained again")
     return SlideModel.from_pretrained(output_dir)
 
 

@@ -5,16 +5,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stp._atomic import write_atomically
 from stp._progress import track
 from stp.data.collection import Collection
 from stp.io._store_measures import MEASURES
-from stp.workflows.collection_report_charts import (
-    cell_text,
-    draw_histogram,
-    draw_totals,
-    format_number,
-)
+from stp.workflows.collection_report_charts import draw_histogram, draw_totals
 from stp.workflows.collection_report_checks import (
     list_checks,
     list_duplicates,
@@ -23,6 +17,7 @@ from stp.workflows.collection_report_checks import (
     read_failures,
 )
 from stp.workflows.collection_report_slides import choose_side, draw_slide
+from stp.workflows.page import cell_text, format_number, make_fact, write_page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,30 +74,29 @@ def write_report(
     ]
     body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
     title = f"{len(table):,} slides"
-    page = PAGE.replace("[[title]]", title).replace("[[facts]]", _facts(table, failures))
-    text = page.replace("[[body]]", body)
-    write_atomically(
-        Path(path), lambda file: file.write_text(text, encoding="utf-8", errors="replace")
+    write_page(
+        path,
+        title=f"Collection: {title}",
+        heading=f"Collection of {title}",
+        facts=_facts(table, failures),
+        body=body,
+        style=STYLE,
     )
 
 
 def _facts(table: "pd.DataFrame", failures: Sequence[Mapping[str, str]]) -> str:
     """Return the largest numbers of the collection."""
-    facts = [_fact(len(table), "slide"), _fact(int(table["n_spots"].sum()), "spot")]
+    facts = [make_fact(len(table), "slide"), make_fact(int(table["n_spots"].sum()), "spot")]
     if "n_trainable" in table:
-        facts.append(_fact(int(table["n_trainable"].sum()), "spot", " to train on"))
+        facts.append(make_fact(int(table["n_trainable"].sum()), "spot", " to train on"))
     for column in ("patient", "organ", "platform", "source"):
         if column in table:
-            facts.append(_fact(table[column].nunique(), column))
+            facts.append(make_fact(table[column].nunique(), column))
     if "n_bytes" in table:
         facts.append(f"<div><b>{_size(float(table['n_bytes'].sum()))}</b> on disk</div>")
     if failures:
         facts.append(f"<div><b>{len(failures):,}</b> failed</div>")
     return "".join(facts)
-
-
-def _fact(number: int, noun: str, more: str = "") -> str:
-    return f"<div><b>{number:,}</b> {noun}{'' if number == 1 else 's'}{more}</div>"
 
 
 def _size(n_bytes: float) -> str:
@@ -160,29 +154,8 @@ def _caption(table: "pd.DataFrame", row: int) -> list[str]:
     return [*facts, f"{int(table['n_spots'].iloc[row]):,} spots"]
 
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>Collection: [[title]]</title>
-<style>
-:root { color-scheme: light dark; --page: #fff; --card: #f5f6f8; --text: #1c2330;
---quiet: #5b6472; --line: #d7dbe2; --slides: #3567a6; --spots: #b3622a; --low: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --page: #14171c; --card: #1e232b;
---text: #e6e9ee; --quiet: #a3acba; --line: #363e4a; --slides: #7fb0ea; --spots: #e0a06c;
---low: #ff8a80; } }
-* { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 0 auto; padding: 1.2rem;
-background: var(--page); color: var(--text); }
-h1 { font-size: 1.6rem; margin: 0 0 .6rem; } h2 { font-size: 1.25rem; margin: 2.2rem 0 .7rem; }
-h3 { font-size: .95rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
-a { color: var(--slides); } p { max-width: 46rem; margin: .4rem 0; }
-.facts { display: flex; flex-wrap: wrap; gap: .3rem 1.6rem; color: var(--quiet); }
-.facts b { color: var(--text); font-size: 1.15rem; }
-.cards { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); }
+STYLE = """
 .cards.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 285px), 1fr)); }
-.card { background: var(--card); border-radius: 8px; padding: .8rem .9rem; margin: 0; }
 .bars { display: grid; grid-template-columns: minmax(0, 1fr) 2.4rem minmax(0, 1fr) 4.4rem;
 gap: 0 .5rem; align-items: center; font-size: .85rem; padding: .2rem 0; }
 .bars.head { color: var(--quiet); }
@@ -192,23 +165,6 @@ gap: 0 .5rem; align-items: center; font-size: .85rem; padding: .2rem 0; }
 .histogram { width: 100%; height: auto; display: block; }
 .histogram line { stroke: var(--quiet); } .histogram text { fill: var(--quiet); font-size: 11px; }
 .one { color: var(--quiet); }
-figcaption { font-size: .82rem; color: var(--quiet); line-height: 1.35; overflow-wrap: anywhere; }
-figcaption b { color: var(--text); }
-details { border-top: 1px solid var(--line); padding: .5rem 0; }
-summary { cursor: pointer; font-weight: 600; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .87rem; margin: .4rem 0; }
-th, td { text-align: left; vertical-align: top; padding: .25rem 1.1rem .25rem 0; }
-th { color: var(--quiet); font-weight: 500; white-space: nowrap; }
-td { border-top: 1px solid var(--line); overflow-wrap: break-word; max-width: 36rem; }
-td:last-child { min-width: 12rem; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-@media (max-width: 600px) { .short :is(th, td):nth-child(n+5) { display: none; }
-.stacked thead { display: none; }
-.stacked tr { display: block; border-top: 1px solid var(--line); padding: .4rem 0; }
-.stacked td, .stacked td.number { display: block; border: none; padding: .1rem 0;
-text-align: left; overflow-wrap: anywhere; } .stacked td:first-child { font-weight: 600; } }
-.low { color: var(--low); }
 .pictures { display: grid; gap: 1rem .9rem; align-items: end;
 grid-template-columns: repeat(auto-fill, minmax(min(150px, 44%), 1fr)); }
 .pictures figure { margin: 0; min-width: 0; content-visibility: auto;
@@ -217,9 +173,4 @@ contain-intrinsic-size: auto 220px; }
 .pictures img { width: 100%; border-radius: 4px; display: block; background: #fff; }
 .none { background: var(--card); color: var(--quiet); border-radius: 4px; padding: 2rem .8rem;
 font-size: .82rem; overflow-wrap: anywhere; }
-</style></head><body>
-<h1>Collection of [[title]]</h1>
-<div class="facts">[[facts]]</div>
-[[body]]
-</body></html>
 """

@@ -1,10 +1,12 @@
 """Bars and histograms of a collection as SVG in HTML."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from stp.workflows.page import cell_text, format_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,19 +17,6 @@ N_BINS = 24
 LOG_RANGE = 20.0  # of values that are drawn on a logarithmic axis
 WIDTH, HEIGHT = 240, 84  # of a histogram, in units that scale with the page
 BASE = 66  # y of the axis
-
-
-def format_number(value: float) -> str:
-    """Return a number with at most three digits after the first, and commas."""
-    if value == int(value) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
-def cell_text(value: object) -> str:
-    """Return a value of a table as text, "" if it is missing."""
-    is_missing = value is None or (isinstance(value, float) and np.isnan(value))
-    return "" if is_missing or str(value) == "<NA>" else str(value)
 
 
 def draw_totals(table: "pd.DataFrame", column: str) -> str:
@@ -120,36 +109,3 @@ def _columns(counts: np.ndarray, edges: np.ndarray) -> Iterator[str]:
                 f'width="{step - 1:.1f}" height="{height:.1f}">'
                 f"<title>{limits}: {count:,} slides</title></rect>"
             )
-
-
-def make_table(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    numeric: int = -1,
-    layout: str = "short",
-) -> str:
-    """Return an HTML table.
-
-    Parameters
-    ----------
-    header
-        Names of the columns, as text.
-    rows
-        Cells of each row, as HTML.
-    numeric
-        Position of the column of numbers, or -1 if there is none.
-    layout
-        What a narrow page shows: "stacked" writes the cells of a row one below the other, "short"
-        leaves out all columns after the fourth.
-    """
-    cells = "".join(f"<th>{escape(name)}</th>" for name in header)
-    lines = []
-    for row in rows:
-        classes = [' class="number"' if column == numeric else "" for column in range(len(row))]
-        columns = (f"<td{name}>{cell}</td>" for name, cell in zip(classes, row, strict=True))
-        lines.append(f"<tr>{''.join(columns)}</tr>")
-    return (
-        f'<div class="scroll"><table class="{layout}"><thead><tr>{cells}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from stp.data.collection import PROBLEM
-from stp.workflows.collection_report_charts import cell_text, format_number, make_table
+from stp.workflows.page import cell_text, format_number, make_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,7 @@ def list_duplicates(table: "pd.DataFrame", duplicates: "pd.DataFrame") -> str:
         ]
         rows.append([*names, escape(str(pair.kind)), f"{pair.share:.0%}", escape(str(pair.note))])
     header = ["first", "second", "kind", "share", "note"]
-    return make_table(header, rows, numeric=3, layout="stacked")
+    return make_table(header, rows, numeric=[3], layout="stacked")
 
 
 def list_failures(failures: Sequence[Mapping[str, str]]) -> str:
@@ -172,7 +172,7 @@ def _list_worst(table: "pd.DataFrame", check: Check) -> str:
     return (
         f"<details{' open' if n_low else ''}><summary>{escape(check.column)}{limit}</summary>"
         f"<p>{escape(check.hint)}</p>"
-        f"{make_table(['slide', 'value', *columns], rows, numeric=1)}</details>"
+        f"{make_table(['slide', 'value', *columns], rows, numeric=[1])}</details>"
     )
 
 

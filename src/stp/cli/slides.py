@@ -1,0 +1,234 @@
+"""`stp slides`: predict patients from their slides, all described by one TOML file."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stp._log import count, logger
+from stp.cli.paths import require_file, require_folder
+
+if TYPE_CHECKING:
+    from stp.workflows.slide_cohorts import CohortSource
+    from stp.workflows.slide_config import Study
+
+FILE = "a TOML file of a study; `stp slides init` writes one"
+STEPS = {
+    "init": "write a commented file to start from",
+    "check": "list everything that would fail; status 1 if there is anything",
+    "show": "print all settings with absolute paths",
+    "tile": "lay tiles on the slides and embed them; also under torchrun --no-python",
+    "cross-validate": "train a model for each fold; also under torchrun --no-python",
+    "fit": "train a model on all patients; also under torchrun --no-python",
+    "predict": "predict patients by models that have never seen them",
+    "score": "score all predictions, and write tables, figures and a report",
+    "draw": "draw where each prediction comes from, as PNG and as GeoJSON for QuPath",
+}
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command, its steps and their options."""
+    summary = "predict patients from their slides: one file, one step at a time"
+    parser = commands.add_parser(
+        "slides", help=summary, description=f"{summary}. A step that was stopped continues."
+    )
+    steps = parser.add_subparsers(dest="step", required=True)
+    for step, text in STEPS.items():
+        step_parser = steps.add_parser(step, help=text, description=f"{text}.")
+        step_parser.set_defaults(run=run)
+        if step == "init":
+            step_parser.add_argument(
+                "file", type=Path, nargs="?", default=Path("cohort.toml"), help="the new file"
+            )
+            continue
+        step_parser.add_argument("file", type=Path, help=FILE)
+        if step in ("check", "predict"):
+            _add_cohort_options(step_parser)
+        if step in ("predict", "draw"):
+            step_parser.add_argument("--name", help="name of the predictions")
+        if step == "draw":
+            step_parser.add_argument("--slide", action="append", default=[], help="a slide to draw")
+            step_parser.add_argument(
+                "--models", type=Path, metavar="DIR", help="one model, if several predicted"
+            )
+            step_parser.add_argument(
+                "--um-per-px", type=float, help="of the slides, if their features lack it"
+            )
+        if step in ("check", "score"):
+            step_parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_cohort_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name another cohort."""
+    parser.add_argument(
+        "--clinical",
+        type=Path,
+        metavar="TABLE",
+        help="table of other patients, which may have their slides, too",
+    )
+    parser.add_argument("--slides", type=Path, metavar="TABLE", help="table of other slides")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of their features")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        metavar="DIR",
+        help="results of a study, a cross-validation or a model; by default those of this study",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a step and return the exit status."""
+    if options.step == "init":
+        return _init(options.file)
+    require_file(options.file, FILE)
+    for table in (getattr(options, "clinical", None), getattr(options, "slides", None)):
+        if table is not None:
+            require_file(table, "a table as .csv, .tsv, .parquet or .xlsx")
+    for folder in (getattr(options, "root", None), getattr(options, "models", None)):
+        if folder is not None:
+            require_folder(folder, "its path")
+    try:
+        if options.step == "check":
+            return _check(options)
+        return _run_step(options)
+    except KeyError as error:
+        raise argparse.ArgumentError(None, str(error.args[0])) from error
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        logger.debug("traceback of the error:", exc_info=True)
+        raise argparse.ArgumentError(None, str(error)) from error
+
+
+def _init(file: Path) -> int:
+    """Write the template."""
+    from stp.workflows.slide_template import TEMPLATE
+
+    if file.exists():
+        raise argparse.ArgumentError(None, f"{file} exists; give the path of a new file")
+    if not file.parent.is_dir():
+        raise argparse.ArgumentError(None, f"there is no folder {file.parent}; make it first")
+    file.write_text(TEMPLATE, encoding="utf-8")
+    print(f"Wrote {file}: edit it, then run `stp slides check {file}`")
+    return 0
+
+
+def _run_step(options: argparse.Namespace) -> int:
+    """Run a step that reads the file of a study."""
+    from stp.workflows.slide_config import read_study
+
+    study = read_study(options.file)
+    if options.step == "show":
+        from stp.workflows.slide_template import describe_study
+
+        print(describe_study(study), end="")
+        return 0
+    if options.step == "score":
+        return _score(study, options)
+    if options.step == "draw":
+        return _draw(study, options)
+    from stp.workflows import slide_steps
+
+    if options.step == "tile":
+        return _report_tiles(slide_steps.tile(study))
+    if options.step == "cross-validate":
+        slide_steps.cross_validate(study)
+    elif options.step == "fit":
+        slide_steps.fit(study)
+    else:
+        source = _source_of(study, options)
+        models = slide_steps.find_models(study, options.models)
+        slide_steps.predict(study, source, models, _name_of(options))
+    return 0
+
+
+def _source_of(study: "Study", options: argparse.Namespace) -> "CohortSource":
+    """Return the cohort that the options name."""
+    from stp.workflows.slide_cohorts import other_cohort
+
+    return other_cohort(study, slides=options.slides, clinical=options.clinical, root=options.root)
+
+
+def _name_of(options: argparse.Namespace) -> str:
+    """Return the name of predictions: that of the other table or file, or of the study's own."""
+    from stp.workflows.slide_steps import INTERNAL
+
+    if options.name is not None:
+        if Path(options.name).name != options.name or options.name.startswith("."):
+            raise ValueError(f"--name {options.name!r} is no name of a file; use letters and -")
+        return options.name
+    table = options.clinical or options.slides
+    if table is not None:
+        return table.stem
+    return INTERNAL if options.models is None else options.file.stem
+
+
+def _report_tiles(rows) -> int:
+    """Print the slides that failed, and return the exit status."""
+    failed = rows[rows["status"] == "failed"]
+    if not len(failed):
+        return 0
+    print(f"{count(len(failed), 'slide')} failed:")
+    for row in failed.itertuples():
+        print(f"  {row.name}: {row.error}")
+    return 1
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Print everything that would fail, and return 1 if there is anything."""
+    from stp.workflows.slide_check import check_study
+    from stp.workflows.slide_check_targets import Finding
+    from stp.workflows.slide_config import StudyError, read_study
+    from stp.workflows.slide_steps import find_models
+
+    try:
+        study = read_study(options.file)
+        models = None if options.models is None else find_models(study, options.models)
+        source = _source_of(study, options)
+    except StudyError as error:
+        findings = [Finding("file", fault) for fault in error.faults]
+    else:
+        findings = check_study(study, source, models)
+    faults = [finding for finding in findings if finding.is_fault]
+    if options.json:
+        lines = [
+            {
+                "part": finding.part,
+                "kind": "fault" if finding.is_fault else "note",
+                "text": finding.text,
+            }
+            for finding in findings
+        ]
+        print(json.dumps({"is_ready": not faults, "findings": lines}, indent=2))
+        return 1 if faults else 0
+    for finding in findings:
+        print(f"{'no' if finding.is_fault else '--'}  {finding.part}: {finding.text}")
+    print(f"{count(len(faults), 'fault')}" if faults else "everything fits")
+    return 1 if faults else 0
+
+
+def _score(study: "Study", options: argparse.Namespace) -> int:
+    """Score all predictions of a study."""
+    from stp.workflows.slide_scores import score
+
+    file = score(study)
+    if options.json:
+        print(file.read_text(encoding="utf-8"))
+    return 0
+
+
+def _draw(study: "Study", options: argparse.Namespace) -> int:
+    """Draw slides; return 1 if one of them failed."""
+    from stp.workflows.slide_maps import draw
+    from stp.workflows.slide_steps import INTERNAL
+
+    failures = draw(
+        study,
+        name=options.name or INTERNAL,
+        slides=options.slide,
+        models=options.models,
+        um_per_px=options.um_per_px,
+    )
+    if failures:
+        print(f"{count(len(failures), 'slide')} failed:")
+    for name, text in failures.items():
+        print(f"  {name}: {text}")
+    return 1 if failures else 0

@@ -1,0 +1,245 @@
+"""The steps of a study that compute: tile, cross-validate, fit and predict."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from glob import escape, has_magic
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stp import get, io, tl, train
+from stp._atomic import write_atomically, write_text
+from stp._log import count, logger
+from stp._text import native, readable
+from stp._version import __version__
+from stp.data.collection_file import csv_text
+from stp.models.published.backbones import BACKBONES
+from stp.models.saved.description import CONFIG
+from stp.models.slide import SlideModel
+from stp.tables import keys
+from stp.tl._slide_models import open_slide_models
+from stp.train.cross_validation import FOLDS, MODELS, read_folds
+from stp.train.targets import Target
+from stp.workflows.slide_cohorts import CohortSource, add_folds, own_cohort
+from stp.workflows.slide_config import SlidesTable, Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+CROSS_VALIDATION = "cross_validation"  # folders of the results
+MODEL = "model"
+PREDICTIONS = "predictions"
+INTERNAL = "cross-validation"  # name of the predictions of a study's own patients
+
+
+def find_slides(study: Study, table: SlidesTable) -> list[Path]:
+    """Return the files of slides, sorted by pattern and name.
+
+    Raises
+    ------
+    ValueError
+        A path or pattern matches nothing.
+    """
+    paths: list[Path] = []
+    for pattern in table.wsi:
+        path = study.path(pattern)
+        if path.exists() or not has_magic(pattern):
+            matches = [path] if path.exists() else []
+        else:
+            base = Path(escape(str(study.file.parent))) / native(pattern)
+            matches = sorted(Path(base.anchor).glob(str(base.relative_to(base.anchor))))
+        if not matches:
+            raise ValueError(
+                f"[slides] wsi: nothing matches {pattern!r} in {study.file.parent}; correct the "
+                "pattern"
+            )
+        paths += matches
+    return list(dict.fromkeys(paths))
+
+
+def find_encoder(study: Study, model: str) -> str | Path:
+    """Return the name of an encoder, or the path of a folder.
+
+    Raises
+    ------
+    ValueError
+        It could be both, or it is neither.
+    """
+    path = study.path(model)
+    if model in BACKBONES and path.exists():
+        raise ValueError(
+            f"[slides] model = {model!r} is the name of an encoder and of {path}; write "
+            f"'./{model}' for the path"
+        )
+    if model in BACKBONES:
+        return model
+    if not (path / CONFIG).is_file():
+        raise ValueError(
+            f"[slides] model = {model!r} is no folder of a model in {study.file.parent}, and not "
+            f"one of {', '.join(BACKBONES)}"
+        )
+    return path
+
+
+def tile(study: Study) -> "pd.DataFrame":
+    """Lay tiles on all slides and embed them; return a row per slide with its status."""
+    table = study.slides
+    if table is None:
+        raise ValueError(f"{study.file} has no table [slides], so there is nothing to tile")
+    paths = find_slides(study, table)
+    out = study.output / "tiles"
+    logger.info(f"tile: {count(len(paths), 'slide')} into {out}")
+    rows = io.tile_slides(
+        paths,
+        out,
+        model=find_encoder(study, table.model),
+        tile_um=table.tile_um,
+        tissue=None if table.tissue is None else study.path(table.tissue),
+        tissue_class=table.tissue_class,
+        um_per_px=table.um_per_px,
+        min_tissue=table.min_tissue,
+        batch_size=table.batch_size,
+        device=table.device,
+        precision=table.precision,
+    )
+    counts = rows["status"].value_counts()
+    logger.info("tile: " + ", ".join(f"{n:,} {status}" for status, n in counts.items()))
+    return rows
+
+
+def cross_validate(study: Study) -> None:
+    """Train a model for each fold; folds that are finished are skipped."""
+    targets = _targets_of(study)
+    cohort = own_cohort(study).read()
+    fold_key = divide(study, cohort)
+    out = study.output / CROSS_VALIDATION
+    n_folds = len(set(read_folds(cohort, fold_key)) - {-1})
+    n_patients = cohort.obs[keys.PATIENT].nunique()
+    logger.info(f"cross-validate: {n_folds} folds of {count(n_patients, 'patient')} into {out}")
+    train.cross_validate_slides(
+        cohort,
+        out,
+        targets=targets,
+        fold_key=fold_key,
+        config=study.fit.config,
+        validation_share=study.fit.validation_share,
+    )
+
+
+def divide(study: Study, cohort: "AnnData") -> str:
+    """Assign patients to folds, unless a column has them; return the column of the folds."""
+    table = study.cross_validation
+    if table.fold_key is not None:
+        return table.fold_key
+    tl.assign_folds(
+        cohort,
+        study.label_key,
+        n_folds=table.n_folds,
+        site_key=table.site_key,
+        seed=table.seed,
+    )
+    return keys.FOLD
+
+
+def fit(study: Study) -> None:
+    """Train a model on all patients; one that is finished is not trained again."""
+    targets = _targets_of(study)
+    cohort = own_cohort(study).read()
+    out = study.output / MODEL
+    logger.info(f"fit: {count(cohort.obs[keys.PATIENT].nunique(), 'patient')} into {out}")
+    train.fit_slides(
+        cohort,
+        out,
+        targets=targets,
+        config=study.fit.config,
+        validation_share=study.fit.validation_share,
+    )
+
+
+def _targets_of(study: Study) -> list[Target]:
+    if not study.target:
+        raise ValueError(f"{study.file} has no table [[target]], so there is nothing to learn")
+    return study.targets
+
+
+def find_models(study: Study, models: Path | None) -> Path:
+    """Return the folder of slide models: by default that of the study's cross-validation.
+
+    In the results of a study, it is that of the cross-validation, or else of the fitted model.
+
+    Raises
+    ------
+    FileNotFoundError
+        The study has no finished cross-validation.
+    """
+    if models is None:
+        folder = study.output / CROSS_VALIDATION
+        if not (folder / MODELS).is_file():
+            raise FileNotFoundError(
+                f"{folder} has no finished cross-validation; run `stp slides cross-validate "
+                f"{study.file.name}` first, or give --models"
+            )
+        return folder
+    if (models / CROSS_VALIDATION / MODELS).is_file():
+        return models / CROSS_VALIDATION
+    if (models / MODEL / CONFIG).is_file():
+        return models / MODEL
+    return models
+
+
+def predict(study: Study, source: CohortSource, models: Path, name: str) -> Path:
+    """Predict the patients of a cohort, unless it is done; return the file of the predictions."""
+    cohort = source.read()
+    slide_models = open_slide_models(models)
+    file = study.output / PREDICTIONS / f"{name}.h5ad"
+    n_patients = cohort.obs[keys.PATIENT].nunique()
+    what = f"predict {name}: {count(n_patients, 'patient')} by {count(len(slide_models), 'model')}"
+    if (models / FOLDS).is_file():
+        add_folds(cohort, models / FOLDS)
+    fingerprint = _fingerprint(study, cohort, slide_models)
+    if file.exists() and read_record(file).get("fingerprint") == fingerprint:
+        logger.info(f"{what}: {file} is finished and skipped")
+        return file
+    logger.info(f"{what} of {models}, into {file}")
+    config = study.fit.config
+    tl.predict_slides(cohort, slide_models, device=config.device, precision=config.precision)
+    is_internal = bool((cohort.obs[keys.n_models(keys.SLIDES)] < len(slide_models)).any())
+    record = {
+        "fingerprint": fingerprint,
+        "name": name,
+        "is_internal": is_internal,
+        "models": readable(models),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.with_suffix(".json").unlink(missing_ok=True)  # until the others are whole
+    write_atomically(file, cohort.write_h5ad)
+    write_text(file.with_suffix(".csv"), csv_text(get.patients(cohort).reset_index()))
+    write_text(file.with_suffix(".json"), json.dumps(record, indent=2))
+    return file
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """Return what is recorded of predictions; nothing if they are not whole."""
+    path = file.with_suffix(".json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _fingerprint(study: Study, cohort: "AnnData", models: list[SlideModel]) -> str:
+    """Return a digest of all that predictions depend on: tables, features and models."""
+    stamps = []
+    for path in cohort.obs[keys.PATH].astype(str):
+        file = Path(path, "zarr.json") if Path(path).is_dir() else Path(path)
+        status = file.stat() if file.exists() else Path(path).stat()
+        stamps.append((status.st_size, status.st_mtime_ns))
+    config = study.fit.config
+    features = cohort.uns[keys.COHORT]["features"]
+    inputs = {
+        "version": __version__,
+        "table": cohort.obs.to_csv(),
+        "features": features,
+        "files": stamps,
+        "models": [(model.digest, asdict(model.config)["targets"]) for model in models],
+        "precision": config.precision,
+    }
+    return hashlib.sha256(json.dumps(inputs, default=str).encode("utf-8", "replace")).hexdigest()
