@@ -74,7 +74,7 @@ def test_hospitals_stain_differently(slides, clinical):
 
 def test_patients_with_more_infiltrate_live_longer(tmp_path):
     """The labels of many patients do not need large slides."""
-    slides = synthetic_cohort(tmp_path, n_patients=60, size_um=500, um_per_px=8.0)
+    slides = synthetic_cohort(tmp_path, n_patients=36, size_um=500, um_per_px=8.0)
     clinical = pd.read_csv(tmp_path / "clinical.csv", index_col="patient")
     infiltrate = slides.groupby("patient")["infiltrate"].mean()
     assert clinical["os_event"].between(0, 1).all() and clinical["os_days"].min() >= 1
