@@ -97,3 +97,70 @@ def tiles_of_another_size_are_predicted(cohort):
     model = stp.train.fit_slides(cohort, "run", targets=EGFR, config=SMALL)
     cohort.uns["stp_cohort"]["features"]["tile_um"] = 128.0
     stp.tl.predict_slides(cohort, model)
+
+
+@refused(ValueError, r"cv is a cross-validation of 2 models.*fold_0.*folds.csv lists the fold")
+def a_map_of_a_whole_cross_validation(cohort):
+    """A map explains the prediction of one model, and a cross-validation has several.
+
+    Pass the folder of the fold in which the patient was the test: the model that predicted it.
+    """
+    stp.tl.assign_folds(cohort, "EGFR", n_folds=2)
+    stp.train.cross_validate_slides(cohort, "cv", targets=EGFR, config=SMALL)
+    tiles = stp.io.read_features("features/P0.h5")
+    stp.tl.score_tiles(tiles, "cv", other_slides="features/extra.h5")
+
+
+@refused(ValueError, r"pooling='transformer', whose logits are no sum over tiles")
+def a_map_of_a_transformer(cohort):
+    """The tiles of a transformer act together, so no tile has a contribution by itself.
+
+    Train a model with `pooling="attention"`, whose contributions are exact.
+    """
+    config = stp.train.SlideConfig(epochs=1, hidden=8, pooling="transformer")
+    model = stp.train.fit_slides(cohort, "run", targets=EGFR, config=config)
+    stp.tl.score_tiles(stp.io.read_features("features/P0.h5"), model)
+
+
+@refused(ValueError, r"the table and features/P0.h5 have the same features; other_slides=")
+def other_slides_have_the_slide_itself(cohort):
+    """Attention would count the tiles of this slide twice.
+
+    Pass only the remaining slides of the patient.
+    """
+    model = stp.train.fit_slides(cohort, "run", targets=EGFR, config=SMALL)
+    tiles = stp.io.read_features("features/P0.h5")
+    stp.tl.score_tiles(tiles, model, other_slides=["features/P0.h5", "features/extra.h5"])
+
+
+@refused(KeyError, r"uns\['stp_attention'\] is missing; run stp.tl.score_tiles")
+def a_map_before_the_scores(cohort):
+    """Figures draw what a function computed before.
+
+    Call {func}`stp.tl.score_tiles` first.
+    """
+    stp.pl.attention(stp.io.read_features("features/P0.h5"))
+
+
+@refused(ValueError, r"features/P0.h5 has features of tiles and does not name their slide")
+def top_tiles_without_a_slide(cohort):
+    """A file of features has no pixels, and no path of the slide.
+
+    Pass the slide as `image`.
+    """
+    model = stp.train.fit_slides(cohort, "run", targets=EGFR, config=SMALL)
+    tiles = stp.io.read_features("features/P0.h5")
+    stp.tl.score_tiles(tiles, model, other_slides="features/extra.h5")
+    stp.pl.tiles(tiles, um_per_px=0.5)
+
+
+@refused(ValueError, r"the µm per pixel of the slide are not recorded; pass um_per_px=")
+def geojson_of_a_slide_without_scale(cohort):
+    """Places of these tiles are in µm, and QuPath needs pixels of level 0.
+
+    Pass the µm per pixel of the slide as `um_per_px`.
+    """
+    model = stp.train.fit_slides(cohort, "run", targets=EGFR, config=SMALL)
+    tiles = stp.io.read_features("features/P0.h5")
+    stp.tl.score_tiles(tiles, model, other_slides="features/extra.h5")
+    stp.io.write_geojson(tiles, "P0.geojson")

@@ -5,9 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import spatialdata
 import torch
 from scipy.stats import rankdata
 from tests.cohorts import make_cohort, write_features
+from tests.features import tiny_encoder, write_wsi
+from tests.scored_tiles import TILE_UM
+from tests.scored_tiles import make_model as make_tile_model
 
 from stp import io, models, tl, train
 from stp.models.slide_config import SlideFeatures, SlideModelConfig, SlideTarget
@@ -228,3 +232,36 @@ def test_results_are_stored_in_a_file(three_targets, paths, tmp_path):
     outputs = stored.uns["stp_attention"]["outputs"]
     assert list(outputs.index[:3]) == ["EGFR_mutated", "EGFR_wild type", "purity"]
     assert outputs["positive"].tolist()[:3] == [True, False, False]
+
+
+def test_maps_of_tile_stores_add_up_to_their_prediction(tmp_path):
+    """The table of a store, and the path of the other store."""
+    paths = []
+    for seed, name in enumerate("ab"):
+        write_wsi(tmp_path / f"{name}.tif", seed=seed)
+        sdata = io.read_wsi(tmp_path / f"{name}.tif", tile_um=TILE_UM)
+        tl.embed_images(sdata, tiny_encoder(), progress=False)
+        paths.append(tmp_path / f"{name}.zarr")
+        io.write_tiles(sdata, paths[-1])
+    model = make_tile_model(sdata["table"])
+    slides = pd.DataFrame({"patient": "P", "slide": ["a", "b"]})
+    cohort = io.read_cohort(slides, root=tmp_path)
+    with pytest.warns(UserWarning, match="no record of its patients"):
+        tl.predict_slides(cohort, model)
+    for path, other in (paths, paths[::-1]):
+        tiles = spatialdata.read_zarr(path)
+        tl.score_tiles(tiles, model, other_slides=other)
+        predictions = tiles["table"].uns["stp_attention"]["predictions"]["value"]
+        np.testing.assert_allclose(predictions, cohort.obsm["stp_slides"][0], atol=1e-6)
+        io.write_results(tiles)
+    shares = [read_table(path).obs["stp_attention"].sum() for path in paths]
+    assert sum(shares) == pytest.approx(1, abs=1e-6)
+
+
+def read_table(path):
+    return spatialdata.read_zarr(path)["table"]
+
+
+def test_a_path_is_refused_because_scores_would_be_lost(three_targets, paths):
+    with pytest.raises(TypeError, match=r"adata is the path .*a.h5; open it with spatialdata"):
+        tl.score_tiles(paths["a"], three_targets)

@@ -10,7 +10,7 @@ from stp.images.regions import check_one_slide, spots_in_um
 from stp.images.slides import SlideQuery, only_slide
 from stp.images.tile_places import NO_PLACES, tile_record
 from stp.pl._figure import figure_of, finish, set_titles
-from stp.pl._tissue_image import N_RASTERIZED, Tissue
+from stp.pl._tissue_image import N_RASTERIZED, SCALE_BAR, Tissue
 from stp.tables import keys
 from stp.tables.table import as_list, get_table
 from stp.tables.tile_scores import (
@@ -34,7 +34,7 @@ MAX_COLUMNS = 4
 BAR_INCHES = 1.1  # width of a color bar with its numbers and text
 SIGNED_MAP = "RdBu_r"  # blue lowers, red raises; both differ with any color vision
 UNSIGNED_MAP = "YlOrRd"
-FADE = (0.1, 0.85)  # opacity of the lowest and the highest values, under which tissue is seen
+FADE = (0.1, 0.75)  # opacity of the lowest and the highest values, under which tissue is seen
 SHARE_IN_SCALE = 99  # percent of the tiles whose values the colors resolve
 GRAY = (0.3, 0.59, 0.11)  # of red, green and blue in the brightness of a pixel
 PALE = 0.75  # contrast of the gray tissue
@@ -207,12 +207,16 @@ def _draw_panel(
     cmap: "str | Colormap | None",
 ) -> None:
     """Draw values of tiles on gray tissue, with a color bar that states their unit."""
+    from matplotlib_scalebar.scalebar import ScaleBar
+
     gray = tissue.image
     if gray is not None:
         brightness = gray.astype(np.float32) @ np.array(GRAY, np.float32)
         pale = (255 - PALE * (255 - brightness)).astype(np.uint8)
         gray = np.repeat(pale[..., None], 3, axis=2)
     Tissue(tissue.rows, tissue.xy, gray, tissue.image_um).draw_image(ax, panel.title)
+    if gray is None:  # the places are in µm without an image too
+        ax.add_artist(ScaleBar(1.0, "um", **SCALE_BAR))
     _widen(ax, tissue, tile_um)
     values = panel.values[tissue.rows]
     has_value = np.isfinite(values)

@@ -1,5 +1,6 @@
 """Score tiles: their attention, and what each adds to the prediction of a slide model."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -89,7 +90,7 @@ def score_tiles(
     KeyError
         The features are missing.
     TypeError
-        `model` is not one slide model.
+        `model` is not one slide model, or `adata` is a path.
     ValueError
         The model has pooling="transformer", which has no contributions; `model` is a
         cross-validation of several models; features have another model, width or scale than those
@@ -105,6 +106,11 @@ def score_tiles(
     >>> list(tiles["table"].uns["stp_attention"]["outputs"].index)
     ['EGFR_mutated', 'EGFR_wild type']
     """
+    if isinstance(adata, str | Path):
+        raise TypeError(
+            f"scores need a table in memory, and adata is the path {adata}; open it with "
+            "spatialdata.read_zarr or stp.io.read_features"
+        )
     table = table_to_annotate(adata, table_key, copy)
     slide_model = open_slide_model(model)
     config = slide_model.config
