@@ -30,6 +30,6 @@ def write_atomically(
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text_atomically(path: Path, text: str) -> None:
     """Write a text in UTF-8 that appears whole or not at all; lines end as they do in it."""
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", newline=""))

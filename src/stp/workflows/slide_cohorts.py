@@ -140,7 +140,7 @@ def add_folds(cohort: "AnnData", folds: Path) -> None:
     """Add the fold that tested each patient, as a cross-validation recorded it; -1 for none."""
     import pandas as pd
 
-    sides = pd.read_csv(folds, dtype={"patient": str}, keep_default_na=False)
+    sides = pd.read_csv(folds, dtype={"patient": str}, keep_default_na=False, encoding="utf-8")
     tested = sides[sides["side"] == "test"].set_index("patient")["fold"]
     patients = cohort.obs[keys.PATIENT].astype(str)
     cohort.obs[keys.FOLD] = patients.map(tested).fillna(-1).astype(int).to_numpy()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp import io, pl, tl
-from stp._atomic import write_atomically, write_text
+from stp._atomic import write_atomically, write_text_atomically
 from stp._log import count, logger, preview
 from stp._progress import track
 from stp._version import __version__
@@ -116,7 +116,7 @@ def draw(
         except (ValueError, KeyError, OSError) as error:
             failures[job.slide] = str(error.args[0] if isinstance(error, KeyError) else error)
             continue
-        write_text(done, json.dumps({"inputs": inputs, "notes": notes}, indent=2))
+        write_text_atomically(done, json.dumps({"inputs": inputs, "notes": notes}, indent=2))
     n_drawn = len(jobs) - n_skipped - len(failures)
     logger.info(f"draw: {n_drawn:,} drawn, {n_skipped:,} skipped, {len(failures):,} failed")
     return failures

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp import pl, tl
-from stp._atomic import write_text
+from stp._atomic import write_text_atomically
 from stp._log import count, logger
 from stp._progress import track
 from stp._text import readable
@@ -83,10 +83,12 @@ def score(study: Study) -> Path:
     for old in (folder / "figures").glob("*.svg"):
         old.unlink()
     for figure in figures:
-        write_text(folder / "figures" / figure.file, figure.svg)
-    write_text(folder / "scores.csv", csv_text(_join_scores(scored)))
+        write_text_atomically(folder / "figures" / figure.file, figure.svg)
+    write_text_atomically(folder / "scores.csv", csv_text(_join_scores(scored)))
     write_report(folder / "report.html", study, scored, figures)
-    write_text(file, json.dumps(_describe(scored, fingerprint), indent=2, ensure_ascii=False))
+    write_text_atomically(
+        file, json.dumps(_describe(scored, fingerprint), indent=2, ensure_ascii=False)
+    )
     n_scored = sum(cohort.has_scores for cohort in scored)
     logger.info(
         f"{count(n_scored, 'cohort')} scored; {folder / 'report.html'} shows all, open it in a "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stp import get, io, tl, train
-from stp._atomic import write_atomically, write_text
+from stp._atomic import write_atomically, write_text_atomically
 from stp._log import count, logger
 from stp._text import native, readable
 from stp._version import __version__
@@ -214,8 +214,8 @@ def predict(study: Study, source: CohortSource, models: Path, name: str) -> Path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.with_suffix(".json").unlink(missing_ok=True)  # until the others are whole
     write_atomically(file, cohort.write_h5ad)
-    write_text(file.with_suffix(".csv"), csv_text(get.patients(cohort).reset_index()))
-    write_text(file.with_suffix(".json"), json.dumps(record, indent=2))
+    write_text_atomically(file.with_suffix(".csv"), csv_text(get.patients(cohort).reset_index()))
+    write_text_atomically(file.with_suffix(".json"), json.dumps(record, indent=2))
     return file
 
 
@@ -236,7 +236,7 @@ def _fingerprint(study: Study, cohort: "AnnData", models: list[SlideModel]) -> s
     features = cohort.uns[keys.COHORT]["features"]
     inputs = {
         "version": __version__,
-        "table": cohort.obs.to_csv(),
+        "table": cohort.obs.to_csv(encoding="utf-8"),
         "features": features,
         "files": stamps,
         "models": [(model.digest, asdict(model.config)["targets"]) for model in models],
