@@ -52,8 +52,11 @@ def test_samples_of_hest_are_shown_and_prepared(slide, tmp_path, capsys):
     assert run(*command, "--dry-run") == 0
     shown = capsys.readouterr().out
     assert "Study of 2024: Patient 1" in shown
+    assert shown.splitlines()[-1].startswith("The manifest has no faults. This was a dry run")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.csv"]
     assert run(*command) == 0
+    log = capsys.readouterr().err
+    assert "out has 1 of 1 slide; 1 cannot be trained on, and the column 'problem'" in log
     table = pd.read_parquet(tmp_path / "out" / "collection.parquet")
     assert table[["name", "organ", "platform"]].values.tolist() == [["TENX1", "Breast", "Visium"]]
     assert table["problem"].tolist() == ["no spot on tissue detects 100 genes"]

@@ -220,7 +220,8 @@ def _recognize_genes(table: "AnnData", counts: TableQuery, vocabulary: Vocabular
         if counts.vocabulary is not None:
             raise
         raise ValueError(
-            f"{error}. Give the vocabulary of another species as vocabulary="
+            f"{error}. Give the vocabulary of another species as vocabulary=, and in a manifest "
+            "write that species into the column 'species'"
         ) from error
 
 

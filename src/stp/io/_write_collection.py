@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stp._lock import lock
 from stp._log import count, logger, preview
 from stp._progress import Progress
-from stp.data.collection import Collection
+from stp.data.collection import PROBLEM, Collection
 from stp.data.collection_file import FILE, write_table
 from stp.genes.vocabulary import Vocabulary
 from stp.io._collection_table import collection_table, keep_sides
@@ -195,8 +195,9 @@ def prepare_collection(
         table = collection_table([row for row in rows if row.name not in failures], log.measures)
         table = keep_sides(table, folder)
         write_table(table, folder / FILE)
-    _log_end(rows, failures, folder)
-    return Collection(table, folder), failures
+    collection = Collection(table, folder)
+    _log_end(rows, failures, collection)
+    return collection, failures
 
 
 def _run(
@@ -254,8 +255,9 @@ def _log_outcome(outcome: Outcome) -> None:
         logger.error(f"{outcome.name} failed: {outcome.error}")
 
 
-def _log_end(rows: Sequence[ManifestRow], failures: dict[str, Any], folder: Path) -> None:
-    """Log how many rows are finished, and warn of stores that are in no row."""
+def _log_end(rows: Sequence[ManifestRow], failures: dict[str, Any], collection: Collection) -> None:
+    """Log how many rows are finished and usable, and warn of stores that are in no row."""
+    folder = collection.folder
     names = {f"{row.name}.zarr" for row in rows}
     others = [
         path.name
@@ -267,4 +269,8 @@ def _log_end(rows: Sequence[ManifestRow], failures: dict[str, Any], folder: Path
             f"{count(len(others), 'store')} of {folder} are not in the manifest and so not in the "
             f"table: {preview(others, 20)}"
         )
-    logger.info(f"{len(rows) - len(failures)} of {count(len(rows), 'slide')} are in {folder}")
+    problems = [problem for problem in collection.table[PROBLEM] if problem]
+    text = f"{folder} has {len(rows) - len(failures)} of {count(len(rows), 'slide')}"
+    if problems:
+        text += f"; {len(problems)} cannot be trained on, and the column 'problem' says why"
+    logger.info(text)
