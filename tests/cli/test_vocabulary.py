@@ -56,7 +56,7 @@ def test_stores_of_other_species_are_left_out(collection, stores, tmp_path, caps
     collection.table["species"] = ["Homo sapiens", "human", "mouse"]
     collection.write(tmp_path)
     vocabulary = fit(tmp_path)
-    assert "The genes are of human: 1 store of another species left out." in capsys.readouterr().out
+    assert "The genes are of human, which leaves out 1 store." in capsys.readouterr().out
     assert vocabulary.digest == stp.Vocabulary.default().fit([stores[0]]).digest
     assert vocabulary.collection["where"] == {"split": ["train"], "species": ["Homo sapiens"]}
 

@@ -101,9 +101,7 @@ def select_species(collection: "Collection", species: str | None) -> "Collection
     of_species = collection.select({SPECIES: same})
     n_others = len(collection) - len(of_species)
     if n_others:
-        print(
-            f"The genes are of {species}: {count(n_others, 'store')} of another species left out."
-        )
+        print(f"The genes are of {species}, which leaves out {count(n_others, 'store')}.")
     return of_species if n_others else collection
 
 
