@@ -22,18 +22,22 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import numpy as np
 import tifffile
+import zarr
 
 import stp
 from benchmarks.measure import (
     Row,
-    at_least,
-    at_most,
     make_parser,
     run_once,
     silence_logger,
     write_results,
+)
+from benchmarks.speed.collection_rows import (
+    N_SLIDES,
+    compare_preparing,
+    describe_start,
+    extrapolate,
 )
 from benchmarks.speed.collection_sources import list_sources, write_sources
 from benchmarks.speed.many_stores import (
@@ -49,16 +53,7 @@ PREPARE = (
     "import sys, stp; stp.io.write_collection("
     "sys.argv[1], sys.argv[2], n_workers=int(sys.argv[3]), progress=False)"
 )
-N_ONE = 20  # stores that one worker prepares
 N_PLAIN = 10  # stores that are compared with reading and writing alone
-N_SLIDES = 1982  # of the paper
-N_SPOTS = 5.75e6
-SLIDE_MEGAPIXELS = 168  # of the capture area of Visium at 0.5 µm per pixel
-COARSE = 1 / 9  # pixels of the coarser level of a store
-TOKEN_BYTES = 3000  # of the tokens of a spot, in the scratch folder of a run
-MAX_RATIO = 1.5
-MAX_MB = 1500
-MIN_SPEEDUP = 1.6
 
 
 def watch(command: list[str], log: Path) -> dict[str, float]:
@@ -109,8 +104,9 @@ def last_call(log: Path) -> list[dict[str, Any]]:
 
 
 def read_and_write(manifest: Path, out: Path, folder: Path) -> list[Row]:
-    """Time reading of the first sources, and writing of the bytes of their stores."""
+    """Time reading of the first sources, writing of the bytes of their stores, and compressing."""
     seconds = {}
+    compressing = {}
     for name, counts, image in list(list_sources(manifest))[:N_PLAIN]:
         store = out / f"{name}.zarr"
         files = [path for path in sorted(store.rglob("*")) if path.is_file()]
@@ -124,8 +120,28 @@ def read_and_write(manifest: Path, out: Path, folder: Path) -> list[Row]:
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(content)
         seconds[name] = time.perf_counter() - start
+        compressing[name] = compress(store, folder / "compressed")
     shutil.rmtree(folder)
-    return [{"seconds_of": seconds}]
+    return [{"seconds_of": seconds, "compressing": compressing}]
+
+
+def compress(store: Path, folder: Path) -> float:
+    """Return the seconds that compressing and writing of the pixels of a store takes."""
+    seconds = 0.0
+    for level in ("s0", "s1"):
+        array = zarr.open_array(store / "images" / "image" / level, mode="r")
+        pixels = array[:]
+        start = time.perf_counter()
+        copy = zarr.create_array(
+            folder / level,
+            shape=array.shape,
+            dtype=array.dtype,
+            chunks=array.chunks,
+            shards=array.shards,
+        )
+        copy[:] = pixels
+        seconds += time.perf_counter() - start
+    return seconds
 
 
 def describe_stores(out: Path) -> Row:
@@ -161,85 +177,11 @@ def link_stores(out: Path, folder: Path, n_links: int) -> None:
         write_link(stores[number % len(stores)], folder / f"l{number:04d}.zarr")
 
 
-def compare_preparing(one: Row, two: Row, plain: Row) -> Iterator[Row]:
-    """Return the rows of the table about preparing."""
-    for n_workers, run in ((1, one), (2, two)):
-        noun = "worker" if n_workers == 1 else "workers"
-        rate = round(run["per_minute"], 1)
-        yield {"measured": f"prepare, {n_workers} {noun}", "result": rate, "unit": "stores/min"}
-    speedup = round(two["per_minute"] / one["per_minute"], 2)
-    yield {
-        "measured": "prepare, two workers over one",
-        "result": speedup,
-        "unit": "times",
-        **at_least(MIN_SPEEDUP, speedup),
-    }
-    names = one["seconds_of"].keys() & plain["seconds_of"].keys()
-    prepared = sum(one["seconds_of"][name] for name in names)
-    ratio = round(prepared / sum(plain["seconds_of"][name] for name in names), 2)
-    yield {
-        "measured": "prepare, over reading the sources and writing the same bytes",
-        "result": ratio,
-        "unit": "times",
-        **at_most(MAX_RATIO, ratio),
-    }
-    megabytes = round(max(one["megabytes"], two["megabytes"]))
-    yield {
-        "measured": "prepare, memory of the largest process",
-        "result": megabytes,
-        "unit": "MB",
-        **at_most(MAX_MB, megabytes),
-    }
-    n_files = max(one["n_files"], two["n_files"])
-    yield {"measured": "prepare, open files of a process", "result": n_files, "unit": "files"}
-
-
-def describe_start(start: Row, n_stores: int) -> Iterator[Row]:
-    """Return the rows of the table about the start of a training."""
-    facts = {
-        "time to the first step": (round(start["seconds"], 1), "s"),
-        "open files of a process": (start["n_files"], "files"),
-        "memory of the largest process": (round(start["megabytes"]), "MB"),
-    }
-    for name, (result, unit) in facts.items():
-        yield {
-            "measured": f"pretraining, {n_stores:,} stores, {name}",
-            "result": result,
-            "unit": unit,
-        }
-
-
-def extrapolate(one: Row, two: Row, stores: Row) -> Iterator[Row]:
-    """Return what 5.75 million spots on 1,982 slides would take."""
-    total = N_SLIDES * SLIDE_MEGAPIXELS  # megapixels
-    seconds = float(np.mean(list(one["seconds_of"].values())))
-    gigabytes = total * stores["megabytes"] / stores["megapixels"] / 1000
-    yield {
-        "measured": "5.75 million spots, stores on disk",
-        "result": round(gigabytes),
-        "unit": "GB",
-    }
-    n_files = round(N_SLIDES * stores["n_files"])
-    yield {"measured": "5.75 million spots, files on disk", "result": n_files, "unit": "files"}
-    for n_workers in (1, 8, 64):
-        hours = total * seconds / stores["megapixels"] / n_workers / 3600
-        name = f"5.75 million spots, {n_workers} worker{'s' if n_workers > 1 else ''}"
-        rate = round(1000 * gigabytes / hours / 3600, 1)
-        memory = round(n_workers * max(one["megabytes"], two["megabytes"]) / 1000, 1)
-        yield {"measured": f"{name}, preparing", "result": round(hours, 1), "unit": "h"}
-        yield {"measured": f"{name}, writing", "result": rate, "unit": "MB/s"}
-        yield {"measured": f"{name}, memory of all", "result": memory, "unit": "GB"}
-    scratch = round(N_SPOTS * TOKEN_BYTES / 1e9)
-    yield {"measured": "5.75 million spots, tokens of a run", "result": scratch, "unit": "GB"}
-    scratch = round(3 * total * (1 + COARSE) / 1000)
-    yield {"measured": "5.75 million spots, images of a run", "result": scratch, "unit": "GB"}
-
-
 def measure(options: Any) -> Iterator[Row]:
     """Take all steps that are not done yet, and return the rows of the table."""
     folder = options.folder.absolute()
     results = folder / f"results_{options.stores}"
-    few = min(N_ONE, options.stores)
+    few = min(options.alone, options.stores)
     first = write_sources(options.data, folder / "sources", few)
     first = first.rename(first.with_name(f"manifest_{few}.csv"))
     manifest = write_sources(options.data, folder / "sources", options.stores)
@@ -281,6 +223,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--data", type=Path, help="folder of HER2+ sections")
     parser.add_argument("--folder", type=Path, required=True, help="folder for stores and runs")
     parser.add_argument("--stores", type=int, default=200)
+    parser.add_argument("--alone", type=int, default=20, help="stores that one worker prepares")
     parser.add_argument("--links", type=int, default=N_SLIDES, help="0 leaves out the training")
     parser.add_argument("--steps", type=int, default=20, help="steps before training is stopped")
     options = parser.parse_args(arguments)
