@@ -43,6 +43,20 @@ def test_a_row_that_fails_is_listed_at_the_end(slide, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_if_all_rows_fail_table_and_report_say_so(slide, tmp_path, capsys):
+    adata = slide[0].copy()
+    adata.X = adata.X * 0.5  # no counts
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    (tmp_path / "m.csv").write_text("name,path\na,a.h5ad\n")
+    assert run(tmp_path / "m.csv", "--out", tmp_path / "out", "--workers", 1) == 1
+    assert capsys.readouterr().out.startswith("1 slide failed:\n  a: ValueError")
+    assert len(pd.read_parquet(tmp_path / "out" / "collection.parquet")) == 0
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "Collection of 0 slides" in report
+    assert "<b>1</b> failed" in report
+    assert report.count("<h2>") == 1
+
+
 def test_samples_of_hest_are_shown_and_prepared(slide, tmp_path, capsys):
     adata = slide[0].copy()
     adata.obsm["spatial"] = adata.obsm["spatial"] * 2
