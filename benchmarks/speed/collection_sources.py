@@ -17,7 +17,7 @@ from PIL import Image
 import stp
 
 SECTIONS = ("C2", "C3", "C4", "C5", "C6")
-PATCH_UM_PER_PX = 1.0  # a store then has about 16 MB
+PATCH_UM_PER_PX = 1.4  # a store then has at most 20 MB
 SIDE = 6400  # pixels of a crop, which holds the tissue of each section
 MAX_OFFSET = 200  # pixels
 KEPT = 0.9  # share of the UMIs
