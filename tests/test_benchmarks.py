@@ -8,13 +8,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from benchmarks import measure, render
 from benchmarks.accuracy import bags as bags_with_answers
-from benchmarks.speed import bags, gpu, patches, retrieval, sampling, tokens
+from benchmarks.speed import bags, collection, gpu, patches, retrieval, sampling, tokens
+from benchmarks.speed.collection_sources import list_sources, write_sources
+from benchmarks.speed.many_stores import write_link
 from benchmarks.speed.torch_search import nearest_by_topk
 
+from stp.data.store import SpotStore
 from stp.images import ImagePyramid
+from stp.io import write_collection
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -135,6 +140,35 @@ def test_searches_are_compared_at_a_small_size():
     assert {"300 references, ours", "300 references, torch.topk in blocks"} <= {
         row["measured"] for row in rows
     }
+
+
+def test_sources_of_a_collection_differ_and_links_have_digests_of_their_own(tmp_path):
+    manifest = write_sources(None, tmp_path / "sources", 6)
+    images = [image.read_bytes() for _, _, image in list_sources(manifest)]
+    assert len(set(images)) == 6
+    before = [path.stat().st_mtime_ns for _, path, _ in list_sources(manifest)]
+    write_sources(None, tmp_path / "sources", 6)  # as after a stop
+    assert [path.stat().st_mtime_ns for _, path, _ in list_sources(manifest)] == before
+    table = pd.read_csv(manifest).iloc[:1]
+    table[["path", "image"]] = tmp_path / "sources" / table[["path", "image"]]
+    (store,) = write_collection(table, tmp_path / "stores", n_workers=1, progress=False)
+    for name in ("a.zarr", "b.zarr"):
+        write_link(store, tmp_path / name)
+    links = [SpotStore(tmp_path / name) for name in ("a.zarr", "b.zarr")]
+    assert len({SpotStore(store).digest, *(link.digest for link in links)}) == 3
+    assert all(len(link) == len(SpotStore(store)) for link in links)
+
+
+@pytest.mark.extended
+def test_a_small_collection_goes_the_whole_way_and_a_second_call_repeats_nothing(tmp_path):
+    size = ["--folder", str(tmp_path), "--stores", "3", "--links", "4", "--steps", "1"]
+    rows = collection.main(size)
+    by_name = {row["measured"]: row["result"] for row in rows}
+    assert 0 < by_name["size of a store"] < 20
+    assert by_name["pretraining, 4 stores, open files of a process"] > 0
+    hours = [by_name[f"5.75 million spots, {n}, preparing"] for n in ("1 worker", "8 workers")]
+    assert hours[0] == pytest.approx(8 * hours[1], rel=0.01)
+    assert collection.main(size) == rows
 
 
 @pytest.mark.slow

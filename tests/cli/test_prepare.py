@@ -43,6 +43,20 @@ def test_a_row_that_fails_is_listed_at_the_end(slide, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_if_all_rows_fail_table_and_report_say_so(slide, tmp_path, capsys):
+    adata = slide[0].copy()
+    adata.X = adata.X * 0.5  # no counts
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    (tmp_path / "m.csv").write_text("name,path\na,a.h5ad\n")
+    assert run(tmp_path / "m.csv", "--out", tmp_path / "out", "--workers", 1) == 1
+    assert capsys.readouterr().out.startswith("1 slide failed:\n  a: ValueError")
+    assert len(pd.read_parquet(tmp_path / "out" / "collection.parquet")) == 0
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "Collection of 0 slides" in report
+    assert "<b>1</b> failed" in report
+    assert report.count("<h2>") == 1
+
+
 def test_samples_of_hest_are_shown_and_prepared(slide, tmp_path, capsys):
     adata = slide[0].copy()
     adata.obsm["spatial"] = adata.obsm["spatial"] * 2
@@ -52,8 +66,11 @@ def test_samples_of_hest_are_shown_and_prepared(slide, tmp_path, capsys):
     assert run(*command, "--dry-run") == 0
     shown = capsys.readouterr().out
     assert "Study of 2024: Patient 1" in shown
+    assert shown.splitlines()[-1].startswith("The manifest has no faults. This was a dry run")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.csv"]
     assert run(*command) == 0
+    log = capsys.readouterr().err
+    assert "out has 1 of 1 slide; 1 cannot be trained on, and the column 'problem'" in log
     table = pd.read_parquet(tmp_path / "out" / "collection.parquet")
     assert table[["name", "organ", "platform"]].values.tolist() == [["TENX1", "Breast", "Visium"]]
     assert table["problem"].tolist() == ["no spot on tissue detects 100 genes"]

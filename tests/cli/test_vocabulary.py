@@ -52,6 +52,15 @@ def test_without_a_split_the_means_are_of_all_stores(collection, stores, tmp_pat
     assert vocabulary.digest == stp.Vocabulary.default().fit(stores).digest
 
 
+def test_stores_of_other_species_are_left_out(collection, stores, tmp_path, capsys):
+    collection.table["species"] = ["Homo sapiens", "human", "mouse"]
+    collection.write(tmp_path)
+    vocabulary = fit(tmp_path)
+    assert "The genes are of human, which leaves out 1 store." in capsys.readouterr().out
+    assert vocabulary.digest == stp.Vocabulary.default().fit([stores[0]]).digest
+    assert vocabulary.collection["where"] == {"split": ["train"], "species": ["Homo sapiens"]}
+
+
 def test_the_genes_of_a_file_are_fitted(collection, stores, tmp_path):
     default = stp.Vocabulary.default()
     is_in_stores = default.fit(stores).n_detected > 0

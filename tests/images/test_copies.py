@@ -82,3 +82,18 @@ def test_glass_has_no_points():
     assert len(glass.centers) == 0 < len(tissue.centers)
     for first, second in ((glass, tissue), (tissue, glass)):
         assert len(similar_points(first, second)[0]) == 0
+
+
+def test_the_border_is_no_detail():
+    """Stores fill the last row and column with white, which two slides have in common."""
+    slides = [picture(seed, 707, 905) for seed in (0, 1)]
+    framed = []
+    for pixels in slides:
+        pixels[-3:], pixels[:, -1:] = 255, 255
+        framed.append(find_keypoints(pyramid(pixels)))
+    for points in framed:
+        assert len(points.centers) > 50
+        assert points.centers.min() >= 11.5 * 16
+        assert np.all(points.centers <= np.array([905, 707]) * 4 - 11 * 16)
+    similarity, _ = fit_similarity(*similar_points(*framed))
+    assert similarity is None

@@ -351,6 +351,29 @@ def test_each_species_has_its_vocabulary(tmp_path, monkeypatch):
     assert [SpotStore(f"out/{path}").species for path in table["path"]] == ["human", "mouse"]
 
 
+def test_a_wrong_species_names_the_column_that_chooses_the_vocabulary(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    adata, _ = make_slide(0, 5, 5)
+    adata.var_names = [f"ENSG{number:011}" for number in range(adata.n_vars)]
+    adata.write_h5ad("human.h5ad")
+    adata.var_names = [f"ENSMUSG{number:011}" for number in range(adata.n_vars)]
+    adata.write_h5ad("mouse.h5ad")
+    mouse = stp.Vocabulary.from_genes(adata.var_names)
+    manifest = pd.DataFrame(
+        {
+            "name": ["h", "m"],
+            "path": ["human.h5ad", "mouse.h5ad"],
+            "species": ["mouse", "human"],
+        }
+    )
+    collection = write_collection(manifest, "out", n_workers=1, vocabulary=mouse)
+    assert len(collection) == 0
+    errors = [json.loads(line)["error"] for line in Path("out/prepare.jsonl").open()]
+    assert len(errors) == 2
+    for error in errors:
+        assert error.endswith("In a manifest, the column 'species' chooses the vocabulary")
+
+
 def test_another_process_is_not_disturbed(sources, tmp_path):
     from stp._lock import lock
 

@@ -192,7 +192,8 @@ def test_serial_sections_are_no_copies(real, tmp_path):
     for name in ("mob_rep04", "mob_rep09", "mob_rep11"):
         adata = anndata.read_h5ad(real("mob_st", f"{name}.h5ad"))[:, :50].copy()
         adata.var_names = Vocabulary.default().symbols[:50].astype(str)  # the image counts
-        sdata = from_anndata(adata, real("mob_st", f"{name}.jpg"), um_per_px=2.75)
+        um_per_px = adata.uns["um_per_px"]  # about 2.756, so that the stores have a white frame
+        sdata = from_anndata(adata, real("mob_st", f"{name}.jpg"), um_per_px=um_per_px)
         write_store(sdata, tmp_path / f"{name}.zarr", patch_um_per_px=2.75)
         paths.append(tmp_path / f"{name}.zarr")
     assert tl.find_duplicates(paths).empty

@@ -2,7 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
 
 from stp import __version__
@@ -23,6 +25,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
-        return options.run(options)
+        with _plain_warnings():
+            return options.run(options)
     except argparse.ArgumentError as error:
         parser.exit(2, f"stp {options.command}: error: {error}\n")
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show warnings for the user without the line of the script that starts this command."""
+    former = warnings.formatwarning
+
+    def format_warning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if category is UserWarning and filename == sys.argv[0]:
+            return f"Warning: {message}\n"
+        return former(message, category, filename, lineno, line)
+
+    warnings.formatwarning = format_warning
+    try:
+        yield
+    finally:
+        warnings.formatwarning = former

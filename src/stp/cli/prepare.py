@@ -95,6 +95,7 @@ def _prepare(options: argparse.Namespace) -> int:
     vocabularies = [Vocabulary.load(file) for file in options.vocabulary]
     plan = check_manifest(manifest, options.out, vocabularies or None)
     if options.dry_run:
+        print(f"The manifest has no faults. This was a dry run: {options.out} has no new stores.")
         return 0
     with _client(options.scheduler) as client:
         if client is not None:

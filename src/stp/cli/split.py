@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stp._log import count
 from stp._urls import without_secrets
 from stp.cli.paths import path_or_url, require_collection
 
@@ -87,7 +88,9 @@ def split(options: argparse.Namespace) -> None:
     sides = count_sides(divided, options.by, SPLIT)
     print(sides.to_string(formatters={"share": "{:.1%}".format}))
     if duplicates is not None and len(duplicates):
-        print(f"{len(duplicates)} pairs of near-duplicates are on one side each")
+        verb = "is" if len(duplicates) == 1 else "are"
+        pairs = count(len(duplicates), "pair")
+        print(f"{pairs} of near-duplicates {verb} on one side each")
     if options.dry_run:
         print(f"This was a dry run: {label} has not changed.")
         return

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stp._log import count
 from stp.cli.paths import path_or_url, require_collection, require_file
 
 if TYPE_CHECKING:
     from stp.data.collection import Collection
 
 TRAIN = "train"
+SPECIES = "species"
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -59,8 +61,9 @@ def fit(options: argparse.Namespace) -> None:
     from stp.genes.vocabulary import Vocabulary
 
     require_replaceable(options.out)
-    collection = select_training_side(Collection.read(options.collection))
     genes = Vocabulary.default() if options.genes is None else read_genes(options.genes)
+    collection = select_training_side(Collection.read(options.collection))
+    collection = select_species(collection, genes.species)
     with open_client(options.scheduler, options.workers) as client:
         vocabulary = genes.fit(collection, table_key=options.table_key, client=client)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +82,28 @@ def select_training_side(collection: "Collection") -> "Collection":
     collection = collection.select(split=TRAIN)
     print(f"The means are of the {len(collection)} of {n_stores} stores with split = {TRAIN!r}.")
     return collection
+
+
+def select_species(collection: "Collection", species: str | None) -> "Collection":
+    """Return the stores of the species of the genes, and print how many others are left out.
+
+    All stores are returned if none is of the species; fitting then says what is wrong.
+    """
+    from stp.data.column_values import has_value
+    from stp.io._prepare_vocabularies import SPECIES_OF
+
+    if species is None or SPECIES not in collection.table:
+        return collection
+    values = {str(value) for value in collection.table[SPECIES] if has_value(value)}
+    plain = {value: value.casefold() for value in sorted(values)}
+    same = [value for value, text in plain.items() if SPECIES_OF.get(text, text) == species]
+    if not same:
+        return collection
+    of_species = collection.select({SPECIES: same})
+    n_others = len(collection) - len(of_species)
+    if n_others:
+        print(f"The genes are of {species}, which leaves out {count(n_others, 'store')}.")
+    return of_species if n_others else collection
 
 
 def require_replaceable(path: Path) -> None:

@@ -46,6 +46,8 @@ def find_keypoints(image: ImagePyramid, n_points: int = N_POINTS) -> Keypoints:
 
     Points are the extrema of a difference of Gaussians (Lowe 2004). Their features are the
     magnitudes of the Fourier series of gray values along circles, which do not depend on the angle.
+    No point is so near the border that its circles leave the image: the border is no detail, and
+    stores fill the last row and column with white.
 
     Parameters
     ----------
@@ -61,12 +63,20 @@ def find_keypoints(image: ImagePyramid, n_points: int = N_POINTS) -> Keypoints:
     strength = np.abs(blobs)
     is_point = strength == maximum_filter(strength, 2 * MIN_DISTANCE + 1)
     is_point &= strength > MIN_CONTRAST
+    is_point &= _is_inside(gray.shape, int(max(RADII)))
     rows, columns = np.nonzero(is_point)
     strongest = np.argsort(-strength[rows, columns], kind="stable")[:n_points]
     points = _refine(strength, rows[strongest], columns[strongest])
     features = _describe(gaussian_filter(gray, SMOOTH_SIGMA), points)
     digest = hashlib.sha256(f"{gray.shape} ".encode() + gray.tobytes()).hexdigest()
     return Keypoints(digest, (points[:, ::-1] + 0.5) * UM_PER_PX, features)
+
+
+def _is_inside(shape: tuple[int, int], margin: int) -> np.ndarray:
+    """Return which pixels are at least so far from the border."""
+    is_inside = np.zeros(shape, bool)
+    is_inside[margin : shape[0] - margin, margin : shape[1] - margin] = True
+    return is_inside
 
 
 def _refine(strength: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

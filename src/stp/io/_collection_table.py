@@ -35,7 +35,8 @@ def collection_table(
 
     lines = [_describe(row, paths[row.name], measures[row.name]) for row in rows]
     if not lines:
-        return pd.DataFrame(columns=["name", "path", *METADATA, *MEASURES, "problem"], dtype=str)
+        columns = dict.fromkeys(["name", "path", *METADATA, *MEASURES, "problem"])
+        return pd.DataFrame(columns=list(columns), dtype=str)
     return pd.DataFrame(lines)
 
 

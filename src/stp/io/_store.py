@@ -217,11 +217,10 @@ def _recognize_genes(table: "AnnData", counts: TableQuery, vocabulary: Vocabular
     try:
         return recognize_table(vocabulary, table, counts.gene_ids_key)
     except ValueError as error:
-        if counts.vocabulary is not None:
-            raise
-        raise ValueError(
-            f"{error}. Give the vocabulary of another species as vocabulary="
-        ) from error
+        remedy = "In a manifest, the column 'species' chooses the vocabulary"
+        if counts.vocabulary is None:
+            remedy = f"Give the vocabulary of another species as vocabulary=. {remedy}"
+        raise ValueError(f"{error}. {remedy}") from error
 
 
 def _find_slide(sdata: Any, table: "AnnData", query: SlideQuery) -> Slide | None:

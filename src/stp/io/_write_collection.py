@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stp._log import count, logger, preview
 from stp._progress import Progress
-from stp.data.collection import Collection
+from stp.data.collection import PROBLEM, Collection
 from stp.genes.vocabulary import Vocabulary
 from stp.io._collection_table import collection_table
 from stp.io._manifest import raise_faults, read_manifest
@@ -190,8 +190,9 @@ def prepare_collection(
         paths = {row.name: log.paths[row.name] for row in finished}
         table = place.write(collection_table(finished, paths, log.measures), paths)
         others = plan.place.list_other_stores(rows, log)
-    _log_end(rows, failures, others, place.stores.label)
-    return Collection(table, plan.place.location), failures
+    collection = Collection(table, plan.place.location)
+    _log_end(collection, n_rows=len(rows), others=others, label=place.stores.label)
+    return collection, failures
 
 
 def _run(
@@ -236,13 +237,15 @@ def _log_outcome(outcome: Outcome) -> None:
         logger.error(f"{outcome.name} failed: {outcome.error}")
 
 
-def _log_end(
-    rows: Sequence[ManifestRow], failures: dict[str, Any], others: Sequence[str], folder: str
-) -> None:
-    """Log how many rows are finished, and warn of stores that are in no row."""
+def _log_end(collection: Collection, *, n_rows: int, others: Sequence[str], label: str) -> None:
+    """Log how many rows are finished and usable, and warn of stores that are in no row."""
     if others:
         logger.warning(
-            f"{count(len(others), 'store')} of {folder} are not in the manifest and so not in the "
+            f"{count(len(others), 'store')} of {label} are not in the manifest and so not in the "
             f"table: {preview(others, 20)}"
         )
-    logger.info(f"{len(rows) - len(failures)} of {count(len(rows), 'slide')} are in {folder}")
+    problems = [problem for problem in collection.table[PROBLEM] if problem]
+    text = f"{label} has {len(collection)} of {count(n_rows, 'slide')}"
+    if problems:
+        text += f"; {len(problems)} cannot be trained on, and the column 'problem' says why"
+    logger.info(text)

@@ -161,7 +161,8 @@ def _check_columns(
     if names:
         raise ValueError(
             f"{len(names)} rows have no {by!r}: {preview(names, 10)}; fill the column, or pass "
-            'by="name" if every store is of another patient'
+            'by="name" if every store is of another patient. If there is a manifest, fill the '
+            "column there, and run `stp prepare` again"
         )
     trainable = table[~has_problem(table)]
     if N_SPOTS in table and not (trainable[N_SPOTS] > 0).all():

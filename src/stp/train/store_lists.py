@@ -169,7 +169,7 @@ def _warn_if_sides_mix(stores: Any) -> None:
         numbers = ", ".join(f"{side}: {n}" for side, n in sorted(sides.items()))
         warn(
             f"the collection has a split, and stores of all sides are trained on ({numbers}); "
-            'pass collection.select(split="train")'
+            'pass collection.select(split="train"), or write split = "train" into the recipe'
         )
 
 

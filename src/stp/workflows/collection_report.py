@@ -63,15 +63,18 @@ def write_report(
         Pairs of stores that share counts or images, as of `stp.tl.find_duplicates`.
     """
     table = collection.table.reset_index(drop=True)
-    sections = [
-        ("Totals", _totals(table)),
-        ("Failed", list_failures(failures) if failures else "<p>No row failed.</p>"),
-        ("Cannot be trained on", list_problems(table)),
-        ("Worst slides of each check", list_checks(table)),
-        ("Copies", _copies(table, duplicates)),
-        ("Distributions", _histograms(table)),
-        ("Slides", _pictures(collection, table)),
-    ]
+    failed = ("Failed", list_failures(failures) if failures else "<p>No row failed.</p>")
+    sections = [failed]
+    if not table.empty:
+        sections = [
+            ("Totals", _totals(table)),
+            failed,
+            ("Cannot be trained on", list_problems(table)),
+            ("Worst slides of each check", list_checks(table)),
+            ("Copies", _copies(table, duplicates)),
+            ("Distributions", _histograms(table)),
+            ("Slides", _pictures(collection, table)),
+        ]
     body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
     title = f"{len(table):,} slides"
     write_page(
@@ -86,7 +89,16 @@ def write_report(
 
 def _facts(table: "pd.DataFrame", failures: Sequence[Mapping[str, str]]) -> str:
     """Return the largest numbers of the collection."""
-    facts = [make_fact(len(table), "slide"), make_fact(int(table["n_spots"].sum()), "spot")]
+    facts = [make_fact(len(table), "slide")]
+    if not table.empty:
+        facts += _list_facts(table)
+    if failures:
+        facts.append(f"<div><b>{len(failures):,}</b> failed</div>")
+    return "".join(facts)
+
+
+def _list_facts(table: "pd.DataFrame") -> list[str]:
+    facts = [make_fact(int(table["n_spots"].sum()), "spot")]
     if "n_trainable" in table:
         facts.append(make_fact(int(table["n_trainable"].sum()), "spot", " to train on"))
     for column in ("patient", "organ", "platform", "source"):
@@ -94,9 +106,7 @@ def _facts(table: "pd.DataFrame", failures: Sequence[Mapping[str, str]]) -> str:
             facts.append(make_fact(table[column].nunique(), column))
     if "n_bytes" in table:
         facts.append(f"<div><b>{_size(float(table['n_bytes'].sum()))}</b> on disk</div>")
-    if failures:
-        facts.append(f"<div><b>{len(failures):,}</b> failed</div>")
-    return "".join(facts)
+    return facts
 
 
 def _size(n_bytes: float) -> str:
