@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import re
 from html.parser import HTMLParser
 
@@ -13,7 +12,7 @@ from PIL import Image
 
 from stp.data.collection import Collection
 from stp.io._store_measures import measure_store
-from stp.workflows.collection_report import read_failures, write_report
+from stp.workflows.collection_report import write_report
 
 SCRIPT = "<script>alert('x')</script>"
 
@@ -142,24 +141,6 @@ def test_a_store_that_is_gone_is_named_and_does_not_stop_the_report(collection, 
     page = report(Collection(table, collection.folder), tmp_path)
     assert len(page.images) == 2
     assert "cannot be read: there is no store at" in page.text
-
-
-def test_failures_are_those_of_the_last_attempt(tmp_path):
-    lines = [
-        {"name": "a", "state": "failed", "path": "a.h5ad", "error": "no scale; pass um_per_px="},
-        {"name": "b", "state": "failed", "path": "b.h5ad", "error": "no counts"},
-        {"name": "b", "state": "done"},
-        {"name": "c", "state": "done"},
-        {"name": "c", "state": "failed", "error": "no spots"},
-    ]
-    log = tmp_path / "prepare.jsonl"
-    text = "\n".join(json.dumps(line) for line in lines)
-    log.write_text(text + '\n\n[1]\n{"name": "d", "state": "fai')  # a run that was killed
-    assert read_failures(log) == [
-        {"name": "a", "path": "a.h5ad", "error": "no scale; pass um_per_px="},
-        {"name": "c", "path": "", "error": "no spots"},
-    ]
-    assert read_failures(tmp_path / "absent.jsonl") == []
 
 
 def test_failures_and_copies_are_listed(collection, tmp_path):

@@ -14,7 +14,6 @@ from stp.workflows.collection_report_checks import (
     list_duplicates,
     list_failures,
     list_problems,
-    read_failures,
 )
 from stp.workflows.collection_report_slides import choose_side, draw_slide
 from stp.workflows.page import cell_text, format_number, make_fact, write_page
@@ -22,7 +21,6 @@ from stp.workflows.page import cell_text, format_number, make_fact, write_page
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read_failures", "write_report"]
 
 TOTALS = ("organ", "platform", "species", "source", "disease")  # columns that are drawn as bars
 HISTOGRAMS = (
@@ -58,7 +56,7 @@ def write_report(
     path
         The new HTML file. It is replaced if it is there.
     failures
-        Rows that failed: dicts with `name`, `path` and `error`, as of `read_failures`.
+        Rows that failed: dicts with `name`, `path` and `error`.
     duplicates
         Pairs of stores that share counts or images, as of `stp.tl.find_duplicates`.
     """

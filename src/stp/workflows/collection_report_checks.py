@@ -1,9 +1,7 @@
 """The rows of a collection that need a look: the worst of each check, copies, and failures."""
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -73,38 +71,6 @@ CHECKS = (
         "slides of one organ and one scale.",
     ),
 )
-
-
-def read_failures(path: str | Path) -> list[dict[str, str]]:
-    """Return what failed in the last attempt, from the log `prepare.jsonl`.
-
-    Parameters
-    ----------
-    path
-        The log: one JSON object a line with `name`, `state` ("done" or "failed"), `path` and
-        `error`. Lines that a killed run left incomplete are skipped.
-
-    Returns
-    -------
-    A dict with `name`, `path` and `error` for each row whose last state is "failed".
-    """
-    path = Path(path)
-    if not path.exists():
-        return []
-    last: dict[str, dict[str, str]] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # the line was cut
-            continue
-        if isinstance(entry, dict) and {"name", "state"} <= entry.keys():
-            last.pop(str(entry["name"]), None)  # so that the order is that of the last attempts
-            last[str(entry["name"])] = entry
-    return [
-        {field: str(entry.get(field) or "") for field in ("name", "path", "error")}
-        for entry in last.values()
-        if entry["state"] == "failed"
-    ]
 
 
 def list_checks(table: "pd.DataFrame") -> str:
