@@ -47,7 +47,7 @@ def add_classes(
     labels = np.array([*classes, None], dtype=object)[np.asarray(codes)]
     cohort.obs["EGFR"] = per_slide(cohort, labels)
     targets = {"EGFR": {"kind": "classes", "classes": list(classes), "positive": positive}}
-    write(cohort, key, targets, probabilities, [f"EGFR: {name}" for name in classes], **models)
+    write(cohort, key, targets, probabilities, [f"EGFR_{name}" for name in classes], **models)
     predicted = np.argmax(probabilities, axis=1)
     if positive:
         number = list(classes).index(positive)

@@ -171,7 +171,7 @@ def test_a_small_collection_goes_the_whole_way_and_a_second_call_repeats_nothing
     assert collection.main(size) == rows
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_bags_are_measured_at_a_small_size(tmp_path):
     size = ["--bags", "4", "--fewer-bags", "2", "--tiles", "50", "--width", "8"]
     rows = bags.main(["--folder", str(tmp_path), *size])
@@ -195,7 +195,7 @@ def test_a_planted_signal_is_found_at_a_small_size(tmp_path):
     assert all(0 <= row["result"] <= 1 for row in rows)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is absent: sections of almaan/her2st")
 def test_her2st_runs_the_whole_way(tmp_path):
     command = [sys.executable, "-m", "benchmarks.accuracy.her2st", "--data", DATA, "--short"]

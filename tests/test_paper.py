@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from benchmarks.accuracy import paper, paper_tables
-from tests.example_cohort import write_cohort
+from tests.cohorts import write_cohort
 from tests.features import katherlab_25, write_katherlab
 
 FIT = "[fit]\nepochs = 3\nhidden = 8\nattention = 4\nlearning_rate = 0.01\n"

@@ -223,6 +223,7 @@ def embed_under_torchrun(*stores, model):
     )
 
 
+@pytest.mark.extended
 def test_processes_under_torchrun_stop_together_if_a_store_is_missing(slides, models, tmp_path):
     run = embed_under_torchrun(slides[0], tmp_path / "nowhere.zarr", model=models / "one")
     assert run.returncode == 1

@@ -200,6 +200,7 @@ def test_slides_are_tiled_embedded_and_learned(tmp_path):
     assert run("tile", file) == 1
 
 
+@pytest.mark.extended
 def test_a_killed_cross_validation_continues_to_the_same_weights(tmp_path):
     text = STUDY.replace("n_folds = 3", "n_folds = 2")
     file = write_study(tmp_path, text, n_patients=16, n_tiles=4)

@@ -153,7 +153,7 @@ def test_tutorial_on_real_sections_shows_no_tissue():
     assert REAL_SECTIONS.stat().st_size < 300_000
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.filterwarnings("default")
 def test_tutorial_on_real_sections_runs(real, tmp_path, monkeypatch):
     (tmp_path / "her2st").symlink_to(real("her2st", "C2.h5ad").parent)

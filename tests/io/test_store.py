@@ -319,6 +319,7 @@ def test_what_a_store_was_made_from_is_recorded_and_its_size_told(
         "coordinate_system": "um",
         "um_per_px": pytest.approx(0.7),
         "other_scales": {},
+        "scale_source": "um_per_px",
         "shapes": [[901, 1102]],
     }
 

@@ -228,6 +228,7 @@ def driver(slides, out, encoder, tmp_path):
         process.stdin.close()
 
 
+@pytest.mark.extended
 def test_a_call_that_was_killed_is_continued_with_whole_stores(slides, out, encoder, driver):
     expected = tile(slides, out.with_name("expected"), encoder)
     n_writes = None
@@ -256,6 +257,7 @@ print(",".join(table["name"] + "=" + table["status"]), flush=True)
 """
 
 
+@pytest.mark.extended
 def test_processes_under_torchrun_divide_the_slides_and_know_all(slides, out, encoder, tmp_path):
     encoder.save_pretrained(tmp_path / "model")
     script = tmp_path / "tile.py"

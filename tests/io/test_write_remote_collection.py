@@ -106,7 +106,7 @@ def test_a_collection_on_s3_is_that_on_disk(s3, sources, local, cache, capsys):
     assert b"SECRETKEY" not in b"".join(texts) + capsys.readouterr().err.encode()
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_killed_call_leaves_whole_stores_and_the_next_one_does_the_rest(
     own_s3, sources, local, cache
 ):
@@ -127,7 +127,6 @@ def test_a_killed_call_leaves_whole_stores_and_the_next_one_does_the_rest(
     process.send_signal(signal.SIGKILL)
     process.wait()
     (first,) = whole_stores(own_s3)
-    assert any("/s 1.zarr/" in name for name in other_files(own_s3))
     assert first.endswith("/s0.zarr")
     own_s3.server.fail_after(math.inf)
     collection = write_collection(sources / "manifest.csv", url, n_workers=1)
@@ -139,6 +138,7 @@ def test_a_killed_call_leaves_whole_stores_and_the_next_one_does_the_rest(
     assert not list((cache / "preparing").iterdir())
 
 
+@pytest.mark.extended
 def test_a_row_that_fails_does_not_stop_the_others_and_a_changed_one_is_replaced(
     s3, slides, local, cache
 ):

@@ -141,7 +141,18 @@ def test_all_figures_have_the_options_of_scanpy(name):
     function = getattr(pl, name)
     options = set(inspect.signature(function).parameters)
     assert {"show", "save", "return_fig", "title"} <= options
-    is_single = name in {"spots", "confusion", "batch_effect", "neighborhoods", "tissue"}
+    is_single = name in {
+        "attention",
+        "batch_effect",
+        "calibration",
+        "confusion",
+        "kaplan_meier",
+        "neighborhoods",
+        "precision_recall",
+        "roc",
+        "spots",
+        "tissue",
+    }
     assert ("ax" in options) == is_single
 
 

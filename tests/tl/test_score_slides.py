@@ -255,7 +255,7 @@ def test_targets_without_labels_are_left_out_with_a_warning():
     cohort, is_positive, probabilities = binary_cohort()
     outputs = np.stack([probabilities, 1 - probabilities, probabilities], axis=1)
     targets = {**cohort.uns["stp_slides"]["targets"], "purity": {"kind": "value"}}
-    write(cohort, "stp_slides", targets, outputs, ["EGFR: mutated", "EGFR: wild type", "purity"])
+    write(cohort, "stp_slides", targets, outputs, ["EGFR_mutated", "EGFR_wild type", "purity"])
     cohort.obs["stp_slides_EGFR"] = cohort.obs["stp_slides"]
     cohort.obs["stp_slides_EGFR_threshold"] = 0.4
     with pytest.warns(UserWarning, match="no labels of purity, so this target is not scored"):

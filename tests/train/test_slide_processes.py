@@ -95,7 +95,7 @@ def test_killed_in_the_second_fold_it_resumes_to_the_same_weights(cohort, tmp_pa
     assert not list(out.glob(".*")) and not list(out.glob("fold_*/.*"))
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_two_processes_equal_one_with_twice_the_batch(cohort, tmp_path):
     run_small(cohort, tmp_path / "one", dropout=0.0, batch_size=2, epochs=2)
     launcher = [TORCHRUN, "--standalone", "--nproc-per-node", 2]

@@ -51,6 +51,13 @@ class Collection:
         Folder that the paths in the table are relative to, or its URL.
     selection
         Which rows of another collection these are; None if this is the whole collection.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"name": ["C2"], "path": ["C2.zarr"], "digest": ["0a"]})
+    >>> [path.as_posix() for path in stp.io.Collection(table, "stores")]
+    ['stores/C2.zarr']
     """
 
     table: "pd.DataFrame"

@@ -80,7 +80,7 @@ def fit_slides(
     --------
     >>> config = stp.train.SlideConfig(epochs=2, hidden=16, attention=8)
     >>> target = stp.train.Classes("EGFR", positive="mutated")
-    >>> slide_model = stp.train.fit_slides(cohort, "runs/egfr", targets=target, config=config)
+    >>> slide_model = stp.train.fit_slides(cohort, "runs/egfr_model", targets=target, config=config)
     >>> slide_model.config.columns
     ('EGFR_mutated', 'EGFR_wild type')
     """

@@ -226,7 +226,7 @@ def test_two_ranks_equal_one_with_twice_the_batch(recipe):
         assert together == pytest.approx(alone, rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_ranks_that_are_asked_to_stop_write_a_checkpoint(recipe):
     """As schedulers do it: the signal goes to torchrun and all its processes."""
     path = recipe("stopped_together", epochs=500)
@@ -243,7 +243,7 @@ def test_ranks_that_are_asked_to_stop_write_a_checkpoint(recipe):
     assert not (out / ".stp_scratch").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_run_of_two_ranks_goes_on_alone_and_says_so(recipe):
     path = recipe("two_then_one", epochs=50, batch_size=10)
     out = path.with_suffix("")
@@ -270,7 +270,7 @@ def test_a_run_of_two_ranks_goes_on_alone_and_says_so(recipe):
     assert lines(out)[n_lines]["step"] == step + 1
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_alignment_killed_and_resumed_equals_one_never_stopped(align_recipe):
     path = align_recipe("align_killed")
     path.write_text("n_workers = 2\n" + path.read_text())
@@ -287,7 +287,7 @@ def test_alignment_killed_and_resumed_equals_one_never_stopped(align_recipe):
     assert not (out / ".stp_scratch").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_two_ranks_align_as_one_with_twice_the_batch(align_recipe):
     """Negatives of all ranks make the losses of one large batch; those of one rank do not."""
     one = lines(run(align_recipe("align_one"), "align"))
