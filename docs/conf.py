@@ -68,6 +68,7 @@ nitpick_ignore_regex = [
         "py:class",
         r"stp\.(_\w+|models\.saved\.pretrained|genes\.(matches|names|named_genes)"
         r"|images\.(levels|patches)|models\.patch_encoder|train\.engine)\..*"
+        r"|stp\.(data\.collection_selection|models\.slide_attention|train\.labels)\..*"
         r"|stp\.models\.image\.ImageOutput",
     )
 ]
