@@ -13,7 +13,7 @@ from stp._summary import Summary, summary_html
 from stp._urls import as_url, join_url, without_secrets
 from stp.data.collection_file import FILE, REQUIRED, find_file, read_table, write_table
 from stp.data.collection_remote import read_remote_table, split_url, write_remote_table
-from stp.data.collection_selection import Selection
+from stp.data.collection_selection import Selection, require_all_of
 from stp.data.column_values import find_rows, has_value
 from stp.data.store_source import read_digest
 from stp.remote.folder import in_threads
@@ -107,7 +107,7 @@ class Collection:
         file = path / FILE if path.is_dir() else path
         self._require_folder(file.absolute().parent, str(file))
         if self.selection is not None and file.exists():
-            self._require_all_of(read_table(file), str(file))
+            require_all_of(len(self), read_table(file), str(file))
         write_table(self.table, file)
 
     def _write_remote(self, url: str) -> None:
@@ -115,16 +115,8 @@ class Collection:
         self._require_folder(folder.rstrip("/"), without_secrets(url))
         if self.selection is not None:
             with suppress(FileNotFoundError):
-                self._require_all_of(read_remote_table(url)[0], without_secrets(url))
+                require_all_of(len(self), read_remote_table(url)[0], without_secrets(url))
         write_remote_table(self.table, url)
-
-    def _require_all_of(self, former: "pd.DataFrame", file: str) -> None:
-        """Raise ValueError if a file would lose stores that this selection lacks."""
-        if len(former) > len(self):
-            raise ValueError(
-                f"this is a selection of {len(self)} of the {len(former)} stores of {file}; write "
-                "it to another file, or change the whole collection"
-            )
 
     def _require_folder(self, folder: Path | str, file: str) -> None:
         """Raise ValueError if the paths of the table are not relative to the folder of a file."""

@@ -2,7 +2,10 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -27,3 +30,12 @@ class Selection:
             before = both.get(column, values)
             both[column] = tuple(value for value in values if value in before)
         return replace(self, where=both)
+
+
+def require_all_of(n_stores: int, former: "pd.DataFrame", file: str) -> None:
+    """Raise ValueError if a file would lose stores that a selection lacks."""
+    if len(former) > n_stores:
+        raise ValueError(
+            f"this is a selection of {n_stores} of the {len(former)} stores of {file}; write "
+            "it to another file, or change the whole collection"
+        )
