@@ -190,6 +190,10 @@ def change_features(cohort, **entries):
         ),
         ({"model": None}, "no record of a model"),
         ({"width": 9}, "9 values a tile"),
+        (
+            {"model": {"name": "uni", "class": "", "digest": "1" * 64}, "tile_um": 128.0},
+            r"tiles of 112 µm\), and the cohort has uni .*tiles of 128 µm\); make",
+        ),
         ({"tile_um": 128.0}, "have tile_um 128, and those that .* was trained on 112"),
         ({"um_per_px": 0.25}, "have um_per_px 0.25, and those"),
     ],

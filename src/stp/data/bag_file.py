@@ -244,7 +244,8 @@ class _Layout:
         for numbers in candidates.values():
             for first, second in combinations(numbers, 2):
                 if self._are_equal(first, second, folder):
-                    one, other = self.sources[first], self.sources[second]
+                    one = self.sources[first]
+                    other = self.sources[second]
                     raise ValueError(
                         f"slides {one.slide!r} and {other.slide!r} have the same features, in "
                         f"{one.path} and {other.path}; leave one out"

@@ -121,13 +121,13 @@ def place_units(sizes: np.ndarray, shares: np.ndarray, rng: np.random.Generator)
 def _place_counted(sizes: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the side (n_units,) of each unit that has spots."""
     sizes = sizes[:, sizes.sum(axis=0) > 0]
-    wanted = shares[:, None] * sizes.sum(axis=0)
+    targets = shares[:, None] * sizes.sum(axis=0)
     best = None
     lowest = np.inf
     for _ in range(min(len(sizes), MAX_ORDERS)):
-        sides = _place_in_order(sizes, wanted, rng.permutation(len(sizes)))
+        sides = _place_in_order(sizes, targets, rng.permutation(len(sizes)))
         spots = np.array([sizes[sides == side].sum(axis=0) for side in range(len(shares))])
-        cost = ((spots - wanted) ** 2 / wanted).sum()
+        cost = ((spots - targets) ** 2 / targets).sum()
         if best is None or cost < lowest:
             best = sides
             lowest = cost
@@ -135,18 +135,18 @@ def _place_counted(sizes: np.ndarray, shares: np.ndarray, rng: np.random.Generat
     return best
 
 
-def _place_in_order(sizes: np.ndarray, wanted: np.ndarray, order: np.ndarray) -> np.ndarray:
+def _place_in_order(sizes: np.ndarray, targets: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Place units one by one on the side for which the squared error grows least.
 
-    The error of a side is relative to what is wanted there. When only as many units are left as
+    The error of a side is relative to its target. When only as many units are left as
     there are empty sides, each of these gets one.
     """
-    spots = np.zeros_like(wanted)
+    spots = np.zeros_like(targets)
     sides = np.full(len(sizes), -1)
-    is_empty = np.ones(len(wanted), dtype=bool)
+    is_empty = np.ones(len(targets), dtype=bool)
     for position, unit in enumerate(order):
         size = sizes[unit]
-        growth = ((2 * (spots - wanted) * size + size**2) / wanted).sum(axis=1)
+        growth = ((2 * (spots - targets) * size + size**2) / targets).sum(axis=1)
         if len(order) - position <= is_empty.sum():
             growth[~is_empty] = np.inf
         side = int(growth.argmin())

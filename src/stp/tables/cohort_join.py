@@ -237,25 +237,25 @@ def join_tables(
     Patients are noted all of whose slides are left out, and columns of both tables that differ.
     """
     is_left = ~slides[keys.SLIDE_ID].isin(mismatches.slides_left_out)
-    kept = slides[is_left]
-    lost = set(slides[keys.PATIENT]) - set(kept[keys.PATIENT])
+    joined = slides[is_left]
+    lost = set(slides[keys.PATIENT]) - set(joined[keys.PATIENT])
     for row, patient in clinical[keys.PATIENT].items():
         if patient in lost:
             item = _left_out(clinical, "clinical", row, "patient whose slides are all left out")
             mismatches.left_out.append(item)
-    kept = kept[kept[keys.PATIENT].isin(clinical[keys.PATIENT])]
-    values = clinical.set_index(keys.PATIENT).loc[kept[keys.PATIENT]].set_axis(kept.index)
-    shared = [name for name in values if name in kept]
+    joined = joined[joined[keys.PATIENT].isin(clinical[keys.PATIENT])]
+    values = clinical.set_index(keys.PATIENT).loc[joined[keys.PATIENT]].set_axis(joined.index)
+    shared = [name for name in values if name in joined]
     for name in shared:
-        differs = _differs(kept[name], values[name])
+        differs = _differs(joined[name], values[name])
         if differs.any():
             mismatches.contradict(
                 f"the column {name!r} differs in the two tables",
-                f"slide {preview(kept[keys.SLIDE_ID][differs])}",
+                f"slide {preview(joined[keys.SLIDE_ID][differs])}",
             )
     own = [name for name in shared if name in (keys.SLIDE_ID, keys.PATH)]
     others = [name for name in shared if name not in own]
-    return kept.drop(columns=others).join(values.drop(columns=own))
+    return joined.drop(columns=others).join(values.drop(columns=own))
 
 
 def similar_ids(missing: Iterable[str], others: Iterable[str]) -> dict[str, str]:

@@ -126,8 +126,10 @@ def _find_twins(
     """Return how many spots of the smaller store have a twin in the other."""
     umis = first.gene_umis[columns] + second.gene_umis[other_columns]
     top = np.argsort(-umis, kind="stable")[:N_GENES]
-    smaller, its_columns = first.store, columns[top]
-    larger, other_columns = second.store, other_columns[top]
+    smaller = first.store
+    its_columns = columns[top]
+    larger = second.store
+    other_columns = other_columns[top]
     if len(smaller) > len(larger):
         smaller, larger = larger, smaller
         its_columns, other_columns = other_columns, its_columns

@@ -106,7 +106,8 @@ def require_fit(
         if (features.model_digest, features.width) != (trained.model_digest, trained.width):
             raise ValueError(
                 f"{name} was trained on {_describe(trained)}, and {owner} has "
-                f"{_describe(features)}; make the features of {owner} with the same model"
+                f"{_describe(features)}; make the features of {owner} with the same model "
+                "and tiles"
             )
         pairs = {
             "tile_um": (features.tile_um, trained.tile_um),
@@ -225,4 +226,5 @@ def _outputs(model: SlideModel) -> list[tuple]:
 def _describe(features: SlideFeatures) -> str:
     digest = features.model_digest[:12] if features.model_digest else "no record of a model"
     name = features.model_name or "features"
-    return f"{name} ({digest}, {features.width} values a tile)"
+    size = f", tiles of {features.tile_um:g} µm" if features.tile_um is not None else ""
+    return f"{name} ({digest}, {features.width} values a tile{size})"

@@ -112,12 +112,12 @@ def calibrate(
     calibrated = []
     for target, label, values in zip(targets, labels, logits, strict=True):
         codes = label.values[label.has_label]
-        known = values.double().numpy()[label.has_label]
+        labeled_logits = values.double().numpy()[label.has_label]
         if target.kind == "classes" and len(np.unique(codes)) > 1:
-            target = replace(target, temperature=fit_temperature(known, codes))
+            target = replace(target, temperature=fit_temperature(labeled_logits, codes))
             if target.positive is not None:
                 column = target.classes.index(target.positive)
-                scores = _softmax(known / target.temperature)[:, column]
+                scores = _softmax(labeled_logits / target.temperature)[:, column]
                 target = replace(target, threshold=choose_threshold(codes == column, scores))
         calibrated.append(target)
     return tuple(calibrated)
@@ -185,14 +185,14 @@ def _score_target(target: SlideTarget, labels: Labels, predictions: np.ndarray) 
     from sklearn.metrics import roc_auc_score
 
     values = labels.values[labels.has_label]
-    known = predictions[labels.has_label]
+    labeled = predictions[labels.has_label]
     if target.kind == "value":
-        standardized = (known[:, 0] - target.value_mean) / target.value_sd
+        standardized = (labeled[:, 0] - target.value_mean) / target.value_sd
         return float(np.square(standardized - values).mean()) if len(values) else float("nan")
     if target.kind == "survival":
-        return concordance(values, labels.events[labels.has_label], known[:, 0])
+        return concordance(values, labels.events[labels.has_label], labeled[:, 0])
     scores = [
-        roc_auc_score(values == code, known[:, code])
+        roc_auc_score(values == code, labeled[:, code])
         for code in range(len(target.classes))
         if 0 < np.count_nonzero(values == code) < len(values)
     ]

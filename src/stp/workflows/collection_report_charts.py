@@ -15,7 +15,8 @@ N_CATEGORIES = 15  # the others are summed
 UNKNOWN = "unknown"
 N_BINS = 24
 LOG_RANGE = 20.0  # of values that are drawn on a logarithmic axis
-WIDTH, HEIGHT = 240, 84  # of a histogram, in units that scale with the page
+WIDTH = 240  # of a histogram, in units that scale with the page
+HEIGHT = 84
 BASE = 66  # y of the axis
 
 

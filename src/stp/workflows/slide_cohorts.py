@@ -122,18 +122,18 @@ def _select_slides(own: CohortSource, patients: "pd.DataFrame", root: Path | Non
     for name, frame in (("clinical", patients), ("slides", slides)):
         if table.patient_key not in frame:
             raise KeyError(f"the table of {name}= has no column {table.patient_key!r}")
-    chosen = slides[slides[table.patient_key].isin(patients[table.patient_key])].copy()
-    if root is None and table.path_key in chosen:
+    of_patients = slides[slides[table.patient_key].isin(patients[table.patient_key])].copy()
+    if root is None and table.path_key in of_patients:
         # Paths of a file are relative to its folder, and a table in memory has none.
         folder = own.slides_file.parent
-        chosen[table.path_key] = [
-            None if path is None else str(folder / path) for path in chosen[table.path_key]
+        of_patients[table.path_key] = [
+            None if path is None else str(folder / path) for path in of_patients[table.path_key]
         ]
     logger.info(
-        f"{len(chosen):,} of {len(slides):,} slides in {own.slides_file} are of the patients of "
-        "the clinical table"
+        f"{len(of_patients):,} of {len(slides):,} slides in {own.slides_file} are of the patients "
+        "of the clinical table"
     )
-    return chosen
+    return of_patients
 
 
 def add_folds(cohort: "AnnData", folds: Path) -> None:

@@ -203,13 +203,13 @@ def tabulate_folds(scored: list[ScoredCohort], target: str) -> str:
     for cohort in scored:
         folds = cohort.table.uns[keys.SLIDE_SCORES]["folds"]
         is_main = (folds["target"] == target) & folds["score"].isin(MAIN)
-        chosen = folds[is_main]
-        if len(set(chosen["fold"])) > 1:
+        main_scores = folds[is_main]
+        if len(set(main_scores["fold"])) > 1:
             rows = [
                 [escape(str(row.fold)), _number(row.value), f"{row.n_patients:,}"]
-                for row in chosen.itertuples()
+                for row in main_scores.itertuples()
             ]
-            header = ["fold", _title(str(chosen["score"].iloc[0])), "patients"]
+            header = ["fold", _title(str(main_scores["score"].iloc[0])), "patients"]
             lines.append(
                 f"<details><summary>Folds of {escape(cohort.name)}</summary>"
                 f"{make_table(header, rows, numeric=[1, 2])}</details>"
