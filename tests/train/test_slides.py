@@ -2,12 +2,14 @@
 
 import json
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from tests.cohorts import make_cohort
+from tests.cohorts import make_cohort, write_slides
 
 from stp import pl, train
+from stp.io import read_cohort
 
 EGFR = train.Classes("EGFR", positive="mutated")
 SMALL = {"hidden": 16, "attention": 8, "device": "cpu", "learning_rate": 5e-3}
@@ -72,6 +74,25 @@ def test_statistics_are_those_of_the_tiles_that_the_model_has_seen(cohort, tmp_p
     low, high = np.quantile(distances, (0.25, 0.75))
     fence = max(max(distances), high + 3 * (high - low))
     assert model.config.far_distance == pytest.approx(fence, rel=1e-4)
+
+
+def test_features_that_are_constant_up_to_rounding_give_no_huge_distance(tmp_path):
+    table = write_slides(tmp_path)
+    for number, name in enumerate(table["slide"]):
+        with h5py.File(tmp_path / f"{name}.h5", "r+") as file:
+            features = file["feats"][:]
+            features[:, 0] = 0.1
+            features[:, 1] = 5.0 if number == 0 else 0.3
+            file["feats"][:] = features
+    config = train.SlideConfig(epochs=1, **SMALL)
+    cohort = read_cohort(table, root=tmp_path)
+    model = train.fit_slides(
+        cohort, tmp_path / "run", targets=EGFR, config=config, validation_share=0
+    )
+    assert model.feature_sd[0] == 1
+    n_slides = len(table)
+    # The slide that differs is sqrt(n) spreads of all slides from the others, in one of 8 features.
+    assert model.config.far_distance == pytest.approx(10 * np.sqrt(n_slides / 8), rel=0.1)
 
 
 def test_each_fold_is_a_run_and_folds_are_listed(cohort, cross_validation):

@@ -11,6 +11,10 @@ from stp.data.bag_file import BagFile
 from stp.models.slide import SlideModel
 
 FILE = "statistics.npz"
+# Spreads below this share of the feature's size are rounding errors of a constant feature.
+ROUNDING = 1e-6
+# The spread of all slides but one is at least this share of the spread of all slides.
+MIN_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,10 @@ class SlideStatistics:
         mean = np.average(means, axis=0, weights=n_tiles)
         spread = np.average(variances + np.square(means - mean), axis=0, weights=n_tiles)
         model.feature_mean[:] = torch.as_tensor(mean)
-        model.feature_sd[:] = torch.as_tensor(_nonzero(np.sqrt(spread)))
-        model.slide_mean[:] = torch.as_tensor(means.mean(0))
-        model.slide_sd[:] = torch.as_tensor(_nonzero(means.std(0)))
+        model.feature_sd[:] = torch.as_tensor(_nonzero(np.sqrt(spread), mean))
+        slide_mean = means.mean(0)
+        model.slide_mean[:] = torch.as_tensor(slide_mean)
+        model.slide_sd[:] = torch.as_tensor(_nonzero(means.std(0), slide_mean))
         distances = _distances_to_others(means)
         low, high = np.quantile(distances, (0.25, 0.75))
         return float(max(distances.max(), high + 3 * (high - low)))
@@ -87,17 +92,20 @@ class SlideStatistics:
 def _distances_to_others(means: np.ndarray) -> np.ndarray:
     """Return how far each slide (n_slides,) is from mean and spread of all others.
 
-    The distance is that of `SlideModel.measure_distances`.
+    The distance is that of `SlideModel.measure_distances`. A feature that is the same in all other
+    slides has no spread among them, so that a tenth of the spread of all slides is the least.
     """
     n_others = max(1, len(means) - 1)
-    centered = means - means.mean(axis=0)
+    mean = means.mean(axis=0)
+    centered = means - mean
     others_mean = -centered / n_others  # of centered slides, whose sum is zero
     squares = np.square(centered)
     others_variance = (squares.sum(axis=0) - squares) / n_others - np.square(others_mean)
-    spread = _nonzero(np.sqrt(np.maximum(others_variance, 0)))
+    least = MIN_SHARE * np.sqrt(squares.mean(axis=0))
+    spread = _nonzero(np.maximum(np.sqrt(np.maximum(others_variance, 0)), least), mean)
     return np.sqrt(np.square((centered - others_mean) / spread).mean(axis=1))
 
 
-def _nonzero(spread: np.ndarray) -> np.ndarray:
-    """Return a spread with 1 in place of 0, which constant features have."""
-    return np.where(spread > 0, spread, 1.0)
+def _nonzero(spread: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return the spread of features of this mean, with 1 for those that are constant."""
+    return np.where(spread > ROUNDING * np.abs(mean), spread, 1.0)
