@@ -173,7 +173,7 @@ def assemble_store(
     systems = {unit or "global": Identity()}
     spots = ShapesModel.parse(centers, geometry=0, radius=SPOT_RADIUS_UM, transformations=systems)
     return spatialdata.SpatialData(
-        images={IMAGE: empty_image(slide.pyramid, levels)} if slide else {},
+        images={IMAGE: empty_image(levels)} if slide else {},
         shapes={name: spots},
         tables={TABLE: annotate_shapes(adata, name)},
     )
