@@ -2,11 +2,11 @@ import warnings
 
 import numpy as np
 import pytest
+from tests.slides import make_slide
 
 import stp
 from stp.images.slides import find_slides
 from stp.images.spacing import neighbor_distance
-from tests.slides import make_slide
 
 
 def grid(n_rows, n_columns, pitch):
