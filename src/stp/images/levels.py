@@ -180,7 +180,7 @@ def _find_source(array: Any) -> tuple[Any, bool] | None:
         return None
     # dask.array.from_array names the layer that holds its source so, and computes nothing.
     name = f"original-{name}"
-    source = dict(layers.get(name, {})).get(name)
+    source: Any = dict(layers.get(name, {})).get(name)
     is_in_file = isinstance(source, zarr.Array | FileArray | RgbArray)
     return (source, channels_first) if is_in_file and source.shape == shape else None
 
