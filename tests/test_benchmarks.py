@@ -168,6 +168,8 @@ def test_a_small_collection_goes_the_whole_way_and_a_second_call_repeats_nothing
     assert by_name["pretraining, 4 stores, open files of a process"] > 0
     hours = [by_name[f"5.75 million spots, {n}, preparing"] for n in ("1 worker", "8 workers")]
     assert hours[0] == pytest.approx(8 * hours[1], rel=0.01)
+    assert by_name["reading, resampling, compressing and writing, over reading and writing"] > 1
+    assert by_name["prepare, over reading, resampling, compressing and writing"] > 1
     assert collection.main(size) == rows
 
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import numpy as np
+import PIL.Image
 import tifffile
 import zarr
 
@@ -53,6 +55,7 @@ PREPARE = (
     "import sys, stp; stp.io.write_collection("
     "sys.argv[1], sys.argv[2], n_workers=int(sys.argv[3]), progress=False)"
 )
+LEVELS = ("images/image/s0", "images/image/s1")  # of a store, the finer one first
 N_PLAIN = 10  # stores that are compared with reading and writing alone
 
 
@@ -104,8 +107,13 @@ def last_call(log: Path) -> list[dict[str, Any]]:
 
 
 def read_and_write(manifest: Path, out: Path, folder: Path) -> list[Row]:
-    """Time reading of the first sources, writing of the bytes of their stores, and compressing."""
+    """Time what no way to prepare a store can leave out, for the first sources.
+
+    That is reading the source, resampling and compressing its pixels, and writing the bytes of the
+    store.
+    """
     seconds = {}
+    resampling = {}
     compressing = {}
     for name, counts, image in list(list_sources(manifest))[:N_PLAIN]:
         store = out / f"{name}.zarr"
@@ -114,22 +122,34 @@ def read_and_write(manifest: Path, out: Path, folder: Path) -> list[Row]:
         shutil.rmtree(folder, ignore_errors=True)
         start = time.perf_counter()
         anndata.read_h5ad(counts)
-        tifffile.imread(image, maxworkers=1)
+        pixels = tifffile.imread(image, maxworkers=1)
         for path, content in zip(files, contents, strict=True):
             copy = folder / path.relative_to(store)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(content)
         seconds[name] = time.perf_counter() - start
+        resampling[name] = resample(pixels, store)
         compressing[name] = compress(store, folder / "compressed")
     shutil.rmtree(folder)
-    return [{"seconds_of": seconds, "compressing": compressing}]
+    return [{"seconds_of": seconds, "resampling": resampling, "compressing": compressing}]
+
+
+def resample(pixels: np.ndarray, store: Path) -> float:
+    """Return the seconds in which Pillow makes both levels of a store from pixels in memory."""
+    height, width = (zarr.open_array(store / LEVELS[0], mode="r")).shape[1:]
+    coarse_height = zarr.open_array(store / LEVELS[1], mode="r").shape[1]
+    start = time.perf_counter()
+    fine = PIL.Image.fromarray(pixels).resize((width, height), PIL.Image.Resampling.BILINEAR)
+    np.asarray(fine)
+    np.asarray(fine.reduce(height // coarse_height))
+    return time.perf_counter() - start
 
 
 def compress(store: Path, folder: Path) -> float:
     """Return the seconds that compressing and writing of the pixels of a store takes."""
     seconds = 0.0
-    for level in ("s0", "s1"):
-        array = zarr.open_array(store / "images" / "image" / level, mode="r")
+    for level in LEVELS:
+        array = zarr.open_array(store / level, mode="r")
         pixels = array[:]
         start = time.perf_counter()
         copy = zarr.create_array(
@@ -189,7 +209,7 @@ def measure(options: Any) -> Iterator[Row]:
     alone = folder / "one"
     (one,) = run_once(results / "one.json", lambda: prepare_anew(first, alone))
     (plain,) = run_once(
-        results / "plain.json", lambda: read_and_write(first, alone, folder / "copy")
+        results / "least.json", lambda: read_and_write(first, alone, folder / "copy")
     )
     (two,) = run_once(results / "two.json", lambda: prepare(manifest, out, 2))
     stores = describe_stores(out)

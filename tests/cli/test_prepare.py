@@ -1,5 +1,7 @@
 """`stp prepare`: manifests, folders with downloads, and what failed."""
 
+import os
+
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
@@ -41,6 +43,37 @@ def test_a_row_that_fails_is_listed_at_the_end(slide, tmp_path, capsys):
     (tmp_path / "m.csv").write_text("name,path,um_per_px\nfine,a.h5ad,1\n")
     assert run(*command) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_a_report_is_made_again_only_if_a_store_a_row_or_the_report_changed(slide, tmp_path):
+    slide[0].write_h5ad(tmp_path / "a.h5ad")
+    no_counts = slide[0].copy()
+    no_counts.X = no_counts.X * 0.5
+    no_counts.write_h5ad(tmp_path / "c.h5ad")
+    report = tmp_path / "out" / "report.html"
+
+    def prepare(*rows):
+        (tmp_path / "m.csv").write_text("\n".join(["name,path,um_per_px,organ", *rows]))
+        if report.exists():
+            os.utime(report, (0, 0))
+        status = run(tmp_path / "m.csv", "--out", tmp_path / "out", "--workers", 1)
+        return status, report.stat().st_mtime != 0
+
+    rows = ["a,a.h5ad,1,breast", "b,a.h5ad,1,breast"]
+    assert prepare(*rows) == (0, True)
+    first = report.read_bytes()
+    assert b"equal counts" in first
+    assert prepare(*rows) == (0, False)
+    assert report.read_bytes() == first
+    assert prepare(*rows, "c,c.h5ad,1,") == (1, True)  # a row fails
+    assert prepare(rows[0], "b,a.h5ad,1,liver") == (0, True)
+    assert b"liver" in report.read_bytes()
+    assert prepare(rows[0], "b,a.h5ad,2,liver") == (0, True)  # another store
+    report.write_bytes(report.read_bytes()[:-100])  # a call that was killed
+    assert prepare(rows[0], "b,a.h5ad,2,liver") == (0, True)
+    report.unlink()
+    assert prepare(rows[0], "b,a.h5ad,2,liver") == (0, True)
+    assert prepare(rows[0], "b,a.h5ad,2,liver") == (0, False)
 
 
 def test_if_all_rows_fail_table_and_report_say_so(slide, tmp_path, capsys):

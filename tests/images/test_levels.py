@@ -1,9 +1,12 @@
 import dask.array
 import numpy as np
 import pytest
+import tifffile
 import zarr
+from tests.slides import make_slide, write_pyramid
 
-from stp.images.levels import Level, open_array
+import stp
+from stp.images.levels import Level, open_array, open_element
 
 RGB = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
 ALPHA = np.full((40, 60, 1), 7, np.uint8)
@@ -70,3 +73,21 @@ def test_what_is_no_8_bit_rgb_is_refused(array, message):
 def test_ambiguous_order_is_that_of_pictures():
     assert open_array(np.zeros((3, 5, 4), np.uint8)).channels_first is False
     assert Level(np.zeros((3, 5, 4), np.uint8), channels_first=True).shape == (5, 4)
+
+
+def test_a_file_in_a_spatialdata_is_read_without_dask_and_a_changed_view_of_it_is_not(tmp_path):
+    adata, image = make_slide(0, 4, 4)
+    write_pyramid(tmp_path / "a.tif", image)
+    sdata = stp.io.from_anndata(adata, tmp_path / "a.tif", um_per_px=1.0)
+    element = sdata.images["slide_full_image"]
+    finest = element["scale0"]["image"] if hasattr(element, "children") else element
+    (level, *_) = open_element(element)
+    assert not isinstance(level.array, dask.array.Array)
+    expected = tifffile.imread(tmp_path / "a.tif")
+    height, width = level.shape
+    np.testing.assert_array_equal(level.read(0, height, 0, width), expected)
+    for view in (finest[:, ::-1], finest[:, 5:], finest + np.uint8(1), finest[:, :, ::-1]):
+        (other,) = open_element(view)
+        window = other.read(0, 50, 0, 60)
+        expected = np.moveaxis(view.data.compute(), 0, -1)[:50, :60]
+        np.testing.assert_array_equal(window, expected)

@@ -58,7 +58,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="vocabulary of another species; may be given for several",
     )
     parser.add_argument(
-        "--no-report", action="store_true", help=f"write no {REPORT}, for which all stores are read"
+        "--no-report",
+        action="store_true",
+        help=f"write no {REPORT}, for which all stores are read if one of them changed",
     )
     parser.set_defaults(run=run)
 
@@ -116,19 +118,42 @@ def _prepare(options: argparse.Namespace) -> int:
 def _write_report(
     plan: "CollectionPlan", collection: "Collection", failures: dict[str, str]
 ) -> None:
-    """Write the page that shows all slides, and log where it is."""
-    from stp.workflows.collection_report import write_report
+    """Write the page that shows all slides, unless it is there already, and log where it is."""
+    from stp.io._prepare_files import join
+    from stp.workflows.collection_report_mark import make_mark
 
     paths = {row.name: row.path for row in plan.rows}
     failed = [
         {"name": name, "path": str(paths[name]), "error": error} for name, error in failures.items()
     ]
-    duplicates = _duplicates_of(collection)
-    file = plan.place.write_file(
-        REPORT,
-        lambda path: write_report(collection, path, failures=failed, duplicates=duplicates),
-    )
+    mark = make_mark(collection, failed)
+    if _has_end(join(str(plan.place.location), REPORT), mark):
+        logger.info(f"{REPORT} is not made again, because no store changed")
+        return
+    file = plan.place.write_file(REPORT, lambda path: _draw_report(path, collection, failed, mark))
     logger.info(f"{file} shows all slides; open it in a browser")
+
+
+def _draw_report(
+    path: Path, collection: "Collection", failures: list[dict[str, str]], mark: bytes
+) -> None:
+    """Write the page, and the mark by which the next call recognizes it."""
+    from stp.workflows.collection_report import write_report
+
+    duplicates = _duplicates_of(collection)
+    write_report(collection, path, failures=failures, duplicates=duplicates)
+    with path.open("ab") as file:
+        file.write(mark)
+
+
+def _has_end(file: str, end: bytes) -> bool:
+    """Return whether a file, given by path or URL, is there and ends like this."""
+    from stp.io._prepare_files import read_file
+
+    try:
+        return read_file(file).endswith(end)
+    except OSError:
+        return False
 
 
 def _duplicates_of(collection: "Collection") -> "pd.DataFrame | None":

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from stp.images.files.arrays import FileArray
 from stp.images.files.channel_names import conversion_by_names
 from stp.images.files.colors import ColorConversion, RgbArray, convert_colors
 
@@ -152,25 +153,42 @@ def open_element(element: Any, image_key: str | None = None) -> tuple[Level, ...
 def _open_xarray(array: Any, owner: str) -> Level:
     array = array.transpose("c", "y", "x")
     names = array.coords["c"].to_numpy() if "c" in array.coords else range(array.sizes["c"])
-    source = _find_zarr_array(array.data)
-    pixels = array.data if source is None else source
+    pixels, channels_first = _find_source(array.data) or (array.data, True)
     conversion = conversion_by_names(list(names), owner)
     if array.dtype == np.uint8:
-        pixels = convert_colors(pixels, conversion, True)
-    return Level(pixels, channels_first=True)
+        pixels = convert_colors(pixels, conversion, channels_first)
+    return Level(pixels, channels_first=channels_first)
 
 
-def _find_zarr_array(array: Any) -> Any:
-    """Return the zarr array of which a dask array is a plain view, or None if there is none.
+def _find_source(array: Any) -> tuple[Any, bool] | None:
+    """Return the array in a file of which a dask array (c, y, x) is a plain view, or None.
 
-    A zarr array pickles as its path, and is faster to read than the dask array.
+    An array in a file pickles as its path, and is faster to read than the dask array. The second
+    value is whether its axes are c, y, x too, and not y, x, c.
     """
     import zarr
 
     layers = getattr(getattr(array, "dask", None), "layers", {})
-    if len(layers) != 2:
+    name = getattr(array, "name", "")
+    channels_first = True
+    shape = tuple(getattr(array, "shape", ()))
+    if len(layers) == 3 and _moves_channels_first(layers.get(name)):
+        ((name, _),) = layers[name].indices
+        channels_first = False
+        shape = (*shape[1:], shape[0])
+    elif len(layers) != 2:
         return None
-    # dask.array.from_zarr names the layer that holds its source so, and computes nothing.
-    name = f"original-{array.name}"
-    source = dict(layers.get(name, {})).get(name)
-    return source if isinstance(source, zarr.Array) and source.shape == array.shape else None
+    # dask.array.from_array names the layer that holds its source so, and computes nothing.
+    name = f"original-{name}"
+    source: Any = dict(layers.get(name, {})).get(name)
+    is_in_file = isinstance(source, zarr.Array | FileArray | RgbArray)
+    return (source, channels_first) if is_in_file and source.shape == shape else None
+
+
+def _moves_channels_first(layer: Any) -> bool:
+    """Return whether a layer of dask turns the axes y, x, c of one array into c, y, x."""
+    task = getattr(layer, "task", None)
+    if getattr(task, "func", None) is not np.transpose or len(layer.indices) != 1:
+        return False
+    _, axes = layer.indices[0]
+    return axes is not None and layer.output_indices == (axes[2], axes[0], axes[1])

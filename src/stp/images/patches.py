@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 
 WHITE = 255
+LARGE_PAGE = 2 * 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,10 @@ def empty_pixels(shape: tuple[int, ...]) -> np.ndarray:
 
     glibc would keep, in each thread, twice the largest array that it ever freed.
     """
-    if not hasattr(mmap, "MADV_HUGEPAGE"):  # macOS and Windows, which have no glibc
-        return np.empty(shape, np.uint8)
     n_bytes = math.prod(shape)
+    # macOS and Windows have no glibc, and what is smaller than a large page does not add up.
+    if not hasattr(mmap, "MADV_HUGEPAGE") or n_bytes < LARGE_PAGE:
+        return np.empty(shape, np.uint8)
     memory = mmap.mmap(-1, max(1, n_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_HUGEPAGE)  # small pages take a third of the time to cut a patch
     return np.frombuffer(memory, np.uint8, n_bytes).reshape(shape)

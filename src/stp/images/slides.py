@@ -31,6 +31,7 @@ from stp.images.regions import (
     list_regions,
 )
 from stp.images.scale import scale_factors, slide_scale
+from stp.images.spacing import warn_if_not_plausible
 from stp.tables.coordinates import REMEDY, require_coordinates
 
 if TYPE_CHECKING:
@@ -150,6 +151,9 @@ def _find_slide(
         query.spot_pitch_um,
     )
     pyramid = ImagePyramid(levels, scale.um_per_px, to_pixels, scale.source)
+    if table.n_vars:  # tiles may have any size
+        um = pyramid.to_pixels(centers) * scale.um_per_px
+        warn_if_not_plausible(um, scale.um_per_px, region.name)
     return Slide(
         region=region.name,
         rows=region.rows,

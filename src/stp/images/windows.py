@@ -144,7 +144,10 @@ class _BlockCache:
         """Return the pixels under a box, white outside the level."""
         left, top = boxes.low[row].tolist()
         right, bottom = boxes.high[row].tolist()
-        window = np.full((bottom - top, right - left, 3), WHITE, np.uint8)
+        window = empty_pixels((bottom - top, right - left, 3))
+        height, width = self._level.shape
+        if top < 0 or left < 0 or bottom > height or right > width:
+            window[...] = WHITE
         first_row, row_after, first_column, column_after = self._spans[row].tolist()
         for block in product(range(first_row, row_after), range(first_column, column_after)):
             if block not in self._slots:

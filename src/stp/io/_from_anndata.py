@@ -14,6 +14,7 @@ from stp.images.levels import Level, open_array
 from stp.images.placement import check_spots_on_image
 from stp.images.scale import Scale, record_scale, record_source, resolve_scale, scale_factors
 from stp.images.sources import open_pixels
+from stp.images.spacing import warn_if_not_plausible
 from stp.io._libraries import check_keys, only_library, split_libraries, value_of
 from stp.io._slide_elements import SlideImage, SlideSpots, assemble_slides
 from stp.tables.coordinates import has_coordinates, read_coordinates, require_coordinates
@@ -133,6 +134,7 @@ def from_anndata(
             um_per_px=value_of(um_per_px, library),
             spot_pitch_um=value_of(spot_pitch_um, library),
         )
+        warn_if_not_plausible(pixels * scale.um_per_px, scale.um_per_px, library.region)
         radius = (spot_diameter_um or VISIUM_SPOT_UM) / scale.um_per_px / 2
         picture = SlideImage(library.region, levels, scale.um_per_px, library_key is not None)
         slides.append(SlideSpots(library.rows, pixels, radius, picture))

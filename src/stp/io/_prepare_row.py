@@ -134,14 +134,13 @@ def prepare_row(job: Job) -> Outcome:
     path = ""
     reason = ""
     measures: dict[str, object] = {}
-    with _ONE_ROW, _quiet() as messages:
+    with _ONE_ROW, _collect_garbage(), _quiet() as messages:
         try:
             status, path, reason, measures = _prepare(job)
         except Exception as failure:  # noqa: BLE001 - other rows go on
             text = without_secrets(" ".join(str(failure).split()))
             error = f"{type(failure).__name__}: {text}"
             logger.debug(traceback.format_exc())
-        gc.collect()  # counts and open files of this row, before the next one needs theirs
     return Outcome(
         name=job.row.name,
         status=status,
@@ -194,6 +193,20 @@ def _measure(store: Path, job: Job) -> dict[str, object]:
         name: value.item() if hasattr(value, "item") else value for name, value in measures.items()
     }
     return plain | {"problem": find_problem(store)}
+
+
+@contextmanager
+def _collect_garbage() -> Iterator[None]:
+    """Free counts and open files of a row at its end, before the next one needs theirs.
+
+    What is older than the row, such as all modules, is not searched.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
 
 
 @contextmanager

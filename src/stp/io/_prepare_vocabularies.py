@@ -123,10 +123,10 @@ def save_vocabularies(vocabularies: SpeciesVocabularies, folder: str) -> dict[st
 
 
 @functools.lru_cache(maxsize=4)
-def load_vocabulary(file: str | None) -> Vocabulary | None:
-    """Return the vocabulary of a path or URL; None for the human one."""
+def load_vocabulary(file: str | None) -> Vocabulary:
+    """Return the vocabulary of a path or URL, which a process loads once; None is the human one."""
     if file is None:
-        return None
+        return Vocabulary.default()
     with TemporaryDirectory() as temporary:
         local = Path(temporary) / "vocabulary.parquet"
         local.write_bytes(read_file(file))

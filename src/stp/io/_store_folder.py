@@ -45,7 +45,7 @@ def write_folder(
     source_digest = _source_digest(store, slide, levels)
     if _unfinished_digest(partial) != source_digest:
         shutil.rmtree(partial, ignore_errors=True)
-        _write_without_pixels(store, partial, levels)
+        _write_without_pixels(store, partial, slide, levels)
         zarr.open_group(partial, use_consolidated=False).attrs[UNFINISHED] = source_digest
     group = zarr.open_group(partial, use_consolidated=False)
     shard_digests = []
@@ -93,14 +93,16 @@ def consolidate(folder: Path) -> None:
         zarr.consolidate_metadata(folder)
 
 
-def _write_without_pixels(store: "SpatialData", folder: Path, levels: StoreLevels) -> None:
+def _write_without_pixels(
+    store: "SpatialData", folder: Path, slide: Slide | None, levels: StoreLevels
+) -> None:
     import zarr
 
     with silence(AUTOSHARDING):  # the image gets its shards below
         store.write(folder)
-    if "image" in store.images:
+    if slide is not None:
         image = zarr.open_group(folder / "images" / "image", use_consolidated=False)
-        make_arrays(image, levels)
+        make_arrays(image, slide.pyramid, levels)
 
 
 def _source_digest(store: "SpatialData", slide: Slide | None, levels: StoreLevels) -> str:

@@ -54,19 +54,20 @@ class StoreLevels:
         return SHARD_CHUNKS * self.chunk_pixels * self.region_scale
 
 
-def empty_image(slide: ImagePyramid, levels: StoreLevels) -> Any:
-    """Return an image element of two levels without pixels, for SpatialData to write."""
+def empty_image(levels: StoreLevels) -> Any:
+    """Return an image element of two levels of few pixels, for SpatialData to write.
+
+    Its metadata are those of the image of the store, whose arrays `make_arrays` makes.
+    """
     import dask.array
     from spatialdata.models import Image2DModel
     from spatialdata.transformations import Scale, set_transformation
     from xarray import DataTree
 
-    shape = _finer_shape(slide, levels)
     scales = {}
     for index, factor in enumerate((1, levels.region_scale)):
-        pixels = dask.array.zeros(
-            (3, *(n // factor for n in shape)), dtype=np.uint8, chunks=(3, 4096, 4096)
-        )
+        side = levels.region_scale // factor
+        pixels = dask.array.zeros((3, side, side), dtype=np.uint8)
         level = Image2DModel.parse(pixels, dims=("c", "y", "x"), c_coords=["r", "g", "b"])
         level = level.assign_coords({axis: level.coords[axis] * factor for axis in ("y", "x")})
         scales[f"scale{index}"] = level.to_dataset(name="image")
@@ -86,16 +87,18 @@ def _finer_shape(slide: ImagePyramid, levels: StoreLevels) -> tuple[int, int]:
     return height * levels.region_scale, width * levels.region_scale
 
 
-def make_arrays(image: "zarr.Group", levels: StoreLevels) -> None:
-    """Make arrays with small chunks in large shards in place of the empty ones of SpatialData."""
+def make_arrays(image: "zarr.Group", slide: ImagePyramid, levels: StoreLevels) -> None:
+    """Make arrays with small chunks in large shards in place of the small ones of SpatialData."""
     chunk = levels.chunk_pixels
+    finer_shape = _finer_shape(slide, levels)
     for path, factor in zip(level_paths(image), (levels.region_scale, 1), strict=True):
         old = image[path]
-        chunks = tuple(min(chunk, n) for n in old.shape[1:])
+        shape = tuple(n * factor // levels.region_scale for n in finer_shape)
+        chunks = tuple(min(chunk, n) for n in shape)
         shards = tuple(SHARD_CHUNKS * factor * chunk if n == chunk else n for n in chunks)
         image.create_array(
             path,
-            shape=old.shape,
+            shape=(3, *shape),
             dtype=old.dtype,
             chunks=(3, *chunks),
             shards=(3, *shards),
@@ -187,5 +190,11 @@ def _write_tile(array: Any, tile: np.ndarray, x: int, y: int) -> None:
 def average_squares(tile: np.ndarray, factor: int) -> np.ndarray:
     """Return the average of squares of `factor` pixels, rounded to the nearest value."""
     height, width = (n // factor for n in tile.shape[:2])
-    squares = tile.reshape(height, factor, width, factor, 3).sum(axis=(1, 3), dtype=np.uint32)
-    return ((squares + factor * factor // 2) // (factor * factor)).astype(np.uint8)
+    # Sums of whole rows and columns are several times faster than a sum over axes.
+    of_rows = np.zeros((height, width * factor, 3), np.uint32)
+    for row in range(factor):
+        of_rows += tile[row::factor]
+    squares = np.full((height, width, 3), factor * factor // 2, np.uint32)
+    for column in range(factor):
+        squares += of_rows[:, column::factor]
+    return (squares // (factor * factor)).astype(np.uint8)

@@ -20,6 +20,7 @@ from stp.images.regions import (
 )
 from stp.images.scale import UM_SYSTEM, USER, resolve_scale, scale_factors, um_of_system
 from stp.images.slides import Slide, SlideQuery
+from stp.images.spacing import warn_if_not_plausible
 from stp.io._store_image import StoreLevels, empty_image
 from stp.tables.coordinates import REMEDY, read_coordinates, require_coordinates
 from stp.tables.counts import count_blocks
@@ -121,7 +122,9 @@ def centers_without_image(
         return None, ""
     require_coordinates(centers, table.obs_names, REMEDY)
     if in_um is not None:
-        return in_um * _correct_um(sdata, table, in_um, query), "um"
+        factor = _correct_um(sdata, table, in_um, query)
+        warn_if_not_plausible(in_um * factor, factor, "the table")
+        return in_um * factor, "um"
     lattice = lattice_scale(table.obs, centers, spot_pitch_um=query.spot_pitch_um)
     sources = {
         USER: query.um_per_px,
@@ -130,7 +133,10 @@ def centers_without_image(
     }
     if all(value is None for value in sources.values()):
         return centers, ""
-    return centers * resolve_scale(sources).um_per_px, "um"
+    scale = resolve_scale(sources)
+    um = centers * scale.um_per_px
+    warn_if_not_plausible(um, scale.um_per_px, "the table")
+    return um, "um"
 
 
 def _correct_um(sdata: Any, table: "AnnData", in_um: np.ndarray, query: SlideQuery) -> float:
@@ -173,7 +179,7 @@ def assemble_store(
     systems = {unit or "global": Identity()}
     spots = ShapesModel.parse(centers, geometry=0, radius=SPOT_RADIUS_UM, transformations=systems)
     return spatialdata.SpatialData(
-        images={IMAGE: empty_image(slide.pyramid, levels)} if slide else {},
+        images={IMAGE: empty_image(levels)} if slide else {},
         shapes={name: spots},
         tables={TABLE: annotate_shapes(adata, name)},
     )
