@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 N_DRAWS = 20
+MIN_COVERED = 17  # intervals of 20; if each covers 0.5 with 95 %, 98 % of runs have as many
 SHUFFLED = stp.train.SlideConfig(epochs=20, batch_size=8, hidden=32, attention=16)
 PLANTED = stp.train.SlideConfig(epochs=20, patience=20, max_tiles=512)
 SHIFT = 2.0  # of a planted tile in each of its features, in standard deviations
@@ -52,7 +53,7 @@ class PlantedBags(Mapping[str, np.ndarray]):
 
 
 def shuffled_rows(folder: Path) -> list[Row]:
-    """Return the mean AUROC out of fold of models that are trained on shuffled labels."""
+    """Return the AUROC out of fold of models of shuffled labels, and how intervals cover 0.5."""
     rng = np.random.default_rng(0)
     names = [f"patient{number:03d}" for number in range(120)]
     bags = {name: rng.standard_normal((20, 32), dtype=np.float32) for name in names}
@@ -62,7 +63,7 @@ def shuffled_rows(folder: Path) -> list[Row]:
     }
     cohort = write_cohort(bags, pd.DataFrame(drawn, index=names), folder / "bags" / "shuffled")
 
-    def score_draw(draw: int) -> float:
+    def score_draw(draw: int) -> Row:
         from sklearn.metrics import roc_auc_score
 
         column = f"label{draw}"
@@ -75,13 +76,23 @@ def shuffled_rows(folder: Path) -> list[Row]:
         scores = by_fold(
             cohort, lambda rows: float(roc_auc_score(is_positive[rows], predicted[rows, output]))
         )
-        return float(np.mean(scores))
+        stp.tl.score_slides(cohort, seed=draw)
+        table = cohort.uns["stp_slide_scores"]["scores"]
+        row = table[table["score"] == "auroc"].iloc[0]
+        return {
+            "auroc": float(np.mean(scores)),
+            "scored": float(row["value"]),
+            "low": float(row["low"]),
+            "high": float(row["high"]),
+        }
 
     draws = [
-        run_once(folder / f"shuffled_{draw}.json", lambda d=draw: [{"auroc": score_draw(d)}])[0]
+        run_once(folder / f"shuffled_scores_{draw}.json", lambda d=draw: [score_draw(d)])[0]
         for draw in range(N_DRAWS)
     ]
     values = np.array([draw["auroc"] for draw in draws])
+    np.testing.assert_allclose([draw["scored"] for draw in draws], values, atol=1e-6)
+    n_covered = sum(draw["low"] <= 0.5 <= draw["high"] for draw in draws)
     error = values.std(ddof=1) / np.sqrt(N_DRAWS)
     distance = abs(values.mean() - 0.5) / error
     return [
@@ -100,6 +111,12 @@ def shuffled_rows(folder: Path) -> list[Row]:
             "unit": "standard errors",
         }
         | at_most(2, distance),
+        {
+            "measured": "shuffled labels, 95 % intervals that cover 0.5",
+            "result": n_covered,
+            "unit": "of 20 draws",
+        }
+        | at_least(MIN_COVERED, n_covered),
     ]
 
 

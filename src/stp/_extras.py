@@ -6,6 +6,7 @@ from types import ModuleType
 EXTRAS = {
     "aiohttp": "remote",
     "fsspec": "remote",
+    "mcp": "mcp",
     "openpyxl": "excel",
     "openslide": "openslide",
     "peft": "lora",

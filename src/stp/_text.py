@@ -1,4 +1,4 @@
-"""Names of files as text, on systems whose locale is not UTF-8."""
+"""Names of files as text, on systems whose locale is not UTF-8, and errors as one line."""
 
 import os
 from collections.abc import Iterator
@@ -52,3 +52,9 @@ def utf8_path(path: str | Path) -> Iterator[str]:
         return
     with Path(path).open("rb") as file:
         yield f"/dev/fd/{file.fileno()}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return the message of an error in one line; that of a KeyError without quotes around it."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(text).split())

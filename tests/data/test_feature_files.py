@@ -1,9 +1,11 @@
 import re
 
+import anndata
 import h5py
 import numpy as np
 import pytest
 import torch
+import zarr
 from tests.features import (
     CORNERS,
     SORTED,
@@ -149,6 +151,16 @@ def test_a_store_of_lazyslide_has_its_places_in_shapes(tmp_path):
         assert file.model["name"] == "uni"
         np.testing.assert_array_equal(file.read(), FEATURES[SORTED])
         np.testing.assert_array_equal(file.centers(), CORNERS[SORTED] * 128 + 64)
+
+
+def test_the_places_of_a_store_of_lazyslide_are_in_the_store(tmp_path):
+    write_lazyslide(tmp_path / "b.zarr", FEATURES, CORNERS * 512)
+    path = write_lazyslide(tmp_path / "a.zarr", FEATURES, CORNERS * 512)
+    uns = zarr.open_group(path / "tables" / "uni_tiles" / "uns" / "spatialdata_attrs", mode="r+")
+    anndata.io.write_elem(uns, "region", "../../b.zarr/shapes/tiles")
+    file = open_features(path, table_key="uni_tiles")
+    with pytest.raises(ValueError, match="which is a path and no name"):
+        file.read()
 
 
 def test_the_table_of_a_store_with_two_models_is_not_guessed(tmp_path):

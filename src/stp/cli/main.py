@@ -8,9 +8,20 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 
 from stp import __version__
-from stp.cli import demo, doctor, embed, prepare, release_check, slides, split, train, vocabulary
+from stp.cli import (
+    demo,
+    doctor,
+    embed,
+    mcp,
+    prepare,
+    release_check,
+    slides,
+    split,
+    train,
+    vocabulary,
+)
 
-COMMANDS = (demo, prepare, split, vocabulary, train, embed, slides, release_check, doctor)
+COMMANDS = (demo, prepare, split, vocabulary, train, embed, slides, mcp, release_check, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

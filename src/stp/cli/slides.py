@@ -9,7 +9,6 @@ from stp._log import count, logger
 from stp.cli.paths import require_file, require_folder
 
 if TYPE_CHECKING:
-    from stp.workflows.slide_cohorts import CohortSource
     from stp.workflows.slide_config import Study
 
 FILE = "a TOML file of a study; `stp slides init` writes one"
@@ -134,31 +133,20 @@ def _run_step(options: argparse.Namespace) -> int:
     elif options.step == "fit":
         slide_steps.fit(study)
     else:
-        source = _source_of(study, options)
+        from stp.workflows.slide_cohorts import other_cohort
+
+        source = other_cohort(
+            study, slides=options.slides, clinical=options.clinical, root=options.root
+        )
+        name = slide_steps.name_predictions(
+            options.file,
+            options.name,
+            table=options.clinical or options.slides,
+            models=options.models,
+        )
         models = slide_steps.find_models(study, options.models)
-        slide_steps.predict(study, source, models, _name_of(options))
+        slide_steps.predict(study, source, models, name)
     return 0
-
-
-def _source_of(study: "Study", options: argparse.Namespace) -> "CohortSource":
-    """Return the cohort that the options name."""
-    from stp.workflows.slide_cohorts import other_cohort
-
-    return other_cohort(study, slides=options.slides, clinical=options.clinical, root=options.root)
-
-
-def _name_of(options: argparse.Namespace) -> str:
-    """Return the name of predictions: that of the other table or file, or of the study's own."""
-    from stp.workflows.slide_steps import INTERNAL
-
-    if options.name is not None:
-        if Path(options.name).name != options.name or options.name.startswith("."):
-            raise ValueError(f"--name {options.name!r} is no name of a file; use letters and -")
-        return options.name
-    table = options.clinical or options.slides
-    if table is not None:
-        return table.stem
-    return INTERNAL if options.models is None else options.file.stem
 
 
 def _report_tiles(rows) -> int:
@@ -174,35 +162,23 @@ def _report_tiles(rows) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     """Print everything that would fail, and return 1 if there is anything."""
-    from stp.workflows.slide_check import check_study
-    from stp.workflows.slide_check_targets import Finding
-    from stp.workflows.slide_config import StudyError, read_study
-    from stp.workflows.slide_steps import find_models
+    from stp.workflows.slide_check import check_file, describe_findings
 
-    try:
-        study = read_study(options.file)
-        models = None if options.models is None else find_models(study, options.models)
-        source = _source_of(study, options)
-    except StudyError as error:
-        findings = [Finding("file", fault) for fault in error.faults]
-    else:
-        findings = check_study(study, source, models)
-    faults = [finding for finding in findings if finding.is_fault]
+    findings = check_file(
+        options.file,
+        slides=options.slides,
+        clinical=options.clinical,
+        root=options.root,
+        models=options.models,
+    )
+    n_faults = sum(finding.is_fault for finding in findings)
     if options.json:
-        lines = [
-            {
-                "part": finding.part,
-                "kind": "fault" if finding.is_fault else "note",
-                "text": finding.text,
-            }
-            for finding in findings
-        ]
-        print(json.dumps({"is_ready": not faults, "findings": lines}, indent=2))
-        return 1 if faults else 0
+        print(json.dumps(describe_findings(findings), indent=2))
+        return 1 if n_faults else 0
     for finding in findings:
         print(f"{'no' if finding.is_fault else '--'}  {finding.part}: {finding.text}")
-    print(f"{count(len(faults), 'fault')}" if faults else "everything fits")
-    return 1 if faults else 0
+    print(count(n_faults, "fault") if n_faults else "everything fits")
+    return 1 if n_faults else 0
 
 
 def _score(study: "Study", options: argparse.Namespace) -> int:
@@ -218,11 +194,11 @@ def _score(study: "Study", options: argparse.Namespace) -> int:
 def _draw(study: "Study", options: argparse.Namespace) -> int:
     """Draw slides; return 1 if one of them failed."""
     from stp.workflows.slide_maps import draw
-    from stp.workflows.slide_steps import INTERNAL
+    from stp.workflows.slide_steps import name_predictions
 
     failures = draw(
         study,
-        name=options.name or INTERNAL,
+        name=name_predictions(options.file, options.name, table=None, models=None),
         slides=options.slide,
         models=options.models,
         um_per_px=options.um_per_px,

@@ -74,7 +74,13 @@ class StoreArrays:
         import anndata
         import pandas as pd
 
-        file = self.path / "shapes" / str(self.shapes_key) / "shapes.parquet"
+        name = str(self.shapes_key)
+        if Path(name).name != name:
+            raise ValueError(
+                f"{self.path} has tiles in the shapes {name!r}, which is a path and no name; "
+                "extract its features again"
+            )
+        file = self.path / "shapes" / name / "shapes.parquet"
         if not file.is_file():
             return None
         tiles = pd.read_parquet(file, columns=["tile_id", "x", "y"]).set_index("tile_id")

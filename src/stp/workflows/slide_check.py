@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stp._progress import track
+from stp._text import text_of
 from stp.io._cohort_files import name_of_slide
 from stp.io._read_cohort import CohortJoin
 from stp.io._tile_slides_checks import list_jobs, list_setting_faults, list_slide_faults
@@ -17,11 +18,10 @@ from stp.workflows.slide_check_targets import (
     Finding,
     check_models,
     check_targets,
-    text_of,
 )
-from stp.workflows.slide_cohorts import CohortSource
-from stp.workflows.slide_config import SlidesTable, Study
-from stp.workflows.slide_steps import find_encoder, find_slides
+from stp.workflows.slide_cohorts import CohortSource, other_cohort
+from stp.workflows.slide_config import SlidesTable, Study, StudyError, read_study
+from stp.workflows.slide_steps import find_encoder, find_models, find_slides
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -45,6 +45,48 @@ CONTRADICTIONS = {
     "patches": "extract features at one scale",
     "the column": "correct one of the tables",
 }
+
+
+def check_file(
+    file: Path,
+    *,
+    slides: Path | None = None,
+    clinical: Path | None = None,
+    root: Path | None = None,
+    models: Path | None = None,
+) -> list[Finding]:
+    """Return all faults and notes of the file of a study, and of another cohort if one is named.
+
+    Parameters
+    ----------
+    file
+        The file.
+    slides, clinical, root
+        Tables of another cohort and folder of its features; see `other_cohort`.
+    models
+        Results of a study, a cross-validation or a model that would predict the cohort; None to
+        check if models can be trained on it.
+    """
+    try:
+        study = read_study(file)
+        folder = None if models is None else find_models(study, models)
+        source = other_cohort(study, slides=slides, clinical=clinical, root=root)
+    except StudyError as error:
+        return [Finding("file", fault) for fault in error.faults]
+    return check_study(study, source, folder)
+
+
+def describe_findings(findings: list[Finding]) -> dict[str, Any]:
+    """Return findings as plain values: `is_ready`, and each with `part`, `kind` and `text`."""
+    lines = [
+        {
+            "part": finding.part,
+            "kind": "fault" if finding.is_fault else "note",
+            "text": finding.text,
+        }
+        for finding in findings
+    ]
+    return {"is_ready": all(not finding.is_fault for finding in findings), "findings": lines}
 
 
 def check_study(study: Study, source: CohortSource, models: Path | None) -> list[Finding]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from stp._log import count, preview
+from stp._text import text_of
 from stp.io._read_cohort import CohortJoin
 from stp.models.slide_config import SlideFeatures
 from stp.tables import keys
@@ -48,12 +49,6 @@ class Finding:
     part: str
     text: str
     is_fault: bool = True
-
-
-def text_of(error: BaseException) -> str:
-    """Return the message of an error in one line; that of a KeyError without quotes around it."""
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return " ".join(str(text).split())
 
 
 def check_models(cohort: "AnnData", join: CohortJoin, models: Path) -> list[Finding]:

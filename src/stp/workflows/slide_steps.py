@@ -188,6 +188,36 @@ def find_models(study: Study, models: Path | None) -> Path:
     return models
 
 
+def name_predictions(
+    file: Path, name: str | None, *, table: Path | None, models: Path | None
+) -> str:
+    """Return the name of predictions: that of the other table or file, or of the study's own.
+
+    Parameters
+    ----------
+    file
+        The file of the study.
+    name
+        The name that the user chose, or None.
+    table
+        Table of another cohort; None for that of the study.
+    models
+        Folder of slide models; None for those of the study.
+
+    Raises
+    ------
+    ValueError
+        The name is no name of a file.
+    """
+    if name is not None:
+        if not name or Path(name).name != name or name.startswith("."):
+            raise ValueError(f"--name {name!r} is no name of a file; use letters and -")
+        return name
+    if table is not None:
+        return table.stem
+    return INTERNAL if models is None else file.stem
+
+
 def predict(study: Study, source: CohortSource, models: Path, name: str) -> Path:
     """Predict the patients of a cohort, unless it is done; return the file of the predictions."""
     cohort = source.read()
