@@ -4,8 +4,7 @@ import fcntl
 import logging
 import os
 import shutil
-import subprocess
-import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -260,9 +259,11 @@ def space_ranger(adata, image, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory) -> Path:
-    """Run `stp demo` as a user does, or use the folder of an earlier run that STP_DEMO names."""
+    """Run `stp demo`, or use the folder of an earlier run that STP_DEMO names."""
     if earlier_run := os.environ.get("STP_DEMO"):
         return Path(earlier_run)
+    from stp.cli.main import main
+
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # this folder is the same for all processes
@@ -270,9 +271,9 @@ def demo(tmp_path_factory) -> Path:
     with (base / "demo.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "summary.json").exists():
-            command = [Path(sys.executable).with_name("stp"), "demo", "--out", folder]
-            run = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert run.returncode == 0, run.stdout + run.stderr
+            with warnings.catch_warnings():
+                warnings.simplefilter("default")  # as for a user; in tests they are errors
+                assert main(["demo", "--out", str(folder)]) == 0
     return folder
 
 

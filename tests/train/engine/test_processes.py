@@ -191,9 +191,7 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_exits_with_0(recipe, whole):
     out = path.with_suffix("")
     for number, n_lines in ((signal.SIGTERM, 5), (signal.SIGUSR1, 30)):
         process = start(path)
-        process.wait_for(
-            lambda n=n_lines: (out / "metrics.jsonl").exists() and len(lines(out)) > n
-        )
+        process.wait_for(lambda n=n_lines: (out / "metrics.jsonl").exists() and len(lines(out)) > n)
         process.send_signal(number)
         assert process.wait() == 0, process.messages()
         assert torch.load(out / "resume.pt", weights_only=True)["step"] == lines(out)[-1]["step"]
@@ -277,9 +275,7 @@ def test_alignment_killed_and_resumed_equals_one_never_stopped(align_recipe):
     out = path.with_suffix("")
     for n_lines in (2, 12):
         process = start(path, "align")
-        process.wait_for(
-            lambda n=n_lines: (out / "metrics.jsonl").exists() and len(lines(out)) > n
-        )
+        process.wait_for(lambda n=n_lines: (out / "metrics.jsonl").exists() and len(lines(out)) > n)
         process.kill()
     assert_same(run(path, "align"), run(align_recipe("align_whole"), "align"))
     assert not list(out.glob(".*"))
