@@ -1,5 +1,6 @@
 """What tests share: a synthetic slide, stores, a tiny untrained Stamp, the demo, and real data."""
 
+import copy
 import fcntl
 import logging
 import os
@@ -48,6 +49,7 @@ SOURCES = {
     "and SpatialFeatureExperiment, on GitHub",
     "golden": "values of the authors' code and files of their release: github.com/Hanminghao/STAMP",
 }
+HELD_OUT = "demo/stores/held_out.zarr"
 STORE_UM_PER_PX = 1.75  # of the stores of the demo
 LONGEST = [
     "test_demo.py",
@@ -335,9 +337,28 @@ def what_is_logged() -> Iterator[None]:
     yield
 
 
+@pytest.fixture(scope="session")
+def _page_data(workplace) -> dict:
+    """Read what pages and examples start from: the demo's held-out slide, its Stamp, a cohort."""
+    import spatialdata
+
+    import stp
+
+    return {
+        "sdata": spatialdata.read_zarr(workplace / HELD_OUT),
+        "model": stp.models.Stamp.from_pretrained(workplace / "demo" / "stamp"),
+        "cohort": stp.io.read_cohort(
+            workplace / "features/slides.csv", root=workplace / "features"
+        ),
+    }
+
+
 @pytest.fixture
-def names(workplace, monkeypatch) -> dict:
-    """Return the variables of all pages: a quarter of the demo's held-out slide, its Stamp."""
+def names(workplace, _page_data, monkeypatch) -> dict:
+    """Return the variables of all pages: a quarter of the demo's held-out slide, its Stamp.
+
+    Each test may change them.
+    """
     import pandas
     import scanpy
     import spatialdata
@@ -345,17 +366,24 @@ def names(workplace, monkeypatch) -> dict:
     import stp
 
     monkeypatch.chdir(workplace)
-    sdata = spatialdata.read_zarr("demo/stores/held_out.zarr")
-    sdata.tables["table"] = sdata.tables["table"][::4].copy()
-    model = stp.models.Stamp.from_pretrained("demo/stamp")
+    whole = _page_data["sdata"]
+    table = whole.tables["table"][::4].copy()
+    sdata = spatialdata.SpatialData(
+        images=dict(whole.images),
+        shapes={name: shapes.copy() for name, shapes in whole.shapes.items()},
+        tables={"table": table},
+        attrs=copy.deepcopy(whole.attrs),
+    )
+    sdata.path = Path(HELD_OUT)
+    model = copy.deepcopy(_page_data["model"])
     return {
         "stp": stp,
         "pd": pandas,
         "sc": scanpy,
         "spatialdata": spatialdata,
         "sdata": sdata,
-        "adata": sdata.tables["table"].copy(),
+        "adata": table.copy(),
         "model": model,
         "vocabulary": model.vocabulary,
-        "cohort": stp.io.read_cohort("features/slides.csv", root="features"),
+        "cohort": _page_data["cohort"].copy(),
     }
