@@ -13,7 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 # What is imported here is torch, AnnData and SpatialData, most of the time of a small run.
-IMPORTED = ["spatialdata", "stp.cli.recipe", "stp.io._store", "timm", "torch._dynamo"]
+IMPORTED = [
+    "spatialdata",
+    "stp.cli.recipe",
+    "stp.io._embed_model",
+    "stp.io._store",
+    "timm",
+    "torch._dynamo",
+]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(IMPORTED)
 
