@@ -234,8 +234,7 @@ class Vocabulary(NamedGenes):
     def grow(self, other: "Vocabulary") -> "Vocabulary":
         """Append the genes of another vocabulary that this one lacks; see :func:`stp.models.grow`.
 
-        Genes that both have keep the means of this vocabulary. Raises ValueError if only one of the
-        two has means.
+        Genes that both have keep the means of this vocabulary. Both or none must have means.
         """
         if not isinstance(other, Vocabulary):
             raise TypeError("grow takes a Vocabulary; Vocabulary.from_genes(gene_ids) makes one")
