@@ -56,6 +56,7 @@ LONGEST = [
     "test_processes.py",
     "test_slide_processes.py",
     "test_golden.py",
+    "test_pages.py",
     "test_benchmarks.py",
     "test_write_collection.py",
     "test_embed.py",
