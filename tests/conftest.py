@@ -94,11 +94,29 @@ def image(_slide) -> np.ndarray:
     return _slide[1]
 
 
-@pytest.fixture
-def sdata(adata, image):
+@pytest.fixture(scope="session")
+def _sdata(_slide):
     from stp.io import from_anndata
 
-    return from_anndata(adata, image, um_per_px=1.0)
+    adata, image = _slide
+    return from_anndata(adata.copy(), image, um_per_px=1.0)
+
+
+@pytest.fixture
+def sdata(_sdata):
+    return copy_slide(_sdata)
+
+
+def copy_slide(sdata):
+    """Return a copy that a test may change. Pixels are shared; transformations are not."""
+    import spatialdata
+
+    return spatialdata.SpatialData(
+        images={name: image.copy(deep=True) for name, image in sdata.images.items()},
+        shapes={name: shapes.copy() for name, shapes in sdata.shapes.items()},
+        tables={name: table.copy() for name, table in sdata.tables.items()},
+        attrs=copy.deepcopy(sdata.attrs),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -193,6 +211,10 @@ def tiny_config():
 
 @pytest.fixture
 def stamp(tiny_config, vocabulary):
+    return make_stamp(tiny_config, vocabulary)
+
+
+def make_stamp(tiny_config, vocabulary):
     import torch
 
     from stp.models import Stamp
@@ -240,15 +262,22 @@ def record_model():
     return record
 
 
-@pytest.fixture
-def embedded(sdata, stamp):
-    """Annotate the slide with tokens and both embeddings of the tiny Stamp."""
+@pytest.fixture(scope="session")
+def _embedded(_sdata, tiny_config, vocabulary):
     from stp import tl
 
+    sdata = copy_slide(_sdata)
+    stamp = make_stamp(tiny_config, vocabulary)
     tl.tokenize(sdata, stamp, context_length=32)
     tl.embed_genes(sdata, stamp)
     tl.embed_images(sdata, stamp)
     return sdata
+
+
+@pytest.fixture
+def embedded(_embedded):
+    """Return the slide with tokens and both embeddings of the tiny Stamp."""
+    return copy_slide(_embedded)
 
 
 @pytest.fixture
@@ -345,8 +374,10 @@ def _page_data(workplace) -> dict:
 
     import stp
 
+    sdata = spatialdata.read_zarr(workplace / HELD_OUT)
+    sdata.tables["table"] = sdata.tables["table"][::4].copy()
     return {
-        "sdata": spatialdata.read_zarr(workplace / HELD_OUT),
+        "sdata": sdata,
         "model": stp.models.Stamp.from_pretrained(workplace / "demo" / "stamp"),
         "cohort": stp.io.read_cohort(
             workplace / "features/slides.csv", root=workplace / "features"
@@ -367,14 +398,7 @@ def names(workplace, _page_data, monkeypatch) -> dict:
     import stp
 
     monkeypatch.chdir(workplace)
-    whole = _page_data["sdata"]
-    table = whole.tables["table"][::4].copy()
-    sdata = spatialdata.SpatialData(
-        images=dict(whole.images),
-        shapes={name: shapes.copy() for name, shapes in whole.shapes.items()},
-        tables={"table": table},
-        attrs=copy.deepcopy(whole.attrs),
-    )
+    sdata = copy_slide(_page_data["sdata"])
     sdata.path = Path(HELD_OUT)
     model = copy.deepcopy(_page_data["model"])
     return {
@@ -383,7 +407,7 @@ def names(workplace, _page_data, monkeypatch) -> dict:
         "sc": scanpy,
         "spatialdata": spatialdata,
         "sdata": sdata,
-        "adata": table.copy(),
+        "adata": sdata.tables["table"].copy(),
         "model": model,
         "vocabulary": model.vocabulary,
         "cohort": _page_data["cohort"].copy(),
