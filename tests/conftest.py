@@ -1,11 +1,11 @@
 """What tests share: a synthetic slide, stores, a tiny untrained Stamp, the demo, and real data."""
 
+import copy
 import fcntl
 import logging
 import os
 import shutil
-import subprocess
-import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,12 +49,14 @@ SOURCES = {
     "and SpatialFeatureExperiment, on GitHub",
     "golden": "values of the authors' code and files of their release: github.com/Hanminghao/STAMP",
 }
+HELD_OUT = "demo/stores/held_out.zarr"
 STORE_UM_PER_PX = 1.75  # of the stores of the demo
 LONGEST = [
     "test_demo.py",
     "test_processes.py",
     "test_slide_processes.py",
     "test_golden.py",
+    "test_pages.py",
     "test_benchmarks.py",
     "test_write_collection.py",
     "test_embed.py",
@@ -92,11 +94,29 @@ def image(_slide) -> np.ndarray:
     return _slide[1]
 
 
-@pytest.fixture
-def sdata(adata, image):
+@pytest.fixture(scope="session")
+def _sdata(_slide):
     from stp.io import from_anndata
 
-    return from_anndata(adata, image, um_per_px=1.0)
+    adata, image = _slide
+    return from_anndata(adata.copy(), image, um_per_px=1.0)
+
+
+@pytest.fixture
+def sdata(_sdata):
+    return copy_slide(_sdata)
+
+
+def copy_slide(sdata):
+    """Return a copy that a test may change. Pixels are shared; transformations are not."""
+    import spatialdata
+
+    return spatialdata.SpatialData(
+        images={name: image.copy(deep=True) for name, image in sdata.images.items()},
+        shapes={name: shapes.copy() for name, shapes in sdata.shapes.items()},
+        tables={name: table.copy() for name, table in sdata.tables.items()},
+        attrs=copy.deepcopy(sdata.attrs),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -191,6 +211,10 @@ def tiny_config():
 
 @pytest.fixture
 def stamp(tiny_config, vocabulary):
+    return make_stamp(tiny_config, vocabulary)
+
+
+def make_stamp(tiny_config, vocabulary):
     import torch
 
     from stp.models import Stamp
@@ -238,15 +262,22 @@ def record_model():
     return record
 
 
-@pytest.fixture
-def embedded(sdata, stamp):
-    """Annotate the slide with tokens and both embeddings of the tiny Stamp."""
+@pytest.fixture(scope="session")
+def _embedded(_sdata, tiny_config, vocabulary):
     from stp import tl
 
+    sdata = copy_slide(_sdata)
+    stamp = make_stamp(tiny_config, vocabulary)
     tl.tokenize(sdata, stamp, context_length=32)
     tl.embed_genes(sdata, stamp)
     tl.embed_images(sdata, stamp)
     return sdata
+
+
+@pytest.fixture
+def embedded(_embedded):
+    """Return the slide with tokens and both embeddings of the tiny Stamp."""
+    return copy_slide(_embedded)
 
 
 @pytest.fixture
@@ -260,9 +291,11 @@ def space_ranger(adata, image, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory) -> Path:
-    """Run `stp demo` as a user does, or use the folder of an earlier run that STP_DEMO names."""
+    """Run `stp demo`, or use the folder of an earlier run that STP_DEMO names."""
     if earlier_run := os.environ.get("STP_DEMO"):
         return Path(earlier_run)
+    from stp.cli.main import main
+
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # this folder is the same for all processes
@@ -270,9 +303,9 @@ def demo(tmp_path_factory) -> Path:
     with (base / "demo.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "summary.json").exists():
-            command = [Path(sys.executable).with_name("stp"), "demo", "--out", folder]
-            run = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert run.returncode == 0, run.stdout + run.stderr
+            with warnings.catch_warnings():
+                warnings.simplefilter("default")  # as for a user; in tests they are errors
+                assert main(["demo", "--out", str(folder)]) == 0
     return folder
 
 
@@ -334,9 +367,30 @@ def what_is_logged() -> Iterator[None]:
     yield
 
 
+@pytest.fixture(scope="session")
+def _page_data(workplace) -> dict:
+    """Read what pages and examples start from: the demo's held-out slide, its Stamp, a cohort."""
+    import spatialdata
+
+    import stp
+
+    sdata = spatialdata.read_zarr(workplace / HELD_OUT)
+    sdata.tables["table"] = sdata.tables["table"][::4].copy()
+    return {
+        "sdata": sdata,
+        "model": stp.models.Stamp.from_pretrained(workplace / "demo" / "stamp"),
+        "cohort": stp.io.read_cohort(
+            workplace / "features/slides.csv", root=workplace / "features"
+        ),
+    }
+
+
 @pytest.fixture
-def names(workplace, monkeypatch) -> dict:
-    """Return the variables of all pages: a quarter of the demo's held-out slide, its Stamp."""
+def names(workplace, _page_data, monkeypatch) -> dict:
+    """Return the variables of all pages: a quarter of the demo's held-out slide, its Stamp.
+
+    Each test may change them.
+    """
     import pandas
     import scanpy
     import spatialdata
@@ -344,9 +398,9 @@ def names(workplace, monkeypatch) -> dict:
     import stp
 
     monkeypatch.chdir(workplace)
-    sdata = spatialdata.read_zarr("demo/stores/held_out.zarr")
-    sdata.tables["table"] = sdata.tables["table"][::4].copy()
-    model = stp.models.Stamp.from_pretrained("demo/stamp")
+    sdata = copy_slide(_page_data["sdata"])
+    sdata.path = Path(HELD_OUT)
+    model = copy.deepcopy(_page_data["model"])
     return {
         "stp": stp,
         "pd": pandas,
@@ -356,5 +410,5 @@ def names(workplace, monkeypatch) -> dict:
         "adata": sdata.tables["table"].copy(),
         "model": model,
         "vocabulary": model.vocabulary,
-        "cohort": stp.io.read_cohort("features/slides.csv", root="features"),
+        "cohort": _page_data["cohort"].copy(),
     }

@@ -10,7 +10,7 @@ import scanpy as sc
 N_EXACT = 8192  # spots, of which scanpy still compares all pairs
 
 
-@pytest.mark.parametrize("n_obs", [9_000, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_obs", [9_000, pytest.param(20_000, marks=pytest.mark.extended)])
 def test_lines_of_the_readme_cluster_many_spots(n_obs):
     rng = np.random.default_rng(0)
     labels = np.arange(n_obs) % 4

@@ -1,9 +1,11 @@
-"""`stp embed`: in this process, under torchrun, and killed at any moment."""
+"""`stp embed`: in this process, in two ranks, and killed at any moment."""
 
 import dataclasses
 import json
+import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 import spatialdata
 import torch
 import zarr
+from tests.forks import Fork, run_ranks
 
 from stp import tl
 from stp.cli.main import main
@@ -232,12 +235,13 @@ def test_processes_under_torchrun_stop_together_if_a_store_is_missing(slides, mo
     assert "X_stp_genes" not in table_of(slides[0]).obsm
 
 
-def test_processes_under_torchrun_divide_the_stores_and_outlive_a_failure(slides, models, tmp_path):
+def test_ranks_divide_the_stores_and_outlive_a_failure(slides, models, tmp_path):
     manifest = tmp_path / "manifest.jsonl"
     damaged = Path(shutil.copytree(slides[0], tmp_path / "damaged.zarr"))
     damage_image(damaged)
-    run = embed_under_torchrun(slides[0], damaged, slides[1], model=models / "one")
-    assert run.returncode == 1, run.stderr
+    command = ["embed", slides[0], damaged, slides[1], "--model", models / "one"]
+    command += ["--manifest", manifest]
+    assert run_ranks(main, list(map(str, command)), messages=tmp_path / "messages") == [1, 1]
     by_store = {Path(line["store"]).name: line for line in lines(manifest)}
     assert {name: (line["status"], line["process"]) for name, line in by_store.items()} == {
         "slide0.zarr": ("embedded", 0),
@@ -248,57 +252,49 @@ def test_processes_under_torchrun_divide_the_stores_and_outlive_a_failure(slides
         assert set(KEYS) <= set(table_of(store).obsm)
 
 
-# One process imports everything; its forks run the command. A fork can be killed after a number of
-# writes into the stores.
-DRIVER = """
-import os, signal, sys
-import spatialdata, stp.io._embed_model, timm
-from stp.cli.main import main
-folder, *arguments = sys.argv[1:]
-CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
-writes = 0
-last = float("inf")
+def embed_until(n_writes, folder, count_file, arguments):
+    """Run the command; kill the process after a number of writes into a folder."""
+    changes = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
+    n_done = 0
 
-def watch(event, values):
-    global writes
-    writing = event == "open" and values[2] & (os.O_WRONLY | os.O_RDWR)
-    if (event in CHANGES or writing) and str(values[0]).startswith(folder):
-        writes += 1
-        if writes > last:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def watch(event, values):
+        nonlocal n_done
+        is_writing = event == "open" and values[2] & (os.O_WRONLY | os.O_RDWR)
+        if (event in changes or is_writing) and str(values[0]).startswith(folder):
+            n_done += 1
+            if n_done > n_writes:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-print("ready", flush=True)
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        last = float(line)
-        sys.addaudithook(watch)
-        main(arguments)
-        print(writes, flush=True)
-        os._exit(0)
-    if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
-        print("killed", flush=True)
-"""
+    sys.addaudithook(watch)
+    main(arguments)
+    count_file.write_text(str(n_done))
 
 
 @pytest.fixture
-def driver(slides, models, tmp_path):
-    command = [sys.executable, "-c", DRIVER, tmp_path, "embed", *slides, "--model", models / "two"]
-    command += ["--manifest", tmp_path / "manifest.jsonl"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(
-        list(map(str, command)), **pipes, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    ) as process:
-        assert process.stdout.readline() == "ready\n"
+def driver(slides, models, tmp_path, tmp_path_factory):
+    """Return a function that embeds the slides in a process until so many writes are done.
 
-        def run(writes):
-            """Run until so many writes are done; return their number, or "killed"."""
-            process.stdin.write(f"{writes}\n")
-            process.stdin.flush()
-            return process.stdout.readline().strip()
+    It returns the number of writes, or None if the process was killed.
+    """
+    arguments = ["embed", *slides, "--model", models / "two"]
+    arguments += ["--manifest", tmp_path / "manifest.jsonl"]
+    folder = tmp_path_factory.mktemp("driver")
 
-        yield run
-        process.stdin.close()
+    def run(n_writes):
+        count_file = folder / "n_writes"
+        process = Fork(
+            embed_until,
+            n_writes,
+            str(tmp_path),
+            count_file,
+            list(map(str, arguments)),
+            messages=folder / "messages",
+        )
+        status = process.wait()
+        assert status in (0, -signal.SIGKILL), process.messages()
+        return int(count_file.read_text()) if status == 0 else None
+
+    return run
 
 
 def check_readable(store, counts, expected):
@@ -326,13 +322,13 @@ def test_killed_at_any_moment_stores_are_readable_and_the_rest_is_done_next_time
     whole.mkdir()
     for store in slides:
         shutil.copytree(store, whole / store.name)
-    n_writes = int(driver("inf"))
+    n_writes = driver(math.inf)
     assert n_writes > 50
     for writes in np.linspace(2, n_writes - 2, N_KILLS).astype(int):
         for store in slides:
             shutil.rmtree(store)
             shutil.copytree(whole / store.name, store)
-        assert driver(writes) == "killed"
+        assert driver(writes) is None
         for store in slides:
             check_readable(store, counts[store], expected)
     assert embed(*slides, model=models / "two")[0] == 0

@@ -1,14 +1,18 @@
-"""Centers of labels are those that spatialdata computes, block by block."""
+"""Centers of labels and shapes are those that spatialdata computes."""
 
 import dask.array
+import geopandas
 import numpy as np
 import pytest
+import shapely
 from spatialdata import get_centroids
-from spatialdata.models import Labels2DModel
+from spatialdata.models import Labels2DModel, ShapesModel
 from spatialdata.transformations import Affine
 
 from stp.images.coordinates import centroids_of
 from stp.images.label_centers import label_centers
+
+QUARTER = shapely.box(0, 0, 45, 45)
 
 
 @pytest.fixture
@@ -51,3 +55,20 @@ def test_centers_in_a_coordinate_system_are_those_of_spatialdata(raster, scale_f
     centers = centroids_of(labels, "um")
     np.testing.assert_allclose(centers.loc[expected.index], expected)
     assert len(centers) == len(expected)
+
+
+@pytest.mark.parametrize("kind", ["circles", "polygons"])
+def test_centers_of_shapes_in_a_coordinate_system_are_those_of_spatialdata(kind):
+    points = shapely.points(np.random.default_rng(0).uniform(0, 90, (30, 2)))
+    columns = {"geometry": points, "radius": 2.0}
+    if kind == "polygons":
+        columns = {"geometry": [point.buffer(60).difference(QUARTER) for point in points]}
+    frame = geopandas.GeoDataFrame(columns)
+    frame.index = [f"spot{number}" for number in frame.index[::-1]]
+    matrix = [[0.5, 0.1, 7.0], [-0.1, 0.5, 3.0], [0, 0, 1]]
+    to_um = Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))
+    shapes = ShapesModel.parse(frame, transformations={"um": to_um})
+    expected = get_centroids(shapes, coordinate_system="um").compute()[["x", "y"]]
+    centers = centroids_of(shapes, "um")
+    np.testing.assert_allclose(centers.loc[expected.index], expected)
+    assert len(centers) == len(expected) > 10

@@ -1,7 +1,6 @@
 import os
 import shutil
-import subprocess
-import sys
+import signal
 import warnings
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import spatialdata
 import zarr
 from spatialdata._io.format import SpatialDataContainerFormatV01
+from tests.forks import CONTEXT, Fork
 
 from stp.io import write_results
 from stp.tables.table import record
@@ -264,51 +264,34 @@ def test_a_call_that_was_stopped_before_the_metadata_is_completed_by_the_next(on
     assert "X_stp" in zarr.open_consolidated(on_disk.path, mode="r")["tables/table/obsm"]
 
 
-# One process imports everything. Its forks add results to the stores that it reads from its input,
-# and kill themselves at the move of the number that follows.
-DRIVER = """
-import os, signal, sys, warnings
-from pathlib import Path
-import anndata, numpy as np, spatialdata
-from stp.io import write_results
-warnings.simplefilter("ignore")
-rename = Path.rename
-n_moves = 0
+def write_until(step, path):
+    """Replace results in a store; kill the process when it moves a file or folder that often."""
+    rename = Path.rename
+    n_moves = 0
 
-def move(*paths):
-    global n_moves
-    n_moves += 1
-    if n_moves == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return rename(*paths)
+    def move(*paths):
+        nonlocal n_moves
+        n_moves += 1
+        if n_moves == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(*paths)
 
-for line in sys.stdin:
-    path, step = line.split()
-    step = int(step)
-    if os.fork() == 0:
-        sdata = spatialdata.read_zarr(path)
-        sdata["table"].obs["inside"] = ~sdata["table"].obs["inside"]
-        sdata["table"].obs["n"] += 1
-        Path.rename = move
-        write_results(sdata, keys=["inside", "n", "X_stp"])
-        os._exit(0)
-    print(os.WIFSIGNALED(os.wait()[1]), flush=True)
-"""
+    sdata = spatialdata.read_zarr(path)
+    sdata["table"].obs["inside"] = ~sdata["table"].obs["inside"]
+    sdata["table"].obs["n"] += 1
+    Path.rename = move
+    write_results(sdata, keys=["inside", "n", "X_stp"])
 
 
-@pytest.fixture(scope="module")
-def kill_at():
-    with subprocess.Popen(
-        [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+@pytest.fixture
+def kill_at(tmp_path_factory):
+    messages = tmp_path_factory.mktemp("messages") / "stderr"
 
-        def run(path, step):
-            process.stdin.write(f"{path} {step}\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == "True\n"
+    def run(path, step):
+        process = Fork(write_until, step, path, messages=messages)
+        assert process.wait() == -signal.SIGKILL, process.messages()
 
-        yield run
-        process.stdin.close()
+    return run
 
 
 @pytest.mark.parametrize("step", [1, 3, 6, 8])
@@ -367,39 +350,27 @@ def test_names_that_spatialdata_cannot_read_are_refused(on_disk, first, second, 
     assert contents(on_disk.path) == before
 
 
-# A process adds results to a store, one at a time, with others at the same time.
-WRITER = """
-import sys, warnings
-import numpy as np, spatialdata
-from stp.io import write_results
-warnings.simplefilter("ignore")
-path, name = sys.argv[1:]
-sdata = spatialdata.read_zarr(path)
-table = sdata["table"]
-print("ready", flush=True)
-sys.stdin.readline()
-for number in range(3):
-    table.obsm[f"X_{name}{number}"] = np.full((table.n_obs, 4), number, np.float32)
-    table.obs[f"{name}{number}"] = number
-    table.obs["both"] = name
-    table.uns["both"] = name
-    write_results(sdata, keys=[f"X_{name}{number}", f"{name}{number}", "both"])
-"""
+def add_three_results(path, name, barrier):
+    """Add results to a store, one at a time, with another process at the same time."""
+    sdata = spatialdata.read_zarr(path)
+    table = sdata["table"]
+    barrier.wait()
+    for number in range(3):
+        table.obsm[f"X_{name}{number}"] = np.full((table.n_obs, 4), number, np.float32)
+        table.obs[f"{name}{number}"] = number
+        table.obs["both"] = name
+        table.uns["both"] = name
+        write_results(sdata, keys=[f"X_{name}{number}", f"{name}{number}", "both"])
 
 
-def test_results_of_two_processes_are_all_there(on_disk):
+def test_results_of_two_processes_are_all_there(on_disk, tmp_path):
     names = ("a", "b")
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    barrier = CONTEXT.Barrier(2)
     processes = [
-        subprocess.Popen([sys.executable, "-c", WRITER, on_disk.path, name], **pipes)
+        Fork(add_three_results, on_disk.path, name, barrier, messages=tmp_path / f"{name}.stderr")
         for name in names
     ]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("start\n")
-        process.stdin.close()
-    assert [process.wait() for process in processes] == [0, 0]
+    assert [process.wait() for process in processes] == [0, 0], processes[0].messages()
     table = spatialdata.read_zarr(on_disk.path)["table"]
     metadata = zarr.open_consolidated(on_disk.path, mode="r")["tables/table"]
     for name in names:

@@ -1,46 +1,39 @@
 """Processes that write one store at the same time."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import spatialdata
+from tests.forks import CONTEXT, Fork
 
 from stp._lock import lock
+from stp.datasets import synthetic_visium
 from stp.io import write_store
 
-WRITE = """
-import sys
-import stp
-from stp.datasets import synthetic_visium
-path, seed, overwrite = sys.argv[1:]
-slide = synthetic_visium(seed=int(seed), n_rows=6, n_cols=6)
-print("ready", flush=True)
-sys.stdin.readline()
-try:
-    stp.io.write_store(slide, path, patch_um_per_px=2.0, overwrite=overwrite == "True")
-    print("written")
-except (BlockingIOError, FileExistsError) as error:
-    print(type(error).__name__)
-"""
+
+def write(path, seed, overwrite, barrier, results):
+    """Write a slide when the other process is ready, too; report what happened."""
+    slide = synthetic_visium(seed=seed, n_rows=6, n_cols=6)
+    barrier.wait()
+    try:
+        write_store(slide, path, patch_um_per_px=2.0, overwrite=overwrite)
+        results.put("written")
+    except (BlockingIOError, FileExistsError) as error:
+        results.put(type(error).__name__)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_two_processes_write_one_store_one_after_the_other(tmp_path, overwrite):
     path = tmp_path / "a.zarr"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    barrier = CONTEXT.Barrier(2)
+    queue = CONTEXT.SimpleQueue()
     processes = [
-        subprocess.Popen([sys.executable, "-c", WRITE, path, seed, str(overwrite)], **pipes)
-        for seed in "01"
+        Fork(write, path, seed, overwrite, barrier, queue, messages=tmp_path.with_suffix(".stderr"))
+        for seed in range(2)
     ]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("start\n")
-        process.stdin.flush()
-    results = sorted(process.communicate()[0].strip() for process in processes)
+    assert [process.wait() for process in processes] == [0, 0], processes[0].messages()
+    results = sorted(queue.get() for _ in processes)
     assert results[1] == "written"
     assert (
         results[0] == "written"

@@ -1,16 +1,16 @@
 """Cross-validation in real processes: killed, and two under torchrun."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import anndata
 import pytest
 import torch
 from safetensors.torch import load_file
 from tests.cohorts import make_cohort
+from tests.forks import Fork
 
 from stp import train
 from stp.models import SlideModel
@@ -21,10 +21,9 @@ ROOT = Path(__file__).parents[2]
 TORCHRUN = Path(sys.executable).with_name("torchrun")
 SCRIPT = """
 import sys
-import anndata
-from tests.train.test_slide_processes import run_small
-cohort, out, dropout, batch_size, epochs = sys.argv[1:]
-run_small(anndata.read_h5ad(cohort), out, float(dropout), int(batch_size), int(epochs))
+from tests.train.test_slide_processes import run_file
+file, out, dropout, batch_size, epochs = sys.argv[1:]
+run_file(file, out, float(dropout), int(batch_size), int(epochs))
 """
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
 
@@ -44,6 +43,10 @@ def run_small(cohort, out, dropout=0.25, batch_size=1, epochs=6):
     train.cross_validate_slides(cohort, out, targets=targets, fold_key="fold", config=config)
 
 
+def run_file(file, out, dropout=0.25, batch_size=1, epochs=6):
+    run_small(anndata.read_h5ad(file), out, dropout, batch_size, epochs)
+
+
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cohort")
@@ -60,14 +63,8 @@ def weights(folder):
     }
 
 
-def start(cohort, out, *arguments, launcher=()):
-    file = Path(cohort.obs["path"].iloc[0]).with_name("cohort.h5ad")
-    script = file.with_name("cross_validate.py")
-    script.write_text(SCRIPT)
-    command = [*(launcher or [sys.executable]), script, file, out, *arguments]
-    return subprocess.Popen(
-        list(map(str, command)), stderr=subprocess.PIPE, text=True, env=ONE_THREAD, cwd=ROOT
-    )
+def file_of(cohort):
+    return Path(cohort.obs["path"].iloc[0]).with_name("cohort.h5ad")
 
 
 @pytest.mark.slow
@@ -75,14 +72,9 @@ def test_killed_in_the_second_fold_it_resumes_to_the_same_weights(cohort, tmp_pa
     run_small(cohort, tmp_path / "whole")
     out = tmp_path / "killed"
     metrics = out / "fold_1" / "metrics.jsonl"
-    process = start(cohort, out, 0.25, 1, 6)
-    while process.poll() is None and not (
-        metrics.exists() and len(metrics.read_text().splitlines()) > 20
-    ):
-        time.sleep(0.01)
+    process = Fork(run_file, file_of(cohort), out, messages=tmp_path / "messages")
+    process.wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 20)
     process.kill()
-    assert process.wait() == -signal.SIGKILL, process.stderr.read()
-    process.stderr.close()
     assert not (out / "models.json").exists()
     run_small(cohort, out)
     whole, killed = weights(tmp_path / "whole"), weights(out)
@@ -98,10 +90,19 @@ def test_killed_in_the_second_fold_it_resumes_to_the_same_weights(cohort, tmp_pa
 @pytest.mark.extended
 def test_two_processes_equal_one_with_twice_the_batch(cohort, tmp_path):
     run_small(cohort, tmp_path / "one", dropout=0.0, batch_size=2, epochs=2)
-    launcher = [TORCHRUN, "--standalone", "--nproc-per-node", 2]
-    process = start(cohort, tmp_path / "two", 0.0, 1, 2, launcher=launcher)
-    _, messages = process.communicate()
-    assert process.returncode == 0, messages
+    script = tmp_path / "cross_validate.py"
+    script.write_text(SCRIPT)
+    command = [TORCHRUN, "--standalone", "--nproc-per-node", 2, script, file_of(cohort)]
+    command += [tmp_path / "two", 0.0, 1, 2]
+    run = subprocess.run(
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ONE_THREAD,
+        cwd=ROOT,
+    )
+    assert run.returncode == 0, run.stderr
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert len(one) == len(two) > 20
     for name, tensor in one.items():

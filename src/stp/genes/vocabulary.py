@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,7 @@ class Vocabulary(NamedGenes):
         return compute_divisors(self.means, self.round_means)
 
     @classmethod
+    @cache  # nothing can change it, and reading it takes a tenth of a second
     def default(cls) -> "Vocabulary":
         """Return the packaged vocabulary: human protein-coding genes, mitochondrial ones included.
 
@@ -233,8 +234,7 @@ class Vocabulary(NamedGenes):
     def grow(self, other: "Vocabulary") -> "Vocabulary":
         """Append the genes of another vocabulary that this one lacks; see :func:`stp.models.grow`.
 
-        Genes that both have keep the means of this vocabulary. Raises ValueError if only one of the
-        two has means.
+        Genes that both have keep the means of this vocabulary. Both or none must have means.
         """
         if not isinstance(other, Vocabulary):
             raise TypeError("grow takes a Vocabulary; Vocabulary.from_genes(gene_ids) makes one")

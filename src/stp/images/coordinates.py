@@ -169,27 +169,21 @@ def centroids_of(spots: Any, system: str) -> "pd.DataFrame":
     Shapes without coordinates are left out.
     """
     import pandas as pd
+    import shapely
     from spatialdata import get_centroids
-    from spatialdata.transformations import Identity, Scale
 
-    if hasattr(spots, "geometry"):
-        is_placed = ~(spots.geometry.is_empty | spots.geometry.isna())
-        if not is_placed.all():
-            spots = spots[is_placed]
-        if not len(spots):
-            return pd.DataFrame({"x": [], "y": []}, index=spots.index, dtype=float)
-        is_plain = isinstance(coordinate_systems(spots).get(system), Identity | Scale)
-        if is_plain and (spots.geom_type == "Point").all():  # get_centroids asks Dask for the same
-            matrix = affine_of(spots, system)
-            centers = spots.geometry.get_coordinates().to_numpy()
-            places = centers @ matrix[:2, :2].T + matrix[:2, 2]
-            return pd.DataFrame(places, index=spots.index, columns=["x", "y"])
+    if hasattr(spots, "geometry"):  # get_centroids starts Dask, which takes longer than the rest
+        matrix = affine_of(spots, system)
+        spots = spots[~(spots.geometry.is_empty | spots.geometry.isna())]
+        ids = spots.index
+        centers = shapely.get_coordinates(shapely.centroid(spots.geometry.to_numpy()))
     elif not hasattr(spots, "npartitions"):  # labels; get_centroids takes 36 bytes for each pixel
         ids, centers = label_centers(finest_array(spots).data)
         matrix = affine_of(finest_array(spots), system)
-        places = centers @ matrix[:2, :2].T + matrix[:2, 2]
-        return pd.DataFrame(places, index=ids, columns=["x", "y"])
-    return get_centroids(spots, coordinate_system=system).compute()[["x", "y"]]
+    else:
+        return get_centroids(spots, coordinate_system=system).compute()[["x", "y"]]
+    places = centers @ matrix[:2, :2].T + matrix[:2, 2]
+    return pd.DataFrame(places, index=ids, columns=["x", "y"])
 
 
 def spot_centers(spots: Any, instances: np.ndarray, system: str, name: str) -> np.ndarray:

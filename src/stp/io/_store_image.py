@@ -169,8 +169,11 @@ def _digest_shard(tile: np.ndarray, averaged: np.ndarray) -> str:
 def _read_tiles(
     slide: ImagePyramid, corners: np.ndarray, levels: StoreLevels
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the rows of corners and the pixels of the finer level from there, a shard each."""
-    side = levels.shard_pixels
+    """Yield the rows of corners and the pixels of the finer level from there, a shard each.
+
+    A slide that is smaller than a shard is not filled up to one.
+    """
+    side = min(levels.shard_pixels, max(_finer_shape(slide, levels)))
     factor = levels.um_per_px / slide.um_per_px
     source = replace(slide, levels=with_gaps(slide.levels), affine=np.eye(3))
     batches = source.stream(

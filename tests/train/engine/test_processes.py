@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.forks import run_command
 
+from stp.cli.main import main
 from stp.models import GeneEncoder
 
 STP = Path(sys.executable).with_name("stp")
@@ -138,21 +140,13 @@ def lines(folder):
     return [json.loads(line) for line in written if line.endswith("\n")]
 
 
-def start(*command):
-    return subprocess.Popen(
-        list(map(str, command)), stderr=subprocess.PIPE, text=True, env=ONE_THREAD
-    )
-
-
-def wait_for(condition, process):
-    while not condition() and process.poll() is None:
-        time.sleep(0.002)
-    assert process.poll() is None, "the run ended before it was stopped: " + process.stderr.read()
+def start(path, stage="pretrain"):
+    return run_command(stage, path, messages=path.with_suffix(".stderr"))
 
 
 def run(path, stage="pretrain"):
-    process = start(STP, stage, path)
-    assert process.wait() == 0, process.stderr.read()
+    """Run a recipe in this process."""
+    assert main([stage, str(path)]) == 0
     return path.with_suffix("")
 
 
@@ -162,6 +156,12 @@ def run_together(path, stage):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
     return path.with_suffix("")
+
+
+def wait_for_torchrun(condition, process):
+    while not condition() and process.poll() is None:
+        time.sleep(0.002)
+    assert process.poll() is None, "torchrun ended before"
 
 
 @pytest.fixture(scope="module")
@@ -179,10 +179,9 @@ def test_killed_three_times_once_while_it_writes_a_checkpoint(recipe, whole):
         lambda: (out / "metrics.jsonl").read_text().count('"phase": 0') > 50,
     ]
     for moment in moments:
-        process = start(STP, "pretrain", path)
-        wait_for(moment, process)
+        process = start(path)
+        process.wait_for(moment)
         process.kill()
-        assert process.wait() == -signal.SIGKILL
     assert_same(run(path), whole)
     assert not list(out.glob(".*"))
 
@@ -191,25 +190,24 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_exits_with_0(recipe, whole):
     path = recipe("stopped")
     out = path.with_suffix("")
     for number, n_lines in ((signal.SIGTERM, 5), (signal.SIGUSR1, 30)):
-        process = start(STP, "pretrain", path)
-        wait_for(
-            lambda n=n_lines: (out / "metrics.jsonl").exists() and len(lines(out)) > n, process
-        )
+        process = start(path)
+        process.wait_for(lambda n=n_lines: (out / "metrics.jsonl").exists() and len(lines(out)) > n)
         process.send_signal(number)
-        assert process.wait(timeout=60) == 0, process.stderr.read()
+        assert process.wait() == 0, process.messages()
         assert torch.load(out / "resume.pt", weights_only=True)["step"] == lines(out)[-1]["step"]
     assert_same(run(path), whole)
 
 
-def test_a_second_process_in_the_folder_is_refused(recipe):
+def test_a_second_process_in_the_folder_is_refused(recipe, capsys):
     path = recipe("twice", epochs=50)
     out = path.with_suffix("")
-    process = start(STP, "pretrain", path)
-    wait_for(lambda: (out / "resume.pt").exists(), process)
-    second = subprocess.run([STP, "pretrain", path], capture_output=True, text=True, check=False)
+    process = start(path)
+    process.wait_for(lambda: (out / "resume.pt").exists())
+    with pytest.raises(SystemExit) as stopped:
+        main(["pretrain", str(path)])
     process.kill()
-    assert second.returncode != 0
-    assert f"is training in {out}" in second.stderr
+    assert stopped.value.code == 2
+    assert f"is training in {out}" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -236,7 +234,7 @@ def test_ranks_that_are_asked_to_stop_write_a_checkpoint(recipe):
     process = subprocess.Popen(
         command, env=ONE_THREAD, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    wait_for(lambda: (out / "metrics.jsonl").exists() and len(lines(out)) > 5, process)
+    wait_for_torchrun(lambda: (out / "metrics.jsonl").exists() and len(lines(out)) > 5, process)
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(timeout=60)
     assert torch.load(out / "resume.pt", weights_only=True)["step"] == lines(out)[-1]["step"]
@@ -254,17 +252,17 @@ def test_a_run_of_two_ranks_goes_on_alone_and_says_so(recipe):
         text=True,
         start_new_session=True,
     )
-    wait_for(lambda: (out / "metrics.jsonl").exists() and len(lines(out)) > 25, process)
+    wait_for_torchrun(lambda: (out / "metrics.jsonl").exists() and len(lines(out)) > 25, process)
     os.killpg(process.pid, signal.SIGTERM)
     process.communicate(timeout=60)
     checkpoint = torch.load(out / "resume.pt", weights_only=True)
     n_lines = len(lines(out))
-    process = start(STP, "pretrain", path)
-    wait_for(lambda: len(lines(out)) > n_lines + 2, process)
-    process.terminate()
-    _, messages = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "trained with processes: 2, and goes on with 1 at the same place" in messages
+    process = start(path)
+    process.wait_for(lambda: len(lines(out)) > n_lines + 2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 0
+    expected = "trained with processes: 2, and goes on with 1 at the same place"
+    assert expected in process.messages()
     # An epoch of 200 spots has 20 steps of 10 spots now.
     step = 20 * checkpoint["epoch"] + checkpoint["n_spots"] // 10
     assert lines(out)[n_lines]["step"] == step + 1
@@ -276,12 +274,9 @@ def test_alignment_killed_and_resumed_equals_one_never_stopped(align_recipe):
     path.write_text("n_workers = 2\n" + path.read_text())
     out = path.with_suffix("")
     for n_lines in (2, 12):
-        process = start(STP, "align", path)
-        wait_for(
-            lambda n=n_lines: (out / "metrics.jsonl").exists() and len(lines(out)) > n, process
-        )
+        process = start(path, "align")
+        process.wait_for(lambda n=n_lines: (out / "metrics.jsonl").exists() and len(lines(out)) > n)
         process.kill()
-        assert process.wait() == -signal.SIGKILL
     assert_same(run(path, "align"), run(align_recipe("align_whole"), "align"))
     assert not list(out.glob(".*"))
     assert not (out / ".stp_scratch").exists()

@@ -1,12 +1,14 @@
 import errno
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
+import time
 
 import pytest
 import torch
+from tests.forks import Fork
 
 from stp.train.engine.processes import Processes
 from stp.train.engine.run_dir import Checkpoint, RunDir
@@ -193,25 +195,21 @@ def test_folders_of_the_user_stay(folder):
     assert (folder / "scratch" / "notes").read_text() == "mine"
 
 
-TRAIN_AND_DIE = """
-import multiprocessing, os, sys, time, torch
-from stp.train.engine.processes import Processes
-from stp.train.engine.run_dir import RunDir
-processes = Processes(0, 1, torch.device("cpu"))
-with RunDir(sys.argv[1], {}, resume=True, processes=processes) as run:
-    worker = multiprocessing.get_context("fork").Process(target=lambda: time.sleep(60))
-    worker.start()
-    print(worker.pid, flush=True)
-    os._exit(9)
-"""
+def train_and_die(folder, pid_file):
+    """End in the middle of a run, and leave a worker."""
+    with RunDir(folder, {}, resume=True, processes=ALONE):
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        worker.start()
+        pid_file.write_text(str(worker.pid))
+        os._exit(9)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forks on Linux alone")
 def test_a_worker_that_outlives_its_trainer_does_not_keep_the_folder_locked(tmp_path):
-    command = [sys.executable, "-c", TRAIN_AND_DIE, tmp_path / "run"]
-    trainer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    worker = int(trainer.stdout.readline())
-    assert trainer.wait() == 9
+    pid_file = tmp_path / "pid"
+    trainer = Fork(train_and_die, tmp_path / "run", pid_file, messages=tmp_path / "messages")
+    assert trainer.wait() == 9, trainer.messages()
+    worker = int(pid_file.read_text())
     try:
         assert (tmp_path / "run" / "run.lock").exists()
         os.kill(worker, 0)  # it runs
