@@ -46,7 +46,9 @@ class Enrichment:
         self._rest += rest_sum * n_hits / (len(is_hit) - n_hits)
         self._n_hits += n_hits
 
-    def table(self, names: "Sequence[str] | np.ndarray", columns: Mapping[str, Any]) -> "pd.DataFrame":
+    def table(
+        self, names: "Sequence[str] | np.ndarray", columns: Mapping[str, Any]
+    ) -> "pd.DataFrame":
         """Return a row per gene or set that varies, the most enriched first.
 
         Parameters
