@@ -185,7 +185,7 @@ def test_references_without_a_vector_are_no_examples(query, references):
 
 def test_far_tiles_are_flagged_by_all_references(query, references):
     vectors = np.concatenate([table.obsm["X_stp_genes_aligned"] for table in references])
-    query.obsm["X_stp_images_aligned"] = vectors[::5][:25].copy()  # the nearest cosine is 1
+    query.obsm["X_stp_images_aligned"] = vectors[::4][:25].copy()  # the nearest cosine is 1
     query.obsm["X_stp_images_aligned"][[2, 4]] = -vectors.sum(axis=0) / 100
     with pytest.warns(UserWarning, match=r"2 of 25 searched spots \(8.0%\) are far from all"):
         tl.query_by_genes(query, "ERBB2", reference=references)
@@ -258,17 +258,31 @@ def test_the_searched_slide_is_no_reference(embedded, image, adata):
             tl.query_by_genes(embedded, "ERBB2", reference=reference)
     with pytest.raises(ValueError, match="holds spots of the slide that is searched"):
         tl.query_by_genes(embedded, "ERBB2", reference=table, copy=True)
-    sister = table.copy()
-    sister.obsm["spatial"] = sister.obsm["spatial"] + 3.0  # barcodes that all slides share
-    tl.query_by_genes(embedded, "ERBB2", reference=sister, n_neighbors=3)
-    named = io.from_anndata(adata, image, um_per_px=1.0, name="C6")["table"]
-    named.obsm["X_stp_genes_aligned"] = sister.obsm["X_stp_genes_aligned"]
-    named.uns |= {key: table.uns[key] for key in ("X_stp_genes", "X_stp_images")}
-    in_um = named.copy()
+
+
+def test_names_of_spots_that_many_slides_share_are_no_reason_to_refuse(query, references):
+    """Visium has the same barcodes on each slide."""
+    for table in references:
+        table.obs_names = [f"tile{row}" for row in range(N_SPOTS)]
+    tl.query_by_genes(query, "ERBB2", reference=references)
+    query.obsm["spatial"] = references[1].obsm["spatial"][:25]
+    with pytest.raises(ValueError, match="reference 1 holds spots of the slide that is searched"):
+        tl.query_by_genes(query, "ERBB2", reference=references)
+
+
+def test_the_name_of_the_slide_decides_if_there_is_one(embedded, adata, image):
+    table = embedded["table"]
+    slides = {}
+    for name in ("C5", "C6"):
+        slides[name] = io.from_anndata(adata, image, um_per_px=1.0, name=name)["table"]
+        for kind in ("genes", "images"):
+            slides[name].obsm[f"X_stp_{kind}_aligned"] = table.obsm[f"X_stp_{kind}_aligned"]
+            slides[name].uns[f"X_stp_{kind}"] = table.uns[f"X_stp_{kind}"]
+    tl.query_by_genes(slides["C6"], "ERBB2", reference=slides["C5"])
+    in_um = slides["C6"].copy()
     in_um.obsm["spatial"] = in_um.obsm["spatial"] * 0.5
-    named.obsm["X_stp_images_aligned"] = table.obsm["X_stp_images_aligned"]
     with pytest.raises(ValueError, match="holds spots of the slide that is searched"):
-        tl.query_by_genes(named, "ERBB2", reference=in_um, n_neighbors=3)
+        tl.query_by_genes(slides["C6"], "ERBB2", reference=[slides["C5"], in_um])
 
 
 def test_a_copy_is_returned_and_the_table_is_left(query, references):

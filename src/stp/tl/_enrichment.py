@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csc_matrix, csr_matrix
 
 MIN_GENES = 5  # smallest number of measured genes of a set
+DECIMALS = 6  # of the score of a set: errors of sums must not order equal spots
 
 
 class Enrichment:
@@ -115,7 +116,9 @@ def compare_with_rest(
         values = _read_slide(tables, genes, is_own, layer)
         by_gene.add(values.tocsc(), is_hit[is_own])
         if len(sizes):
-            by_set.add((values @ average).tocsc(), is_hit[is_own])
+            scores = (values @ average).tocsc()
+            scores.data = np.round(scores.data, DECIMALS)
+            by_set.add(scores, is_hit[is_own])
     gene_table = by_gene.table(genes.names, {"gene_id": genes.ids.astype(str)})
     return gene_table, by_set.table(list(sizes), {"n_genes": list(sizes.values())})
 

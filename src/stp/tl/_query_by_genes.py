@@ -149,7 +149,7 @@ def query_by_genes(
     """
     _check_numbers(share, n_neighbors)
     tables = open_references(reference, table_key)
-    check_other_slides(get_table(sdata, table_key), tables)
+    check_other_slides(get_table(sdata, table_key), tables, (reference_rep, use_rep))
     adata = table_to_annotate(sdata, table_key, copy)
     queries, vectors, model = open_embeddings(adata, use_rep, tables, reference_rep)
     check_one_species(tables)

@@ -113,7 +113,7 @@ def query_by_image(
     20
     """
     tables = open_references(reference, table_key)
-    check_other_slides(get_table(sdata, table_key), tables)
+    check_other_slides(get_table(sdata, table_key), tables, (reference_rep, use_rep))
     adata = table_to_annotate(sdata, table_key, copy)
     queries, vectors, model = open_embeddings(adata, use_rep, tables, reference_rep)
     row = _find_tile(adata, tile)
