@@ -222,5 +222,6 @@ def _draw_genes(ax: "Axes", genes: "pd.DataFrame") -> None:
     ax.axvline(0, color="black", linewidth=0.8)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="x", labelsize=NAME_SIZE)
+    ax.tick_params(axis="y", length=0)
     ax.set_title("measured spots behind it", fontsize=NAME_SIZE + 1)
     ax.set_xlabel("log expression,\nhigh minus low examples", fontsize=NAME_SIZE)

@@ -110,7 +110,7 @@ def retrieval(
         slide = _find_reference(slides, reference, table_key)
         patch = _read_patch(slide, reference["row"], patch_um, table_key)
         draw_patch(ax, patch, patch_um, PATCH_BAR_UM)
-        _set_lines(ax, [reference["spot"], reference["slide"], shown.texts[rank]])
+        _set_lines(ax, [reference["spot"], reference["slide"], *shown.texts[rank]])
     set_titles(list(axes), title)
     return finish(figure, show=show, save=save, return_fig=return_fig)
 
@@ -119,7 +119,7 @@ class ShownSpots(NamedTuple):
     """The reference spots behind a spot, nearest first, and what is written above them."""
 
     nearest: "pd.DataFrame"
-    texts: list[str]
+    texts: list[list[str]]  # lines
     verb: str
 
 
@@ -135,13 +135,12 @@ def _read_neighbors(table: "AnnData", key: str, row: int) -> ShownSpots:
     nearest = table.uns[key]["references"].iloc[neighbors[row]]
     cosines = [f"cosine {cosine:.2f}" for cosine in similarity[row]]
     if "program" in nearest:
-        notes = [f"program {number:+.1f} SD" for number in nearest["program"]]
-        verb = "looks like"
-    else:
-        notes = [f"{share:.1%}" for share in weights(similarity[row : row + 1])[0][0]]
-        verb = "is predicted from"
-    texts = [f"{cosine}, {note}" for cosine, note in zip(cosines, notes, strict=True)]
-    return ShownSpots(nearest, texts, verb)
+        programs = [f"program {number:+.1f} SD" for number in nearest["program"]]
+        texts = [list(lines) for lines in zip(cosines, programs, strict=True)]
+        return ShownSpots(nearest, texts, "looks like")
+    shares = weights(similarity[row : row + 1])[0][0]
+    texts = [[f"{cosine}, {share:.1%}"] for cosine, share in zip(cosines, shares, strict=True)]
+    return ShownSpots(nearest, texts, "is predicted from")
 
 
 def _read_spots(table: "AnnData", key: str, spot: str) -> ShownSpots:
@@ -153,7 +152,7 @@ def _read_spots(table: "AnnData", key: str, spot: str) -> ShownSpots:
             f"stp.tl.query_by_image(sdata, {spot!r}, reference=reference) first"
         )
     nearest = table.uns[key]["spots"]
-    texts = [f"cosine {cosine:.2f}" for cosine in nearest["similarity"]]
+    texts = [[f"cosine {cosine:.2f}"] for cosine in nearest["similarity"]]
     return ShownSpots(nearest, texts, "looks like")
 
 
