@@ -66,7 +66,7 @@ def bulb_rows(data: Path, folder: Path) -> list[Row]:
         sections = np.mean(list(by_layer.values()), axis=0).round(3).tolist()
         row: Row = {"part": "olfactory bulb, layers", "method": method}
         row["AUROC"] = {"mean": round(float(np.mean(list(means.values()))), 3), **means}
-        row["by section"] = dict(zip(SECTIONS, sections, strict=True))
+        row |= dict(zip(SECTIONS, sections, strict=True))
         rows.append(row)
     return rows
 
