@@ -97,7 +97,7 @@ def _rank(values: "csc_matrix", is_hit: np.ndarray) -> tuple[np.ndarray, np.ndar
     below = starts - values.indptr[:-1][group_column] + n_zeros[group_column]
     rank = np.repeat(below + (size + 1) / 2, size.astype(int))
     hit = is_hit[values.indices[order]]
-    rank_sum = np.bincount(column[hit], rank[hit], n_columns)
+    rank_sum = np.bincount(column[hit], rank[hit], n_columns).astype(float)  # int if it is empty
     n_zero_hits = n_hits - np.bincount(column[hit], minlength=n_columns)
     rank_sum += n_zero_hits * (n_zeros + 1) / 2
     ties = np.bincount(group_column, size**3 - size, n_columns) + n_zeros**3 - n_zeros

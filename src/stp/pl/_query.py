@@ -156,7 +156,7 @@ def query(
         ]
     )
     for row, index in zip(axes, (highest, lowest), strict=True):
-        pictures.draw(row, index, [f"{number:+.2f}" for number in near_scores[index]])
+        pictures.draw(row, index, [f"{number:+.3f}" for number in near_scores[index]])
     label_rows(axes)
     _draw_genes(figure.add_subplot(grid[:, -1]), genes)
     figure.suptitle(title if title is not None else _name_query(genes))
@@ -213,12 +213,12 @@ def _draw_genes(ax: "Axes", genes: "pd.DataFrame") -> None:
     difference = (genes["highest"] - genes["lowest"]).to_numpy(dtype=float)
     weight = genes["weight"].to_numpy(dtype=float)
     order = np.argsort(-np.abs(difference), kind="stable")[:N_BARS]
-    order = order[np.argsort(difference[order], kind="stable")]
+    order = order[np.argsort(-difference[order], kind="stable")]
     colors = [HIGH if weight[row] > 0 else LOW for row in order]
     ax.barh(np.arange(len(order)), difference[order], color=colors, height=0.7)
     names = [wrap(str(genes.index[row]), GENES_INCHES / 2, NAME_SIZE) for row in order]
     ax.set_yticks(np.arange(len(order)), names, fontsize=NAME_SIZE)
-    ax.set_ylim(-0.6, max(len(order), 4) - 0.4)  # a single bar stays a bar
+    ax.set_ylim(max(len(order), 4) - 0.4, -0.6)  # from above; a single bar stays a bar
     ax.axvline(0, color="black", linewidth=0.8)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="x", labelsize=NAME_SIZE)
