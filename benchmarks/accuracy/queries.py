@@ -2,8 +2,8 @@
 
     python -m benchmarks.accuracy.queries --data ../shared/data --folder runs/queries
 
-Three parts: planted programs on synthetic slides, single genes in a HER2+ section, and the layers
-of the mouse olfactory bulb. Parts that the folder has are not run again.
+Three parts: explanations of planted programs on synthetic slides, single genes in a HER2+ section,
+and the layers of the mouse olfactory bulb. Parts that the folder has are not run again.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from benchmarks.accuracy.queries_bulb import bulb_rows
 from benchmarks.accuracy.queries_her2st import her2st_rows
 from benchmarks.measure import Row, make_parser, run_once, silence_logger, write_results
 
-PARTS = ("her2st", "bulb")
+PARTS = ("planted", "her2st", "bulb")
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     silence_logger()
     folder = options.folder
     rows: list[Row] = []
+    if "planted" in options.parts:
+        from benchmarks.accuracy.queries_planted import planted_rows
+
+        rows += planted_rows(folder)
     if "her2st" in options.parts:
         data = options.data / "her2st"
         rows += run_once(folder / "her2st.json", lambda: her2st_rows(data, folder / "her2st"))

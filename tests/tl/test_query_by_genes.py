@@ -183,6 +183,13 @@ def test_references_without_a_vector_are_no_examples(query, references):
     np.testing.assert_allclose(query.obs["stp_query"], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_no_reference_with_a_vector_is_an_error(query, references):
+    for table in references:
+        table.obsm["X_stp_genes_aligned"][:] = np.nan
+    with pytest.raises(ValueError, match="0 of 120 reference spots have a vector"):
+        tl.query_by_genes(query, "ERBB2", reference=references)
+
+
 def test_far_tiles_are_flagged_by_all_references(query, references):
     vectors = np.concatenate([table.obsm["X_stp_genes_aligned"] for table in references])
     query.obsm["X_stp_images_aligned"] = vectors[::4][:25].copy()  # the nearest cosine is 1

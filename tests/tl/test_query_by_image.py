@@ -124,8 +124,12 @@ def test_references_without_a_vector_are_neither_hits_nor_rest(query, references
 def test_what_is_refused(query, references):
     with pytest.raises(KeyError, match="no tile 'nowhere'"):
         tl.query_by_image(query, "nowhere", reference=references)
-    with pytest.raises(ValueError, match="cannot find 121 of 120 references"):
-        tl.query_by_image(query, "tile0", reference=references, n_spots=121)
+    references[0].obsm["X_stp_genes_aligned"][3] = np.nan
+    message = "119 of 120 reference spots have a vector, and 120 are searched for; lower n_spots"
+    with pytest.raises(ValueError, match=message):
+        tl.query_by_image(query, "tile0", reference=references, n_spots=120)
+    with pytest.raises(ValueError, match="n_spots is 0"):
+        tl.query_by_image(query, "tile0", reference=references, n_spots=0)
     query.obsm["X_stp_images_aligned"][2] = np.nan
     with pytest.raises(ValueError, match="tile 'tile2' has no embedding"):
         tl.query_by_image(query, "tile2", reference=references)

@@ -157,7 +157,7 @@ def query_by_genes(
     _require_counts(tables, layer)
     has_embedding = require_vectors(queries, use_rep)
     queries = queries[has_embedding]
-    everything = search_all(queries, vectors, 1)
+    everything = search_all(queries, vectors, 1, "embed their genes")
     is_far, threshold = find_far(everything.neighbors.similarity[:, 0])
     _warn_about_far(is_far, key_added)
     slides = number_slides(tables, slide_key)

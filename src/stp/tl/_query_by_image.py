@@ -125,13 +125,9 @@ def query_by_image(
             f"layer {layer!r} of the reference is not raw counts; pass the one that is"
         )
     genes = choose_shared(tables)
-    n_references = sum(array.shape[0] for array in vectors.values())
-    if not 1 <= n_spots <= n_references:
-        raise ValueError(
-            f"cannot find {n_spots} of {n_references} references; n_spots is at least 1 and at "
-            "most their number"
-        )
-    search = search_all(queries[row : row + 1], vectors, n_spots)
+    if n_spots < 1:
+        raise ValueError(f"n_spots is {n_spots}; give a number of at least 1")
+    search = search_all(queries[row : row + 1], vectors, n_spots, "lower n_spots")
     hits = search.neighbors.index[0]
     similarity = search.neighbors.similarity[0]
     if similarity[0] <= 0:

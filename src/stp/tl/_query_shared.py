@@ -23,7 +23,9 @@ class Search(NamedTuple):
     is_usable: np.ndarray  # (n_references,) bool
 
 
-def search_all(queries: np.ndarray, vectors: Mapping[str, Any], n_neighbors: int) -> Search:
+def search_all(
+    queries: np.ndarray, vectors: Mapping[str, Any], n_neighbors: int, remedy: str
+) -> Search:
     """Find the nearest references of each query, reading the references in blocks.
 
     Parameters
@@ -34,6 +36,13 @@ def search_all(queries: np.ndarray, vectors: Mapping[str, Any], n_neighbors: int
         Embeddings of the references, which may lie on disk, by their labels.
     n_neighbors
         Number of references per query.
+    remedy
+        What the user can do if fewer references have a vector.
+
+    Raises
+    ------
+    ValueError
+        Fewer references have a vector.
     """
     n_references = sum(array.shape[0] for array in vectors.values())
     is_usable = np.zeros(n_references, dtype=bool)
@@ -44,6 +53,12 @@ def search_all(queries: np.ndarray, vectors: Mapping[str, Any], n_neighbors: int
             is_usable[first : first + len(block)] = np.isfinite(block).all(axis=1) & block.any(1)
             first += len(block)
             yield block
+        n_usable = int(is_usable.sum())
+        if n_usable < n_neighbors:
+            raise ValueError(
+                f"{n_usable} of {n_references} reference spots have a vector, and {n_neighbors} "
+                f"are searched for; {remedy}"
+            )
 
     neighbors = nearest(queries, watch(), n_neighbors, n_references=n_references)
     return Search(neighbors, is_usable)
