@@ -3,7 +3,10 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import spatialdata
+import tifffile
 from matplotlib.colors import to_hex
+from tests.scored_tiles import TILE_UM, score_slide
 
 from stp import io, pl, tl
 
@@ -106,6 +109,27 @@ def test_the_spots_of_a_query_by_image_are_drawn(slides):
     assert figure.axes[1].get_title().split("\n") == [tile, "reference", "cosine 1.00"]
     with pytest.raises(ValueError, match=f"is a query by '{tile}', not by '{other}'"):
         pl.retrieval(query, reference, other, key="stp_image_query")
+
+
+def test_a_tile_store_is_drawn_from_its_slide(slides, record_model, tmp_path):
+    _, reference = slides
+    score_slide(tmp_path)
+    tiles = spatialdata.read_zarr(tmp_path / "tiles.zarr")
+    table = tiles["table"]
+    angle = np.linspace(0.3, 1.3, table.n_obs)
+    vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    table.obsm["X_stp_images_aligned"] = vectors
+    record_model(table, "X_stp_images")
+    tl.query_by_genes(tiles, ["ERBB2"], reference=reference, n_neighbors=3)
+    figure = pl.query(tiles, n=1)
+    near = np.where(table.obs["stp_query_far"], np.nan, table.obs["stp_query"])
+    x, y = (table.obsm["spatial"][np.nanargmax(near)] - 56).round().astype(int)
+    pixels = tifffile.imread(tmp_path / "slide.tif")[y : y + 112, x : x + 112].astype(float)
+    shown = np.asarray(figure.axes[1].images[0].get_array()).astype(float)
+    # Each pixel of the slide is drawn as two by two.
+    means = shown.reshape(112, 2, 112, 2, 3).mean(axis=(1, 3))
+    assert np.abs(means - pixels).mean() < 12
+    assert figure.axes[1].images[0].get_extent() == [0, TILE_UM, TILE_UM, 0]
 
 
 def test_what_cannot_be_drawn_is_an_error(slides):
