@@ -1,7 +1,7 @@
 """Queries by single genes in a HER2+ section, compared with baselines that see the same sections.
 
 The Stamp is that of `benchmarks.accuracy.her2st`: trained on C2 to C4, its epoch chosen on C5. The
-numbers of examples and of neighbors are the defaults, which were also chosen on C5.
+numbers of examples and of neighbors are the defaults, which were fixed after a look at C5 alone.
 """
 
 from pathlib import Path
