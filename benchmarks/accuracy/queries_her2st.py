@@ -108,7 +108,7 @@ def retrieve_genes(tables: dict, genes: list[str]) -> np.ndarray:
 
 
 def score(method: str, predicted: np.ndarray, measured: np.ndarray, genes: list[str]) -> Row:
-    """Return the mean, lowest and highest rank correlation, and those of all genes."""
+    """Return the mean rank correlation over genes, and that of each gene."""
     rho = np.array(
         [spearmanr(predicted[:, g], measured[:, g]).statistic for g in range(len(genes))]
     )
