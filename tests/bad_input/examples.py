@@ -63,6 +63,13 @@ def embedded() -> spatialdata.SpatialData:
     return sdata
 
 
+def reference() -> AnnData:
+    """Return another slide, with gene vectors of the same model."""
+    other = _embedded().copy()
+    other.obs_names = "reference_" + other.obs_names
+    return other
+
+
 def slides() -> pd.DataFrame:
     """Write features of slides to the current folder, and return their table."""
     return pd.read_csv(write_cohort(Path("features")) / "slides.csv")
@@ -82,6 +89,7 @@ EXAMPLES = {
     "vocabulary": vocabulary,
     "model": stamp,
     "embedded": embedded,
+    "reference": reference,
     "slides": slides,
     "cohort": cohort,
     "predicted": predicted,

@@ -76,6 +76,44 @@ def a_gene_is_named_twice(embedded):
     stp.tl.predict_expression(embedded, embedded["table"], genes=["ERBB2", "HER2"])
 
 
+@refused(KeyError, "2 genes are not in the reference.*did you mean 'ERBB2' for 'ERRB2'")
+def most_genes_of_a_program_are_not_measured(embedded, reference):
+    """A query needs genes with at least half of the weights of its program.
+
+    The message names similar genes. If fewer genes are missing, a warning names them, and they are
+    left out.
+    """
+    stp.tl.query_by_genes(embedded, ["EPCAM", "ERRB2", "ERBB2 protein"], reference=reference)
+
+
+@refused(ValueError, "the weight of 'EPCAM' is 0")
+def a_gene_of_a_program_has_no_weight(embedded, reference):
+    """A gene with the weight 0 has no effect, so the weight may be an error.
+
+    Leave the gene out, or give it a weight.
+    """
+    stp.tl.query_by_genes(embedded, {"EPCAM": 0, "ERBB2": 1}, reference=reference)
+
+
+@refused(ValueError, "holds spots of the slide that is searched")
+def a_slide_is_searched_with_its_own_spots(embedded):
+    """A spot would find itself, or its own genes, and the score would look better than it is.
+
+    Leave this slide out of the reference. Slides are compared by their names, or without names by
+    their spots.
+    """
+    stp.tl.query_by_genes(embedded, ["EPCAM"], reference=embedded["table"])
+
+
+@refused(KeyError, "no tile 'tile_1'; choose from the table's obs_names")
+def a_tile_is_not_in_the_table(embedded, reference):
+    """A query by an image needs the name of a tile.
+
+    Choose it from `obs_names` of the table.
+    """
+    stp.tl.query_by_image(embedded, "tile_1", reference=reference)
+
+
 @refused(ValueError, "embeddings of different models do not mix: X_stp_images of slide 0 by")
 def slides_to_combine_are_of_two_models(embedded, model):
     """{func}`stp.get.concat` keeps the record of the model, so all slides need one model.

@@ -59,7 +59,7 @@ def choose_genes(tables: Mapping[str, "AnnData"], genes: Iterable[str] | None) -
         columns = _find_highly_variable(tables, lookups)
     else:
         columns = _find_named(tables, lookups, as_list(genes))
-    return _name_genes(tables, lookups, columns)
+    return name_genes(tables, lookups, columns)
 
 
 def find_predicted(details: Mapping[str, Any], lookup: GeneLookup) -> np.ndarray:
@@ -165,11 +165,11 @@ def _find_named(
         raise KeyError(missing_genes_message(missing, label, lacking))
     for table_columns in columns.values():
         check_repeated_genes(names, table_columns)
-    _check_one_gene_each(lookups, columns, names)
+    check_one_gene_each(lookups, columns, names)
     return columns
 
 
-def _check_one_gene_each(
+def check_one_gene_each(
     lookups: Mapping[str, GeneLookup], columns: Mapping[str, np.ndarray], names: list[str]
 ) -> None:
     """Raise ValueError if a name is that of genes with different Ensembl ids in two tables."""
@@ -254,7 +254,7 @@ def _is_repeated(columns: np.ndarray) -> np.ndarray:
     return counts[places] > 1
 
 
-def _name_genes(
+def name_genes(
     tables: Mapping[str, "AnnData"],
     lookups: Mapping[str, GeneLookup],
     columns: dict[str, np.ndarray],

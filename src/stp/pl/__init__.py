@@ -10,6 +10,7 @@ from stp.pl._kaplan_meier import kaplan_meier
 from stp.pl._neighborhoods import neighborhoods
 from stp.pl._patches import patches
 from stp.pl._precision_recall import precision_recall
+from stp.pl._query import query
 from stp.pl._retrieval import retrieval
 from stp.pl._roc import roc
 from stp.pl._spots import spots
@@ -28,6 +29,7 @@ __all__ = [
     "neighborhoods",
     "patches",
     "precision_recall",
+    "query",
     "retrieval",
     "roc",
     "spots",

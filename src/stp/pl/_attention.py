@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp.images.regions import check_one_slide, spots_in_um
-from stp.images.slides import SlideQuery, only_slide
-from stp.images.tile_places import NO_PLACES, tile_record
+from stp.images.slides import SlideQuery
+from stp.images.tile_places import tile_record
 from stp.pl._figure import figure_of, finish, set_titles
-from stp.pl._tissue_image import N_RASTERIZED, SCALE_BAR, Tissue
+from stp.pl._tissue_image import Tissue
+from stp.pl._tissue_tiles import add_tiles, draw_gray_tissue, find_tissue, widen
 from stp.tables import keys
 from stp.tables.table import as_list, get_table
 from stp.tables.tile_scores import (
@@ -25,7 +25,6 @@ from stp.tables.tile_scores import (
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
-    from matplotlib.collections import Collection
     from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
@@ -36,8 +35,6 @@ SIGNED_MAP = "RdBu_r"  # blue lowers, red raises; both differ with any color vis
 UNSIGNED_MAP = "YlOrRd"
 FADE = (0.1, 0.75)  # opacity of the lowest and the highest values, under which tissue is seen
 SHARE_IN_SCALE = 99  # percent of the tiles whose values the colors resolve
-GRAY = (0.3, 0.59, 0.11)  # of red, green and blue in the brightness of a pixel
-PALE = 0.75  # contrast of the gray tissue
 
 
 def attention(
@@ -126,7 +123,7 @@ def attention(
     if ax is not None and len(names) != 1:
         raise ValueError(f"ax is one panel, but color has {len(names)} names; pass one name")
     panels = [read_named(table, key, name) for name in names]
-    tissue = _find_tissue(sdata, table, SlideQuery(image_key, um_per_px=um_per_px))
+    tissue = find_tissue(sdata, table, SlideQuery(image_key, um_per_px=um_per_px))
     tile_um = record.get("tile_um")
     axes = [ax] if ax is not None else _new_axes(tissue, len(names), tile_um)
     for panel_ax, panel in zip(axes, panels, strict=True):
@@ -164,17 +161,6 @@ def read_named(table: "AnnData", key: str, name: str) -> TileValues:
     return read_contribution(table, key, name)
 
 
-def _find_tissue(sdata: "SpatialData", table: "AnnData", query: SlideQuery) -> Tissue:
-    """Return the tiles in µm with the image under them, if there is one."""
-    if len(sdata.images):
-        return Tissue.from_slide(only_slide(sdata, table, query))
-    xy = spots_in_um(sdata, table)
-    if xy is None:
-        raise ValueError(NO_PLACES)
-    check_one_slide(table, xy)
-    return Tissue(np.arange(len(xy)), xy, None, None)
-
-
 def _new_axes(tissue: Tissue, n_panels: int, tile_um: float | None) -> list["Axes"]:
     """Return the panels of a new figure; if there is an image, it is drawn on the left."""
     import matplotlib.pyplot as plt
@@ -195,7 +181,7 @@ def _new_axes(tissue: Tissue, n_panels: int, tile_um: float | None) -> list["Axe
         ax.remove()
     if has_image:
         tissue.draw_image(axes[0, 0], "H&E")
-        _widen(axes[0, 0], tissue, tile_um)
+        widen(axes[0, 0], tissue, tile_um)
     return list(axes.flat[int(has_image) : n_axes])
 
 
@@ -207,20 +193,10 @@ def _draw_panel(
     cmap: "str | Colormap | None",
 ) -> None:
     """Draw values of tiles on gray tissue, with a color bar that states their unit."""
-    from matplotlib_scalebar.scalebar import ScaleBar
-
-    gray = tissue.image
-    if gray is not None:
-        brightness = gray.astype(np.float32) @ np.array(GRAY, np.float32)
-        pale = (255 - PALE * (255 - brightness)).astype(np.uint8)
-        gray = np.repeat(pale[..., None], 3, axis=2)
-    Tissue(tissue.rows, tissue.xy, gray, tissue.image_um).draw_image(ax, panel.title)
-    if gray is None:  # the places are in µm without an image too
-        ax.add_artist(ScaleBar(1.0, "um", **SCALE_BAR))
-    _widen(ax, tissue, tile_um)
+    draw_gray_tissue(ax, tissue, panel.title, tile_um)
     values = panel.values[tissue.rows]
     has_value = np.isfinite(values)
-    tiles = _add_tiles(ax, tissue, has_value, tile_um)
+    tiles = add_tiles(ax, tissue, has_value, tile_um)
     norm, extend = _color_scale(values[has_value], panel.is_signed)
     default = SIGNED_MAP if panel.is_signed else UNSIGNED_MAP
     tiles.set(array=values[has_value], norm=norm, cmap=_fade(cmap or default, panel.is_signed))
@@ -230,37 +206,6 @@ def _draw_panel(
     formatter.set_powerlimits((-2, 4))
     formatter.set_useMathText(True)
     bar.update_ticks()
-
-
-def _widen(ax: "Axes", tissue: Tissue, tile_um: float | None) -> None:
-    """Show all tiles, and at least as much around them; y points down."""
-    if tile_um is None:
-        return
-    low = tissue.xy.min(axis=0) - 1.5 * tile_um
-    high = tissue.xy.max(axis=0) + 1.5 * tile_um
-    left, right = ax.get_xlim()
-    bottom, top = ax.get_ylim()
-    ax.set_xlim(min(left, low[0]), max(right, high[0]))
-    ax.set_ylim(max(bottom, high[1]), min(top, low[1]))
-
-
-def _add_tiles(
-    ax: "Axes", tissue: Tissue, is_drawn: np.ndarray, tile_um: float | None
-) -> "Collection":
-    """Add squares of true size, or circles for spots."""
-    from matplotlib.collections import PolyCollection
-
-    if tile_um is None:
-        return tissue.add_spots(ax, is_drawn)
-    corners = tile_um / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    squares = PolyCollection(
-        list(tissue.xy[is_drawn][:, None] + corners),
-        linewidths=0,
-        antialiased=False,  # which would draw lines between neighbors
-        rasterized=int(is_drawn.sum()) > N_RASTERIZED,
-    )
-    ax.add_collection(squares, autolim=False)
-    return squares
 
 
 def _color_scale(values: np.ndarray, is_signed: bool) -> tuple["Normalize", str]:

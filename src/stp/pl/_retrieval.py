@@ -1,8 +1,8 @@
-"""The patch of a spot and the reference patches that its prediction is based on."""
+"""The patch of a spot and the measured patches behind its prediction, or behind a query."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from stp.tables.table import get_table, require
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
@@ -37,20 +38,21 @@ def retrieval(
     save: str | Path | None = None,
     return_fig: bool = False,
 ) -> "Figure | None":
-    """Draw the patch of a spot and the reference patches that its prediction is based on.
+    """Draw the patch of a spot and the reference patches behind its prediction or its query.
 
     Parameters
     ----------
     sdata
-        SpatialData with a prediction of :func:`stp.tl.predict_expression`.
+        SpatialData with a prediction of :func:`stp.tl.predict_expression`, or with a query of
+        :func:`stp.tl.query_by_genes` or :func:`stp.tl.query_by_image`.
     references
-        The references of that prediction, in the same order, as SpatialData with images.
+        The references of that prediction or query, in the same order, as SpatialData with images.
     spot
         Name of the spot.
     n_shown
         Number of references to show, the nearest first.
     key
-        Name of the prediction.
+        Name of the prediction or of the query.
     patch_um
         Side of a patch in µm.
     table_key
@@ -68,15 +70,17 @@ def retrieval(
 
     Returns
     -------
-    A figure that shows for each reference its name, slide, cosine, and share of the prediction.
-    Nothing is returned if the figure is shown.
+    A figure that shows for each reference its name, slide, cosine, and share of the prediction. For
+    a query by genes the last is the score of the program in the reference, in standard deviations
+    of its slide. Nothing is returned if the figure is shown.
 
     Raises
     ------
     KeyError
-        There is no prediction, or no such spot.
+        There is no prediction or query, or no such spot.
     ValueError
-        The spot has no prediction, or the references are not those of the prediction.
+        The spot has no prediction, a query by an image was of another spot, or the references are
+        not those of the prediction.
 
     Examples
     --------
@@ -90,31 +94,66 @@ def retrieval(
     import matplotlib.pyplot as plt
 
     table = get_table(sdata, table_key)
-    neighbors = np.asarray(require(table, "obsm", keys.neighbors(key), PREDICT_CALL))
-    similarity = np.asarray(require(table, "obsm", keys.similarity(key), PREDICT_CALL))
     if spot not in table.obs_names:
         raise KeyError(f"no spot {spot!r}; choose from the table's obs_names")
     row = table.obs_names.get_loc(spot)
-    if neighbors[row, 0] < 0:
-        raise ValueError(
-            f"spot {spot!r} has no prediction because it has no embedding; choose another"
-        )
-    shares = weights(similarity[row : row + 1])[0][0]
-    nearest = table.uns[key]["references"].iloc[neighbors[row, :n_shown]]
+    is_image_query = "spots" in table.uns.get(key, {})
+    shown = _read_spots(table, key, spot) if is_image_query else _read_neighbors(table, key, row)
+    nearest = shown.nearest.iloc[:n_shown]
     slides = [references] if hasattr(references, "tables") else list(references)
     n_panels = 1 + len(nearest)
     width = PANEL_INCHES * n_panels
     figure, axes = plt.subplots(1, n_panels, figsize=(width, 2.9), layout="constrained")
     draw_patch(axes[0], _read_patch(sdata, row, patch_um, table_key), patch_um, PATCH_BAR_UM)
-    _set_lines(axes[0], [spot, "is predicted from"])
+    _set_lines(axes[0], [spot, shown.verb])
     for rank, (ax, (_, reference)) in enumerate(zip(axes[1:], nearest.iterrows(), strict=True)):
         slide = _find_reference(slides, reference, table_key)
         patch = _read_patch(slide, reference["row"], patch_um, table_key)
         draw_patch(ax, patch, patch_um, PATCH_BAR_UM)
-        numbers = f"cosine {similarity[row, rank]:.2f}, {shares[rank]:.1%}"
-        _set_lines(ax, [reference["spot"], reference["slide"], numbers])
+        _set_lines(ax, [reference["spot"], reference["slide"], *shown.texts[rank]])
     set_titles(list(axes), title)
     return finish(figure, show=show, save=save, return_fig=return_fig)
+
+
+class ShownSpots(NamedTuple):
+    """The reference spots behind a spot, nearest first, and what is written above them."""
+
+    nearest: "pd.DataFrame"
+    texts: list[list[str]]  # lines
+    verb: str
+
+
+def _read_neighbors(table: "AnnData", key: str, row: int) -> ShownSpots:
+    """Return the references of a prediction, or the nearest examples of a query by genes."""
+    neighbors = np.asarray(require(table, "obsm", keys.neighbors(key), PREDICT_CALL))
+    similarity = np.asarray(require(table, "obsm", keys.similarity(key), PREDICT_CALL))
+    if neighbors[row, 0] < 0:
+        raise ValueError(
+            f"spot {table.obs_names[row]!r} has no prediction because it has no embedding; choose "
+            "another"
+        )
+    nearest = table.uns[key]["references"].iloc[neighbors[row]]
+    cosines = [f"cosine {cosine:.2f}" for cosine in similarity[row]]
+    if "program" in nearest:
+        programs = [f"program {number:+.1f} SD" for number in nearest["program"]]
+        texts = [list(lines) for lines in zip(cosines, programs, strict=True)]
+        return ShownSpots(nearest, texts, "looks like")
+    shares = weights(similarity[row : row + 1])[0][0]
+    texts = [[f"{cosine}, {share:.1%}"] for cosine, share in zip(cosines, shares, strict=True)]
+    return ShownSpots(nearest, texts, "is predicted from")
+
+
+def _read_spots(table: "AnnData", key: str, spot: str) -> ShownSpots:
+    """Return the spots that a query by an image found, or raise ValueError for another spot."""
+    tile = table.uns[key]["params"]["tile"]
+    if spot != tile:
+        raise ValueError(
+            f"uns[{key!r}] is a query by {tile!r}, not by {spot!r}; run "
+            f"stp.tl.query_by_image(sdata, {spot!r}, reference=reference) first"
+        )
+    nearest = table.uns[key]["spots"]
+    texts = [[f"cosine {cosine:.2f}"] for cosine in nearest["similarity"]]
+    return ShownSpots(nearest, texts, "looks like")
 
 
 def _set_lines(ax: "Axes", lines: Sequence[str]) -> None:

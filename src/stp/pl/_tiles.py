@@ -1,29 +1,28 @@
 """The tiles that raise a prediction most and lower it most, at true scale."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from stp.images.pyramid import ImagePyramid
-from stp.images.source_slide import open_source_slide
-from stp.images.tile_places import TilePlaces, find_tile_places, tile_record
+from stp.images.tile_places import find_tile_places, tile_record
 from stp.pl._attention import read_named
 from stp.pl._figure import finish
-from stp.pl._patches import NAME_SIZE, PATCH_PIXELS, draw_patch
+from stp.pl._tile_pictures import (
+    TilePictures,
+    choose_tiles,
+    label_rows,
+    open_pixels,
+    side_of_tiles,
+)
 from stp.tables import keys
 from stp.tables.table import get_table
 from stp.tables.tile_scores import default_outputs, read_outputs
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
 TILE_INCHES = 1.5
 TITLE_INCHES = 0.6
-BAR_SHARE = 0.45  # longest scale bar, as a share of a tile
-BAR_LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # µm
 
 
 def tiles(
@@ -108,9 +107,9 @@ def tiles(
     values = read_named(table, key, by or default_outputs(read_outputs(table, key))[0])
     places = find_tile_places(sdata, table, um_per_px)
     numbers = values.values[places.rows]
-    highest, lowest = _choose(numbers, n)
-    side_um = _side_um(table, key, record, places)
-    pyramid = _open_pixels(record, image, places)
+    highest, lowest = choose_tiles(numbers, n, "stp.tl.score_tiles")
+    side_um = side_of_tiles(table, key, record, places)
+    pyramid = open_pixels(record, image, places)
     n_columns = max(len(highest), len(lowest))
     figure, axes = plt.subplots(
         2,
@@ -119,66 +118,14 @@ def tiles(
         layout="constrained",
         squeeze=False,
     )
+    pictures = TilePictures(pyramid, places, side_um)
     for row, index in zip(axes, (highest, lowest), strict=True):
-        pictures = pyramid.read(
-            places.centers[index] * places.um_per_px / pyramid.um_per_px,
-            size=PATCH_PIXELS,
-            um_per_px=side_um / PATCH_PIXELS,
-            allow_upsampling=True,
-        )
-        for ax, picture, number in zip(row, pictures, numbers[index], strict=False):
-            draw_patch(ax, picture, side_um, _bar_um(side_um))
-            text = f"{number:+.2g}" if values.is_signed else f"{number:.2g} %"
-            ax.set_title(text, fontsize=NAME_SIZE)
-        for ax in row[len(index) :]:
-            ax.remove()
-    _label_rows(axes)
+        texts = [
+            f"{number:+.2g}" if values.is_signed else f"{number:.2g} %" for number in numbers[index]
+        ]
+        pictures.draw(row, index, texts)
+    label_rows(axes)
     figure.suptitle(f"{values.title}\n{values.unit}", fontsize="medium")
     if title is not None:
         figure.suptitle(title)
     return finish(figure, show=show, save=save, return_fig=return_fig)
-
-
-def _choose(numbers: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of the highest and of the lowest numbers, without an overlap."""
-    has_number = np.flatnonzero(np.isfinite(numbers))
-    if not len(has_number):
-        raise ValueError("no tile has a score; run stp.tl.score_tiles again")
-    order = has_number[np.argsort(-numbers[has_number], kind="stable")]
-    n_highest = min(n, -(-len(order) // 2))
-    n_lowest = min(n, len(order) // 2)
-    return order[:n_highest], order[::-1][:n_lowest]
-
-
-def _side_um(table: "AnnData", key: str, record: dict[str, Any], places: TilePlaces) -> float:
-    """Return the side of a tile, or of the patch that the encoder saw at a spot, in µm."""
-    if record:
-        return float(record["tile_um"])
-    rep = table.uns[key]["params"]["use_rep"]
-    entry = table.uns.get(rep, table.uns.get(rep.removesuffix(keys.aligned("")), {}))
-    params = entry.get("params", {})
-    if "size" in params and "um_per_px" in params:
-        return float(params["size"] * params["um_per_px"])
-    return places.side * places.um_per_px
-
-
-def _open_pixels(
-    record: dict[str, Any], image: str | Path | None, places: TilePlaces
-) -> ImagePyramid:
-    """Return the slide in pixels: of the SpatialData, or the file that the tiles were laid on."""
-    if image is None and places.pyramid is not None:
-        return ImagePyramid(places.pyramid.levels, places.um_per_px)
-    return open_source_slide(record, image, places.um_per_px)
-
-
-def _bar_um(side_um: float) -> int:
-    """Return a round length for the scale bar of a tile."""
-    fitting = [length for length in BAR_LENGTHS if length <= BAR_SHARE * side_um]
-    return max(fitting, default=BAR_LENGTHS[0])
-
-
-def _label_rows(axes: np.ndarray) -> None:
-    """Say at the left what each row has."""
-    for ax, name in zip(axes[:, 0], ("highest", "lowest"), strict=True):
-        if ax.figure is not None:
-            ax.set_ylabel(name)

@@ -10,6 +10,8 @@ PATHWAYS = "X_stp_pathways"
 FUSED = "X_stp_fused"
 FEATURES = "X_features"  # of other tools
 EXPRESSION = "stp_expression"
+QUERY = "stp_query"
+IMAGE_QUERY = "stp_image_query"
 PROBE = "stp_probe"
 BATCH_EFFECT = "stp_batch_effect"
 

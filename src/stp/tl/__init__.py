@@ -13,6 +13,8 @@ from stp.tl._linear_probe import linear_probe
 from stp.tl._linear_probe_paper import linear_probe_paper
 from stp.tl._predict_expression import predict_expression
 from stp.tl._predict_slides import predict_slides
+from stp.tl._query_by_genes import query_by_genes
+from stp.tl._query_by_image import query_by_image
 from stp.tl._regress_expression import apply_expression_head, regress_expression
 from stp.tl._score_slides import score_slides
 from stp.tl._score_tiles import score_tiles
@@ -34,6 +36,8 @@ __all__ = [
     "linear_probe_paper",
     "predict_expression",
     "predict_slides",
+    "query_by_genes",
+    "query_by_image",
     "regress_expression",
     "score_clusters",
     "score_expression",

@@ -15,17 +15,11 @@ from stp.tables import keys
 from stp.tables.profiles import one_unit, profiles
 from stp.tables.references import blocks, name_spots, open_embeddings, open_references
 from stp.tables.table import record, table_to_annotate
+from stp.tl._far_spots import FAR_RULE, MAX_DOUBTFUL, fill_missing_spots, find_far
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
-
-MAX_DOUBTFUL = 0.05  # share of spots whose predictions say little; if there are more, warn
-
-FAR_RULE = (
-    "the highest similarity is not positive, or lower than the first quartile over these spots "
-    "minus 1.5 times the distance between their quartiles"
-)
 
 
 def predict_expression(
@@ -147,7 +141,7 @@ def predict_expression(
     weight, is_uniform = weights(neighbors.similarity)
     means = WeightedMeans(neighbors.index, weight, len(genes_to_predict))
     _add_profiles(means, tables, layer, genes_to_predict)
-    is_far, threshold = _find_far(neighbors.similarity[:, 0])
+    is_far, threshold = find_far(neighbors.similarity[:, 0])
     _warn_about_doubtful(is_far, is_uniform, key_added)
     reference_rows = means.rows
     obsm = {
@@ -159,9 +153,9 @@ def predict_expression(
         keys.similarity(key_added): neighbors.similarity,
     }
     for key, values in obsm.items():
-        adata.obsm[key] = _fill_missing_spots(values, has_embedding)
-    adata.obs[keys.uniform(key_added)] = _fill_missing_spots(is_uniform, has_embedding)
-    adata.obs[keys.far(key_added)] = _fill_missing_spots(is_far, has_embedding)
+        adata.obsm[key] = fill_missing_spots(values, has_embedding)
+    adata.obs[keys.uniform(key_added)] = fill_missing_spots(is_uniform, has_embedding)
+    adata.obs[keys.far(key_added)] = fill_missing_spots(is_far, has_embedding)
     params = {
         "n_neighbors": n_neighbors,
         "use_rep": use_rep,
@@ -203,17 +197,6 @@ def _add_profiles(
         first_row += table.n_obs
 
 
-def _find_far(highest_similarity: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return which spots are far from all references, by Tukey's rule for outliers.
-
-    The second value is the threshold.
-    """
-    low, high = np.quantile(highest_similarity, (0.25, 0.75))
-    threshold = float(max(low - 1.5 * (high - low), 0.0))
-    is_far = (highest_similarity < threshold) | (highest_similarity <= 0)
-    return is_far, threshold
-
-
 def _warn_about_doubtful(is_far: np.ndarray, is_uniform: np.ndarray, key: str) -> None:
     """Warn if more than 5 % of the predictions are of spots that are far, or are uniform."""
     n_spots = len(is_far)
@@ -230,11 +213,3 @@ def _warn_about_doubtful(is_far: np.ndarray, is_uniform: np.ndarray, key: str) -
         "spots, another stain or a wrong um_per_px than the references have, or a model that was "
         "not trained on such slides"
     )
-
-
-def _fill_missing_spots(values: np.ndarray, has_embedding: np.ndarray) -> np.ndarray:
-    """Return values for all spots: NaN, -1 or False for those without an embedding."""
-    missing = {"f": np.nan, "i": -1, "b": False}[values.dtype.kind]
-    all_values = np.full((len(has_embedding), *values.shape[1:]), missing, dtype=values.dtype)
-    all_values[has_embedding] = values
-    return all_values
