@@ -19,7 +19,7 @@ COLLECTIONS = {
     "hallmark": "MSigDB hallmark sets (Liberzon et al. 2015), CC BY 4.0",
     "progeny": "PROGENy footprints (Schubert et al. 2018); see omnipathdb.org for the terms",
 }
-LICENSES = ("academic", "commercial", "nonprofit")
+USES = ("academic", "commercial", "nonprofit")
 SERVER = "https://static.omnipathdb.org"
 PROBE_SECONDS = 3
 N_FOOTPRINT_GENES = 100  # of a pathway of PROGENy, as its authors use
@@ -59,7 +59,7 @@ def read_gene_sets(path: str | Path) -> dict[str, list[str]]:
 
 
 def download_gene_sets(
-    name: str, *, organism: str = "human", license: str = "academic"
+    name: str, *, organism: str = "human", use: str = "academic"
 ) -> dict[str, list[str]]:
     """Download a named collection of gene sets with decoupler (extra `genesets`).
 
@@ -72,7 +72,7 @@ def download_gene_sets(
         each pathway of PROGENy, without their weights.
     organism
         Organism whose gene names are returned, such as "human" or "mouse".
-    license
+    use
         Use that the terms must allow: "academic", "nonprofit" or "commercial".
 
     Returns
@@ -101,15 +101,15 @@ def download_gene_sets(
     """
     if name not in COLLECTIONS:
         raise ValueError(f"there is no collection {name!r}; choose from {', '.join(COLLECTIONS)}")
-    if license not in LICENSES:
-        raise ValueError(f"license must be one of {list(LICENSES)}, not {license!r}")
+    if use not in USES:
+        raise ValueError(f"use must be one of {list(USES)}, not {use!r}")
     if find_spec("decoupler") is None:
         import_extra("decoupler")
     _require_network(name)  # which takes less time than to import decoupler
     op = import_extra("decoupler").op
     readers: dict[str, Callable[[], pd.DataFrame]] = {
-        "hallmark": lambda: op.hallmark(organism=organism, license=license),
-        "progeny": lambda: op.progeny(organism=organism, license=license, top=N_FOOTPRINT_GENES),
+        "hallmark": lambda: op.hallmark(organism=organism, license=use),
+        "progeny": lambda: op.progeny(organism=organism, license=use, top=N_FOOTPRINT_GENES),
     }
     try:
         table = readers[name]()

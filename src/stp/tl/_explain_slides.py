@@ -94,8 +94,8 @@ def explain_slides(
         `n_tiles`, `n_near`, `share_far`, `n_shifts`, whether it is used, and why not;
         `sides`, a row per slide and output: the predicted side; `predictions`, a row per output:
         whether the model predicts patients it has never seen (`p`, `n_patients`, `note`);
-        `share_far` of all tiles; `columns`, the names of the genes; `params`; `models`, their names and digests; `units`; `expression_model`;
-        `version` of stp.
+        `share_far` of all tiles; `columns`, the names of the genes; `params`; `models`, their
+        names and digests; `units`; `expression_model`; `version` of stp.
     `cohort.obsm['stp_slide_genes' | key_added]` : (n_slides, n_outputs * n_genes) float32
         Correlation in each slide, output by output, genes in the order of `uns[...]['columns']`;
         NaN for slides that are not used.
