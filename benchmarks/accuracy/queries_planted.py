@@ -104,7 +104,11 @@ def planted_rows(
         smallest = [draw[f"{road}_smallest_q"] for draw in draws]
         yield {
             "measured": f"permuted classes, smallest q of all genes: road {label}",
-            "result": {"median": float(np.median(smallest)), "smallest": min(smallest)},
+            "result": {
+                "median": float(np.median(smallest)),
+                "smallest": min(smallest),
+                "draws above 0.1": int(np.sum(np.array(smallest) > 0.1)),
+            },
             "unit": "q",
             "split": split,
             "seeds": n_draws,

@@ -186,7 +186,7 @@ def _draw_genes(ax: "Axes", genes: "pd.DataFrame", colors: dict[str, str]) -> No
     ax.set_ylim(len(genes) - 0.5, -0.5)
     ax.set_xlabel("correlation with the contribution to the prediction")
     ax.spines[["top", "right"]].set_visible(False)
-    for row, value in zip(rows, q, strict=True):
+    for row, value in enumerate(q):
         text = "" if np.isnan(value) else f"q {_short(value)}"
         ax.text(1.01, row, text, transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
 

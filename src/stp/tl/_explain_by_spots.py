@@ -151,7 +151,7 @@ def explain_by_spots(
     check_unique(table, "adata")
     units = units_of(table, layer)
     genes = MeasuredGenes.of(table, layer, gene_sets)
-    vectors = read_vectors(adata, table, slide_model, use_rep, image_rep)
+    vectors = read_vectors(table, slide_model, use_rep, image_rep)
     slides = name_slides({"adata": table}, slide_key)["adata"]
     spots = score_spots(table, slide_model, outputs, vectors, slides, device)
     params = {

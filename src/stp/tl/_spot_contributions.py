@@ -1,8 +1,8 @@
 """Contributions of measured spots to a slide model, by their genes and by their images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from stp.models.device import inference
 from stp.models.slide import SlideModel
 from stp.tables import keys
 from stp.tables.coordinates import repeated_place
-from stp.tables.embeddings import require_finite
+from stp.tables.embeddings import read_embedding, require_finite
+from stp.tables.provenance import model_of
 from stp.tables.table import require
 from stp.tl._slide_effects import MIN_TILES
+from stp.tl._slide_models import require_same_model
 from stp.tl._slide_outputs import ExplainedOutput
-from stp.tl._tile_bag import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,10 +66,10 @@ class SpotVectors:
     images: np.ndarray
 
 
-def read_vectors(
-    data: Any, table: "AnnData", model: SlideModel, use_rep: str, image_rep: str
-) -> SpotVectors:
+def read_vectors(table: "AnnData", model: SlideModel, use_rep: str, image_rep: str) -> SpotVectors:
     """Read vectors of genes and images, after a check that the model was trained on such.
+
+    One Stamp sees all patches at one scale, so its digest also settles the scale.
 
     Raises
     ------
@@ -79,9 +80,16 @@ def read_vectors(
     """
     vectors = []
     for rep in (use_rep, image_rep):
-        slide = read_table(data, table, rep, model, f"obsm[{rep!r}]")
-        values = np.full((table.n_obs, slide.features.shape[1]), np.nan, np.float32)
-        values[slide.has_features] = slide.features
+        values = read_embedding(table, rep).astype(np.float32, copy=False)
+        made_by = model_of(table, rep) or {}
+        features = replace(
+            model.config.features,
+            width=values.shape[1],
+            model_name=str(made_by.get("name", "")),
+            model_class=str(made_by.get("class", "")),
+            model_digest=made_by.get("digest"),
+        )
+        require_same_model(model, features, f"obsm[{rep!r}]")
         vectors.append(values)
     return SpotVectors(*vectors)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp.genes.gene_choice import choose_genes
 from stp.genes.gene_lookup import GeneLookup
 from stp.metrics._shifts import MIN_SHIFTS, shifted_correlations
 from stp.tables.features import find_genes
@@ -48,10 +49,11 @@ class MeasuredGenes:
     def of(
         cls, table: "AnnData", layer: str | None, gene_sets: Mapping[str, Sequence[str]] | None
     ) -> "MeasuredGenes":
-        """Return all genes of a table, or sets of them."""
+        """Return all genes of a table by their symbols if these are known, or sets of them."""
         if gene_sets is None:
             columns = np.flatnonzero(find_genes(table))
-            names = [str(name) for name in table.var_names[columns]]
+            choice = choose_genes({"adata": table}, table.var_names[columns])
+            names = [str(name) for name in choice.names]
             return cls(table, layer, names, [np.array([column]) for column in columns])
         lookup = GeneLookup(table)
         positions = {

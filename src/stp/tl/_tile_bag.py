@@ -58,14 +58,14 @@ def read_bag(
         Features are not those of the training, a slide is there twice, or no tile has features.
     """
     rep = use_rep or find_features(table, model)
-    slides = [read_table(data, table, rep, model, "the table")]
+    slides = [_read_table(data, table, rep, model, "the table")]
     for number, item in enumerate(_list_slides(other_slides), start=1):
         if isinstance(item, str | Path):
             slides.append(_read_path(Path(item), rep, table_key, model))
             continue
         other = get_table(item, table_key)
         other_rep = use_rep or find_features(other, model)
-        slides.append(read_table(item, other, other_rep, model, f"other slide {number}"))
+        slides.append(_read_table(item, other, other_rep, model, f"other slide {number}"))
     _require_different(slides)
     if not slides[0].has_features.any():
         raise ValueError(f"no row of the table has features in obsm[{rep!r}]; make them again")
@@ -115,16 +115,7 @@ def _digest_of(table: "AnnData", name: str) -> str | None:
     return None if made_by is None else made_by["digest"]
 
 
-def read_table(data: Any, table: "AnnData", rep: str, model: SlideModel, label: str) -> SlideTiles:
-    """Return the features of a table in memory, after a check that the model reads such features.
-
-    Raises
-    ------
-    KeyError
-        The features are missing.
-    ValueError
-        Features are not those of the training, or are infinite.
-    """
+def _read_table(data: Any, table: "AnnData", rep: str, model: SlideModel, label: str) -> SlideTiles:
     values = read_embedding(table, rep)
     features = _describe(data, table, rep, values.shape[1])
     if "tokens_key" in _params(table, rep):  # vectors of genes have no scale
