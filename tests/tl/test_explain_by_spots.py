@@ -142,7 +142,7 @@ def test_gene_sets_are_means_of_their_genes(spots):
         counts = own.X.toarray()
         values = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)[:, :3].mean(axis=1)
         correlations.append(spearmanr(own.obsm["X_stp_genes_aligned"][:, 0], values).statistic)
-    assert entry["genes"]["effect"][0] == pytest.approx(np.mean(correlations), rel=1e-5)
+    assert entry["genes"]["effect"].iloc[0] == pytest.approx(np.mean(correlations), rel=1e-5)
 
 
 def test_a_lattice_is_used_if_there_is_one(spots):

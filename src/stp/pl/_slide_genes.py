@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MAKER = "stp.tl.explain_slides(cohort, model)"
 WIDTH_INCHES = 4.6  # of a panel
 ROW_INCHES = 0.24  # of a gene
+MIN_ROWS = 5  # for which a panel has room
 EDGE_INCHES = 1.1  # title, axis and its name
 MAX_COLUMNS = 3
 SIGNS = ("positive", "negative")
@@ -112,7 +113,8 @@ def slide_genes(
             f"ax= has room for one output and there are {len(outputs)}; pass target=, or no ax"
         )
     colors = SIGN_COLORS if palette is None else _colors.of_palette(palette, SIGNS)
-    panels = _new_panels(len(outputs), n_genes, ax)
+    n_rows = int(genes.groupby(["target", "output"]).size().clip(upper=n_genes).max())
+    panels = _new_panels(len(outputs), n_rows, ax)
     for panel, output in zip(panels, outputs, strict=True):
         is_own = (genes["target"] == output.target) & (genes["output"] == output.output)
         _draw_genes(panel, genes[is_own].head(n_genes), dict(zip(SIGNS, colors, strict=True)))
@@ -152,7 +154,7 @@ def _new_panels(n_panels: int, n_genes: int, ax: "Axes | None") -> "list[Axes]":
     """Return the user's axes, or axes of a new figure with a panel per output."""
     import matplotlib.pyplot as plt
 
-    height = EDGE_INCHES + ROW_INCHES * n_genes
+    height = EDGE_INCHES + ROW_INCHES * max(n_genes, MIN_ROWS)
     if n_panels == 1:
         return [axes_or_new(ax, (WIDTH_INCHES, height))]
     n_columns = min(n_panels, MAX_COLUMNS)
