@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from benchmarks import measure, render
 from benchmarks.accuracy import bags as bags_with_answers
+from benchmarks.accuracy.queries_planted import planted_rows
 from benchmarks.speed import bags, collection, gpu, patches, retrieval, sampling, tokens
 from benchmarks.speed.collection_sources import list_sources, write_sources
 from benchmarks.speed.many_stores import write_link
@@ -195,6 +196,17 @@ def test_a_planted_signal_is_found_at_a_small_size(tmp_path):
         "30 bags of 200 tiles, mean",
     ]
     assert all(0 <= row["result"] <= 1 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # few patients
+def test_planted_genes_are_found_on_both_roads_at_a_small_size(tmp_path):
+    rows = list(planted_rows(tmp_path, n_patients=16, size=10, n_draws=1))
+    by_name = {row["measured"]: row["result"] for row in rows}
+    assert by_name["planted genes among the first ten: A, predicted genes of tiles"] >= 8
+    assert by_name["planted genes among the first ten: B, measured spots"] >= 8
+    again = list(planted_rows(tmp_path, n_patients=16, size=10, n_draws=1))
+    assert again == rows
 
 
 @pytest.mark.extended

@@ -5,6 +5,7 @@ from types import ModuleType
 
 EXTRAS = {
     "aiohttp": "remote",
+    "decoupler": "genesets",
     "fsspec": "remote",
     "mcp": "mcp",
     "openpyxl": "excel",

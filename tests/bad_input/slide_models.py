@@ -76,6 +76,28 @@ def a_model_predicts_its_own_patients(cohort):
     stp.tl.predict_slides(cohort, model)
 
 
+@refused(ValueError, r"13 slides of the cohort are feature files, which have no predicted genes")
+def feature_files_are_explained_by_genes(cohort):
+    """Genes are predicted for tiles, and stand in the table of a tile store.
+
+    Write tile stores ({func}`stp.io.write_tiles`), predict genes on the table of each
+    ({func}`stp.tl.predict_expression`), and add them with {func}`stp.io.write_results`.
+    """
+    model = stp.train.fit_slides(cohort, "run", targets=EGFR, config=SMALL)
+    stp.tl.explain_slides(cohort, model)
+
+
+@refused(ValueError, r"pooling='transformer', whose logits are no sum over tiles")
+def a_transformer_is_explained(cohort):
+    """A transformer lets tiles speak to each other, so none has a contribution by itself.
+
+    Train a model with `pooling="attention"` or `pooling="mean"`.
+    """
+    config = stp.train.SlideConfig(epochs=1, hidden=8, pooling="transformer")
+    model = stp.train.fit_slides(cohort, "run", targets=EGFR, config=config)
+    stp.tl.explain_slides(cohort, model)
+
+
 @refused(ValueError, r"run was trained on uni .* and the cohort has uni2 ")
 def features_of_another_encoder_are_predicted(cohort):
     """A slide model reads features of the encoder that it was trained on.

@@ -87,10 +87,20 @@ class FeatureFile:
         with _name_errors(self.path):
             values = self.arrays.features()
         self._require_finite(values)
-        order = self._order(self._places())
+        order = self.order()
         if order is None or (order == np.arange(len(order))).all():
             return values
         return values[order]
+
+    def order(self) -> np.ndarray | None:
+        """Return the rows (n_tiles,) of the file in the order of `read`; None without places.
+
+        Raises
+        ------
+        ValueError
+            A place is NaN or infinite, or the file is damaged.
+        """
+        return self._order(self._places())
 
     def centers(self) -> np.ndarray | None:
         """Return the centers (n_tiles, 2) of the tiles as x, y in µm, in the order of `read`.

@@ -1,4 +1,4 @@
-"""Gene sets of a GMT file, reduced to genes that a vocabulary knows and stores measure."""
+"""Gene sets of a file, reduced to genes that a vocabulary knows and stores measure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 
 from stp._log import count, logger, preview
 from stp.data.store import SpotStore
+from stp.genes.gene_set_files import parse_gene_sets
 from stp.genes.vocabulary import Vocabulary
 
 MIN_GENES = 5  # smallest number of known and measured genes of a set
@@ -15,12 +16,12 @@ MIN_GENES = 5  # smallest number of known and measured genes of a set
 def read_gene_sets(
     path: str | Path, vocabulary: Vocabulary, stores: Sequence[SpotStore]
 ) -> dict[str, np.ndarray]:
-    """Read gene sets from a GMT file, and log which sets and genes are left out.
+    """Read gene sets from a file, and log which sets and genes are left out.
 
     Parameters
     ----------
     path
-        GMT file: on each line the name, a description and the genes of a set, separated by tabs.
+        GMT file, or a table with the columns set and gene (csv, tsv, parquet).
     vocabulary
         Vocabulary with the known genes.
     stores
@@ -35,10 +36,10 @@ def read_gene_sets(
     FileNotFoundError
         There is no such file.
     ValueError
-        The file is not a GMT file, or no set has five genes that are known and measured.
+        The file has another format, or no set has five genes that are known and measured.
     """
     path = Path(path)
-    gene_sets = _parse(path)
+    gene_sets = parse_gene_sets(path)
     index = _map_genes(gene_sets, vocabulary, stores)
     all_sets = {
         name: np.unique([index[gene] for gene in genes if gene in index])
@@ -52,32 +53,6 @@ def read_gene_sets(
         )
     _report(path, gene_sets, usable_sets, index)
     return usable_sets
-
-
-def _parse(path: Path) -> dict[str, list[str]]:
-    """Return the gene names of each set. Only tabs separate columns: names may contain spaces."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no gene sets at {path}; give a GMT file, such as MSigDB and Reactome publish"
-        )
-    lines = [
-        line.split("\t")
-        for line in path.read_text(encoding="utf-8-sig").splitlines()
-        if line.strip()
-    ]
-    for number, line in enumerate(lines, start=1):
-        if len(line) < 3:
-            raise ValueError(
-                f"{path} is not a GMT file: line {number} has no name, description and genes "
-                "divided by tabs"
-            )
-    names = [line[0] for line in lines]
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"{path} has several gene sets {max(names, key=names.count)!r}; "
-            "give each set a unique name"
-        )
-    return {name: [gene for gene in genes if gene] for name, _, *genes in lines}
 
 
 def _map_genes(

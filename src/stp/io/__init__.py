@@ -5,6 +5,7 @@ from stp.io._embed_stores import embed_stores
 from stp.io._features import read_features
 from stp.io._features_katherlab import write_features
 from stp.io._from_anndata import from_anndata
+from stp.io._gene_sets import download_gene_sets, read_gene_sets
 from stp.io._read_cohort import read_cohort
 from stp.io._read_collection import read_collection
 from stp.io._read_hest import read_hest
@@ -22,11 +23,13 @@ from stp.io._write_geojson import write_geojson
 
 __all__ = [
     "Collection",
+    "download_gene_sets",
     "embed_stores",
     "from_anndata",
     "read_cohort",
     "read_collection",
     "read_features",
+    "read_gene_sets",
     "read_hest",
     "read_visium",
     "read_visium_hd",

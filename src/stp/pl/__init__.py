@@ -13,6 +13,7 @@ from stp.pl._precision_recall import precision_recall
 from stp.pl._query import query
 from stp.pl._retrieval import retrieval
 from stp.pl._roc import roc
+from stp.pl._slide_genes import slide_genes
 from stp.pl._spots import spots
 from stp.pl._tiles import tiles
 from stp.pl._tissue import tissue
@@ -32,6 +33,7 @@ __all__ = [
     "query",
     "retrieval",
     "roc",
+    "slide_genes",
     "spots",
     "tiles",
     "tissue",

@@ -26,6 +26,8 @@ SLIDES = "stp_slides"
 SLIDE_SCORES = "stp_slide_scores"
 SLIDE_COMPARISON = "stp_slide_comparison"
 ATTENTION = "stp_attention"
+SLIDE_GENES = "stp_slide_genes"
+SPOT_GENES = "stp_spot_genes"
 
 # Columns of `obs` that name the shape of each row. No column of a user has these names.
 REGION = "stp_region"

@@ -7,6 +7,8 @@ from stp.tl._compare_slides import compare_slides
 from stp.tl._embed_genes import embed_genes
 from stp.tl._embed_images import embed_images
 from stp.tl._embed_pathways import embed_pathways
+from stp.tl._explain_by_spots import explain_by_spots
+from stp.tl._explain_slides import explain_slides
 from stp.tl._find_duplicates import find_duplicates
 from stp.tl._fuse import fuse
 from stp.tl._linear_probe import linear_probe
@@ -30,6 +32,8 @@ __all__ = [
     "embed_genes",
     "embed_images",
     "embed_pathways",
+    "explain_by_spots",
+    "explain_slides",
     "find_duplicates",
     "fuse",
     "linear_probe",

@@ -116,7 +116,7 @@ def predict_slides(
     slide_models = open_slide_models(models)
     config = slide_models[0].config
     names = _name_labels(config, key_added)
-    bags = _group_bags(cohort)
+    bags = group_bags(cohort)
     require_fit(slide_models, read_features(cohort))
     is_unseen = find_unseen(slide_models, list(bags))
     checks = _check_cohort(cohort, slide_models, bags)
@@ -162,7 +162,7 @@ def predict_slides(
     return cohort if copy else None
 
 
-def _group_bags(cohort: "AnnData") -> dict[str, list[BagSource]]:
+def group_bags(cohort: "AnnData") -> dict[str, list[BagSource]]:
     """Return the slides of each patient that have tiles.
 
     Raises

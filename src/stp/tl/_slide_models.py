@@ -103,12 +103,7 @@ def require_fit(
     for model in models:
         trained = model.config.features
         name = model.name or "the slide model"
-        if (features.model_digest, features.width) != (trained.model_digest, trained.width):
-            raise ValueError(
-                f"{name} was trained on {_describe(trained)}, and {owner} has "
-                f"{_describe(features)}; make the features of {owner} with the same model "
-                "and tiles"
-            )
+        require_same_model(model, features, owner)
         pairs = {
             "tile_um": (features.tile_um, trained.tile_um),
             "um_per_px": (features.um_per_px, trained.um_per_px),
@@ -132,6 +127,16 @@ def require_fit(
         warn(
             f"the {' and the '.join(unknown)} of the tiles of {owner} or of the training is not "
             "recorded, so nothing checks that they have the same scale"
+        )
+
+
+def require_same_model(model: SlideModel, features: SlideFeatures, owner: str) -> None:
+    """Raise ValueError if features are not of the model and width that a model was trained on."""
+    trained = model.config.features
+    if (features.model_digest, features.width) != (trained.model_digest, trained.width):
+        raise ValueError(
+            f"{model.name or 'the slide model'} was trained on {_describe(trained)}, and {owner} "
+            f"has {_describe(features)}; make the features of {owner} with the same model and tiles"
         )
 
 

@@ -104,8 +104,8 @@ class AlignConfig(LoopConfig):
         What images are aligned with: "genes" (the paper), "pathways", which need no gene encoder,
         or "both".
     gene_sets
-        Path of the GMT file with the pathways. Sets and genes become part of the model, so the file
-        is read only once.
+        Path of the file with the pathways: GMT, or a table with the columns set and gene. Sets and
+        genes become part of the model, so the file is read only once.
     min_genes
         Number of genes that a spot must detect to be trained on.
     epochs
@@ -177,7 +177,7 @@ class AlignConfig(LoopConfig):
             raise ValueError(f"targets must be 'genes', 'pathways' or 'both', not {self.targets!r}")
         if (self.gene_sets is None) != (self.targets == "genes"):
             raise ValueError(
-                "targets 'pathways' and 'both' need gene_sets, a GMT file; "
+                "targets 'pathways' and 'both' need gene_sets, a GMT file or a table; "
                 "targets 'genes' take none"
             )
         if not self.losses or not set(self.losses) <= set(LOSSES):
