@@ -11,6 +11,7 @@ FUSED = "X_stp_fused"
 FEATURES = "X_features"  # of other tools
 EXPRESSION = "stp_expression"
 PROBE = "stp_probe"
+BINS = "stp_bins"
 BATCH_EFFECT = "stp_batch_effect"
 
 # A cohort has a row per slide. These are columns of its `obs`, and entries of its `uns`.
