@@ -113,7 +113,7 @@ def fit_square_lattice(obs: "pd.DataFrame", centers: np.ndarray, name: str) -> L
 class Windows(NamedTuple):
     """Squares of several bins, and which bins they have."""
 
-    index: np.ndarray  # (m, 2): row and column of the square, by rows
+    place: np.ndarray  # (m, 2): row and column of the square, by rows
     window: np.ndarray  # (k,) square of each pair
     bin: np.ndarray  # (k,) bin of each pair
 

@@ -161,7 +161,7 @@ class ImagePyramid:
         height, width = self.levels[0].shape
         begins_inside = pixels - half >= -NATIVE_PIXELS
         ends_inside = pixels + half <= np.array([width, height]) + NATIVE_PIXELS
-        return (begins_inside & ends_inside).all(axis=1)
+        return np.asarray((begins_inside & ends_inside).all(axis=1))
 
     def read(
         self,

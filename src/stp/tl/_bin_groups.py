@@ -104,10 +104,10 @@ class BinGroups:
 def group_by_squares(bins: Bins, size_um: float, stride_um: float, key_added: str) -> BinGroups:
     """Return the squares of a size, one every `stride_um`; `key_added` begins their name."""
     grid = bins.grid
-    stride = grid.n_bins(stride_um, "stride_um", 1)
     size = grid.n_bins(size_um, "size_um", 2)
+    stride = grid.n_bins(stride_um, "stride_um", 1)
     windows = list_windows(grid.index, size, stride)
-    first = windows.index * stride
+    first = windows.place * stride
     name = f"square_{round(size * grid.pitch_um):03}um"
     if stride != size:
         name += f"_every_{round(stride * grid.pitch_um):03}um"
@@ -118,8 +118,8 @@ def group_by_squares(bins: Bins, size_um: float, stride_um: float, key_added: st
             factors["spot_diameter_fullres"] *= size
     membership = _membership(windows.window, windows.bin, len(first), len(grid.index))
     obs = _describe(membership, bins)
-    obs["array_row"], obs["array_col"] = windows.index.T
-    names = (f"{row:05}_{column:05}" for row, column in windows.index)
+    obs["array_row"], obs["array_col"] = windows.place.T
+    names = (f"{row:05}_{column:05}" for row, column in windows.place)
     obs.index = [f"s_{name.removeprefix('square_')}_{place}-1" for place in names]
     return BinGroups(
         noun="square",

@@ -100,7 +100,7 @@ def annotate_by_images(
         n_restored = embeddings.restore()
         patch_batches = _read_patches(slides, window, reading, computing.batch_size, n_restored)
         encode = _PatchEncoder(model, torch_device, computing.batch_size)
-        n_spots = np.count_nonzero(is_chosen)
+        n_spots = int(np.count_nonzero(is_chosen))
         with closing(_prefetch(patch_batches, torch_device)) as batches:
             for rows, patches in show_progress(
                 batches, n_spots, "embed images", computing.progress, n_restored
