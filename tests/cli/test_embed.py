@@ -392,6 +392,10 @@ def test_a_killed_command_goes_on_after_the_spots_that_it_embedded(slides, model
     embed(whole, model=models / "one", options=options)
     for key in (*KEYS, "X_stp_images_aligned"):
         np.testing.assert_array_equal(table_of(store).obsm[key], table_of(whole).obsm[key])
+    # A process that is killed between its results and the end leaves parts.
+    shutil.copytree(others["other_store"].parent / parts.name, parts)
+    assert embed(store, model=models / "one", options=options)[1][-1]["status"] == "skipped"
+    assert not parts.exists()
     # Parts of other settings or of a store that changed are not used.
     embed(others["other_batches"], model=models / "one", options=["--batch-size", "2"])
     embed(others["other_store"], model=models / "one", options=options)

@@ -272,6 +272,17 @@ def test_a_copy_leaves_the_slide_as_it_is_and_a_second_call_replaces_its_result(
     assert sdata["bins"].n_obs < new.n_obs
 
 
+def test_squares_are_summed_again_unless_they_overlap():
+    sdata = make_slide()
+    tl.aggregate_bins(sdata, size_um=16, table_key=TABLE)
+    tl.aggregate_bins(sdata, size_um=32, table_key="bins", key_added="twice")
+    tl.aggregate_bins(sdata, size_um=32, table_key=TABLE, key_added="once")
+    assert (sdata["twice"].X != sdata["once"].X).nnz == 0
+    tl.aggregate_bins(sdata, size_um=16, stride_um=8, table_key=TABLE, key_added="overlap")
+    with pytest.raises(ValueError, match="the squares of table 'overlap' overlap"):
+        tl.aggregate_bins(sdata, size_um=32, table_key="overlap")
+
+
 def test_a_store_of_bins_is_summed_and_written_again(tmp_path):
     sdata = make_slide()
     tl.aggregate_bins(sdata, size_um=16, table_key=TABLE)

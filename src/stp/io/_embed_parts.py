@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +120,14 @@ def open_parts(
                 shutil.rmtree(folder)
             raise
         shutil.rmtree(folder)
+
+
+def remove_parts(store: Path) -> None:
+    """Delete the parts of a finished store, which a process left that was killed at its end."""
+    folder = parts_folder(store)
+    if folder.exists():
+        with suppress(BlockingIOError), lock(folder, "embedding", wait=False):
+            shutil.rmtree(folder)
 
 
 def parts_folder(store: Path) -> Path:

@@ -11,7 +11,7 @@ from stp._text import readable
 from stp._urls import as_url, url_name
 from stp.data.collection import Collection
 from stp.io._embed_manifest import Manifest
-from stp.io._embed_parts import open_parts
+from stp.io._embed_parts import open_parts, remove_parts
 from stp.io._embed_remote import copy_into, working_copy
 from stp.io._embed_table import EmbedOptions, describe_settings, embed_table
 from stp.io._results import repair_store, write_results
@@ -215,6 +215,7 @@ def _embed_store(path: Path, model: "Model", digest: str, options: EmbedOptions)
     from stp.io._embed_model import list_missing
 
     if not list_missing(path, model, digest, options.table_key):
+        remove_parts(path)
         if not scratch_folder(path).exists():
             return  # a finished store may be read-only
     with lock(path, "reading", wait=True):

@@ -78,8 +78,8 @@ def aggregate_bins(
         A named element is missing.
     ValueError
         Neither or both of `size_um` and `cells_key` are given, a size is no multiple of the bins,
-        the bins are on no square lattice or have no scale, the counts are not raw, or `key_added`
-        is the name of another element.
+        the bins are on no square lattice, overlap or have no scale, the counts are not raw, or
+        `key_added` is the name of another element.
 
     Examples
     --------
@@ -91,6 +91,7 @@ def aggregate_bins(
     _check_arguments(size_um, stride_um, cells_key)
     table = get_table(sdata, table_key)
     check_one_slide(table)
+    _check_overlap(table, table_key)
     if not copy:
         _check_name(sdata, key_added)
     bins = find_bins(sdata, table, table_key)
@@ -133,6 +134,16 @@ def _check_arguments(size_um: float | None, stride_um: float | None, cells_key: 
         raise ValueError(
             f"stride_um={stride_um:g} is larger than size_um={size_um:g}, so bins between the "
             f"squares would be lost; pass at most {size_um:g}"
+        )
+
+
+def _check_overlap(table: "AnnData", table_key: str) -> None:
+    """Raise ValueError if the bins are squares of this verb that overlap."""
+    params = table.uns.get(keys.BINS, {}).get("params", {})
+    if params.get("stride_um") != params.get("size_um"):
+        raise ValueError(
+            f"the squares of table {table_key!r} overlap, so their sums would have counts several "
+            "times; pass table_key= of the bins that they were made of"
         )
 
 
