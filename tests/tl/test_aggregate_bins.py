@@ -328,6 +328,8 @@ def test_arguments_that_cannot_be_are_refused(options, message):
 
 def test_bins_without_a_lattice_or_a_scale_or_cells_are_refused():
     sdata = make_slide()
+    with pytest.raises(TypeError, match="AnnData has none: pass a SpatialData"):
+        tl.aggregate_bins(sdata[TABLE], size_um=16)
     with pytest.raises(KeyError, match="no shapes 'nothing'; pass cells_key= one of"):
         tl.aggregate_bins(sdata, cells_key="nothing", table_key=TABLE)
     drop_scale(sdata)

@@ -76,6 +76,8 @@ def aggregate_bins(
     ------
     KeyError
         A named element is missing.
+    TypeError
+        The data are no SpatialData.
     ValueError
         Neither or both of `size_um` and `cells_key` are given, a size is no multiple of the bins,
         the bins are on no square lattice, overlap or have no scale, the counts are not raw, or
@@ -89,6 +91,11 @@ def aggregate_bins(
     True
     """
     _check_arguments(size_um, stride_um, cells_key)
+    if not hasattr(sdata, "shapes"):
+        raise TypeError(
+            f"bins have shapes, and {type(sdata).__name__} has none: pass a SpatialData, as "
+            "stp.io.read_visium_hd returns it"
+        )
     table = get_table(sdata, table_key)
     check_one_slide(table)
     _check_overlap(table, table_key)
