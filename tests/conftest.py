@@ -30,6 +30,7 @@ from tests.slides import (
     write_hest,
     write_space_ranger,
 )
+from tests.visium_hd import write_visium_hd
 
 matplotlib.use("Agg")
 
@@ -313,8 +314,8 @@ def demo(tmp_path_factory) -> Path:
 def workplace(demo, tmp_path_factory) -> Path:
     """Make the folder in which pages, examples and tutorials run.
 
-    It holds the demo, a slide at 1 µm per pixel, Space Ranger folders, a sample of HEST, tables of
-    R, and a cohort.
+    It holds the demo, a slide at 1 µm per pixel, Space Ranger folders, also one of Visium HD, a
+    sample of HEST, tables of R, and a cohort.
     """
     import spatialdata
     from PIL import Image
@@ -339,6 +340,7 @@ def workplace(demo, tmp_path_factory) -> Path:
         write_space_ranger(folder / name / "outs", fine_adata, fine_image, um_per_px=0.5)
         Image.fromarray(fine_image).save(folder / name / "full_resolution.tif")
     write_hest(folder / "hest", "TENX95", fine_adata, fine_image, HEST_FACTS)
+    write_visium_hd(folder / "visium_hd", 44, 44, um_per_px=1.0)
     r_tables.meta_data(adata).to_csv(folder / "meta_data.csv")
     # A folder as squidpy.datasets.visium leaves it.
     (folder / "public").mkdir()

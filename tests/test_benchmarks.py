@@ -13,7 +13,16 @@ import pytest
 from benchmarks import measure, render
 from benchmarks.accuracy import bags as bags_with_answers
 from benchmarks.accuracy.queries_planted import planted_rows
-from benchmarks.speed import bags, collection, gpu, patches, retrieval, sampling, tokens
+from benchmarks.speed import (
+    bags,
+    collection,
+    gpu,
+    neighbors_large,
+    patches,
+    retrieval,
+    sampling,
+    tokens,
+)
 from benchmarks.speed.collection_sources import list_sources, write_sources
 from benchmarks.speed.many_stores import write_link
 from benchmarks.speed.torch_search import nearest_by_topk
@@ -141,6 +150,25 @@ def test_searches_are_compared_at_a_small_size():
     assert {"300 references, ours", "300 references, torch.topk in blocks"} <= {
         row["measured"] for row in rows
     }
+
+
+def test_exact_neighbors_of_the_benchmark_are_those_of_a_loop():
+    embeddings, labels = neighbors_large.draw_embeddings(300, 8)
+    assert (embeddings.shape, set(labels)) == ((300, 8), set(range(12)))
+    rows = np.arange(0, 300, 3)
+    nearest = neighbors_large.find_exact_neighbors(embeddings, rows, 5)
+    for row, indices in zip(rows, nearest, strict=True):
+        distances = np.linalg.norm(embeddings - embeddings[row], axis=1)
+        distances[row] = np.inf
+        assert set(indices) == set(np.argsort(distances)[:5])
+
+
+@pytest.mark.slow
+def test_approximate_neighbors_are_measured_at_a_small_size():
+    rows = neighbors_large.main(["--spots", "600", "--width", "16", "--checked", "50"])
+    by_name = {row["measured"]: row["result"] for row in rows}
+    assert by_name["recall@15 against exact search"] > 0.9
+    assert by_name["neighbors and clusters"] > 0
 
 
 def test_sources_of_a_collection_differ_and_links_have_digests_of_their_own(tmp_path):

@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 from tests.bad_input import (
+    bins,
     cohort,
     collections,
     features,
@@ -29,6 +30,7 @@ from tests.bad_input.case import CASES, Case
 
 SECTIONS = (
     slides,
+    bins,
     tables,
     genes,
     images,

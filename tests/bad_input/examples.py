@@ -8,6 +8,7 @@ import spatialdata
 from anndata import AnnData
 from tests.cohorts import write_cohort
 from tests.predictions import binary_cohort
+from tests.visium_hd import write_visium_hd
 
 import stp
 
@@ -36,6 +37,12 @@ def slide(name: str = "slide") -> spatialdata.SpatialData:
 
 def table() -> AnnData:
     return slide()["table"]
+
+
+def bins() -> spatialdata.SpatialData:
+    """Write a slide of Visium HD to the current folder, and return its bins."""
+    write_visium_hd(Path("visium_hd"), 10, 10, um_per_px=2.0)
+    return stp.io.read_visium_hd("visium_hd", bin_um=8)
 
 
 @cache
@@ -86,6 +93,7 @@ def predicted() -> AnnData:
 EXAMPLES = {
     "sdata": slide,
     "adata": table,
+    "bins": bins,
     "vocabulary": vocabulary,
     "model": stamp,
     "embedded": embedded,

@@ -341,3 +341,58 @@ def test_killed_at_any_moment_stores_are_readable_and_the_rest_is_done_next_time
             )
             assert anndata.io.read_elem(group[f"tables/table/uns/{key}/model/digest"]) == digest
         assert not list(store.parent.glob(".*.results"))
+
+
+# Killed when the results of the second embedding are about to be written: its last part is lost.
+KILLED = """
+import os, signal, sys
+from stp.cli.main import main
+folder, *arguments = sys.argv[1:]
+n_parts = 0
+
+def watch(event, values):
+    global n_parts
+    if event == "os.rename" and "part_" in str(values[1]):
+        n_parts += 1
+    elif event == "os.mkdir" and n_parts == 2 and str(values[0]).startswith(folder):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+main(arguments)
+"""
+
+
+def test_a_killed_command_goes_on_after_the_spots_that_it_embedded(slides, models, capsys):
+    store, whole = slides
+    folder = store.parent
+    options = ["--batch-size", "1"]  # parts have 64 batches, and the slide has 100 spots
+    shutil.rmtree(whole)
+    shutil.copytree(store, whole)
+    command = [sys.executable, "-c", KILLED, folder, "embed", store, "--model", models / "one"]
+    command += ["--manifest", folder / "killed.jsonl", *options]
+    killed = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    parts = folder / f".{store.name}.embedding"
+    assert [file.name for file in parts.glob("part*")] == ["part_000000.safetensors"]
+    assert "X_stp_images" not in table_of(store).uns
+    others = {}
+    for name in ("other_batches", "other_store"):
+        others[name] = Path(shutil.copytree(store, folder / name / store.name))
+        shutil.copytree(parts, folder / name / parts.name)
+    (others["other_store"] / "images" / "image" / "zarr.json").touch()
+    capsys.readouterr()
+    former = "A former call embedded 64 spots; this one goes on after them."
+    assert embed(store, model=models / "one", options=options)[1][-1]["written"] == [KEYS[1]]
+    assert former in capsys.readouterr().err
+    embed(whole, model=models / "one", options=options)
+    for key in (*KEYS, "X_stp_images_aligned"):
+        np.testing.assert_array_equal(table_of(store).obsm[key], table_of(whole).obsm[key])
+    # A process that is killed between its results and the end leaves parts.
+    shutil.copytree(others["other_store"].parent / parts.name, parts)
+    assert embed(store, model=models / "one", options=options)[1][-1]["status"] == "skipped"
+    assert not parts.exists()
+    # Parts of other settings or of a store that changed are not used.
+    embed(others["other_batches"], model=models / "one", options=["--batch-size", "2"])
+    embed(others["other_store"], model=models / "one", options=options)
+    assert former not in capsys.readouterr().err
+    assert not list(folder.rglob("*.embedding"))

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stp.data.neighborhoods import neighborhoods, spacing
+from stp.data.neighborhoods import neighborhoods, reach, spacing
 
 
 def draw(coordinates, seed=0, size=9):
@@ -55,6 +55,49 @@ def test_groups_follow_the_seed():
     np.testing.assert_array_equal(draw(coordinates, 1), draw(coordinates, 1))
     first, second = (frozenset(map(frozenset, draw(coordinates, seed))) for seed in (1, 2))
     assert first != second
+
+
+def draw_within(coordinates, radius, seed=0, size=9):
+    return neighborhoods(coordinates, np.random.default_rng(seed), size=size, radius=radius)
+
+
+def test_spots_within_a_radius_are_drawn_at_random_and_sorted_by_distance():
+    coordinates = lattice(40)
+    groups = draw_within(coordinates, 4.0)
+    assert len(np.unique(groups)) == groups.size > 0.8 * 1600
+    distance = np.linalg.norm(coordinates[groups] - coordinates[groups[:, :1]], axis=2)
+    assert distance.max() <= 4.0
+    assert (np.diff(distance, axis=1) >= 0).all()
+    # Of the first group every spot within the radius is free, so all are equally likely.
+    center = np.argmin(np.linalg.norm(coordinates - 20, axis=1))
+    firsts = [draw_within(coordinates, 4.0, seed)[0] for seed in range(400)]
+    steps = np.concatenate([coordinates[group[1:]] - coordinates[group[0]] for group in firsts])
+    is_inner = (np.abs(np.stack([coordinates[group[0]] for group in firsts]) - 20) < 15).all(axis=1)
+    inner = steps.reshape(400, 8, 2)[is_inner].reshape(-1, 2)
+    around = np.linalg.norm(coordinates - coordinates[center], axis=1)
+    share_near = np.count_nonzero((around <= 2) & (around > 0)) / np.count_nonzero(
+        (around <= 4) & (around > 0)
+    )
+    assert (np.linalg.norm(inner, axis=1) <= 2).mean() == pytest.approx(share_near, abs=0.05)
+    assert share_near < 0.3  # the nearest eight would all be there
+
+
+def test_seeds_with_too_few_spots_within_the_radius_are_skipped():
+    assert draw_within(lattice(), 1.2).shape == (0, 9)  # four neighbors
+    islands = np.concatenate([lattice(3), lattice(2) + 100])
+    assert sorted(draw_within(islands, 5.0)[0]) == list(range(9))
+
+
+def test_neighborhoods_without_a_radius_are_as_before_it_was_there():
+    expected = draw(lattice())
+    np.testing.assert_array_equal(expected, draw_within(lattice(), None))
+    assert expected[0].tolist() == [119, 107, 118, 131, 106, 130, 117, 95, 143]
+
+
+def test_reach_is_the_median_distance_of_the_last_spot_of_a_group():
+    coordinates = lattice(jitter=0)
+    assert reach(coordinates, 9) == pytest.approx(np.sqrt(2))
+    assert reach(coordinates, 5) == 1.0
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e4])

@@ -120,6 +120,7 @@ def test_bins_of_visium_hd_are_a_lattice_of_known_pitch():
     [
         ("square_002um", 2),
         ("my_slide_square_016um", 16),
+        ("bins_square_016um_every_008um", 8),
         ("square", None),
         ("square_008um_old", None),
     ],

@@ -1,8 +1,11 @@
 import dataclasses
 import logging
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import spatialdata
 import torch
 from spatialdata.transformations import remove_transformation
@@ -54,6 +57,9 @@ def test_parameters_and_origin_are_recorded(sdata, stamp):
     origin = {"image_key": "slide_full_image", "coordinate_system": "um", "um_per_px": 1.0}
     assert table_of(sdata).uns["X_stp_images"]["params"] == {
         "allow_upsampling": False,
+        "min_counts": 0,
+        "in_tissue_key": None,
+        "n_embedded": 100,
         "precision": "fp32",
         "size": 32,
         "um_per_px": 4.0,
@@ -61,6 +67,69 @@ def test_parameters_and_origin_are_recorded(sdata, stamp):
             "slide": origin | {"scale_source": "the coordinate system um", "other_scales": {}}
         },
     }
+
+
+def test_spots_with_few_counts_or_outside_the_tissue_get_nan(sdata, stamp, capsys):
+    table = table_of(sdata)
+    tl.embed_images(sdata, stamp, key_added="all")
+    umis = np.asarray(table.X.sum(axis=1)).ravel()
+    limit = int(np.median(umis))
+    table.obs["in_tissue"] = (np.arange(100) % 4 > 0).astype(int)
+    expected = (umis >= limit) & (np.arange(100) % 4 > 0)
+    tl.embed_images(sdata, stamp, min_counts=limit, in_tissue_key="in_tissue")
+    for key, whole in zip(KEYS, ("all", "all_aligned"), strict=True):
+        values = table.obsm[key]
+        assert np.isnan(values[~expected]).all()
+        np.testing.assert_allclose(
+            values[expected], table.obsm[whole][expected], rtol=1e-4, atol=1e-5
+        )
+    n_poor = np.count_nonzero((umis < limit) & (np.arange(100) % 4 > 0))
+    left_out = 100 - np.count_nonzero(expected)
+    assert (
+        f"{left_out} of 100 spots ({left_out}.0%) are not embedded and get NaN: 25 are outside the "
+        f"tissue, {n_poor} have fewer than {limit} counts." in capsys.readouterr().err
+    )
+    assert table.uns["X_stp_images"]["params"]["n_embedded"] == np.count_nonzero(expected)
+    # Where a patch lies is known for all spots.
+    assert table.obs["X_stp_images_inside"].equals(table.obs["all_inside"])
+
+
+def test_antibodies_do_not_count_as_counts_of_genes(sdata, stamp):
+    table = table_of(sdata)
+    table.var["feature_types"] = "Antibody Capture"
+    table.var.iloc[0, 0] = "Gene Expression"
+    tl.embed_images(sdata, stamp, min_counts=5)
+    is_embedded = np.isfinite(table.obsm["X_stp_images"]).all(axis=1)
+    np.testing.assert_array_equal(is_embedded, table.X[:, 0].toarray().ravel() >= 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"min_counts": -1}, ValueError, "min_counts must not be negative, but it is -1"),
+        ({"min_counts": 10**6}, ValueError, "no spot is left to embed: of 100, 100 have fewer"),
+        ({"in_tissue_key": "tissue"}, KeyError, "pass in_tissue_key= one of"),
+        ({"in_tissue_key": "array_row"}, ValueError, "which is neither 0 nor 1"),
+    ],
+)
+def test_a_choice_of_spots_that_cannot_be_is_refused(options, error, message, sdata, stamp):
+    with pytest.raises(error, match=message):
+        tl.embed_images(sdata, stamp, **options)
+    assert "X_stp_images" not in table_of(sdata).obsm
+
+
+def test_patches_of_many_small_bins_are_warned_about(native):
+    n = 100
+    row, col = (axis.ravel() for axis in np.mgrid[:n, :n])
+    adata = anndata.AnnData(
+        scipy.sparse.csr_matrix((n * n, 1), dtype=np.float32),
+        obs=pd.DataFrame({"array_row": row, "array_col": col}).set_axis(map(str, range(n * n))),
+        obsm={"spatial": np.column_stack([col, row]) * 4.0 + 50},
+    )
+    sdata = io.from_anndata(adata, np.full((500, 500, 3), 150, np.uint8), um_per_px=1.0)
+    expected = r"a patch of 32 µm every 4 µm: about 64 patches.*aggregate_bins\(sdata, size_um=16\)"
+    with pytest.warns(UserWarning, match=expected):
+        tl.embed_images(sdata, native, batch_size=1024)
 
 
 @pytest.mark.parametrize("batch_size", [1, 33, 600])

@@ -93,6 +93,9 @@ class GroupSampler:
         Random seed for the groups, which also depend on store and epoch.
     group_size
         Number of spots per neighborhood, the center included.
+    radius
+        Distance from the center, in the unit of the coordinates, within which the others are
+        drawn; by default they are the nearest.
     """
 
     def __init__(
@@ -102,8 +105,10 @@ class GroupSampler:
         batch_size: int,
         seed: int,
         group_size: int = 9,
+        radius: float | None = None,
     ) -> None:
         self.coordinates = coordinates
+        self.radius = radius
         self.rows = rows
         self.seed = seed
         self.unit = group_size
@@ -126,5 +131,6 @@ class GroupSampler:
         """Draw the groups of a store (n_groups, group_size, 2)."""
         rng = np.random.default_rng((self.seed, store, epoch))
         rows = self.rows[store]
-        groups = rows[neighborhoods(self.coordinates[store][rows], rng, size=self.unit)]
+        coordinates = self.coordinates[store][rows]
+        groups = rows[neighborhoods(coordinates, rng, size=self.unit, radius=self.radius)]
         return np.stack([np.full_like(groups, store), groups], axis=-1)

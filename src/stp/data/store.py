@@ -39,6 +39,8 @@ class SpotStore:
         The folder on a local disk, from which everything is read.
     source : str
         The path as it was passed, or the URL without passwords and tokens.
+    is_in_um : bool
+        Whether the coordinates are in µm.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class SpotStore:
             raise ValueError(describe_other(self.source, table_key))
         self.name = attrs["name"]
         self._um_per_px = attrs["patch_um_per_px"]
+        self.is_in_um = attrs["unit"] == "um"
         self._pixel_folder: Path | None = None  # set by `map_pixels`
         self.species: str | None = attrs.get("species")
         self.digest: str = attrs["digest"]  # of the whole content, by `write_store`

@@ -205,9 +205,10 @@ def spans_plane(design: np.ndarray) -> bool:
 
 
 def bin_um(region: str) -> float | None:
-    """Return the side of the bins of Visium HD in µm, or None for a region of another kind.
+    """Return µm between the bins of Visium HD, or None for a region of another kind.
 
-    spatialdata-io writes it into the name of the region: `..._square_008um`.
+    spatialdata-io writes it into the name of the region: `..._square_008um`. Bins that overlap are
+    named after their side and their distance: `..._square_016um_every_008um`.
     """
-    match = re.search(r"square_(\d+)um$", region)
+    match = re.search(r"(?:square|every)_(\d+)um$", region)
     return float(match[1]) if match else None

@@ -161,8 +161,7 @@ class ImagePyramid:
         height, width = self.levels[0].shape
         begins_inside = pixels - half >= -NATIVE_PIXELS
         ends_inside = pixels + half <= np.array([width, height]) + NATIVE_PIXELS
-        is_inside = begins_inside & ends_inside
-        return is_inside[:, 0] & is_inside[:, 1]
+        return np.asarray((begins_inside & ends_inside).all(axis=1))
 
     def read(
         self,
@@ -228,13 +227,12 @@ class ImagePyramid:
         batch_size: int,
         allow_upsampling: bool = False,
         max_bytes: int | None = None,
+        first: int = 0,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield rows of `centers` (m,) and their patches (m, size, size, 3), cut as in `read`.
 
-        Each patch comes once, by rows of chunks from top to bottom, and from left to right in each.
-        Each chunk of the image is decoded once. If `max_bytes` is too little for the width of the
-        image, it is read in several passes from left to right, and a chunk that two passes share is
-        decoded twice.
+        Patches come by rows of chunks, from left to right in each. Each chunk is decoded once; if
+        `max_bytes` is too little for the width of the image, some chunks are decoded twice.
 
         Parameters
         ----------
@@ -249,6 +247,8 @@ class ImagePyramid:
         max_bytes
             Memory limit for pixels that are read ahead, without the patches; by default 256 MiB,
             or as much as decoding one chunk takes.
+        first
+            Number of patches, in this order, that are skipped without reading them.
         """
         size = window.size
         self.check_scale(window.um_per_px, allow_upsampling)
@@ -262,7 +262,7 @@ class ImagePyramid:
         boxes = Boxes(np.floor(corners).astype(int), np.ceil(corners + sides).astype(int))
         rows: list[int] = []
         patches = empty_pixels((batch_size, size, size, 3))
-        for row, pixels in read_windows(level, boxes, max_bytes):
+        for row, pixels in read_windows(level, boxes, max_bytes, first=first):
             if not is_native:
                 pixels = resample(pixels, corners[row] - boxes.low[row], sides, size)
             patches[len(rows)] = pixels

@@ -32,7 +32,7 @@ class _Plan(NamedTuple):
 
 
 def read_windows(
-    level: Level, boxes: Boxes, max_bytes: int | None = None
+    level: Level, boxes: Boxes, max_bytes: int | None = None, *, first: int = 0
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the row of each box and the pixels under it (y, x, 3), white outside the level.
 
@@ -49,6 +49,8 @@ def read_windows(
         Boxes in pixels of the level.
     max_bytes
         Memory limit for pixels; by default 256 MiB, or as much as one box and one chunk take.
+    first
+        Number of boxes, in this order, that are skipped without reading them.
 
     Raises
     ------
@@ -56,16 +58,16 @@ def read_windows(
         `max_bytes` is too little for one box and the chunks under it, or a chunk is missing.
     """
     if isinstance(level.array, np.ndarray):
-        yield from _cut_from_whole(level, boxes)
+        yield from _cut_from_whole(level, boxes, first)
         return
     inside = boxes.clip(level)
     plan = _plan(level, inside, max_bytes)
     has_pixels = (inside.high > inside.low).all(axis=1)
     if has_pixels.any() and all(len(edges) == 2 for edges in level.edges):
-        yield from _cut_from_whole(level, boxes)
+        yield from _cut_from_whole(level, boxes, first)
         return
     passes = plan.spans[:, 2] // plan.first_columns
-    order = np.lexsort((inside.low[:, 0], plan.spans[:, 0], passes))
+    order = np.lexsort((inside.low[:, 0], plan.spans[:, 0], passes))[first:]
     cache = _BlockCache(level, plan)
     for rows in np.split(order, np.flatnonzero(np.diff(passes[order])) + 1):
         cache.begin_pass(rows)
@@ -73,14 +75,14 @@ def read_windows(
             yield row, cache.read(row, boxes)
 
 
-def _cut_from_whole(level: Level, boxes: Boxes) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the pixels under boxes of a level in memory, or of one chunk."""
+def _cut_from_whole(level: Level, boxes: Boxes, first: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the pixels under boxes of a level in memory, or of one chunk, from a box on."""
     height, width = level.shape
     pixels = level.read(0, height, 0, width)
     if not isinstance(level.array, np.ndarray) and level.is_empty(pixels):
         require_chunks(level, boxes)
-    for row, (low, high) in enumerate(zip(boxes.low, boxes.high, strict=True)):
-        yield row, cut_window(pixels, low, high)
+    for row in range(first, len(boxes.low)):
+        yield row, cut_window(pixels, boxes.low[row], boxes.high[row])
 
 
 def _plan(level: Level, inside: Boxes, max_bytes: int | None) -> _Plan:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,9 @@ from stp._text import readable
 from stp._urls import as_url, url_name
 from stp.data.collection import Collection
 from stp.io._embed_manifest import Manifest
+from stp.io._embed_parts import open_parts, remove_parts
 from stp.io._embed_remote import copy_into, working_copy
+from stp.io._embed_table import EmbedOptions, describe_settings, embed_table
 from stp.io._results import repair_store, write_results
 from stp.io._store_path import local_path
 from stp.io._table_entries import scratch_folder
@@ -23,34 +24,6 @@ from stp.tables.table import as_iterable, get_table
 if TYPE_CHECKING:
     from stp.io._embed_model import Model
     from stp.train.engine.processes import Processes
-
-
-@dataclass(frozen=True)
-class EmbedOptions:
-    """How the spots of every store are embedded.
-
-    Parameters
-    ----------
-    batch_size
-        Number of spots per batch.
-    device
-        Torch device.
-    precision
-        "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
-    table_key
-        Name of the table in a SpatialData.
-    progress
-        Show a progress bar, or lines of the log if there is no terminal.
-    output_dir
-        Folder of the copies of remote stores; None to upload results.
-    """
-
-    batch_size: int
-    device: str
-    precision: str
-    table_key: str
-    progress: bool
-    output_dir: Path | None
 
 
 def embed_stores(
@@ -71,6 +44,10 @@ def embed_stores(
     :func:`stp.io.write_results` adds the results to each store. Embeddings that this model made
     before are skipped, those of another model are replaced. Under torchrun, the processes divide
     the stores.
+
+    Every minute, or every 64 batches, the part that is done is saved in a hidden folder next to the
+    store. If the process is killed, the next call with the same model, settings and store goes on
+    from there, to the same values.
 
     A remote store is embedded in a local copy. Its results are uploaded, or stay in `output_dir`.
     Of remote stores only the metadata are checked first. Two machines must not embed the same
@@ -238,6 +215,7 @@ def _embed_store(path: Path, model: "Model", digest: str, options: EmbedOptions)
     from stp.io._embed_model import list_missing
 
     if not list_missing(path, model, digest, options.table_key):
+        remove_parts(path)
         if not scratch_folder(path).exists():
             return  # a finished store may be read-only
     with lock(path, "reading", wait=True):
@@ -247,37 +225,12 @@ def _embed_store(path: Path, model: "Model", digest: str, options: EmbedOptions)
     table = get_table(sdata, options.table_key)
     old_columns = {*table.obsm, *table.obs}
     for key in missing:
-        _embed(sdata, model, key, options)
-        # A name that only an earlier model wrote is passed on, too, so that it leaves the store.
-        columns = old_columns | {*table.obsm, *table.obs}
-        results = [name for name in (key, keys.aligned(key), keys.inside(key)) if name in columns]
-        write_results(sdata, table_key=options.table_key, keys=results)
+        with open_parts(path, table, describe_settings(key, digest, options)) as parts:
+            embed_table(sdata, model, key, options, parts)
+            # A name that only an earlier model wrote is passed on, too, so it leaves the store.
+            columns = old_columns | {*table.obsm, *table.obs}
+            names = (key, keys.aligned(key), keys.inside(key))
+            results = [name for name in names if name in columns]
+            write_results(sdata, table_key=options.table_key, keys=results)
         logger.info(f"Embedded {count(table.n_obs, 'spot')} of {path.name} as {key}.")
         yield key
-
-
-def _embed(sdata: Any, model: Any, key: str, options: EmbedOptions) -> None:
-    """Annotate the table of a SpatialData with one embedding."""
-    from stp import tl
-
-    if key == keys.GENES:
-        tl.tokenize(sdata, model, table_key=options.table_key)
-        tl.embed_genes(
-            sdata,
-            model,
-            batch_size=options.batch_size,
-            device=options.device,
-            precision=options.precision,
-            table_key=options.table_key,
-            progress=options.progress,
-        )
-    else:
-        tl.embed_images(
-            sdata,
-            model,
-            batch_size=options.batch_size,
-            device=options.device,
-            precision=options.precision,
-            table_key=options.table_key,
-            progress=options.progress,
-        )

@@ -21,6 +21,7 @@ from stp.io._store_parts import (
     assemble_store,
     centers_without_image,
     name_slide,
+    spot_radius_um,
     sum_counts_by_gene,
 )
 from stp.io._store_path import check_free, local_path
@@ -181,7 +182,8 @@ def write_slide(
         unit = "um"
     by_gene = sum_counts_by_gene(table, genes, vocabulary, counts.layer)
     name = name_slide(sdata, table, readable(path.name).removesuffix(".zarr"))
-    store = assemble_store(by_gene, centers, unit, slide, levels, name)
+    radius = spot_radius_um(sdata, table, slide, query)
+    store = assemble_store(by_gene, centers, unit, slide, levels, name, radius)
     genes_digest = names_digest(by_gene.var_names)
     store.attrs[STORE] = {
         "version": STORE_VERSION,

@@ -10,6 +10,7 @@ from stp.genes.gene_lookup import GeneLookup
 from stp.genes.species import SPECIES
 from stp.genes.table_genes import TableGenes
 from stp.genes.vocabulary import Vocabulary
+from stp.images.coordinates import affine_of, linear_scale
 from stp.images.lattice import lattice_scale
 from stp.images.regions import (
     annotate_shapes,
@@ -159,6 +160,29 @@ def _correct_um(sdata: Any, table: "AnnData", in_um: np.ndarray, query: SlideQue
     return scale.um_per_px / um_per_unit
 
 
+def spot_radius_um(sdata: Any, table: "AnnData", slide: Slide | None, query: SlideQuery) -> float:
+    """Return the radius of the spots of a slide in µm: that of their circles, or half their side.
+
+    Spots without a shape, or whose size in µm is unknown, get that of Visium.
+    """
+    attrs = table.uns.get("spatialdata_attrs")
+    shapes = getattr(sdata, "shapes", {})
+    key = query.shapes_key or (list_regions(table)[0].name if attrs else None)
+    if key not in shapes:
+        return SPOT_RADIUS_UM
+    spots = shapes[key]
+    if slide is not None:
+        to_pixels = slide.pyramid.affine @ affine_of(spots, slide.coordinate_system)
+        um_per_unit = linear_scale(to_pixels) * slide.pyramid.um_per_px
+    elif (in_um := spots_in_um(sdata, table)) is not None:
+        um_per_unit = (um_of_system(spots) or 1.0) * _correct_um(sdata, table, in_um, query)
+    else:
+        return SPOT_RADIUS_UM
+    if "radius" in spots:
+        return float(np.median(spots["radius"])) * um_per_unit
+    return float(np.sqrt(np.median(spots.area))) / 2 * um_per_unit
+
+
 def assemble_store(
     adata: "AnnData",
     centers: np.ndarray | None,
@@ -166,8 +190,12 @@ def assemble_store(
     slide: Slide | None,
     levels: StoreLevels,
     name: str,
+    radius: float = SPOT_RADIUS_UM,
 ) -> "SpatialData":
-    """Return the store in memory: its image has no pixels yet. Its region has the slide's name."""
+    """Return the store in memory: its image has no pixels yet. Its region has the slide's name.
+
+    `radius` is that of a spot, in the unit of the centers.
+    """
     import spatialdata
     from spatialdata.models import ShapesModel, TableModel
     from spatialdata.transformations import Identity
@@ -177,7 +205,7 @@ def assemble_store(
         return spatialdata.SpatialData(tables={TABLE: TableModel.parse(adata)})
     adata.obsm[SPATIAL] = centers
     systems = {unit or "global": Identity()}
-    spots = ShapesModel.parse(centers, geometry=0, radius=SPOT_RADIUS_UM, transformations=systems)
+    spots = ShapesModel.parse(centers, geometry=0, radius=radius, transformations=systems)
     return spatialdata.SpatialData(
         images={IMAGE: empty_image(levels)} if slide else {},
         shapes={name: spots},

@@ -13,6 +13,7 @@ EXPRESSION = "stp_expression"
 QUERY = "stp_query"
 IMAGE_QUERY = "stp_image_query"
 PROBE = "stp_probe"
+BINS = "stp_bins"
 BATCH_EFFECT = "stp_batch_effect"
 
 # A cohort has a row per slide. These are columns of its `obs`, and entries of its `uns`.

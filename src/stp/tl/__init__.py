@@ -1,5 +1,6 @@
 """Compute tokens, embeddings, predictions and scores for an AnnData or SpatialData."""
 
+from stp.tl._aggregate_bins import aggregate_bins
 from stp.tl._assign_folds import assign_folds
 from stp.tl._assign_split import assign_split
 from stp.tl._batch_effect import batch_effect
@@ -24,6 +25,7 @@ from stp.tl._scores import score_clusters, score_expression, score_retrieval
 from stp.tl._tokenize import tokenize
 
 __all__ = [
+    "aggregate_bins",
     "apply_expression_head",
     "assign_folds",
     "assign_split",

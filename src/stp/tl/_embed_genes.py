@@ -11,7 +11,14 @@ from stp.models.gene import GeneEncoder
 from stp.models.stamp import Stamp
 from stp.tables import keys
 from stp.tables.table import record, require, table_to_annotate
-from stp.tl._embed_shared import EmbeddingBuffer, batches, model_record, show_progress
+from stp.tl._embed_shared import (
+    Computing,
+    EmbeddingBuffer,
+    EmbeddingParts,
+    batches,
+    model_record,
+    show_progress,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -92,21 +99,54 @@ def embed_genes(
             "embeds with encoders of images"
         )
     adata = table_to_annotate(adata, table_key, copy)
+    computing = Computing(batch_size, device, precision, progress)
+    annotate_by_genes(adata, model, tokens_key=tokens_key, key_added=key_added, computing=computing)
+    return adata if copy else None
+
+
+def annotate_by_genes(
+    adata: "AnnData",
+    model: Stamp | GeneEncoder,
+    *,
+    tokens_key: str,
+    key_added: str,
+    computing: Computing,
+    parts: EmbeddingParts | None = None,
+) -> None:
+    """Write the embeddings of spots by their genes into a table; see `embed_genes`.
+
+    Parameters
+    ----------
+    adata
+        Table with tokens, which is changed.
+    model
+        A Stamp, or a GeneEncoder, which returns features only.
+    tokens_key
+        Name of the tokens in `obsm`.
+    key_added
+        Name under which the results are stored.
+    computing
+        How the embeddings are computed.
+    parts
+        What was embedded before, and where batches are saved; None saves nothing.
+    """
     tokens = np.asarray(require(adata, "obsm", tokens_key, "stp.tl.tokenize(adata, model)"))
     _check_vocabulary(adata, tokens_key, model)
     _warn_if_cut(tokens, model)
     rows_by_length = _sort_by_length(tokens)
-    with inference(model, device, precision) as torch_device:
-        used_precision = choose_precision(torch_device, precision)
-        embeddings = EmbeddingBuffer(adata.n_obs, model, used_precision)
-        row_batches = batches(rows_by_length, batch_size)
-        for rows in show_progress(row_batches, len(rows_by_length), "embed genes", progress):
+    with inference(model, computing.device, computing.precision) as torch_device:
+        used_precision = choose_precision(torch_device, computing.precision)
+        embeddings = EmbeddingBuffer(adata.n_obs, model, used_precision, parts)
+        n_restored = embeddings.restore()
+        row_batches = batches(rows_by_length[n_restored:], computing.batch_size)
+        for rows in show_progress(
+            row_batches, len(rows_by_length), "embed genes", computing.progress, n_restored
+        ):
             batch = torch.from_numpy(tokens[rows].astype(np.int64)).to(torch_device)
             embeddings.add(rows, _encode(model, batch))
     embeddings.write(adata, key_added)
     params = {"tokens_key": tokens_key, "precision": used_precision}
     record(adata, key_added, params, model=model_record(model))
-    return adata if copy else None
 
 
 def _check_vocabulary(adata: "AnnData", tokens_key: str, model: Stamp | GeneEncoder) -> None:

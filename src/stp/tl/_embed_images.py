@@ -1,23 +1,16 @@
 """Embed spots by the H&E patches around them."""
 
-from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from stp._log import logger
-from stp.images.pyramid import PatchWindow
-from stp.images.slides import Slide, SlideQuery, find_slides
-from stp.images.spots_on_tissue import warn_if_on_glass
-from stp.models.device import choose_precision, inference
+from stp.images.slides import SlideQuery
 from stp.models.patch_encoder import PatchEncoder
 from stp.models.stamp import Stamp
 from stp.tables import keys
-from stp.tables.table import record, table_to_annotate
-from stp.tl._embed_shared import EmbeddingBuffer, PatchBatch, model_record, show_progress
+from stp.tables.table import table_to_annotate
+from stp.tl._embed_patches import PatchReading, annotate_by_images
+from stp.tl._embed_shared import Computing
+from stp.tl._spots_to_embed import SpotChoice
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,6 +26,8 @@ def embed_images(
     coordinate_system: str | None = None,
     um_per_px: float | None = None,
     allow_upsampling: bool = False,
+    min_counts: int = 0,
+    in_tissue_key: str | None = None,
     batch_size: int = 64,
     max_bytes: int | None = None,
     device: str | None = None,
@@ -65,6 +60,11 @@ def embed_images(
         sources that differ by more than 5 % are an error.
     allow_upsampling
         Accept an image that is more than 1.25 times coarser than the patches.
+    min_counts
+        Number of counts in genes that a spot must have to be embedded; others get NaN.
+    in_tissue_key
+        Column of `obs` with 0 or 1, such as "in_tissue"; spots with 0 get NaN. By default all spots
+        are embedded.
     batch_size
         Number of spots per batch.
     max_bytes
@@ -88,7 +88,8 @@ def embed_images(
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
     `table.obsm['X_stp_images' | key_added]` : (n, width) float32
-        Features before projection, for probes, clustering and regression.
+        Features before projection, for probes, clustering and regression. NaN for spots that are
+        left out.
     `table.obsm['X_stp_images_aligned' | key_added + '_aligned']` : (n, projection width) float32
         Unit vectors after projection, for retrieval. Only with a Stamp.
     `table.obs['X_stp_images_inside' | key_added + '_inside']` : bool
@@ -101,13 +102,14 @@ def embed_images(
     Raises
     ------
     KeyError
-        There is no image, or a named element is missing.
+        There is no image, or a named element or column is missing.
     TypeError
         The data are an AnnData; :func:`stp.io.from_anndata` adds its image. Or the model is
         neither a Stamp nor an image encoder.
     ValueError
         Several images fit, most spots lie outside the image, the scale is unknown or its sources
-        contradict each other, the image is too coarse, or features are NaN or infinite.
+        contradict each other, the image is too coarse, no spot is left, or features are NaN or
+        infinite.
 
     Examples
     --------
@@ -122,131 +124,14 @@ def embed_images(
         )
     table = table_to_annotate(sdata, table_key, copy)
     query = SlideQuery(image_key, shapes_key, coordinate_system, um_per_px)
-    slides = find_slides(sdata, table, query)
-    for slide in slides:
-        warn_if_on_glass(table, slide)
-    encoder = model.image_encoder if isinstance(model, Stamp) else model
-    window = PatchWindow(encoder.config.image_size, encoder.config.um_per_px)
-    patch_batches = _read_patches(
-        slides,
-        window,
-        batch_size=batch_size,
-        allow_upsampling=allow_upsampling,
-        max_bytes=max_bytes,
+    annotate_by_images(
+        sdata,
+        table,
+        model,
+        query=query,
+        choice=SpotChoice(min_counts, in_tissue_key),
+        reading=PatchReading(allow_upsampling, max_bytes),
+        key_added=key_added,
+        computing=Computing(batch_size, device, precision, progress),
     )
-    with inference(model, device, precision) as torch_device:
-        used_precision = choose_precision(torch_device, precision)
-        embeddings = EmbeddingBuffer(table.n_obs, model, used_precision)
-        encode = _PatchEncoder(model, torch_device, batch_size)
-        with closing(_prefetch(patch_batches, torch_device)) as batches:
-            for rows, patches in show_progress(batches, table.n_obs, "embed images", progress):
-                embeddings.add(rows, encode(patches))
-    inside = _find_inside(slides, window, table.n_obs)
-    embeddings.write(table, key_added)
-    table.obs[keys.inside(key_added)] = inside
-    params = {
-        "allow_upsampling": allow_upsampling,
-        "precision": used_precision,
-        "size": window.size,
-        "um_per_px": window.um_per_px,
-        "regions": {slide.region: _origin(slide) for slide in slides},
-    }
-    record(table, key_added, params, model=model_record(model))
     return table if copy else None
-
-
-def _read_patches(
-    slides: list[Slide],
-    window: PatchWindow,
-    *,
-    batch_size: int,
-    allow_upsampling: bool,
-    max_bytes: int | None,
-) -> Iterator[PatchBatch]:
-    """Yield rows of the table (n,) and their patches (n, size, size, 3), slide by slide."""
-    for slide in slides:
-        stream = slide.pyramid.stream(
-            slide.centers,
-            window,
-            batch_size=batch_size,
-            allow_upsampling=allow_upsampling,
-            max_bytes=max_bytes,
-        )
-        for rows, patches in stream:
-            yield slide.rows[rows], patches
-
-
-def _prefetch(
-    batches: Iterator[PatchBatch], device: torch.device
-) -> Generator[PatchBatch, None, None]:
-    """Yield batches while a thread reads the next one, unless the model computes on the CPU.
-
-    On a CPU, a reading thread takes a core from the computing threads. All of them then wait for
-    the one that lost its core.
-    """
-    if device.type == "cpu":
-        yield from batches
-        return
-    with ThreadPoolExecutor(1) as reader:
-        next_batch = reader.submit(next, batches, None)
-        while (batch := next_batch.result()) is not None:
-            next_batch = reader.submit(next, batches, None)
-            yield batch
-
-
-class _PatchEncoder:
-    """Encode patches in batches, which are halved when the device runs out of memory."""
-
-    def __init__(self, model: Stamp | PatchEncoder, device: torch.device, batch_size: int) -> None:
-        self.model = model
-        self.device = device
-        self.batch_size = batch_size
-
-    def __call__(self, patches: np.ndarray) -> tuple[torch.Tensor, ...]:
-        """Return features (n, width), and with a Stamp the aligned vectors too."""
-        outputs = []
-        start = 0
-        while start < len(patches):
-            batch = patches[start : start + self.batch_size]
-            try:
-                outputs.append(self._encode(torch.from_numpy(batch).to(self.device)))
-                start += len(batch)
-            except torch.cuda.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                self._shrink(len(batch) // 2)
-        return tuple(torch.cat(tensors) for tensors in zip(*outputs, strict=True))
-
-    def _encode(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        if isinstance(self.model, Stamp):
-            return self.model.encode_images(batch)
-        return (self.model(batch),)
-
-    def _shrink(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        logger.warning(
-            f"The device has too little memory: going on with batches of {batch_size} patches. "
-            f"Pass batch_size={batch_size} to start with them."
-        )
-        torch.cuda.empty_cache()
-
-
-def _find_inside(slides: list[Slide], window: PatchWindow, n_obs: int) -> np.ndarray:
-    """Return for each row (n_obs,) whether its patch lies completely inside the image."""
-    inside = np.zeros(n_obs, dtype=bool)
-    for slide in slides:
-        inside[slide.rows] = slide.pyramid.inside(
-            slide.centers, size=window.size, um_per_px=window.um_per_px
-        )
-    return inside
-
-
-def _origin(slide: Slide) -> dict[str, Any]:
-    """Return which image the patches of a region come from, and its scale."""
-    return {
-        "image_key": slide.image_key,
-        "coordinate_system": slide.coordinate_system,
-        "um_per_px": slide.pyramid.um_per_px,
-        "scale_source": slide.pyramid.scale_source,
-        "other_scales": dict(slide.other_scales),
-    }

@@ -1,7 +1,8 @@
 """What the embedding verbs share: a buffer for results, batches and a progress bar."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,38 @@ PatchBatch = tuple[Rows, np.ndarray]  # with the patches of these rows, (n, size
 Batch = TypeVar("Batch", Rows, PatchBatch)
 
 
+@dataclass(frozen=True)
+class Computing:
+    """How embeddings are computed.
+
+    Parameters
+    ----------
+    batch_size
+        Number of spots per batch.
+    device
+        Torch device; by default that of `stp.settings`, or a GPU if there is one.
+    precision
+        "auto" (bf16 on a GPU, fp32 on a CPU), "bf16" or "fp32".
+    progress
+        Show a progress bar, or lines of the log if there is no terminal.
+    """
+
+    batch_size: int
+    device: str | None
+    precision: str
+    progress: bool
+
+
+class EmbeddingParts(Protocol):
+    """What was embedded before a call was stopped, and where this call saves its own part."""
+
+    def load(self) -> Iterator[tuple[Rows, list[np.ndarray]]]:
+        """Yield rows (m,) and the arrays of their outputs, each (m, width), in saved order."""
+
+    def add(self, rows: Rows, outputs: list[np.ndarray]) -> None:
+        """Save the outputs of one batch, at once or with later ones."""
+
+
 class EmbeddingBuffer:
     """Features and aligned vectors of each row of a table, NaN until the row is embedded.
 
@@ -31,16 +64,34 @@ class EmbeddingBuffer:
         The model that embeds the rows.
     precision
         "bf16" or "fp32", in which the model computes.
+    parts
+        What was embedded before, and where batches are saved; None saves nothing.
     """
 
-    def __init__(self, n_obs: int, model: Pretrained | PatchEncoder, precision: str) -> None:
+    def __init__(
+        self,
+        n_obs: int,
+        model: Pretrained | PatchEncoder,
+        precision: str,
+        parts: EmbeddingParts | None = None,
+    ) -> None:
         self.n_obs = n_obs
+        self._parts = parts
         self.arrays: list[np.ndarray] = []
         name = model.name or type(model).__name__
         self._title = f"features that {name} computed in {precision}"
         self._remedy = "check the weights of the model for NaN"
         if precision != "fp32":
             self._remedy = f'pass precision="fp32", or {self._remedy}'
+
+    def restore(self) -> int:
+        """Store what was embedded before, and return the number of these rows."""
+        n_restored = 0
+        if self._parts is not None:
+            for rows, outputs in self._parts.load():
+                self._store(rows, outputs)
+                n_restored += len(rows)
+        return n_restored
 
     def add(self, rows: Rows, outputs: tuple[torch.Tensor, ...]) -> None:
         """Store what the model returned for these rows.
@@ -50,14 +101,20 @@ class EmbeddingBuffer:
         ValueError
             A value is NaN or infinite.
         """
+        values = [output.float().cpu().numpy() for output in outputs]
+        for output in values:
+            # The first batch with such a value stops the run, which may take hours.
+            require_finite(output, rows, self._title, self._remedy)
+        self._store(rows, values)
+        if self._parts is not None:
+            self._parts.add(rows, values)
+
+    def _store(self, rows: Rows, outputs: list[np.ndarray]) -> None:
         if not self.arrays:
             shapes = [(self.n_obs, output.shape[1]) for output in outputs]
             self.arrays = [np.full(shape, np.nan, dtype=np.float32) for shape in shapes]
         for array, output in zip(self.arrays, outputs, strict=True):
-            values = output.float().cpu().numpy()
-            # The first batch with such a value stops the run, which may take hours.
-            require_finite(values, rows, self._title, self._remedy)
-            array[rows] = values
+            array[rows] = output
 
     def write(self, adata: "AnnData", key: str) -> None:
         """Write the features to `obsm[key]`, and the aligned vectors, if there are any, next to it.
@@ -83,10 +140,10 @@ def batches(rows: Rows, batch_size: int) -> Iterator[Rows]:
 
 
 def show_progress(
-    batches: Iterator[Batch], total: int, name: str, is_shown: bool
+    batches: Iterator[Batch], total: int, name: str, is_shown: bool, initial: int = 0
 ) -> Iterator[Batch]:
-    """Yield the batches, and show how many spots are done."""
-    with Progress(total, name, "spot", is_shown=is_shown) as progress:
+    """Yield the batches, and show how many spots are done; `initial` were done before."""
+    with Progress(total, name, "spot", is_shown=is_shown, initial=initial) as progress:
         for batch in batches:
             yield batch
             rows = batch[0] if isinstance(batch, tuple) else batch

@@ -10,6 +10,7 @@ import numpy as np
 
 from stp.data.gene_sets import read_gene_sets
 from stp.data.pairs import PairDataset
+from stp.data.poor_spots import warn_about_poor_spots
 from stp.data.samplers import SpotSampler
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
@@ -163,6 +164,8 @@ def align(
     def open_corpus(run: RunDir, name: str, stores: list[SpotStore], stamp: Stamp) -> Corpus:
         """Open stores, and rank their genes if the Stamp reads them."""
         origin = lists.origin(name)
+        if run.processes.is_main:
+            warn_about_poor_spots(stores, config.min_genes)
         if stamp.gene_encoder is None:
             return Corpus.open(name, stores, config.min_genes, origin=origin)
         return Corpus.open_tokenized(

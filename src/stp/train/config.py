@@ -63,6 +63,9 @@ class PretrainConfig(LoopConfig):
     targets
         Genes of the center that its neighborhood predicts: "masked" ones (paper) or "all" (the
         authors' release).
+    radius_um
+        Draw the eight neighbors of a spot at random from the spots within this many µm, as for
+        small bins; by default they are the eight nearest (paper).
     log_frequency_start
         Start the bias of the heads at the log frequency of the tokens. The first loss is then that
         of guessing by frequency. This is not in the paper.
@@ -79,11 +82,19 @@ class PretrainConfig(LoopConfig):
     mask_fraction: float = 0.15
     context: str = "pooled"
     targets: str = "masked"
+    radius_um: float | None = None
     log_frequency_start: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_not_negative(self, "min_genes")
+        if self.radius_um is not None:
+            require_positive(self, "radius_um")
+            if not any(phase.objective == "neighborhood" for phase in self.phases):
+                raise ValueError(
+                    f"radius_um={self.radius_um:g} is for neighborhood training, and no phase has "
+                    "the objective 'neighborhood'; leave radius_um out, or add such a phase"
+                )
         if not self.phases or not 0 < self.mask_fraction <= 1:
             raise ValueError(
                 "phases must not be empty, mask_fraction must be above 0 and at most 1"

@@ -1,5 +1,6 @@
 """The stores of a run: opened, checked, ranked into tokens, and described for the model card."""
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from stp._log import count, preview
 from stp._progress import track
 from stp._text import readable
+from stp.data.neighborhoods import reach, spacing
 from stp.data.pairs import CELLS
 from stp.data.ranking import rank_stores, score_stores
 from stp.data.spot_file import SpotFile
@@ -173,6 +175,41 @@ def require(
         if store.coordinates is not None and not np.isfinite(store.coordinates).all():
             raise ValueError(
                 f"{store.source} has spots without finite coordinates; write it again without them"
+            )
+
+
+def require_neighbors(
+    stores: Sequence[SpotStore], min_genes: int, radius_um: float, size: int
+) -> None:
+    """Raise ValueError if a radius reaches too few spots for a neighborhood, or has no unit.
+
+    Parameters
+    ----------
+    stores
+        Stores with coordinates.
+    min_genes
+        Number of genes that a spot must detect to be trained on.
+    radius_um
+        Radius of a neighborhood in µm.
+    size
+        Number of spots of a neighborhood, the center included.
+    """
+    for store in stores:
+        assert store.coordinates is not None  # see `require`
+        if not store.is_in_um:
+            raise ValueError(
+                f"radius_um={radius_um:g} needs coordinates in µm, and those of {store.source} "
+                "have no scale; write the store again with um_per_px= or spot_pitch_um="
+            )
+        centers = store.coordinates[store.trainable(min_genes)]
+        if len(centers) < size:
+            continue
+        least = reach(centers, size)
+        if radius_um < least:
+            raise ValueError(
+                f"radius_um={radius_um:g} reaches fewer than {size - 1} spots around most spots of "
+                f"{store.source}, which are {spacing(centers):.3g} µm apart; pass a radius_um of "
+                f"at least {math.ceil(least):g}"
             )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from stp.data.masked_tokens import TokenDataset
+from stp.data.poor_spots import warn_about_poor_spots
 from stp.data.samplers import GroupSampler, SpotSampler
 from stp.data.store import SpotStore
 from stp.data.store_genes import check_genes
@@ -20,6 +21,7 @@ from stp.train.corpus import (
     Corpus,
     describe_stage,
     require,
+    require_neighbors,
 )
 from stp.train.engine.batch_plan import BatchPlan
 from stp.train.engine.loop import Training, run_training
@@ -86,9 +88,10 @@ def pretrain(
     ------
     ValueError
         If a path is no training store, if a store lacks the coordinates for neighborhood training,
-        if its genes are of another species or less than half of its UMIs are in the vocabulary, if
-        the vocabulary has no means, if two stores have the same content, if a store was written
-        anew after its collection was made, or if `output_dir` has a run with other settings.
+        if `radius_um` reaches fewer than eight spots or coordinates are not in µm, if genes are of
+        another species or less than half of the UMIs are in the vocabulary, if the vocabulary has
+        no means, if two stores have the same content, if a store was written anew after its
+        collection was made, or if `output_dir` has a run with other settings.
     BlockingIOError
         If another process trains in `output_dir`.
     FloatingPointError
@@ -117,6 +120,8 @@ def pretrain(
     check_genes([*training_stores, *validation_stores], vocabulary)
     if any(phase.objective == "neighborhood" for phase in config.phases):
         require(training_stores, "coordinates", "neighborhood training")
+        if config.radius_um is not None:
+            require_neighbors(training_stores, config.min_genes, config.radius_um, GROUP_SIZE)
     inputs = {
         "stage": "pretrain",
         "vocabulary": vocabulary.digest,
@@ -126,6 +131,8 @@ def pretrain(
     }
 
     def open_corpus(run: RunDir, name: str, stores: list[SpotStore]) -> Corpus:
+        if run.processes.is_main:
+            warn_about_poor_spots(stores, config.min_genes)
         return Corpus.open_tokenized(
             name,
             stores,
@@ -212,4 +219,6 @@ def _make_sampler(phase: Phase, train: Corpus, plan: BatchPlan, config: Pretrain
     if phase.objective == "masked":
         return SpotSampler(train.rows, plan.batch_size, config.seed)
     coordinates = [np.asarray(store.coordinates) for store in train.stores]
-    return GroupSampler(coordinates, train.rows, plan.batch_size, config.seed, GROUP_SIZE)
+    return GroupSampler(
+        coordinates, train.rows, plan.batch_size, config.seed, GROUP_SIZE, config.radius_um
+    )

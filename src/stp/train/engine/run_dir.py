@@ -26,6 +26,8 @@ LOCK = "run.lock"
 SCRATCH = ".stp_scratch"  # its content is deleted, so no folder of a user may have this name
 RUN_VERSION = 2  # 1 identified stores by their paths
 INFORMATION = ("processes", "paths", "collections")  # of training.json; a run may go on with others
+# Settings that runs of before lack, with the value that such a run has.
+LATER_SETTINGS = {"radius_um": None}
 FREE_SETTINGS = ("device", "n_workers", "log_every", "checkpoint_every", "gene_sets")
 
 
@@ -269,6 +271,11 @@ def run_settings(config: LoopConfig, inputs: dict[str, Any]) -> dict[str, Any]:
     values = {
         name: value
         for name, value in dataclasses.asdict(config).items()
-        if name not in FREE_SETTINGS
+        if name not in FREE_SETTINGS and not _is_as_before(name, value)
     }
     return {"run_version": RUN_VERSION, **inputs, "config": values}
+
+
+def _is_as_before(name: str, value: Any) -> bool:
+    """Return whether a setting that older runs lack has the value that such a run has."""
+    return name in LATER_SETTINGS and value == LATER_SETTINGS[name]
