@@ -7,6 +7,7 @@ import numpy as np
 
 from stp.images.files.channel_names import conversion_by_names
 from stp.images.files.colors import ColorConversion, RgbArray, convert_colors
+from stp.images.whole_array import keep_whole
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _open_xarray(array: Any, owner: str) -> Level:
     array = array.transpose("c", "y", "x")
     names = array.coords["c"].to_numpy() if "c" in array.coords else range(array.sizes["c"])
     source = _find_zarr_array(array.data)
-    pixels = array.data if source is None else source
+    pixels = keep_whole(array.data) if source is None else source
     conversion = conversion_by_names(list(names), owner)
     if array.dtype == np.uint8:
         pixels = convert_colors(pixels, conversion, True)
