@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,17 @@ import pandas as pd
 import pytest
 from benchmarks import measure, render
 from benchmarks.accuracy import bags as bags_with_answers
-from benchmarks.speed import bags, collection, gpu, patches, retrieval, sampling, tokens
+from benchmarks.speed import (
+    bags,
+    collection,
+    gpu,
+    large_slides_steps,
+    large_slides_tables,
+    patches,
+    retrieval,
+    sampling,
+    tokens,
+)
 from benchmarks.speed.collection_sources import list_sources, write_sources
 from benchmarks.speed.many_stores import write_link
 from benchmarks.speed.torch_search import nearest_by_topk
@@ -46,6 +57,16 @@ def test_a_page_has_five_headings_and_the_tables_of_its_json_files(page):
     assert render.render_page(page) == text
     reading = text.partition("## Reading\n")[2].partition("## Limits")[0]
     assert len(re.findall(r"\.(?:\s|$)", reading)) <= 3
+
+
+def test_every_step_of_large_slides_runs_on_a_small_one(tmp_path):
+    large_slides_tables.write_slide(tmp_path / "400", 400)
+    for name, make_step in large_slides_steps.STEPS.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            step = make_step(tmp_path / "400")
+            step.run()
+        assert step.output_bytes() > 0 or name in ("spots", "start_neighborhoods")
 
 
 def test_the_index_has_a_row_for_each_page():
