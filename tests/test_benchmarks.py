@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from benchmarks.speed import (
     bags,
     collection,
     gpu,
+    large_slides_steps,
+    large_slides_tables,
     neighbors_large,
     patches,
     retrieval,
@@ -56,6 +59,16 @@ def test_a_page_has_five_headings_and_the_tables_of_its_json_files(page):
     assert render.render_page(page) == text
     reading = text.partition("## Reading\n")[2].partition("## Limits")[0]
     assert len(re.findall(r"\.(?:\s|$)", reading)) <= 3
+
+
+def test_every_step_of_large_slides_runs_on_a_small_one(tmp_path):
+    large_slides_tables.write_slide(tmp_path / "400", 400)
+    for name, make_step in large_slides_steps.STEPS.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            step = make_step(tmp_path / "400")
+            step.run()
+        assert step.output_bytes() > 0 or name in ("spots", "start_neighborhoods")
 
 
 def test_the_index_has_a_row_for_each_page():

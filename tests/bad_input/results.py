@@ -1,5 +1,6 @@
 """Embeddings and predictions."""
 
+import anndata
 import scanpy as sc
 from tests.bad_input.case import refused
 
@@ -23,6 +24,28 @@ def tokens_are_of_another_vocabulary(adata, model):
     """
     stp.tl.tokenize(adata, stp.Vocabulary.from_genes(adata.var_names).fit([adata]))
     stp.tl.embed_genes(adata, model)
+
+
+@refused(ValueError, "anndata.concat cuts or fills tables of different width")
+def tokens_were_cut_by_anndata_concat(adata, model):
+    """Tables have as many columns of tokens as their longest spot, and anndata drops some.
+
+    Combine slides with {func}`stp.get.concat`, which pads the tokens.
+    """
+    stp.tl.tokenize(adata, model)
+    narrow = adata[:5].copy()
+    narrow.obsm["stp_tokens"] = narrow.obsm["stp_tokens"][:, :3]
+    joined = anndata.concat([narrow, adata[5:]], uns_merge="first")
+    stp.tl.embed_genes(joined, model)
+
+
+@refused(ValueError, r"no spot lies in crop_coord=.*; spots reach from x = ")
+def a_part_to_draw_has_no_spot(adata):
+    """The part to draw is in µm from the corner of the image, or in the unit of the coordinates.
+
+    Pass left, right, top and bottom in this unit.
+    """
+    stp.pl.spots(adata, adata.var_names[0], crop_coord=(-9, -8, -9, -8))
 
 
 @refused(ValueError, "embeddings of different models do not mix")

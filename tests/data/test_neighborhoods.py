@@ -158,3 +158,31 @@ def test_nearly_all_spots_of_real_visium_are_grouped(real):
     }
     assert len(shares) == 12
     assert min(shares.values()) >= 0.9
+
+
+def slow_groups(coordinates, size):
+    """Draw groups seed by seed, each from all spots that are free."""
+    distances = np.linalg.norm(coordinates[:, None] - coordinates[None], axis=-1)
+    reach = 10 * np.median(np.sort(distances, axis=1)[:, 1])
+    free = np.ones(len(coordinates), bool)
+    groups = []
+    for seed in np.random.default_rng(0).permutation(len(coordinates)):
+        candidates = np.flatnonzero(free)
+        group = candidates[np.argsort(distances[seed, candidates])][:size]
+        if free[seed] and len(group) == size and distances[np.ix_(group, group)].max() <= reach:
+            free[group] = False
+            groups.append(group.tolist())
+    return groups
+
+
+@pytest.mark.parametrize("block_seeds", [1, 7, 10_000])
+@pytest.mark.parametrize("size", [2, 9])
+def test_groups_are_those_of_a_loop_over_seeds_in_any_blocks(block_seeds, size):
+    rng = np.random.default_rng(1)
+    islands = rng.random((20, 1, 2)) * 3000 + rng.normal(0, 20, (20, 25, 2))
+    coordinates = islands.reshape(-1, 2)
+    groups = neighborhoods(
+        coordinates, np.random.default_rng(0), size=size, block_seeds=block_seeds
+    )
+    assert groups.tolist() == slow_groups(coordinates, size)
+    assert groups.size < len(coordinates)

@@ -103,3 +103,23 @@ def test_no_groups_no_batches():
 
 def test_fewer_groups_than_a_batch_make_none():
     assert GroupSampler([LATTICE], [np.arange(64)], 72, 0).batches(0) == []
+
+
+class CountedStores(list):
+    """Coordinates of stores; it counts how often those of a store are read."""
+
+    n_reads = 0
+
+    def __getitem__(self, store):
+        self.n_reads += 1
+        return super().__getitem__(store)
+
+
+def test_the_groups_of_an_epoch_are_drawn_once():
+    stores = CountedStores([LATTICE, LATTICE])
+    sampler = GroupSampler(stores, [np.arange(64), np.arange(10, 50)], 18, 0)
+    counted = [len(sampler.batches(epoch)) for epoch in range(3)]
+    assert stores.n_reads == 6
+    assert [len(sampler.batches(epoch)) for epoch in range(3)] == counted
+    assert spots_of(sampler.batches(2)) == spots_of(make_groups(0).batches(2))
+    assert stores.n_reads == 6

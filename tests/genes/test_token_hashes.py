@@ -37,14 +37,16 @@ def fit_vocabulary():
 
 
 def hash_tokens(section, vocabulary):
-    """Return SHA-256 of the tokens of a section, as little-endian uint16."""
+    """Return SHA-256 of the tokens of a section, as little-endian uint16, padded to 1,500."""
     adata = read(section)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # coverage, shallow spots and small panels
         tl.tokenize(adata, vocabulary)
     tokens = adata.obsm["stp_tokens"]
-    assert (tokens.dtype, tokens.shape) == (np.uint16, (adata.n_obs, 1500))
-    return hashlib.sha256(tokens.astype("<u2").tobytes()).hexdigest()
+    assert (tokens.dtype, tokens.shape[1]) == (np.uint16, adata.obs["stp_tokens_n"].max())
+    padded = np.zeros((adata.n_obs, 1500), "<u2")
+    padded[:, : tokens.shape[1]] = tokens
+    return hashlib.sha256(padded.tobytes()).hexdigest()
 
 
 def write_table():

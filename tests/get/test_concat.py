@@ -183,3 +183,17 @@ def test_names_that_collide_with_the_slide_before_them_are_refused():
         parts.append(part)
     with pytest.raises(ValueError, match="several spots would be named 'a_b_1'"):
         get.concat(parts)
+
+
+def test_tokens_are_padded_to_those_of_the_widest_slide(tables, stamp):
+    tables[0].X[:, 20:] = 0
+    for table in tables:
+        table.X.eliminate_zeros()
+        tl.tokenize(table, stamp)
+    first, second = (table.obsm["stp_tokens"] for table in tables)
+    assert first.shape[1] < second.shape[1]
+    joined = get.concat(tables).obsm["stp_tokens"]
+    assert joined.dtype == np.uint16
+    np.testing.assert_array_equal(joined[:100, : first.shape[1]], first)
+    assert not joined[:100, first.shape[1] :].any()
+    np.testing.assert_array_equal(joined[100:], second)

@@ -1,3 +1,6 @@
+import warnings
+
+import anndata
 import numpy as np
 import pytest
 import torch
@@ -238,3 +241,33 @@ def test_aligned_vectors_that_are_not_finite_are_an_error(table, stamp):
 def test_what_embeds_no_genes_is_refused_with_the_call_that_does(table, stamp):
     with pytest.raises(TypeError, match=r"got ImageEncoder; stp\.tl\.embed_images embeds"):
         tl.embed_genes(table, stamp.image_encoder)
+
+
+def test_padding_of_the_tokens_does_not_change_a_bit_of_the_features(adata, stamp):
+    adata.X = adata.X.multiply(np.arange(32) < 24).tocsr()
+    tl.tokenize(adata, stamp)
+    tl.embed_genes(adata, stamp)
+    narrow = adata.obsm["stp_tokens"]
+    padded = adata.copy()
+    padded.obsm["stp_tokens"] = np.pad(narrow, ((0, 0), (0, 32 - narrow.shape[1])))
+    assert narrow.shape[1] < 32
+    tl.embed_genes(padded, stamp)
+    for key in ("X_stp_genes", "X_stp_genes_aligned"):
+        np.testing.assert_array_equal(adata.obsm[key], padded.obsm[key])
+
+
+@pytest.mark.parametrize("join", ["inner", "outer"])
+def test_tokens_that_anndata_cut_or_filled_are_refused(adata, stamp, join):
+    first, second = adata[:50].copy(), adata[50:].copy()
+    for table, context_length in ((first, 6), (second, 9)):
+        tl.tokenize(table, stamp, context_length=context_length)
+    joined = anndata.concat([first, second], join=join, uns_merge="first")
+    with pytest.raises(ValueError, match="anndata.concat cuts or fills.*combine.*stp.get.concat"):
+        tl.embed_genes(joined, stamp)
+
+
+def test_tokens_that_are_shorter_than_the_context_were_not_cut(adata, stamp):
+    tl.tokenize(adata, stamp)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tl.embed_genes(adata, stamp)

@@ -1,3 +1,6 @@
+import tracemalloc
+
+import anndata
 import numpy as np
 import pytest
 
@@ -83,3 +86,15 @@ def test_a_missing_embedding_names_the_call(table, missing, call):
         KeyError, match=rf"obsm\['X_stp_{missing}'\] is missing; run stp\.tl\.{call}"
     ):
         tl.fuse(table)
+
+
+def test_memory_is_that_of_the_result_and_a_block(record_model):
+    table = anndata.AnnData(obs={"n": np.zeros(40_000)})
+    for key in ("X_stp_genes", "X_stp_images"):
+        table.obsm[key] = np.ones((40_000, 128), np.float32)
+    record_model(table, "X_stp_genes", "X_stp_images")
+    tracemalloc.start()
+    tl.fuse(table, scale=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.5 * table.obsm["X_stp_fused"].nbytes

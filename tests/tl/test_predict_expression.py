@@ -1,3 +1,5 @@
+import tracemalloc
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -449,3 +451,31 @@ def test_references_with_symbols_and_with_ids_are_one_set(query, reference):
 def test_an_unknown_gene_gets_the_nearest_name(query, reference):
     with pytest.raises(KeyError, match=r"did you mean 'ERBB2' for 'ERRB2'\? Else choose from its"):
         tl.predict_expression(query, reference, genes=["ERRB2"])
+
+
+def test_vectors_of_zeros_have_no_prediction(query, reference):
+    query.obsm["X_stp_images_aligned"][4] = 0
+    tl.predict_expression(query, reference, n_neighbors=5)
+    is_missing = np.isnan(query.obsm["stp_expression"]).all(axis=1)
+    assert np.flatnonzero(is_missing).tolist() == [4]
+    assert (query.obsm["stp_expression_neighbors"][4] == -1).all()
+    query.obsm["X_stp_images_aligned"][:] = 0
+    with pytest.raises(ValueError, match="no spot has an embedding in .* all are NaN or zero"):
+        tl.predict_expression(query, reference, n_neighbors=5)
+
+
+def test_memory_for_many_spots_is_less_than_their_vectors(reference, record_model):
+    rng = np.random.default_rng(3)
+    many = anndata.AnnData(obs={"n": np.zeros(40_000)})
+    many.obsm["X_stp_images_aligned"] = rng.random((40_000, 512), np.float32)
+    many.obsm["X_stp_images_aligned"][0] = np.nan
+    record_model(many, "X_stp_images")
+    reference.obsm["X_stp_genes_aligned"] = unit(rng, reference.n_obs, 512)
+    genes = list(reference.var_names[:3])
+    tl.predict_expression(many[:9].copy(), reference, genes=genes, n_neighbors=5)  # compiles
+    tracemalloc.start()
+    tl.predict_expression(many, reference, genes=genes, n_neighbors=5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < many.obsm["X_stp_images_aligned"].nbytes
+    assert np.isnan(many.obsm["stp_expression"]).any(axis=1).sum() == 1

@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 import anndata
 import numpy as np
@@ -8,6 +9,9 @@ import scipy.sparse
 
 import stp
 from stp import Vocabulary, tl
+from stp.genes.rank_table import rank_table
+from stp.genes.tokens import rank_genes
+from stp.tl._table_tokens import rank_all_genes
 
 
 def slow_tokens(adata, vocabulary, row):
@@ -40,7 +44,8 @@ def with_foreign_counts(adata, share):
 def test_tokens_are_genes_by_count_over_mean(adata, vocabulary):
     assert tl.tokenize(adata, vocabulary, context_length=40) is None
     tokens = adata.obsm["stp_tokens"]
-    assert (tokens.dtype, tokens.shape) == (np.uint16, (100, 40))
+    longest = int((adata.X > 0).sum(axis=1).max())
+    assert (tokens.dtype, tokens.shape) == (np.uint16, (100, longest))
     for row in range(adata.n_obs):
         expected = slow_tokens(adata, vocabulary, row)
         assert tokens[row, : len(expected)].tolist() == expected
@@ -78,7 +83,19 @@ def test_parameters_are_recorded(adata, vocabulary):
 
 def test_the_default_context_is_the_papers(adata, vocabulary):
     tl.tokenize(adata, vocabulary)
-    assert adata.obsm["stp_tokens"].shape == (100, 1500)
+    assert adata.uns["stp_tokens"]["params"]["context_length"] == 1500
+
+
+@pytest.mark.parametrize("rows_in_memory", [1, 7, 100])
+def test_tokens_are_as_wide_as_the_longest_spot_in_any_blocks(adata, vocabulary, rows_in_memory):
+    tl.tokenize(adata, vocabulary, context_length=20)
+    index = vocabulary.encode(adata.var_names)
+    table = rank_table(vocabulary.divisors())
+    rank = partial(rank_genes, index=index, table=table, n_special=vocabulary.n_special)
+    ranks = rank_all_genes(adata.X, rank, index, 20, rows_in_memory=rows_in_memory)
+    np.testing.assert_array_equal(ranks.tokens, adata.obsm["stp_tokens"])
+    assert ranks.n_tokens.tolist() == adata.obs["stp_tokens_n"].tolist()
+    assert ranks.tokens.shape[1] == min(20, (adata.X > 0).sum(axis=1).max())
 
 
 @pytest.mark.parametrize(
@@ -311,5 +328,5 @@ def test_as_many_genes_are_kept_as_the_model_reads(adata, stamp, vocabulary, tmp
     stamp.save_pretrained(tmp_path / "stamp")
     stamp.gene_encoder.save_pretrained(tmp_path / "genes")
     for source in (stamp, stamp.gene_encoder, tmp_path / "stamp", str(tmp_path / "genes")):
-        assert tl.tokenize(adata, source, copy=True).obsm["stp_tokens"].shape[1] == 32
-    assert tl.tokenize(adata, vocabulary, copy=True).obsm["stp_tokens"].shape[1] == 1500
+        params = tl.tokenize(adata, source, copy=True).uns["stp_tokens"]["params"]
+        assert params["context_length"] == 32

@@ -13,6 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stp import Vocabulary, tl
+from stp.genes.rank_table import rank_table
+from stp.genes.tokens import rank_genes
+from stp.tl._table_tokens import rank_all_genes
 
 CHUNKS = (7, 5)
 
@@ -220,3 +223,22 @@ def test_memory_of_a_backed_table_is_that_of_the_result_and_three_blocks(kind, d
     tracemalloc.stop()
     assert peak < backed.obsm["stp_tokens"].nbytes + 3 * block
     assert 3 * block < counts.nbytes * 0.6
+
+
+def test_dask_ranks_a_chunk_only_when_its_tokens_are_computed(counts, adata, vocabulary, expected):
+    n_calls = []
+    index = vocabulary.encode(adata.var_names)
+    table = rank_table(vocabulary.divisors())
+
+    def rank(block, context_length):
+        n_calls.append(1)
+        return rank_genes(
+            block, index, table, context_length=context_length, n_special=vocabulary.n_special
+        )
+
+    ranks = rank_all_genes(dask_csr(counts), rank, index, 24)
+    assert n_calls == []
+    assert ranks.n_tokens.tolist() == expected.obs["stp_tokens_n"].tolist()
+    tokens = ranks.tokens.compute(scheduler="synchronous")
+    assert len(n_calls) == -(-len(counts) // 7)
+    np.testing.assert_array_equal(tokens, expected.obsm["stp_tokens"])

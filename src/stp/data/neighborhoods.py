@@ -4,9 +4,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from stp.data.neighborhood_kernel import draw_groups
+
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
 
+BLOCK_SEEDS = 4096  # seeds whose nearest spots are searched at a time
+SAFE_FACTOR = 1 + 1e-9  # distances that are computed in two ways differ by less
 MAX_SPACINGS = 10.0  # D_max, in median distances to the nearest spot (method.md section 3)
 
 
@@ -40,6 +44,7 @@ def neighborhoods(
     *,
     size: int = 9,
     radius: float | None = None,
+    block_seeds: int = BLOCK_SEEDS,
 ) -> np.ndarray:
     """Draw disjoint groups of neighboring spots.
 
@@ -63,49 +68,109 @@ def neighborhoods(
     radius
         Distance from the seed, in the unit of the coordinates, within which the others are drawn;
         by default they are the nearest.
+    block_seeds
+        Number of seeds whose nearest spots are searched at a time.
 
     Returns
     -------
     Indices of spots (n_groups, size), int64: the seed first, then the others by distance.
     """
     from scipy.spatial import cKDTree
-    from scipy.spatial.distance import pdist
 
-    if len(coordinates) < size:
-        return np.empty((0, size), dtype=np.int64)
+    coordinates = np.ascontiguousarray(coordinates, dtype=np.float64)
+    n_spots = len(coordinates)
+    groups = np.empty((n_spots // size + 1, size), dtype=np.int64)
+    if n_spots < size:
+        return groups[:0]
     tree = cKDTree(coordinates)
-    max_distance = MAX_SPACINGS * spacing(coordinates)
-    is_free = np.ones(len(coordinates), dtype=bool)
-    n_free = len(coordinates)
-    groups = []
-    for seed in rng.permutation(len(coordinates)):
-        if not is_free[seed] or n_free < size:
-            continue
-        if radius is None:
-            group = _find_nearest_free(tree, coordinates[seed], seed, is_free, size)
-            if pdist(coordinates[group]).max() > max_distance:
-                continue
-        else:
-            group = _draw_free_within(tree, coordinates, seed, is_free, _Draw(size, radius, rng))
-            if len(group) < size:
-                continue
-        is_free[group] = False
-        n_free -= size
-        groups.append(group)
-    return np.array(groups, dtype=np.int64).reshape(-1, size)
+    order = rng.permutation(n_spots)
+    if radius is None:
+        return _group_nearest(tree, coordinates, order, groups, block_seeds)
+    return _group_within(tree, coordinates, order, groups, _Draw(size, radius, rng))
 
 
-def _find_nearest_free(
-    tree: "cKDTree", center: np.ndarray, seed: int, is_free: np.ndarray, size: int
+def _group_nearest(
+    tree: "cKDTree",
+    coordinates: np.ndarray,
+    order: np.ndarray,
+    groups: np.ndarray,
+    block_seeds: int,
 ) -> np.ndarray:
-    """Return the seed and its nearest free spots; the search widens until it has enough of them."""
-    k = 2 * size
-    while True:
-        nearest = np.atleast_1d(tree.query(center, k=min(k, len(is_free)))[1])
-        nearest = nearest[is_free[nearest] & (nearest != seed)]
-        if len(nearest) >= size - 1 or k >= len(is_free):
-            return np.concatenate([[seed], nearest[: size - 1]])
+    """Group each seed, in order, with its nearest free spots; return the groups."""
+    n_spots, size = len(order), groups.shape[1]
+    max_distance = MAX_SPACINGS * spacing(coordinates)
+    is_free = np.ones(n_spots, dtype=bool)
+    n_groups = 0
+    for start in range(0, n_spots, block_seeds):
+        seeds = order[start : start + block_seeds]
+        seeds = seeds[is_free[seeds]]
+        nearest = _find_nearest(tree, coordinates[seeds], 2 * size)
+        position = 0
+        while position < len(seeds):
+            n_done, n_groups = draw_groups(
+                coordinates,
+                seeds[position:],
+                nearest[position:],
+                max_distance,
+                is_free,
+                groups,
+                n_groups,
+            )
+            position += n_done
+            if position < len(seeds):  # this seed has too few free spots near it
+                seed = seeds[position : position + 1]
+                n_groups = _widen(tree, coordinates, seed, max_distance, is_free, groups, n_groups)
+                position += 1
+    return groups[:n_groups]
+
+
+def _widen(
+    tree: "cKDTree",
+    coordinates: np.ndarray,
+    seed: np.ndarray,
+    max_distance: float,
+    is_free: np.ndarray,
+    groups: np.ndarray,
+    n_groups: int,
+) -> int:
+    """Search more spots for the group of one seed; return the number of groups then.
+
+    The search ends without a group if all spots within the largest distance were searched.
+    """
+    k = 2 * groups.shape[1]
+    n_done = 0
+    reach = 0.0
+    while not n_done and reach <= max_distance * SAFE_FACTOR:
         k *= 2
+        distances, nearest = tree.query(coordinates[seed], k=min(k, tree.n))
+        reach = distances.max()
+        n_done, n_groups = draw_groups(
+            coordinates, seed, nearest, max_distance, is_free, groups, n_groups
+        )
+    return n_groups
+
+
+def _find_nearest(tree: "cKDTree", centers: np.ndarray, k: int) -> np.ndarray:
+    """Return the k nearest spots of each center (m, k), or all spots if there are fewer."""
+    k = min(k, tree.n)
+    return tree.query(centers, k=k)[1].reshape(len(centers), k)
+
+
+def _group_within(
+    tree: "cKDTree", coordinates: np.ndarray, order: np.ndarray, groups: np.ndarray, draw: _Draw
+) -> np.ndarray:
+    """Group each seed, in order, with free spots around it; return the groups."""
+    is_free = np.ones(len(order), dtype=bool)
+    n_groups = 0
+    for seed in order:
+        if not is_free[seed]:
+            continue
+        group = _draw_free_within(tree, coordinates, seed, is_free, draw)
+        if len(group) == draw.size:
+            groups[n_groups] = group
+            n_groups += 1
+            is_free[group] = False
+    return groups[:n_groups]
 
 
 def _draw_free_within(

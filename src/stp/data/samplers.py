@@ -79,7 +79,7 @@ class SpotSampler:
 class GroupSampler:
     """Draw neighborhoods on each slide and shuffle them into batches (paper, Algorithm 2).
 
-    Neighborhoods are drawn again in each epoch.
+    Neighborhoods are drawn anew for each epoch, once: they are kept, in 4 bytes per spot and epoch.
 
     Parameters
     ----------
@@ -113,24 +113,32 @@ class GroupSampler:
         self.seed = seed
         self.unit = group_size
         self.groups_per_batch = max(1, batch_size // group_size)
+        self._groups: dict[int, list[np.ndarray]] = {}  # of each epoch and store, as rows
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Return the batches of one epoch, each (groups * group_size, 2) as store and row.
 
         The spots of a group are consecutive, the center first.
         """
-        groups = np.concatenate(
-            [self._draw_groups(store, epoch) for store in range(len(self.rows))]
-        )
+        if epoch not in self._groups:
+            self._groups[epoch] = [
+                self._draw_groups(store, epoch) for store in range(len(self.rows))
+            ]
+        rows = np.concatenate(self._groups[epoch])
+        sizes = [len(groups) for groups in self._groups[epoch]]
+        stores = np.repeat(np.arange(len(sizes)), sizes)
+        groups = np.empty((*rows.shape, 2), dtype=np.int64)
+        groups[..., 0] = stores[:, None]
+        groups[..., 1] = rows
         groups = groups[np.random.default_rng((self.seed, epoch)).permutation(len(groups))]
         n_batches = len(groups) // self.groups_per_batch
         n_spots = self.groups_per_batch * self.unit
         return list(groups[: n_batches * self.groups_per_batch].reshape(-1, n_spots, 2))
 
     def _draw_groups(self, store: int, epoch: int) -> np.ndarray:
-        """Draw the groups of a store (n_groups, group_size, 2)."""
+        """Draw the groups of a store, as rows (n_groups, group_size) int32."""
         rng = np.random.default_rng((self.seed, store, epoch))
         rows = self.rows[store]
         coordinates = self.coordinates[store][rows]
-        groups = rows[neighborhoods(coordinates, rng, size=self.unit, radius=self.radius)]
-        return np.stack([np.full_like(groups, store), groups], axis=-1)
+        groups = neighborhoods(coordinates, rng, size=self.unit, radius=self.radius)
+        return rows[groups].astype(np.int32)

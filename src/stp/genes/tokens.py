@@ -98,6 +98,40 @@ def rank_genes(
     return RankedGenes(tokens, n_tokens, mapped, sum(unmapped, np.zeros(n_columns, np.int64)))
 
 
+def count_genes(counts: "csr_matrix", index: np.ndarray) -> np.ndarray:
+    """Return how many genes of the vocabulary each spot detects, int64 (n,).
+
+    Parameters
+    ----------
+    counts
+        Raw counts (n, n_columns) as CSR. Columns may come in any order and more than once.
+    index
+        Vocabulary index of each column (n_columns,), -1 if it has none.
+    """
+    n_genes = np.zeros(counts.shape[0], np.int64)
+    index = np.asarray(index, np.int64)
+    values = _to_numba_type(counts.data)
+
+    def count(rows: slice) -> None:
+        last_row = np.full(int(index.max(initial=-1)) + 1, -1, np.int64)
+        indptr = counts.indptr[rows.start : rows.stop + 1]
+        _count_genes(indptr, counts.indices, values, index, last_row, n_genes[rows])
+
+    in_threads(count, len(n_genes), ROWS_PER_THREAD)
+    return n_genes
+
+
+@compile_kernel()
+def _count_genes(indptr, columns, counts, index, last_row, n_genes):
+    """Count the different genes of each row; `last_row` of a gene is where it was counted last."""
+    for row in range(len(n_genes)):
+        for k in range(indptr[row], indptr[row + 1]):
+            gene = index[columns[k]]
+            if gene >= 0 and counts[k] > 0 and last_row[gene] != row:
+                last_row[gene] = row
+                n_genes[row] += 1
+
+
 def sum_columns(counts: "csr_matrix") -> np.ndarray:
     """Return the sum of each column, int64 (n_columns,), of whole counts. The sums are exact."""
     sums = np.zeros(counts.shape[1], np.int64)

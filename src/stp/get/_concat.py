@@ -77,6 +77,7 @@ def concat(
     _check_column(tables, slide_names, slide_key)
     columns = _find_columns(tables)
     parts = [_select(tables, label, columns, shared_keys) for label in tables]
+    _pad_tokens(parts, shared_keys)
     slide_column = np.concatenate(list(slide_names.values()))
     _name_spots(parts, slide_column)
     joined = anndata.concat(parts, merge="same", uns_merge="same")
@@ -150,12 +151,30 @@ def _check_arrays(tables: Mapping[str, "AnnData"], shared_keys: Iterable[str]) -
                 "stp.tl.tokenize(adata, model) on all slides with one model"
             )
         widths = {label: table.obsm[key].shape[1:] for label, table in tables.items()}
-        if len(set(widths.values())) > 1:
+        if len(set(widths.values())) > 1 and not _are_tokens(tables, key):
             texts = ", ".join(f"{width} in {label}" for label, (width,) in widths.items())
             raise ValueError(
                 f"obsm[{key!r}] has columns of different number: {texts}; compute it again for all "
                 "slides, or delete it"
             )
+
+
+def _are_tokens(tables: Mapping[str, "AnnData"], key: str) -> bool:
+    """Return whether an array has tokens that were made with one context length in all tables."""
+    lengths = {
+        _record(table, key).get("params", {}).get("context_length") for table in tables.values()
+    }
+    return len(lengths) == 1 and None not in lengths
+
+
+def _pad_tokens(parts: Sequence["AnnData"], shared_keys: Iterable[str]) -> None:
+    """Pad tokens with 0 to the width of the widest table; other arrays have one width."""
+    for key in shared_keys:
+        width = max(part.obsm[key].shape[1] for part in parts)
+        for part in parts:
+            missing = width - part.obsm[key].shape[1]
+            if missing:
+                part.obsm[key] = np.pad(part.obsm[key], ((0, 0), (0, missing)))
 
 
 def _record(table: "AnnData", key: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from stp.images.files.arrays import FileArray
 from stp.images.files.channel_names import conversion_by_names
 from stp.images.files.colors import ColorConversion, RgbArray, convert_colors
+from stp.images.whole_array import keep_whole
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ def open_element(element: Any, image_key: str | None = None) -> tuple[Level, ...
 def _open_xarray(array: Any, owner: str) -> Level:
     array = array.transpose("c", "y", "x")
     names = array.coords["c"].to_numpy() if "c" in array.coords else range(array.sizes["c"])
-    pixels, channels_first = _find_source(array.data) or (array.data, True)
+    source = _find_source(array.data)
+    pixels, channels_first = (keep_whole(array.data), True) if source is None else source
     conversion = conversion_by_names(list(names), owner)
     if array.dtype == np.uint8:
         pixels = convert_colors(pixels, conversion, channels_first)

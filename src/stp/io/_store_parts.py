@@ -25,6 +25,7 @@ from stp.images.spacing import warn_if_not_plausible
 from stp.io._store_image import StoreLevels, empty_image
 from stp.tables.coordinates import REMEDY, read_coordinates, require_coordinates
 from stp.tables.counts import count_blocks
+from stp.tables.growing_rows import GrowingRows
 from stp.tables.keys import SPATIAL, TABLE, UNNAMED
 from stp.tables.valid_names import make_storable, unique_names
 
@@ -58,10 +59,10 @@ def sum_counts_by_gene(
         (ones, (np.flatnonzero(is_kept), columns)), shape=(len(ids), len(unique_ids))
     )
     umis = np.zeros(len(ids), np.int64)
-    blocks = []
+    rows = GrowingRows(len(unique_ids))
     for block in count_blocks(table, layer):
         umis += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel().astype(np.int64)
-        blocks.append(block.astype(np.float32) @ to_gene)
+        rows.add(block.astype(np.float32) @ to_gene)
     is_unmapped = genes.is_gene & (index < 0)
     unmapped = sum_by_rule(genes.matches.rule[is_unmapped], umis[is_unmapped])
     check_coverage(unmapped, int(umis[genes.is_gene].sum()), n_genes=len(vocabulary))
@@ -70,8 +71,7 @@ def sum_counts_by_gene(
         "umis": np.bincount(columns, umis[is_kept], len(unique_ids)).astype(np.int64),
     }
     var = pd.DataFrame(var_columns, index=pd.Index(unique_ids, name="gene_id"))
-    X = scipy.sparse.vstack(blocks, format="csr")
-    return anndata.AnnData(X, obs=table.obs.copy(), var=var)
+    return anndata.AnnData(rows.to_csr(), obs=table.obs.copy(), var=var)
 
 
 def _find_symbols(table: "AnnData", genes: TableGenes, vocabulary: Vocabulary) -> np.ndarray:

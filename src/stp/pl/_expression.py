@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from stp.pl._figure import finish, set_titles
 from stp.pl._gene_pairs import gene_pairs
-from stp.pl._tissue_image import Tissue, legend_cross
+from stp.pl._markers import legend_cross
+from stp.pl._tissue_image import Tissue
 from stp.tables import keys
 from stp.tables.table import as_list, get_table
 

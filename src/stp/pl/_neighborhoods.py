@@ -10,7 +10,7 @@ from stp.data.neighborhoods import neighborhoods as draw_groups
 from stp.images.regions import check_one_slide
 from stp.pl import _colors
 from stp.pl._figure import axes_or_new, figure_of, finish, set_titles
-from stp.pl._tissue_image import marker_area
+from stp.pl._markers import marker_area
 from stp.tables import keys
 from stp.tables.coordinates import REMEDY, read_coordinates, require_coordinates
 from stp.tables.table import get_table

@@ -8,7 +8,9 @@ import numpy as np
 
 from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.pl._figure import finish, set_titles, wrap
-from stp.pl._tissue_image import OUTLINE, SCALE_BAR, TITLE_SIZE, read_overview
+from stp.pl._markers import OUTLINE
+from stp.pl._slide_view import read_overview
+from stp.pl._tissue_image import SCALE_BAR, TITLE_SIZE
 from stp.tables.table import as_list, get_table
 
 if TYPE_CHECKING:

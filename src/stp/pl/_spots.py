@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stp.pl import _colors
 from stp.pl._figure import figure_of, finish, set_titles
+from stp.pl._slide_view import CropCoord
 from stp.pl._tissue_image import Tissue
 from stp.pl._values import SpotValues, read_values
 from stp.tables import keys
@@ -33,6 +34,7 @@ def spots(
     um_per_px: float | None = None,
     spatial_key: str = keys.SPATIAL,
     table_key: str = "table",
+    crop_coord: CropCoord | None = None,
     size: float = 1.0,
     cmap: "str | Colormap" = "magma",
     palette: _colors.Palette | None = None,
@@ -70,6 +72,10 @@ def spots(
         Name of the spot coordinates in `obsm`.
     table_key
         Name of the table in a SpatialData.
+    crop_coord
+        Part of the slide to draw: left, right, top and bottom, in µm from the upper left corner of
+        the image, or in the unit of the coordinates if there is no image. By default all spots are
+        drawn.
     size
         Size of the spots, as a factor of their default size.
     cmap
@@ -96,13 +102,18 @@ def spots(
     tissue. Spots without a value are gray. With `ax`, only the panel of the spots is drawn. Nothing
     is returned if the figure is shown or your own.
 
+    Notes
+    -----
+    More than 50,000 spots are drawn as an image: each pixel has the color of the nearest spot, so
+    spots on a square lattice become squares.
+
     Raises
     ------
     KeyError
         A name is neither a column nor a gene.
     ValueError
         A name is a column and a gene, several predictions have a gene, `ax` is passed for several
-        names, or `palette` lacks a color.
+        names, `palette` lacks a color, or no spot lies in `crop_coord`.
 
     Examples
     --------
@@ -113,7 +124,7 @@ def spots(
     if ax is not None and len(names) != 1:
         raise ValueError(f"ax is one panel, but color has {len(names)} names; pass one name")
     panels = [read_values(table, name, key, layer) for name in names]
-    tissue = Tissue.from_data(adata, table_key, image_key, um_per_px, spatial_key)
+    tissue = Tissue.from_data(adata, table_key, image_key, um_per_px, spatial_key, crop_coord)
     axes = [ax] if ax is not None else _new_axes(tissue, len(names))
     for panel_ax, name, panel in zip(axes, names, panels, strict=True):
         categories = _as_categories(panel.values)

@@ -9,7 +9,8 @@ import numpy as np
 from stp.images.coordinates import affine_of, linear_scale
 from stp.images.slides import Slide, SlideQuery, only_slide
 from stp.pl._figure import figure_of, finish, set_titles, wrap
-from stp.pl._tissue_image import SCALE_BAR, TISSUE_ALPHA, TITLE_SIZE, read_overview
+from stp.pl._slide_view import read_overview
+from stp.pl._tissue_image import SCALE_BAR, TISSUE_ALPHA, TITLE_SIZE
 from stp.tables.table import get_table
 
 if TYPE_CHECKING:

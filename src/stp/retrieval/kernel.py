@@ -111,6 +111,31 @@ def keep_best(
                 bound = np.float32(similarity[q, last] - slack)
 
 
+# Worked example: index [2, 0, 2, -1] of two queries with k = 2, and starts [0, 1, 1].
+#   pair 0 has profile 2: pairs[1] = 0, and the next pair of profile 2 goes to place 2
+#   pair 1 has profile 0: pairs[0] = 1
+#   pair 2 has profile 2: pairs[2] = 2
+#   pair 3 has none.      pairs = [1, 0, 2]
+@compile_kernel()
+def sort_pairs(index: np.ndarray, places: np.ndarray, pairs: np.ndarray) -> None:
+    """List the pairs of query and profile by profile; those of a profile stay in order.
+
+    Parameters
+    ----------
+    index
+        Profile of each pair (n_pairs,); -1 is none.
+    places
+        Place of the first pair of each profile; changed in place.
+    pairs
+        Output: the pairs.
+    """
+    for pair in range(len(index)):
+        profile = index[pair]
+        if profile >= 0:
+            pairs[places[profile]] = pair
+            places[profile] += 1
+
+
 # Worked example: one query, two profiles of one gene with values 2 and 6, weights 0.25 and 0.75.
 #   start:     total 0,    mean 0,  squares 0
 #   profile 0: total 0.25, share 0.25 / 0.25 = 1

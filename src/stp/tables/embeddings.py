@@ -58,8 +58,11 @@ def check_rows(values: np.ndarray, label: str, first_row: int = 0) -> None:
     first_row
         Number of the first of these rows in the whole array.
     """
-    is_finite = np.isfinite(values)
-    is_usable = is_finite.all(axis=1) | np.isnan(values).all(axis=1)
+    is_usable = np.ones(len(values), dtype=bool)
+    for start in range(0, len(values), READ_ROWS):
+        block = values[start : start + READ_ROWS]
+        is_nan = np.isnan(block).all(axis=1)
+        is_usable[start : start + len(block)] = is_nan | np.isfinite(block).all(axis=1)
     if not is_usable.all():
         rows = first_row + np.flatnonzero(~is_usable)
         raise ValueError(

@@ -20,6 +20,8 @@ from stp.tl._embed_shared import (
     show_progress,
 )
 
+BLOCK_ROWS = 8192  # spots whose tokens are counted at a time
+
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -132,8 +134,11 @@ def annotate_by_genes(
     """
     tokens = np.asarray(require(adata, "obsm", tokens_key, "stp.tl.tokenize(adata, model)"))
     _check_vocabulary(adata, tokens_key, model)
-    _warn_if_cut(tokens, model)
-    rows_by_length = _sort_by_length(tokens)
+    lengths = _count_tokens(tokens)
+    _check_width(adata, tokens_key, tokens)
+    context_length = _context_length(adata, tokens_key, tokens)
+    _warn_if_cut(lengths, context_length, model)
+    rows_by_length = _sort_by_length(lengths)
     with inference(model, computing.device, computing.precision) as torch_device:
         used_precision = choose_precision(torch_device, computing.precision)
         embeddings = EmbeddingBuffer(adata.n_obs, model, used_precision, parts)
@@ -142,7 +147,7 @@ def annotate_by_genes(
         for rows in show_progress(
             row_batches, len(rows_by_length), "embed genes", computing.progress, n_restored
         ):
-            batch = torch.from_numpy(tokens[rows].astype(np.int64)).to(torch_device)
+            batch = torch.from_numpy(_pad(tokens[rows], context_length)).to(torch_device)
             embeddings.add(rows, _encode(model, batch))
     embeddings.write(adata, key_added)
     params = {"tokens_key": tokens_key, "precision": used_precision}
@@ -165,26 +170,64 @@ def _check_vocabulary(adata: "AnnData", tokens_key: str, model: Stamp | GeneEnco
         )
 
 
-def _warn_if_cut(tokens: np.ndarray, model: Stamp | GeneEncoder) -> None:
+def _check_width(adata: "AnnData", tokens_key: str, tokens: np.ndarray) -> None:
+    """Raise ValueError if columns of tokens were cut off or filled with NaN.
+
+    `anndata.concat` does so to tables whose tokens have different widths.
+    """
+    n_tokens = adata.obs.get(keys.n_tokens(tokens_key))
+    is_cut = n_tokens is not None and n_tokens.max() > tokens.shape[1]
+    if is_cut or tokens.dtype.kind not in "ui":
+        raise ValueError(
+            f"obsm[{tokens_key!r}] has {tokens.shape[1]} columns of {tokens.dtype}, which are not "
+            "the tokens of all its spots: anndata.concat cuts or fills tables of different width; "
+            "combine the tables with stp.get.concat, or run stp.tl.tokenize(adata, model) again"
+        )
+
+
+def _context_length(adata: "AnnData", tokens_key: str, tokens: np.ndarray) -> int:
+    """Return how many genes per spot tokenize kept at most."""
+    params = adata.uns[tokens_key]["params"]
+    return max(int(params.get("context_length", 0)), tokens.shape[1])
+
+
+def _warn_if_cut(lengths: np.ndarray, context_length: int, model: Stamp | GeneEncoder) -> None:
     """Warn if spots have fewer tokens than they could, because tokenize cut them."""
     config = model.config.gene if isinstance(model, Stamp) else model.config
-    width = tokens.shape[1]
-    if config is None or width >= config.context_length:
+    if config is None or context_length >= config.context_length:
         return
-    n_cut = np.count_nonzero(tokens[:, -1])
+    n_cut = np.count_nonzero(lengths == context_length)
     if n_cut:
         warn(
-            f"the tokens of {n_cut} spots were cut: only the first {width} genes were kept, "
-            f"and the model reads {config.context_length}; "
+            f"the tokens of {n_cut} spots were cut: only the first {context_length} genes were "
+            f"kept, and the model reads {config.context_length}; "
             "run stp.tl.tokenize(adata, model) again"
         )
 
 
-def _sort_by_length(tokens: np.ndarray) -> np.ndarray:
+def _count_tokens(tokens: np.ndarray) -> np.ndarray:
+    """Return the number of tokens of each spot (n_obs,)."""
+    lengths = np.zeros(len(tokens), np.int64)
+    for start in range(0, len(tokens), BLOCK_ROWS):
+        block = tokens[start : start + BLOCK_ROWS]
+        lengths[start : start + len(block)] = (block > 0).sum(axis=1)
+    return lengths
+
+
+def _sort_by_length(lengths: np.ndarray) -> np.ndarray:
     """Return the rows that have tokens, shortest first, so that a batch has little padding."""
-    lengths = (tokens > 0).sum(axis=1)
     order = np.argsort(lengths, kind="stable")
     return order[lengths[order] > 0]
+
+
+def _pad(tokens: np.ndarray, width: int) -> np.ndarray:
+    """Return the tokens (n, width) of a batch, padded with 0.
+
+    Features then do not depend on the other spots of the table, not even in their last digit.
+    """
+    padded = np.zeros((len(tokens), width), dtype=np.int64)
+    padded[:, : tokens.shape[1]] = tokens
+    return padded
 
 
 def _encode(model: Stamp | GeneEncoder, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:

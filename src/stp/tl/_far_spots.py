@@ -13,9 +13,11 @@ FAR_RULE = (
 def find_far(highest_similarity: np.ndarray) -> tuple[np.ndarray, float]:
     """Return which spots are far from all references, by Tukey's rule for outliers.
 
-    The second value is the threshold.
+    The second value is the threshold. Spots without an embedding, whose similarity is NaN, are not
+    far.
     """
-    low, high = np.quantile(highest_similarity, (0.25, 0.75))
+    has_embedding = ~np.isnan(highest_similarity)
+    low, high = np.quantile(highest_similarity[has_embedding], (0.25, 0.75))
     threshold = float(max(low - 1.5 * (high - low), 0.0))
     is_far = (highest_similarity < threshold) | (highest_similarity <= 0)
     return is_far, threshold

@@ -10,6 +10,8 @@ from stp.tables.embeddings import read_embedding
 from stp.tables.provenance import model_of, require_one_model
 from stp.tables.table import as_list, record, table_to_annotate
 
+BLOCK_ROWS = 8192  # spots that are joined at a time
+
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -73,16 +75,38 @@ def fuse(
     models = {f"obsm[{rep!r}]": model_of(adata, rep) for rep in use_reps}
     stp_models = {label: model for label, model in models.items() if model is not None}
     shared_model = require_one_model(stp_models)
-    if scale:
-        embeddings = [_scale(embedding) for embedding in embeddings]
-    fused = np.concatenate(embeddings, axis=1).astype(np.float32)
-    fused[np.isnan(fused).any(axis=1)] = np.nan
-    adata.obsm[key_added] = fused
+    divisors = [_mean_norm(embedding) if scale else None for embedding in embeddings]
+    adata.obsm[key_added] = _concatenate(embeddings, divisors)
     params = {"use_reps": use_reps, "scale": scale}
     record(adata, key_added, params, model=shared_model)
     return adata if copy else None
 
 
-def _scale(embedding: np.ndarray) -> np.ndarray:
-    """Divide an embedding (n_obs, d) by the mean norm of its spots."""
-    return embedding / np.nanmean(np.linalg.norm(embedding, axis=1))
+def _concatenate(
+    embeddings: Sequence[np.ndarray], divisors: Sequence[np.floating | None]
+) -> np.ndarray:
+    """Return the quotients of embeddings next to each other; rows that lack one are NaN.
+
+    Only a block of rows is copied at a time.
+    """
+    n_obs = len(embeddings[0])
+    fused = np.empty((n_obs, sum(embedding.shape[1] for embedding in embeddings)), np.float32)
+    for start in range(0, n_obs, BLOCK_ROWS):
+        rows = fused[start : start + BLOCK_ROWS]
+        first = 0
+        for embedding, divisor in zip(embeddings, divisors, strict=True):
+            block = embedding[start : start + BLOCK_ROWS]
+            last = first + block.shape[1]
+            rows[:, first:last] = block if divisor is None else block / divisor
+            first = last
+        rows[np.isnan(rows).any(axis=1)] = np.nan
+    return fused
+
+
+def _mean_norm(embedding: np.ndarray) -> np.floating:
+    """Return the mean norm of the spots of an embedding (n_obs, d)."""
+    norms = [
+        np.linalg.norm(embedding[start : start + BLOCK_ROWS], axis=1)
+        for start in range(0, len(embedding), BLOCK_ROWS)
+    ]
+    return np.nanmean(np.concatenate(norms))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stp._log import warn
-from stp._progress import track
+from stp._progress import Progress
 from stp.genes.gene_choice import GeneChoice, choose_genes
 from stp.genes.table_genes import check_one_species
 from stp.retrieval.nearest import WeightedMeans, nearest, weights
@@ -15,11 +15,13 @@ from stp.tables import keys
 from stp.tables.profiles import one_unit, profiles
 from stp.tables.references import blocks, name_spots, open_embeddings, open_references
 from stp.tables.table import record, table_to_annotate
-from stp.tl._far_spots import FAR_RULE, MAX_DOUBTFUL, fill_missing_spots, find_far
+from stp.tl._far_spots import FAR_RULE, MAX_DOUBTFUL, find_far
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+NUMBERED_ROWS = 65_536  # spots whose references are numbered at a time
 
 
 def predict_expression(
@@ -126,36 +128,38 @@ def predict_expression(
     check_one_species(tables)
     genes_to_predict = choose_genes(tables, genes)
     units = one_unit(tables, layer)
-    has_embedding = np.isfinite(queries).all(axis=1)
-    if not has_embedding.any():
-        raise ValueError(f"no spot has an embedding in obsm[{use_rep!r}], all are NaN")
+    # Rows that are not finite are NaN in all columns, and a vector of zeros has no direction.
+    if not (np.isfinite(queries[:, 0]) & queries.any(axis=1)).any():
+        raise ValueError(f"no spot has an embedding in obsm[{use_rep!r}], all are NaN or zero")
     n_references = sum(array.shape[0] for array in vectors.values())
     if n_neighbors > n_references:
         raise ValueError(
             f"cannot retrieve {n_neighbors} neighbors from {n_references} references; "
             "lower n_neighbors"
         )
-    neighbors = nearest(
-        queries[has_embedding], blocks(vectors), n_neighbors, n_references=n_references
-    )
-    weight, is_uniform = weights(neighbors.similarity)
-    means = WeightedMeans(neighbors.index, weight, len(genes_to_predict))
+    neighbors = nearest(queries, blocks(vectors), n_neighbors, n_references=n_references)
+    index, similarity = neighbors.index, neighbors.similarity
+    is_missing = index[:, 0] < 0
+    similarity[is_missing] = np.nan
+    is_far, threshold = find_far(similarity[:, 0])
+    weight, is_uniform = weights(similarity)
+    is_uniform &= ~is_missing
+    n_predicted = int((~is_missing).sum())
+    _warn_about_doubtful(is_far, is_uniform, n_predicted, key_added)
+    means = WeightedMeans(index, weight, len(genes_to_predict))
+    del weight
     _add_profiles(means, tables, layer, genes_to_predict)
-    is_far, threshold = find_far(neighbors.similarity[:, 0])
-    _warn_about_doubtful(is_far, is_uniform, key_added)
     reference_rows = means.rows
-    obsm = {
-        key_added: means.mean,
-        keys.uncertainty(key_added): means.std,
-        keys.neighbors(key_added): np.searchsorted(reference_rows, neighbors.index).astype(
-            np.int32
-        ),
-        keys.similarity(key_added): neighbors.similarity,
-    }
-    for key, values in obsm.items():
-        adata.obsm[key] = fill_missing_spots(values, has_embedding)
-    adata.obs[keys.uniform(key_added)] = fill_missing_spots(is_uniform, has_embedding)
-    adata.obs[keys.far(key_added)] = fill_missing_spots(is_far, has_embedding)
+    numbers = _number_references(index, reference_rows)
+    mean, std = means.mean, means.take_std()
+    mean[is_missing] = np.nan
+    std[is_missing] = np.nan
+    adata.obsm[key_added] = mean
+    adata.obsm[keys.uncertainty(key_added)] = std
+    adata.obsm[keys.neighbors(key_added)] = numbers
+    adata.obsm[keys.similarity(key_added)] = similarity
+    adata.obs[keys.uniform(key_added)] = is_uniform
+    adata.obs[keys.far(key_added)] = is_far
     params = {
         "n_neighbors": n_neighbors,
         "use_rep": use_rep,
@@ -185,21 +189,33 @@ def _add_profiles(
     """
     all_rows = means.rows
     first_row = 0
-    for label, table in track(tables.items(), "average profiles", "reference"):
-        columns = genes.columns[label]
-        start, stop = np.searchsorted(all_rows, (first_row, first_row + table.n_obs))
-        rows = all_rows[start:stop]
-        if len(rows):
-            n_added = 0
-            for block in profiles(table, layer, columns, rows - first_row):
-                means.add(rows[n_added : n_added + len(block)], block)
-                n_added += len(block)
-        first_row += table.n_obs
+    with Progress(len(all_rows), "average profiles", "reference") as progress:
+        for label, table in tables.items():
+            columns = genes.columns[label]
+            start, stop = np.searchsorted(all_rows, (first_row, first_row + table.n_obs))
+            rows = all_rows[start:stop]
+            if len(rows):
+                n_added = 0
+                for block in profiles(table, layer, columns, rows - first_row):
+                    means.add(rows[n_added : n_added + len(block)], block)
+                    n_added += len(block)
+                    progress.update(len(block))
+            first_row += table.n_obs
 
 
-def _warn_about_doubtful(is_far: np.ndarray, is_uniform: np.ndarray, key: str) -> None:
-    """Warn if more than 5 % of the predictions are of spots that are far, or are uniform."""
-    n_spots = len(is_far)
+def _number_references(index: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the number of each reference (n, k) among `rows`, which are in order; -1 if none."""
+    numbers = np.full(index.shape, -1, dtype=np.int32)
+    for start in range(0, len(index), NUMBERED_ROWS):
+        block = index[start : start + NUMBERED_ROWS]
+        numbers[start : start + len(block)] = np.where(block < 0, -1, np.searchsorted(rows, block))
+    return numbers
+
+
+def _warn_about_doubtful(
+    is_far: np.ndarray, is_uniform: np.ndarray, n_spots: int, key: str
+) -> None:
+    """Warn if more than 5 % of the `n_spots` predicted spots are far, or have a plain mean."""
     n_doubtful = np.count_nonzero(is_far | is_uniform)
     if n_doubtful <= MAX_DOUBTFUL * n_spots:
         return

@@ -1,27 +1,26 @@
 """Rank the genes of every spot into tokens."""
 
-from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp._progress import Progress
 from stp.genes.coverage import check_coverage, sum_by_rule
 from stp.genes.gene_lookup import GeneLookup
 from stp.genes.rank_table import RankTable, rank_table
 from stp.genes.table_genes import recognize_table
-from stp.genes.tokens import rank_genes, sum_columns
+from stp.genes.tokens import rank_genes
 from stp.genes.vocabulary import Vocabulary
 from stp.models.saved.description import CONFIG, read_description
 from stp.models.saved.pretrained import VOCABULARY
 from stp.tables import keys
-from stp.tables.counts import as_csr, get_counts, is_lazy, row_blocks
+from stp.tables.counts import get_counts
 from stp.tables.references import slides_of
 from stp.tables.table import record, table_to_annotate
 from stp.tables.whole_counts import with_whole_counts
 from stp.tl._gene_report import gene_report, log_summary, warn_about_spots
+from stp.tl._table_tokens import rank_all_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -69,8 +68,9 @@ def tokenize(
     -------
     `None` if `copy=False`, else the annotated table. Sets the following fields:
 
-    `adata.obsm['stp_tokens' | key_added]` : (n, context_length) uint16
-        Tokens, padded with 0. A Dask array if the counts are one.
+    `adata.obsm['stp_tokens' | key_added]` : (n, n_tokens) uint16
+        Tokens, padded with 0 to the number of tokens of the spot that has the most, at most
+        `context_length`. A Dask array if the counts are one.
     `adata.obs['stp_tokens_n' | key_added + '_n']` : int
         Number of tokens per spot; 0 for a spot without counts.
     `adata.uns['stp_tokens' | key_added]` : dict
@@ -113,12 +113,12 @@ def tokenize(
         rank_genes,
         index=matches.index,
         table=_rank_table(vocabulary.divisors().tobytes()),
-        context_length=context_length,
         n_special=vocabulary.n_special,
     )
-    counts = get_counts(adata, layer)
-    rank_all = _rank_lazily if is_lazy(counts) else _rank_blocks
-    ranks = with_whole_counts(counts, partial(rank_all, rank=rank, context_length=context_length))
+    rank_all = partial(
+        rank_all_genes, rank=rank, index=matches.index, context_length=context_length
+    )
+    ranks = with_whole_counts(get_counts(adata, layer), rank_all)
     # What is no gene has no share in the coverage.
     umis = np.where(genes.is_gene, ranks.umis, 0)
     coverage = check_coverage(
@@ -151,61 +151,6 @@ def tokenize(
         unmapped=report.unmapped,
     )
     return adata if copy else None
-
-
-class _TableTokens(NamedTuple):
-    """Tokens of all spots of a table, and how many UMIs they are based on."""
-
-    tokens: Any  # (n_obs, context_length) uint16, padded with 0; a Dask array if the counts are one
-    n_tokens: np.ndarray  # (n_obs,)
-    umis: np.ndarray  # (n_columns,): UMIs of each column, with or without a gene
-
-
-def _rank_blocks(counts: Any, rank: Callable[..., Any], context_length: int) -> _TableTokens:
-    """Rank the genes of all spots, one block of rows at a time."""
-    n_obs, n_columns = counts.shape
-    tokens = np.zeros((n_obs, context_length), dtype=np.uint16)
-    n_tokens = np.zeros(n_obs, np.int64)
-    umis = np.zeros(n_columns, np.int64)
-    start = 0
-    with Progress(n_obs, "tokenize", "spot") as progress:
-        for block in row_blocks(counts):
-            rows = slice(start, start + block.shape[0])
-            ranks = rank(block, out=tokens[rows])
-            n_tokens[rows] = ranks.n_tokens
-            umis += sum_columns(block)
-            start = rows.stop
-            # Free the memory of this block before the next one is read.
-            del block, ranks
-            progress.update(rows.stop - rows.start)
-    return _TableTokens(tokens, n_tokens, umis)
-
-
-def _rank_lazily(counts: Any, rank: Callable[..., Any], context_length: int) -> _TableTokens:
-    """Rank the genes of all spots with Dask.
-
-    One pass over the chunks computes everything but the tokens. The tokens stay a Dask array.
-    """
-    import dask
-    import dask.array
-
-    def rank_tokens(block: Any) -> np.ndarray:
-        return rank(as_csr(block)).tokens
-
-    def count_umis(block: Any) -> tuple[np.ndarray, np.ndarray]:
-        counts = as_csr(block)
-        return rank(counts).n_tokens, sum_columns(counts)
-
-    chunks = counts.to_delayed().ravel()
-    results = dask.compute(*[dask.delayed(count_umis)(chunk) for chunk in chunks])
-    n_tokens, umis = zip(*results, strict=True)
-    tokens = counts.map_blocks(
-        rank_tokens,
-        chunks=(counts.chunks[0], (context_length,)),
-        dtype=np.uint16,
-        meta=np.empty((0, 0), np.uint16),
-    )
-    return _TableTokens(tokens, np.concatenate(n_tokens), sum(umis))
 
 
 @lru_cache(maxsize=1)

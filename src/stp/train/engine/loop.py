@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stp._log import logger
-from stp._progress import Progress
+from stp._progress import Progress, track
 from stp.data.samplers import SpotIndex
 from stp.train.engine.batch_plan import BatchPlan
 from stp.train.engine.config import LoopConfig
@@ -66,10 +66,10 @@ class Training:
     @cached_property
     def steps_per_epoch(self) -> list[int]:
         """Number of steps of each epoch; the batches left over fill no step."""
-        return [
-            len(self.sampler.batches(epoch)) // self.plan.accumulate
-            for epoch in range(self.plan.epochs)
-        ]
+        epochs = track(
+            range(self.plan.epochs), "draw batches", "epoch", is_shown=self.run.processes.is_main
+        )
+        return [len(self.sampler.batches(epoch)) // self.plan.accumulate for epoch in epochs]
 
 
 @dataclass
