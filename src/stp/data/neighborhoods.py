@@ -4,8 +4,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from stp.data.neighborhood_kernel import draw_groups
-
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
 
@@ -97,6 +95,8 @@ def _group_nearest(
     block_seeds: int,
 ) -> np.ndarray:
     """Group each seed, in order, with its nearest free spots; return the groups."""
+    from stp.data.neighborhood_kernel import draw_groups  # workers of a loader need no compiler
+
     n_spots, size = len(order), groups.shape[1]
     max_distance = MAX_SPACINGS * spacing(coordinates)
     is_free = np.ones(n_spots, dtype=bool)
@@ -137,6 +137,8 @@ def _widen(
 
     The search ends without a group if all spots within the largest distance were searched.
     """
+    from stp.data.neighborhood_kernel import draw_groups
+
     k = 2 * groups.shape[1]
     n_done = 0
     reach = 0.0
