@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp._log import warn
 from stp.tables import keys
 from stp.tables.references import name_slides
 
@@ -32,14 +33,49 @@ def check_other_slides(
     reps
         Names of the embeddings in `obsm` that may be compared.
     """
+    own = _find_own_slide(adata, tables, reps)
+    if own is not None:
+        label, spot = own
+        raise ValueError(
+            f"{label} holds spots of the slide that is searched, such as {spot!r}, which "
+            "would find themselves; leave this slide out of the reference, or give the "
+            "slides different names"
+        )
+
+
+def warn_of_own_slide(
+    adata: "AnnData", tables: Mapping[str, "AnnData"], reps: Sequence[str]
+) -> None:
+    """Warn if a reference holds spots of the table that is predicted; see `check_other_slides`.
+
+    Parameters
+    ----------
+    adata
+        Table that is predicted.
+    tables
+        References by their labels.
+    reps
+        Names of the embeddings in `obsm` that may be compared.
+    """
+    own = _find_own_slide(adata, tables, reps)
+    if own is not None:
+        label, spot = own
+        warn(
+            f"{label} holds spots of the slide that is predicted, such as {spot!r}, so the "
+            "predictions know measured counts of this slide, and their scores are too good; leave "
+            "this slide out of the reference, or give the slides different names"
+        )
+
+
+def _find_own_slide(
+    adata: "AnnData", tables: Mapping[str, "AnnData"], reps: Sequence[str]
+) -> tuple[str, str] | None:
+    """Return the first reference that holds spots of the table, and a spot; None without one."""
     for label, table in tables.items():
         shared = adata.obs_names.intersection(table.obs_names)
         if len(shared) and (table is adata or _is_same(adata, table, shared, reps)):
-            raise ValueError(
-                f"{label} holds spots of the slide that is searched, such as {shared[0]!r}, which "
-                "would find themselves; leave this slide out of the reference, or give the "
-                "slides different names"
-            )
+            return label, str(shared[0])
+    return None
 
 
 def _is_same(

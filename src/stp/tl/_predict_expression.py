@@ -12,6 +12,7 @@ from stp.genes.gene_choice import GeneChoice, choose_genes
 from stp.genes.table_genes import check_one_species
 from stp.retrieval.nearest import WeightedMeans, nearest, weights
 from stp.tables import keys
+from stp.tables.own_slides import warn_of_own_slide
 from stp.tables.profiles import one_unit, profiles
 from stp.tables.references import blocks, name_spots, open_embeddings, open_references
 from stp.tables.table import record, table_to_annotate
@@ -126,6 +127,7 @@ def predict_expression(
     tables = open_references(reference, table_key)
     queries, vectors, model = open_embeddings(adata, use_rep, tables, reference_rep)
     check_one_species(tables)
+    warn_of_own_slide(adata, tables, (use_rep, reference_rep))
     genes_to_predict = choose_genes(tables, genes)
     units = one_unit(tables, layer)
     # Rows that are not finite are NaN in all columns, and a vector of zeros has no direction.

@@ -14,6 +14,7 @@ from stp.models.device import inference
 from stp.models.head import ExpressionHead
 from stp.tables import keys
 from stp.tables.embeddings import read_embedding, require_finite
+from stp.tables.own_slides import warn_of_own_slide
 from stp.tables.profiles import one_unit, profiles
 from stp.tables.provenance import model_of
 from stp.tables.references import blocks, open_embeddings, open_references
@@ -101,6 +102,7 @@ def regress_expression(
     tables = open_references(reference, table_key)
     features, stored_features, model = open_embeddings(adata, use_rep, tables, use_rep)
     reference_features = np.concatenate(list(blocks(stored_features)))
+    warn_of_own_slide(adata, tables, (use_rep,))
     genes_to_predict = choose_genes(tables, genes)
     units = one_unit(tables, layer)
     has_features = np.isfinite(features).all(axis=1)
