@@ -129,9 +129,9 @@ def planted_rows(
         }
 
 
-def summarize(values: list[float]) -> dict[str, float]:
-    """Return the median and the smallest of probabilities, with three digits."""
-    return {"median": float(f"{np.median(values):.3g}"), "smallest": float(f"{min(values):.3g}")}
+def summarize(values: list[float]) -> str:
+    """Return the median and the smallest of probabilities, with two digits."""
+    return f"median {np.median(values):.2g}, smallest {min(values):.2g}"
 
 
 def explain_both(cohort: "AnnData", spots: "AnnData", folder: Path) -> Row:
