@@ -20,8 +20,9 @@ from stp.workflows.slide_check_targets import (
     check_targets,
 )
 from stp.workflows.slide_cohorts import CohortSource, other_cohort
-from stp.workflows.slide_config import SlidesTable, Study, StudyError, read_study
+from stp.workflows.slide_config import Study, StudyError, read_study
 from stp.workflows.slide_steps import find_encoder, find_models, find_slides
+from stp.workflows.slide_tables import SlidesTable
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -21,7 +21,8 @@ from stp.tl._slide_models import open_slide_models
 from stp.train.cross_validation import FOLDS, MODELS, read_folds
 from stp.train.targets import Target
 from stp.workflows.slide_cohorts import CohortSource, add_folds, own_cohort
-from stp.workflows.slide_config import SlidesTable, Study
+from stp.workflows.slide_config import Study
+from stp.workflows.slide_tables import SlidesTable
 
 if TYPE_CHECKING:
     import pandas as pd
