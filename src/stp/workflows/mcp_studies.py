@@ -12,11 +12,13 @@ from stp.io._table_entries import JOURNAL, scratch_folder
 from stp.models.published.backbones import BACKBONES
 from stp.models.saved.description import CONFIG, read_description
 from stp.tables import keys
+from stp.tables.cohort import features_record
 from stp.train.cross_validation import MODELS
 from stp.workflows.mcp_paths import OutsideError, Root, require_name
 from stp.workflows.slide_cohorts import CohortSource, other_cohort
 from stp.workflows.slide_config import Study, read_study
-from stp.workflows.slide_steps import PREDICTIONS, find_models, find_slides, read_record
+from stp.workflows.slide_paths import find_slides
+from stp.workflows.slide_steps import PREDICTIONS, find_models, read_record
 
 
 def open_study(root: Root, file: str) -> Study:
@@ -44,7 +46,13 @@ def open_study(root: Root, file: str) -> Study:
         if study.slides.model not in BACKBONES:  # a name is only compared, and nothing is loaded
             settings["[slides] model"] = study.slides.model
         for pattern in study.slides.wsi:
-            _check_pattern(root, study, pattern)
+            _check_pattern(root, study, pattern, "[slides] wsi")
+    if study.genes is not None:
+        require_name(study.genes.expression_key, "[genes] expression_key")
+        require_name(study.genes.reference_rep, "[genes] reference_rep")
+        settings["[genes] gene_sets"] = study.genes.gene_sets
+        for pattern in study.genes.references:
+            _check_pattern(root, study, pattern, "[genes] reference")
     for what, text in settings.items():
         if text is not None:
             _check(root, study.file.parent, text, what)
@@ -144,30 +152,49 @@ def check_predictions(root: Root, study: Study) -> None:
             _check(root, Path.cwd(), Path(models).parent / PREDICTIONS, what)
 
 
-def check_maps(root: Root, study: Study, name: str) -> None:
-    """Check the models and all files of the slides of predictions that are drawn.
+def check_explained(root: Root, study: Study, name: str) -> None:
+    """Check what is read for predictions that are explained, and the stores that get genes.
 
     Raises
     ------
     OutsideError
-        One of them leads outside.
+        A path leads outside, or the name of a table or of features is that of a path.
+    """
+    for path in check_maps(root, study, name):
+        if path.is_dir():
+            check_store(root, path)
+
+
+def check_maps(root: Root, study: Study, name: str) -> list[Path]:
+    """Check the models and all files of the slides of predictions, and return those with tiles.
+
+    Raises
+    ------
+    OutsideError
+        One of them leads outside, or the name of a table or of features is that of a path.
     """
     import anndata
 
     file = study.output / PREDICTIONS / f"{name}.h5ad"
     record = read_record(file)
     if not record:
-        return  # there is nothing to draw, which the step says
+        return []  # there is nothing to draw, which the step says
     check_models(root, root.inside(Path.cwd(), str(record["models"]), f"models of {file}"))
     cohort = anndata.read_h5ad(file)
+    features = features_record(cohort)
+    require_name(str(features["table_key"]), f"table_key of {file}")
+    require_name(str(features["use_rep"]), f"use_rep of {file}")
+    paths = []
     for slide, text in cohort.obs[[keys.SLIDE_ID, keys.PATH]].astype(str).to_numpy():
         path = _check(root, Path.cwd(), text, f"the features of slide {slide!r}")
         if path.is_dir():
             _check_source_slide(root, path)
+        paths.append(path)
     if study.slides is not None:
         with suppress(ValueError):  # nothing matches, so that there are no pixels
             for path in find_slides(study, study.slides):
                 root.check_slide(path, "[slides] wsi")
+    return paths
 
 
 def check_store(root: Root, path: Path) -> None:
@@ -261,9 +288,8 @@ def _check(root: Root, base: Path, text: str | Path, what: str) -> Path:
     return path
 
 
-def _check_pattern(root: Root, study: Study, pattern: str) -> None:
+def _check_pattern(root: Root, study: Study, pattern: str, what: str) -> None:
     """Check the folder in which files of a pattern are looked for."""
-    what = "[slides] wsi"
     root.inside(study.file.parent, pattern, what)
     parts = Path(pattern).parts
     n_fixed = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))

@@ -1,0 +1,72 @@
+"""Whether the models of a study can be explained by genes."""
+
+from pathlib import Path
+
+from stp._text import text_of
+from stp.io._read_cohort import CohortJoin
+from stp.tl._slide_models import open_slide_models
+from stp.tl._slide_outputs import require_contributions
+from stp.workflows.slide_check_targets import ERRORS, Finding
+from stp.workflows.slide_config import Study
+from stp.workflows.slide_expression import (
+    TileStores,
+    choose_genes,
+    find_references,
+    list_faults,
+    open_measured,
+    read_gene_sets,
+)
+from stp.workflows.slide_tables import GenesTable
+
+
+def check_genes(study: Study, join: CohortJoin, models: Path | None) -> list[Finding]:
+    """Return why the tiles of a cohort cannot be explained, if the study has a table `[genes]`.
+
+    Parameters
+    ----------
+    study
+        The study.
+    join
+        The files of the features.
+    models
+        Folder of slide models that would predict the cohort. Then findings are notes, because it
+        can be predicted.
+    """
+    if study.genes is None:
+        return []
+    texts = _check_model(study, study.genes, models)
+    table = study.cohort
+    paths = {slide: path for slide, path in join.paths.items() if slide in join.files}
+    stores = TileStores(paths, table.use_rep, table.table_key)
+    try:
+        gene_sets = read_gene_sets(study, study.genes)
+        references = open_measured(
+            study.genes, find_references(study, study.genes), table.table_key
+        )
+        if references is not None:
+            choose_genes(study.genes, gene_sets, references)
+        texts += list_faults(study.genes, stores, references)
+    except ERRORS as error:
+        texts.append(text_of(error))
+    return [Finding("genes", text, is_fault=models is None) for text in texts]
+
+
+def _check_model(study: Study, table: GenesTable, models: Path | None) -> list[str]:
+    """Return why a model has no contributions of tiles, or lacks the target."""
+    texts = []
+    if models is not None:
+        try:
+            require_contributions(open_slide_models(models))
+        except ERRORS as error:
+            texts.append(text_of(error))
+    elif study.fit.config.pooling == "transformer":
+        texts.append(
+            'pooling = "transformer" in [fit] gives no contributions of tiles, so genes cannot '
+            'explain them; write pooling = "attention", or leave out [genes]'
+        )
+    columns = [target.column for target in study.targets]
+    if models is None and table.target is not None and columns and table.target not in columns:
+        texts.append(
+            f"target = {table.target!r} is none of the targets {', '.join(columns)}; correct it"
+        )
+    return texts
