@@ -1,7 +1,6 @@
 """All paths that a study leads to, checked before any work for an agent."""
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from glob import has_magic
 from itertools import chain
@@ -12,12 +11,10 @@ from stp.io._table_entries import JOURNAL, scratch_folder
 from stp.models.published.backbones import BACKBONES
 from stp.models.saved.description import CONFIG, read_description
 from stp.tables import keys
-from stp.tables.cohort import features_record
 from stp.train.cross_validation import MODELS
 from stp.workflows.mcp_paths import OutsideError, Root, require_name
 from stp.workflows.slide_cohorts import CohortSource, other_cohort
 from stp.workflows.slide_config import Study, read_study
-from stp.workflows.slide_paths import find_slides
 from stp.workflows.slide_steps import PREDICTIONS, find_models, read_record
 
 
@@ -55,7 +52,7 @@ def open_study(root: Root, file: str) -> Study:
             _check_pattern(root, study, pattern, "[genes] reference")
     for what, text in settings.items():
         if text is not None:
-            _check(root, study.file.parent, text, what)
+            check_path(root, study.file.parent, text, what)
     return study
 
 
@@ -74,7 +71,7 @@ def check_source(root: Root, source: CohortSource) -> None:
     }
     for what, path in files.items():
         if path is not None:
-            _check(root, root.folder, path, what)
+            check_path(root, root.folder, path, what)
     table = source.study.cohort
     # That of the file is checked, of which another cohort may be a part.
     ids = (table.slide_key, table.patient_key, table.path_key)
@@ -98,11 +95,13 @@ def check_models(root: Root, models: Path) -> None:
     OutsideError
         A model lies outside, or its weights are those of the hub.
     """
-    folder = _check(root, root.folder, models, "the folder of models")
+    folder = check_path(root, root.folder, models, "the folder of models")
     folders = [folder]
     if (folder / MODELS).is_file():
         names = json.loads((folder / MODELS).read_text(encoding="utf-8"))["models"]
-        folders = [_check(root, folder, str(name), f"{folder / MODELS}: model") for name in names]
+        folders = [
+            check_path(root, folder, str(name), f"{folder / MODELS}: model") for name in names
+        ]
     for item in folders:
         if (item / CONFIG).is_file() and _is_downloaded(read_description(item / CONFIG)["config"]):
             raise OutsideError(
@@ -147,54 +146,9 @@ def check_predictions(root: Root, study: Study) -> None:
         if record:
             what = f"{file.with_suffix('.json')}: models"
             models = str(record["models"])
-            _check(root, Path.cwd(), models, what)
+            check_path(root, Path.cwd(), models, what)
             # The cross-validation that trained them may have predictions, which are scored, too.
-            _check(root, Path.cwd(), Path(models).parent / PREDICTIONS, what)
-
-
-def check_explained(root: Root, study: Study, name: str) -> None:
-    """Check what is read for predictions that are explained, and the stores that get genes.
-
-    Raises
-    ------
-    OutsideError
-        A path leads outside, or the name of a table or of features is that of a path.
-    """
-    for path in check_maps(root, study, name):
-        if path.is_dir():
-            check_store(root, path)
-
-
-def check_maps(root: Root, study: Study, name: str) -> list[Path]:
-    """Check the models and all files of the slides of predictions, and return those with tiles.
-
-    Raises
-    ------
-    OutsideError
-        One of them leads outside, or the name of a table or of features is that of a path.
-    """
-    import anndata
-
-    file = study.output / PREDICTIONS / f"{name}.h5ad"
-    record = read_record(file)
-    if not record:
-        return []  # there is nothing to draw, which the step says
-    check_models(root, root.inside(Path.cwd(), str(record["models"]), f"models of {file}"))
-    cohort = anndata.read_h5ad(file)
-    features = features_record(cohort)
-    require_name(str(features["table_key"]), f"table_key of {file}")
-    require_name(str(features["use_rep"]), f"use_rep of {file}")
-    paths = []
-    for slide, text in cohort.obs[[keys.SLIDE_ID, keys.PATH]].astype(str).to_numpy():
-        path = _check(root, Path.cwd(), text, f"the features of slide {slide!r}")
-        if path.is_dir():
-            _check_source_slide(root, path)
-        paths.append(path)
-    if study.slides is not None:
-        with suppress(ValueError):  # nothing matches, so that there are no pixels
-            for path in find_slides(study, study.slides):
-                root.check_slide(path, "[slides] wsi")
-    return paths
+            check_path(root, Path.cwd(), Path(models).parent / PREDICTIONS, what)
 
 
 def check_store(root: Root, path: Path) -> None:
@@ -270,17 +224,7 @@ class OtherCohort:
         return source
 
 
-def _check_source_slide(root: Root, store: Path) -> None:
-    """Check the slide that a tile store names, whose pixels are drawn."""
-    import zarr
-
-    slide = zarr.open_group(store, mode="r", use_consolidated=False).attrs.get(keys.SLIDE, {})
-    if isinstance(slide.get("path"), str):
-        what = f"the slide of {store}"
-        root.check_slide(root.inside(Path.cwd(), slide["path"], what), what)
-
-
-def _check(root: Root, base: Path, text: str | Path, what: str) -> Path:
+def check_path(root: Root, base: Path, text: str | Path, what: str) -> Path:
     """Return a path after it and all that it leads to were checked."""
     path = root.inside(base, text, what)
     if path.exists():
@@ -298,7 +242,7 @@ def _check_pattern(root: Root, study: Study, pattern: str, what: str) -> None:
             f"{what} {pattern!r} has .. after a pattern, which may lead outside {root.folder}; "
             "write the folder without a pattern"
         )
-    _check(root, study.file.parent, str(Path(*parts[:n_fixed])), what)
+    check_path(root, study.file.parent, str(Path(*parts[:n_fixed])), what)
 
 
 def _is_downloaded(config: object) -> bool:

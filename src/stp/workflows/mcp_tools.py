@@ -186,7 +186,7 @@ class Tools:
         `name` are the predictions, `slides` ids of slides (all by default), `models` one model if
         several predicted each patient, and `um_per_px` the scale if the features lack it.
         """
-        from stp.workflows import mcp_studies
+        from stp.workflows import mcp_predictions, mcp_studies
         from stp.workflows.slide_maps import MAPS, draw
         from stp.workflows.slide_steps import find_models, name_predictions
 
@@ -196,7 +196,7 @@ class Tools:
         folder = None if models is None else root.subfolder(models, "models")
         if folder is not None:
             mcp_studies.check_models(root, find_models(study, folder))
-        mcp_studies.check_maps(root, study, predictions)
+        mcp_predictions.check_maps(root, study, predictions)
         failures = draw(
             study, name=predictions, slides=slides or (), models=folder, um_per_px=um_per_px
         )
@@ -212,7 +212,7 @@ class Tools:
         `name` are the predictions, and `models` other slide models. Genes of tiles are predicted
         from the measured stores that `[genes]` names, and written into the tile stores.
         """
-        from stp.workflows import mcp_studies
+        from stp.workflows import mcp_predictions, mcp_studies
         from stp.workflows.slide_genes import explain
         from stp.workflows.slide_steps import find_models, name_predictions
 
@@ -222,7 +222,7 @@ class Tools:
         folder = None if models is None else root.subfolder(models, "models")
         if folder is not None:
             mcp_studies.check_models(root, find_models(study, folder))
-        mcp_studies.check_explained(root, study, predictions)
+        mcp_predictions.check_explained(root, study, predictions)
         result = explain(study, name=predictions, models=folder)
         return {
             "genes": self._relative(result.with_suffix(".csv")),

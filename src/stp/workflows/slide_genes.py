@@ -141,20 +141,10 @@ def _explain(
 
 def _write(cohort: "AnnData", file: Path, record: dict[str, Any]) -> None:
     """Write tables, the figure, and last what shows that they are whole."""
-    import matplotlib.pyplot as plt
-
     entry = cohort.uns[keys.SLIDE_GENES]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.unlink(missing_ok=True)  # until the others are whole
-    with plt.rc_context({"svg.hashsalt": "stp"}):
-        figure = pl.slide_genes(cohort, show=False, return_fig=True)
-        write_atomically(
-            file.with_suffix(".svg"),
-            lambda path: figure.savefig(
-                path, format="svg", metadata={"Date": None}, bbox_inches="tight"
-            ),
-        )
-        plt.close(figure)
+    _save_figure(cohort, file.with_suffix(".svg"))
     write_text_atomically(file.with_suffix(".csv"), csv_text(entry["genes"]))
     slides = entry["slides"].rename_axis(keys.SLIDE_ID).reset_index()
     write_text_atomically(file.with_name("slides.csv"), csv_text(slides))
@@ -171,6 +161,20 @@ def _write(cohort: "AnnData", file: Path, record: dict[str, Any]) -> None:
     text = json.dumps(as_plain(description), indent=2, ensure_ascii=False)
     write_text_atomically(file, text)
     logger.info(f"{file.with_suffix('.svg')} shows the genes, and {file.parent} has all tables")
+
+
+def _save_figure(cohort: "AnnData", file: Path) -> None:
+    """Write the figure, which is the same for the same genes."""
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context({"svg.hashsalt": "stp"}):
+        figure: Any = pl.slide_genes(cohort, show=False, return_fig=True)
+        metadata = {"Date": None}
+        write_atomically(
+            file,
+            lambda path: figure.savefig(path, format="svg", metadata=metadata, bbox_inches="tight"),
+        )
+        plt.close(figure)
 
 
 def _stamp_expression(table: GenesTable, stores: TileStores) -> list[list[int]]:
