@@ -247,8 +247,9 @@ def features_digest(cohort: "AnnData") -> str:
 
 
 def digest_of(inputs: Any) -> str:
-    """Return a digest of plain values."""
-    return hashlib.sha256(json.dumps(inputs, default=str).encode("utf-8", "replace")).hexdigest()
+    """Return a digest of plain values; names may be in any order, as stores list them."""
+    text = json.dumps(inputs, default=str, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def _fingerprint(study: Study, cohort: "AnnData", models: list[SlideModel]) -> str:
