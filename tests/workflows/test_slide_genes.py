@@ -16,6 +16,7 @@ import spatialdata
 from spatialdata.models import TableModel
 from tests.cohorts import write_study
 from tests.explained import GENES, draw_slide, make_spots, write_slide
+from tests.features import write_wsi
 
 from stp import io, tl
 from stp.cli.main import main
@@ -346,6 +347,18 @@ def test_feature_files_and_transformers_are_found_by_check(tmp_path, capsys):
     assert status == 1 and len(texts) == 2
     assert 'pooling = "transformer" in [fit] gives no contributions of tiles' in texts[0]
     assert "15 slides are feature files, which have no predicted genes" in texts[1]
+
+
+def test_an_encoder_that_aligns_nothing_is_found_before_tiling(file, capsys):
+    slides = '[slides]\nwsi = ["wsi/*.tif"]\nmodel = "Midnight-12k"\ntile_um = 112\n[cohort]'
+    text = STUDY.replace('root = "tiles"\n', "").replace("[cohort]", slides)
+    file.write_text(text + REFERENCE)
+    (file.parent / "wsi").mkdir()
+    for slide in SLIDES:
+        write_wsi(file.parent / "wsi" / f"{slide}.tif", side=64)
+    status, texts = check(capsys, file)
+    assert status == 1
+    assert texts[0].startswith("[slides] model = 'Midnight-12k' makes no aligned vectors")
 
 
 def test_predictions_come_first(tmp_path, file, capsys):

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from stp._text import text_of
 from stp.io._read_cohort import CohortJoin
+from stp.models.published.backbones import BACKBONES
+from stp.tables import keys
 from stp.tl._slide_models import open_slide_models
 from stp.tl._slide_outputs import require_contributions
 from stp.workflows.slide_check_targets import ERRORS, Finding
@@ -36,7 +38,10 @@ def check_genes(study: Study, join: CohortJoin, models: Path | None) -> list[Fin
         return []
     texts = _check_model(study, study.genes, models)
     table = study.cohort
-    paths = {slide: path for slide, path in join.paths.items() if slide in join.files}
+    slides = [slide for slide in join.table[keys.SLIDE_ID] if slide in join.files]
+    paths = {slide: join.paths[slide] for slide in slides}
+    if not paths:
+        texts += _check_encoder(study, study.genes)
     stores = TileStores(paths, table.use_rep, table.table_key)
     try:
         gene_sets = read_gene_sets(study, study.genes)
@@ -70,3 +75,15 @@ def _check_model(study: Study, table: GenesTable, models: Path | None) -> list[s
             f"target = {table.target!r} is none of the targets {', '.join(columns)}; correct it"
         )
     return texts
+
+
+def _check_encoder(study: Study, table: GenesTable) -> list[str]:
+    """Return why tiles that are still to be made will have no vectors that predict genes."""
+    if study.slides is None or not table.references or study.root != study.output / "tiles":
+        return []
+    if study.slides.model not in BACKBONES:
+        return []
+    return [
+        f"[slides] model = {study.slides.model!r} makes no aligned vectors, so genes cannot be "
+        "predicted; name the Stamp that embedded the references, or leave out reference"
+    ]
