@@ -20,6 +20,7 @@ from tests.features import write_wsi
 
 from stp import io, tl
 from stp.cli.main import main
+from stp.workflows.mcp_paths import OutsideError
 from stp.workflows.mcp_tools import Tools
 
 STUDY = """
@@ -361,6 +362,16 @@ def test_an_encoder_that_aligns_nothing_is_found_before_tiling(file, capsys):
     assert texts[0].startswith("[slides] model = 'Midnight-12k' makes no aligned vectors")
 
 
+def test_a_cohort_of_few_patients_is_found_by_check(file, capsys):
+    pd.read_csv(file.parent / "slides.csv")[:5].to_csv(file.parent / "slides.csv", index=False)
+    file.write_text(STUDY + EXPRESSION)
+    _, texts = check(capsys, file)
+    assert texts == [
+        "5 patients have a slide with 20 tiles, and an explanation needs 6; add patients, or "
+        "leave out [genes]"
+    ]
+
+
 def test_predictions_come_first(tmp_path, file, capsys):
     assert "there are no predictions 'x'" in refuse(capsys, "explain", file, "--name", "x")
     file.write_text(STUDY + EXPRESSION)
@@ -375,3 +386,19 @@ def test_an_agent_explains_predictions(file):
     for name in ("genes", "slides", "figure"):
         assert (file.parent / result[name]).is_file()
     assert result["n_slides_used"] == 8
+
+
+def test_an_agent_writes_into_no_store_that_leads_outside(file, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    scratch = file.parent / "tiles" / ".P03.zarr.results"
+    scratch.mkdir()
+    journal = {"table": str(outside), "new": [["obsm", "X"]]}
+    (scratch / "journal.json").write_text(json.dumps(journal))
+    file.write_text(STUDY + REFERENCE)
+    with pytest.raises(OutsideError, match="is no name"):
+        Tools(file.parent).explain(file="cohort.toml")
+    shutil.rmtree(scratch)
+    shutil.move(file.parent / "spots" / "a.zarr" / "tables", outside / "tables")
+    (file.parent / "spots" / "a.zarr" / "tables").symlink_to(outside / "tables")
+    with pytest.raises(OutsideError, match="leads outside"):
+        Tools(file.parent).explain(file="cohort.toml")

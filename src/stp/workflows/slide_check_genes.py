@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+from stp._log import count
 from stp._text import text_of
 from stp.io._read_cohort import CohortJoin
+from stp.metrics._rank_tests import MIN_PATIENTS
 from stp.models.published.backbones import BACKBONES
 from stp.tables import keys
+from stp.tl._slide_effects import MIN_TILES
 from stp.tl._slide_models import open_slide_models
 from stp.tl._slide_outputs import require_contributions
 from stp.workflows.slide_check_targets import ERRORS, Finding
@@ -53,6 +56,8 @@ def check_genes(study: Study, join: CohortJoin, models: Path | None) -> list[Fin
         texts += list_faults(study.genes, stores, references)
     except ERRORS as error:
         texts.append(text_of(error))
+    if not texts:
+        texts = _check_size(join)
     return [Finding("genes", text, is_fault=models is None) for text in texts]
 
 
@@ -86,4 +91,19 @@ def _check_encoder(study: Study, table: GenesTable) -> list[str]:
     return [
         f"[slides] model = {study.slides.model!r} makes no aligned vectors, so genes cannot be "
         "predicted; name the Stamp that embedded the references, or leave out reference"
+    ]
+
+
+def _check_size(join: CohortJoin) -> list[str]:
+    """Return why a cohort is too small for a test; tiles that are still to be made are enough."""
+    slides = join.table[keys.SLIDE_ID]
+    is_large = [
+        slide not in join.files or join.files[slide].n_tiles >= MIN_TILES for slide in slides
+    ]
+    n_patients = join.table[keys.PATIENT][is_large].nunique()
+    if n_patients >= MIN_PATIENTS:
+        return []
+    return [
+        f"{count(n_patients, 'patient')} have a slide with {MIN_TILES} tiles, and an explanation "
+        f"needs {MIN_PATIENTS}; add patients, or leave out [genes]"
     ]
