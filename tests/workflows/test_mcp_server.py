@@ -146,6 +146,7 @@ def test_tools_have_descriptions_and_say_what_only_reads(agent):
         "predict",
         "score",
         "draw",
+        "explain",
     }
     assert all(len(tool.description) > 40 for tool in tools.values())
     readers = {name for name, tool in tools.items() if tool.annotations.read_only_hint}
@@ -276,7 +277,7 @@ PATHS = {
 def test_a_path_outside_is_refused(agent, workplace, study, kind):
     make_path, message = PATHS[kind]
     path = make_path(workplace[1], study)
-    for tool in ("check", "predict", "score", "draw", "describe_cohort"):
+    for tool in ("check", "predict", "score", "draw", "explain", "describe_cohort"):
         error = agent.refuse(tool, file=path)
         assert message in error and "secret" not in error
     assert message in agent.refuse("describe_store", store=path)
@@ -286,7 +287,8 @@ def test_a_path_outside_is_refused(agent, workplace, study, kind):
     for argument in ("clinical", "slides", "features", "models"):
         assert message in agent.refuse("predict", file=file, **{argument: path})
         assert message in agent.refuse("check", file=file, **{argument: path})
-    assert message in agent.refuse("draw", file=file, models=path)
+    for tool in ("draw", "explain"):
+        assert message in agent.refuse(tool, file=file, models=path)
 
 
 WSI = '[slides]\nwsi = ["{}"]\nmodel = "Midnight-12k"\ntile_um = 112\n'
@@ -316,12 +318,19 @@ WSI = '[slides]\nwsi = ["{}"]\nmodel = "Midnight-12k"\ntile_um = 112\n'
             WSI.format("*.svs").replace("Midnight-12k", "../../outside/model") + "[cohort]",
             OUTSIDE,
         ),
+        ("[cohort]", '[genes]\nreference = "../../outside/slide.zarr"\n[cohort]', OUTSIDE),
+        ("[cohort]", '[genes]\nreference = ["OUTSIDE/*.zarr"]\n[cohort]', OUTSIDE),
+        ("[cohort]", '[genes]\nreference = ["linked/*.zarr"]\n[cohort]', OUTSIDE),
+        ("[cohort]", '[genes]\nreference = ["*/../*.zarr"]\n[cohort]', "after a pattern"),
+        ("[cohort]", '[genes]\nreference = "s3://bucket/a.zarr"\n[cohort]', URL),
+        ("[cohort]", '[genes]\ngene_sets = "linked/clinical.csv"\n[cohort]', OUTSIDE),
+        ("[cohort]", '[genes]\nreference_rep = "../x"\n[cohort]', "is no name"),
     ],
 )
 def test_a_path_outside_in_the_file_is_refused(agent, workplace, study, before, after, message):
     (study / "linked").symlink_to(workplace[1] / "study")
     edit(study / "cohort.toml", before, after.replace("OUTSIDE", str(workplace[1])))
-    for tool in ("check", "predict", "score", "draw", "describe_cohort"):
+    for tool in ("check", "predict", "score", "draw", "explain", "describe_cohort"):
         assert message in agent.refuse(tool, file=f"{study.name}/cohort.toml")
 
 
@@ -405,7 +414,7 @@ def test_predictions_that_name_files_outside_are_refused(agent, workplace, study
     content = record.read_text()
     models = workplace[1] / "study" / "out" / "cross_validation"
     record.write_text(json.dumps({**json.loads(content), "models": str(models)}))
-    for tool in ("score", "draw"):
+    for tool in ("score", "draw", "explain"):
         assert OUTSIDE in agent.refuse(tool, file=file)
     record.write_text(json.dumps({**json.loads(content), "models": str(agent.folder)}))
     assert OUTSIDE in agent.refuse("score", file=file)  # predictions next to the folder are read
@@ -413,13 +422,18 @@ def test_predictions_that_name_files_outside_are_refused(agent, workplace, study
     cohort = anndata.read_h5ad(predictions)
     cohort.obs["path"] = str(workplace[1] / "study" / "features" / "P000_0.h5")
     cohort.write_h5ad(predictions)
-    assert OUTSIDE in agent.refuse("draw", file=file)
+    for tool in ("draw", "explain"):
+        assert OUTSIDE in agent.refuse(tool, file=file)
+    cohort.uns["stp_cohort"]["features"]["table_key"] = "../../../outside"
+    cohort.write_h5ad(predictions)
+    for tool in ("draw", "explain"):
+        assert "is no name" in agent.refuse(tool, file=file)
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "..", ".", "", "a/../../../x"])
 def test_names_that_are_paths_are_refused(agent, study, name):
     file = f"{study.name}/cohort.toml"
-    for tool in ("predict", "draw"):
+    for tool in ("predict", "draw", "explain"):
         assert "is no name of a file" in agent.refuse(tool, file=file, name=name)
     error = agent.refuse("embed", stores=["slide.zarr"], model="model", table_key=name)
     assert "table_key" in error and "is no name" in error

@@ -6,7 +6,9 @@ import re
 import pytest
 
 from stp import train
-from stp.workflows.slide_config import TABLES, StudyError, read_study, table_keys
+from stp.workflows.slide_config import StudyError, read_study
+from stp.workflows.slide_config_keys import table_keys
+from stp.workflows.slide_tables import TABLES
 from stp.workflows.slide_template import TEMPLATE, describe_study
 
 COHORT = 'output_dir = "out"\n[cohort]\nslides = "slides.csv"\n'
@@ -54,12 +56,13 @@ def test_the_template_shows_every_setting_with_its_default(tmp_path):
 def test_optional_lines_of_the_template_are_right(tmp_path):
     # "# key = value" and "# [[table]]" become settings, and remarks stay.
     text = re.sub(r"^# (?=\w+ = |\[)", "", TEMPLATE, flags=re.M)
-    text = re.sub(r"^(label_key)", r"# \1", text, flags=re.M)  # which fold_key replaces
+    text = re.sub(r"^(label_key|genes)", r"# \1", text, flags=re.M)  # which others replace
     study = read(tmp_path, text)
     assert study.targets[1:] == [train.Value("purity"), train.Survival("os_days", "os_event", 4)]
     assert study.targets[0] == train.Classes("EGFR", ("mutated", "wild type"), "mutated")
     assert study.fit.config.max_tiles == 2048 and study.fit.config.clip_norm == float("inf")
     assert study.cross_validation.fold_key == "fold"
+    assert study.genes.references == ("spots/*.zarr",) and study.genes.gene_sets == "programs.gmt"
 
 
 def test_the_resolved_study_is_a_study(tmp_path):
@@ -89,6 +92,18 @@ def test_the_resolved_study_is_a_study(tmp_path):
         ("[[target]]\nclasses = 'a'\nvalue = 'b'\n", "[[target]]: it has classes and value"),
         ("[[target]]\nvalue = 'a'\npositive = 'b'\n", "positive and names belong to classes"),
         ("[[target]]\nsurvival = ['a']\n", "[[target]]: survival needs two columns"),
+        (
+            "[genes]\nreferences = 'a'\n",
+            "[genes] has no key 'references' (did you mean 'reference'",
+        ),
+        ("[genes]\nn_resamples = 1\n", "[genes] has no key 'n_resamples'; it belongs to [scores]"),
+        ("[genes]\nreference = []\n", "[genes]: reference is empty; name stores with measured"),
+        ("[genes]\ngenes = ['A']\n", "[genes]: genes are predicted from reference, which is miss"),
+        ("[genes]\nreference = 'a'\ngenes = []\n", "[genes]: genes is empty; name at least one"),
+        ("[genes]\ngenes = ['A']\ngene_sets = 'a'\n", "[genes]: it has genes and gene_sets; leave"),
+        ("[genes]\nn_permutations = 10\n", "[genes]: n_permutations must be at least 100, not 10"),
+        ("[genes]\nn_neighbors = 0\n", "[genes]: n_neighbors must be at least 1, not 0"),
+        ("[genes]\nexpression_key = 'a/b'\n", "[genes]: expression_key 'a/b' must have letters"),
         ("[[target]]\nvalue = 'a'\n[[target]]\nclasses = 'a'\n", "name ['a'] twice; leave out one"),
     ],
 )
@@ -106,6 +121,15 @@ def test_all_faults_are_listed(tmp_path):
         "[fit] has no key 'epoch' (did you mean 'epochs'?)",
     ]
     assert "it is no TOML" in faults(tmp_path, "a = \n")[0]
+
+
+def test_the_resolved_study_has_the_absolute_paths_of_genes(tmp_path):
+    text = "[genes]\nreference = 'spots/a.zarr'\ngene_sets = 'b.gmt'\n"
+    lines = describe_study(read(tmp_path, COHORT + text)).splitlines()
+    assert f'reference = "{tmp_path / "spots" / "a.zarr"}"' in lines
+    assert f'gene_sets = "{tmp_path / "b.gmt"}"' in lines
+    assert "# genes is not set" in lines and "n_permutations = 500" in lines
+    assert "[genes]" not in describe_study(read(tmp_path, COHORT))
 
 
 def test_survival_is_divided_by_its_event(tmp_path):

@@ -22,6 +22,7 @@ STEPS = {
     "predict": "predict patients by models that have never seen them",
     "score": "score all predictions, and write tables, figures and a report",
     "draw": "draw where each prediction comes from, as PNG and as GeoJSON for QuPath",
+    "explain": "find the genes behind the predictions, as tables and a figure",
 }
 
 
@@ -43,13 +44,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         step_parser.add_argument("file", type=Path, help=FILE)
         if step in ("check", "predict"):
             _add_cohort_options(step_parser)
-        if step in ("predict", "draw"):
+        if step in ("predict", "draw", "explain"):
             step_parser.add_argument("--name", help="name of the predictions")
+        if step in ("draw", "explain"):
+            text = "one model, if several predicted" if step == "draw" else "other slide models"
+            step_parser.add_argument("--models", type=Path, metavar="DIR", help=text)
         if step == "draw":
             step_parser.add_argument("--slide", action="append", default=[], help="a slide to draw")
-            step_parser.add_argument(
-                "--models", type=Path, metavar="DIR", help="one model, if several predicted"
-            )
             step_parser.add_argument(
                 "--um-per-px", type=float, help="of the slides, if their features lack it"
             )
@@ -124,6 +125,8 @@ def _run_step(options: argparse.Namespace) -> int:
         return _score(study, options)
     if options.step == "draw":
         return _draw(study, options)
+    if options.step == "explain":
+        return _explain(study, options)
     from stp.workflows import slide_steps
 
     if options.step == "tile":
@@ -208,3 +211,13 @@ def _draw(study: "Study", options: argparse.Namespace) -> int:
     for name, text in failures.items():
         print(f"  {name}: {text}")
     return 1 if failures else 0
+
+
+def _explain(study: "Study", options: argparse.Namespace) -> int:
+    """Find the genes behind predictions."""
+    from stp.workflows.slide_genes import explain
+    from stp.workflows.slide_steps import name_predictions
+
+    name = name_predictions(options.file, options.name, table=None, models=None)
+    explain(study, name=name, models=options.models)
+    return 0

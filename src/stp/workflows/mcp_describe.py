@@ -14,8 +14,9 @@ from stp.models.saved.description import CONFIG, read_description
 from stp.tables import keys
 from stp.workflows.mcp_paths import OutsideError, Root
 from stp.workflows.slide_check_targets import ERRORS
-from stp.workflows.slide_config import NEEDED, Study
+from stp.workflows.slide_config import Study
 from stp.workflows.slide_steps import PREDICTIONS, read_record
+from stp.workflows.slide_tables import NEEDED
 from stp.workflows.slide_template import describe_study
 
 ZARR_FILES = ("zarr.json", ".zgroup")

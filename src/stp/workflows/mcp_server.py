@@ -107,6 +107,7 @@ def _list_tools(folder: Path) -> dict[str, Callable[..., dict[str, Any]]]:
         "predict": tools.predict,
         "score": tools.score,
         "draw": tools.draw,
+        "explain": tools.explain,
     }
     lock = threading.Lock()
     return {name: _in_turn(call, lock) for name, call in calls.items()}

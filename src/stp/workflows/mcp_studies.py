@@ -1,7 +1,6 @@
 """All paths that a study leads to, checked before any work for an agent."""
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from glob import has_magic
 from itertools import chain
@@ -16,7 +15,7 @@ from stp.train.cross_validation import MODELS
 from stp.workflows.mcp_paths import OutsideError, Root, require_name
 from stp.workflows.slide_cohorts import CohortSource, other_cohort
 from stp.workflows.slide_config import Study, read_study
-from stp.workflows.slide_steps import PREDICTIONS, find_models, find_slides, read_record
+from stp.workflows.slide_steps import PREDICTIONS, find_models, read_record
 
 
 def open_study(root: Root, file: str) -> Study:
@@ -44,10 +43,16 @@ def open_study(root: Root, file: str) -> Study:
         if study.slides.model not in BACKBONES:  # a name is only compared, and nothing is loaded
             settings["[slides] model"] = study.slides.model
         for pattern in study.slides.wsi:
-            _check_pattern(root, study, pattern)
+            _check_pattern(root, study, pattern, "[slides] wsi")
+    if study.genes is not None:
+        require_name(study.genes.expression_key, "[genes] expression_key")
+        require_name(study.genes.reference_rep, "[genes] reference_rep")
+        settings["[genes] gene_sets"] = study.genes.gene_sets
+        for pattern in study.genes.references:
+            _check_pattern(root, study, pattern, "[genes] reference")
     for what, text in settings.items():
         if text is not None:
-            _check(root, study.file.parent, text, what)
+            check_path(root, study.file.parent, text, what)
     return study
 
 
@@ -66,7 +71,7 @@ def check_source(root: Root, source: CohortSource) -> None:
     }
     for what, path in files.items():
         if path is not None:
-            _check(root, root.folder, path, what)
+            check_path(root, root.folder, path, what)
     table = source.study.cohort
     # That of the file is checked, of which another cohort may be a part.
     ids = (table.slide_key, table.patient_key, table.path_key)
@@ -90,11 +95,13 @@ def check_models(root: Root, models: Path) -> None:
     OutsideError
         A model lies outside, or its weights are those of the hub.
     """
-    folder = _check(root, root.folder, models, "the folder of models")
+    folder = check_path(root, root.folder, models, "the folder of models")
     folders = [folder]
     if (folder / MODELS).is_file():
         names = json.loads((folder / MODELS).read_text(encoding="utf-8"))["models"]
-        folders = [_check(root, folder, str(name), f"{folder / MODELS}: model") for name in names]
+        folders = [
+            check_path(root, folder, str(name), f"{folder / MODELS}: model") for name in names
+        ]
     for item in folders:
         if (item / CONFIG).is_file() and _is_downloaded(read_description(item / CONFIG)["config"]):
             raise OutsideError(
@@ -139,35 +146,9 @@ def check_predictions(root: Root, study: Study) -> None:
         if record:
             what = f"{file.with_suffix('.json')}: models"
             models = str(record["models"])
-            _check(root, Path.cwd(), models, what)
+            check_path(root, Path.cwd(), models, what)
             # The cross-validation that trained them may have predictions, which are scored, too.
-            _check(root, Path.cwd(), Path(models).parent / PREDICTIONS, what)
-
-
-def check_maps(root: Root, study: Study, name: str) -> None:
-    """Check the models and all files of the slides of predictions that are drawn.
-
-    Raises
-    ------
-    OutsideError
-        One of them leads outside.
-    """
-    import anndata
-
-    file = study.output / PREDICTIONS / f"{name}.h5ad"
-    record = read_record(file)
-    if not record:
-        return  # there is nothing to draw, which the step says
-    check_models(root, root.inside(Path.cwd(), str(record["models"]), f"models of {file}"))
-    cohort = anndata.read_h5ad(file)
-    for slide, text in cohort.obs[[keys.SLIDE_ID, keys.PATH]].astype(str).to_numpy():
-        path = _check(root, Path.cwd(), text, f"the features of slide {slide!r}")
-        if path.is_dir():
-            _check_source_slide(root, path)
-    if study.slides is not None:
-        with suppress(ValueError):  # nothing matches, so that there are no pixels
-            for path in find_slides(study, study.slides):
-                root.check_slide(path, "[slides] wsi")
+            check_path(root, Path.cwd(), Path(models).parent / PREDICTIONS, what)
 
 
 def check_store(root: Root, path: Path) -> None:
@@ -243,17 +224,7 @@ class OtherCohort:
         return source
 
 
-def _check_source_slide(root: Root, store: Path) -> None:
-    """Check the slide that a tile store names, whose pixels are drawn."""
-    import zarr
-
-    slide = zarr.open_group(store, mode="r", use_consolidated=False).attrs.get(keys.SLIDE, {})
-    if isinstance(slide.get("path"), str):
-        what = f"the slide of {store}"
-        root.check_slide(root.inside(Path.cwd(), slide["path"], what), what)
-
-
-def _check(root: Root, base: Path, text: str | Path, what: str) -> Path:
+def check_path(root: Root, base: Path, text: str | Path, what: str) -> Path:
     """Return a path after it and all that it leads to were checked."""
     path = root.inside(base, text, what)
     if path.exists():
@@ -261,9 +232,8 @@ def _check(root: Root, base: Path, text: str | Path, what: str) -> Path:
     return path
 
 
-def _check_pattern(root: Root, study: Study, pattern: str) -> None:
+def _check_pattern(root: Root, study: Study, pattern: str, what: str) -> None:
     """Check the folder in which files of a pattern are looked for."""
-    what = "[slides] wsi"
     root.inside(study.file.parent, pattern, what)
     parts = Path(pattern).parts
     n_fixed = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))
@@ -272,7 +242,7 @@ def _check_pattern(root: Root, study: Study, pattern: str) -> None:
             f"{what} {pattern!r} has .. after a pattern, which may lead outside {root.folder}; "
             "write the folder without a pattern"
         )
-    _check(root, study.file.parent, str(Path(*parts[:n_fixed])), what)
+    check_path(root, study.file.parent, str(Path(*parts[:n_fixed])), what)
 
 
 def _is_downloaded(config: object) -> bool:

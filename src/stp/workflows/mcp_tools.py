@@ -186,7 +186,7 @@ class Tools:
         `name` are the predictions, `slides` ids of slides (all by default), `models` one model if
         several predicted each patient, and `um_per_px` the scale if the features lack it.
         """
-        from stp.workflows import mcp_studies
+        from stp.workflows import mcp_predictions, mcp_studies
         from stp.workflows.slide_maps import MAPS, draw
         from stp.workflows.slide_steps import find_models, name_predictions
 
@@ -196,13 +196,40 @@ class Tools:
         folder = None if models is None else root.subfolder(models, "models")
         if folder is not None:
             mcp_studies.check_models(root, find_models(study, folder))
-        mcp_studies.check_maps(root, study, predictions)
+        mcp_predictions.check_maps(root, study, predictions)
         failures = draw(
             study, name=predictions, slides=slides or (), models=folder, um_per_px=um_per_px
         )
         maps = study.output / MAPS / predictions
         files = sorted(self._relative(path) for path in maps.iterdir()) if maps.is_dir() else []
         return {"failures": failures, "files": files}
+
+    def explain(
+        self, file: str, name: str | None = None, models: str | None = None
+    ) -> dict[str, Any]:
+        """Find the genes behind predictions: those high in the tiles that slide models decide by.
+
+        `name` are the predictions, and `models` other slide models. Genes of tiles are predicted
+        from the measured stores that `[genes]` names, and written into the tile stores.
+        """
+        from stp.workflows import mcp_predictions, mcp_studies
+        from stp.workflows.slide_genes import explain
+        from stp.workflows.slide_steps import find_models, name_predictions
+
+        root = Root(self.folder)
+        study = mcp_studies.open_study(root, file)
+        predictions = name_predictions(study.file, name, table=None, models=None)
+        folder = None if models is None else root.subfolder(models, "models")
+        if folder is not None:
+            mcp_studies.check_models(root, find_models(study, folder))
+        mcp_predictions.check_explained(root, study, predictions)
+        result = explain(study, name=predictions, models=folder)
+        return {
+            "genes": self._relative(result.with_suffix(".csv")),
+            "slides": self._relative(result.with_name("slides.csv")),
+            "figure": self._relative(result.with_suffix(".svg")),
+            **json.loads(result.read_text(encoding="utf-8")),
+        }
 
     def _relative(self, path: Path) -> str:
         return readable(path.resolve().relative_to(self.folder))

@@ -13,6 +13,7 @@ from stp.io._cohort_files import name_of_slide
 from stp.io._read_cohort import CohortJoin
 from stp.io._tile_slides_checks import list_jobs, list_setting_faults, list_slide_faults
 from stp.tables.cohort_join import REPEATED, LeftOut
+from stp.workflows.slide_check_genes import check_genes
 from stp.workflows.slide_check_targets import (
     ERRORS,
     Finding,
@@ -20,8 +21,10 @@ from stp.workflows.slide_check_targets import (
     check_targets,
 )
 from stp.workflows.slide_cohorts import CohortSource, other_cohort
-from stp.workflows.slide_config import SlidesTable, Study, StudyError, read_study
-from stp.workflows.slide_steps import find_encoder, find_models, find_slides
+from stp.workflows.slide_config import Study, StudyError, read_study
+from stp.workflows.slide_paths import find_encoder, find_slides
+from stp.workflows.slide_steps import find_models
+from stp.workflows.slide_tables import SlidesTable
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -113,6 +116,7 @@ def check_study(study: Study, source: CohortSource, models: Path | None) -> list
         return [*findings, Finding("cohort", text_of(error))]
     findings += _check_rows(study, source, join)
     findings += [Finding("cohort", text) for text in _check_features(source, join)]
+    findings += check_genes(study, join, models)
     if not len(join.table):
         return [*findings, Finding("cohort", "no slide is left; correct the tables or files")]
     try:

@@ -18,7 +18,8 @@ from stp.models.slide import SlideModel
 from stp.tables import keys
 from stp.tl._slide_models import open_slide_models
 from stp.workflows.slide_config import Study
-from stp.workflows.slide_steps import INTERNAL, PREDICTIONS, find_models, find_slides, read_record
+from stp.workflows.slide_paths import find_slides
+from stp.workflows.slide_steps import INTERNAL, find_models, open_predictions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,16 +90,7 @@ def draw(
     -------
     Why slides could not be drawn, by id of the slide.
     """
-    import anndata
-
-    file = study.output / PREDICTIONS / f"{name}.h5ad"
-    record = read_record(file)
-    if not record:
-        raise FileNotFoundError(
-            f"there are no predictions {name!r} in {file.parent}; run `stp slides predict "
-            f"{study.file.name}` first, or give --name"
-        )
-    cohort = anndata.read_h5ad(file)
+    cohort, record = open_predictions(study, name)
     jobs = _list_maps(study, cohort, record, name, slides, models)
     if um_per_px is None and study.slides is not None:
         um_per_px = study.slides.um_per_px

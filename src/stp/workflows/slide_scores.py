@@ -225,25 +225,25 @@ def _describe(scored: list[ScoredCohort], fingerprint: str) -> dict[str, Any]:
             "name": cohort.name,
             "is_internal": cohort.is_internal,
             "models": cohort.models,
-            "checks": _plain(cohort.table.uns[keys.SLIDES]["checks"]),
+            "checks": as_plain(cohort.table.uns[keys.SLIDES]["checks"]),
         }
         if cohort.has_scores:
             result = cohort.table.uns[keys.SLIDE_SCORES]
-            entry["scores"] = _plain(result["scores"].to_dict("records"))
-            entry["folds"] = _plain(result["folds"].to_dict("records"))
-            entry["patients"] = _plain(result["patients"])
+            entry["scores"] = as_plain(result["scores"].to_dict("records"))
+            entry["folds"] = as_plain(result["folds"].to_dict("records"))
+            entry["patients"] = as_plain(result["patients"])
         else:
             entry["not_scored"] = cohort.reason
         cohorts.append(entry)
     return {"version": __version__, "inputs": fingerprint, "cohorts": cohorts}
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
     """Return a value as JSON has it: a number that is not defined is null."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
+        return [as_plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not np.isfinite(value):

@@ -3,17 +3,15 @@
 import hashlib
 import json
 from dataclasses import asdict
-from glob import escape, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stp import get, io, tl, train
 from stp._atomic import write_atomically, write_text_atomically
 from stp._log import count, logger
-from stp._text import native, readable
+from stp._text import readable
 from stp._version import __version__
 from stp.data.collection_file import csv_text
-from stp.models.published.backbones import BACKBONES
 from stp.models.saved.description import CONFIG
 from stp.models.slide import SlideModel
 from stp.tables import keys
@@ -21,7 +19,8 @@ from stp.tl._slide_models import open_slide_models
 from stp.train.cross_validation import FOLDS, MODELS, read_folds
 from stp.train.targets import Target
 from stp.workflows.slide_cohorts import CohortSource, add_folds, own_cohort
-from stp.workflows.slide_config import SlidesTable, Study
+from stp.workflows.slide_config import Study
+from stp.workflows.slide_paths import find_encoder, find_slides
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,55 +30,6 @@ CROSS_VALIDATION = "cross_validation"  # folders of the results
 MODEL = "model"
 PREDICTIONS = "predictions"
 INTERNAL = "cross-validation"  # name of the predictions of a study's own patients
-
-
-def find_slides(study: Study, table: SlidesTable) -> list[Path]:
-    """Return the files of slides, sorted by pattern and name.
-
-    Raises
-    ------
-    ValueError
-        A path or pattern matches nothing.
-    """
-    paths: list[Path] = []
-    for pattern in table.wsi:
-        path = study.path(pattern)
-        if path.exists() or not has_magic(pattern):
-            matches = [path] if path.exists() else []
-        else:
-            base = Path(escape(str(study.file.parent))) / native(pattern)
-            matches = sorted(Path(base.anchor).glob(str(base.relative_to(base.anchor))))
-        if not matches:
-            raise ValueError(
-                f"[slides] wsi: nothing matches {pattern!r} in {study.file.parent}; correct the "
-                "pattern"
-            )
-        paths += matches
-    return list(dict.fromkeys(paths))
-
-
-def find_encoder(study: Study, model: str) -> str | Path:
-    """Return the name of an encoder, or the path of a folder.
-
-    Raises
-    ------
-    ValueError
-        It could be both, or it is neither.
-    """
-    path = study.path(model)
-    if model in BACKBONES and path.exists():
-        raise ValueError(
-            f"[slides] model = {model!r} is the name of an encoder and of {path}; write "
-            f"'./{model}' for the path"
-        )
-    if model in BACKBONES:
-        return model
-    if not (path / CONFIG).is_file():
-        raise ValueError(
-            f"[slides] model = {model!r} is no folder of a model in {study.file.parent}, and not "
-            f"one of {', '.join(BACKBONES)}"
-        )
-    return path
 
 
 def tile(study: Study) -> "pd.DataFrame":
@@ -240,6 +190,7 @@ def predict(study: Study, source: CohortSource, models: Path, name: str) -> Path
         "name": name,
         "is_internal": is_internal,
         "models": readable(models),
+        "features": features_digest(cohort),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.with_suffix(".json").unlink(missing_ok=True)  # until the others are whole
@@ -249,27 +200,66 @@ def predict(study: Study, source: CohortSource, models: Path, name: str) -> Path
     return file
 
 
+def open_predictions(study: Study, name: str) -> "tuple[AnnData, dict[str, Any]]":
+    """Return the predictions of a cohort, and what is recorded of them.
+
+    Raises
+    ------
+    FileNotFoundError
+        There are none of this name.
+    """
+    import anndata
+
+    file = study.output / PREDICTIONS / f"{name}.h5ad"
+    record = read_record(file)
+    if not record:
+        raise FileNotFoundError(
+            f"there are no predictions {name!r} in {file.parent}; run `stp slides predict "
+            f"{study.file.name}` first, or give --name"
+        )
+    return anndata.read_h5ad(file), record
+
+
 def read_record(file: Path) -> dict[str, Any]:
     """Return what is recorded of predictions; nothing if they are not whole."""
     path = file.with_suffix(".json")
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def entry_stamp(path: Path, table_key: str, *parts: str) -> list[int]:
+    """Return size and time of what an entry of a table depends on, or of a file or folder.
+
+    Other entries of a store may change without it.
+    """
+    entry = path.joinpath("tables", table_key, *parts)
+    names = ("zarr.json", ".zarray", ".zgroup")
+    files = [folder / name for folder in (entry, path) for name in names]
+    status = next((file for file in files if file.is_file()), path).stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def features_digest(cohort: "AnnData") -> str:
+    """Return a digest of the files of the features of a cohort."""
+    features = cohort.uns[keys.COHORT]["features"]
+    entry = ("obsm", str(features["use_rep"]))
+    paths = [Path(path) for path in cohort.obs[keys.PATH].astype(str)]
+    return digest_of([entry_stamp(path, str(features["table_key"]), *entry) for path in paths])
+
+
+def digest_of(inputs: Any) -> str:
+    """Return a digest of plain values; names may be in any order, as stores list them."""
+    text = json.dumps(inputs, default=str, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
 def _fingerprint(study: Study, cohort: "AnnData", models: list[SlideModel]) -> str:
     """Return a digest of all that predictions depend on: tables, features and models."""
-    stamps = []
-    for path in cohort.obs[keys.PATH].astype(str):
-        file = Path(path, "zarr.json") if Path(path).is_dir() else Path(path)
-        status = file.stat() if file.exists() else Path(path).stat()
-        stamps.append((status.st_size, status.st_mtime_ns))
-    config = study.fit.config
-    features = cohort.uns[keys.COHORT]["features"]
     inputs = {
         "version": __version__,
         "table": cohort.obs.to_csv(encoding="utf-8"),
-        "features": features,
-        "files": stamps,
+        "features": cohort.uns[keys.COHORT]["features"],
+        "files": features_digest(cohort),
         "models": [(model.digest, asdict(model.config)["targets"]) for model in models],
-        "precision": config.precision,
+        "precision": study.fit.config.precision,
     }
-    return hashlib.sha256(json.dumps(inputs, default=str).encode("utf-8", "replace")).hexdigest()
+    return digest_of(inputs)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stp.workflows.slide_config import TABLES, Study
+from stp.workflows.slide_config import Study
+from stp.workflows.slide_tables import TABLES
 
 TEMPLATE = """\
 # A study of slides and patients, for `stp slides`. Paths are relative to this file.
@@ -85,6 +86,17 @@ n_folds = 5
 n_resamples = 2000                 # of patients, for intervals
 # level = 0.95
 # seed = 0
+
+# [genes]                          # stp slides explain
+# reference = ["spots/*.zarr"]     # measured stores that the Stamp of the tiles embedded
+# reference_rep = "X_stp_genes_aligned"
+# gene_sets = "programs.gmt"       # also a table with the columns set and gene
+# genes = ["ERBB2", "KRT8"]        # instead of gene_sets; by default the highly variable genes
+# n_neighbors = 50                 # measured spots per tile
+# n_permutations = 500             # shifted maps per slide
+# expression_key = "stp_expression"  # predicted genes in the tile stores
+# target = "EGFR"                  # by default all targets
+# seed = 0
 """
 
 
@@ -118,7 +130,11 @@ def _describe_table(study: Study, name: str, table: Any) -> Iterator[str]:
         yield f"# {field.name} is not set" if value is None else f"{field.name} = {_toml(value)}"
 
 
-PATHS = {"slides": ("wsi", "model", "tissue"), "cohort": ("slides", "clinical")}
+PATHS = {
+    "slides": ("wsi", "model", "tissue"),
+    "cohort": ("slides", "clinical"),
+    "genes": ("reference", "gene_sets"),
+}
 
 
 def _absolute(study: Study, value: Any) -> Any:
