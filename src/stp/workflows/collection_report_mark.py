@@ -21,6 +21,6 @@ def make_mark(collection: Collection, failures: Sequence[Mapping[str, str]]) -> 
     failures
         Rows that failed: dicts with `name`, `path` and `error`.
     """
-    facts = [version("stp-spatial"), collection.table.to_csv(index=False), list(failures)]
+    facts = [version("stp-spatial"), collection.table.to_json(orient="split"), list(failures)]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     return f"\n<!-- {digest} -->\n".encode()
