@@ -118,7 +118,8 @@ def test_a_run_is_written_as_render_reads_it(tmp_path, capsys):
 def test_memory_that_is_touched_is_counted():
     if not Path("/proc/self/status").exists():
         pytest.skip("only Linux counts the memory of a process in /proc")
-    assert measure.peak_growth(lambda: np.ones(2**24, np.uint8)) == pytest.approx(16, abs=2)
+    # Smaller arrays may lie in memory that other tests freed and that the process still has.
+    assert measure.peak_growth(lambda: np.ones(2**26, np.uint8)) == pytest.approx(64, abs=2)
 
 
 def test_searches_by_torch_and_stp_agree_also_where_references_are_equal():

@@ -52,7 +52,8 @@ from benchmarks.speed.many_stores import (
 )
 
 PREPARE = (
-    "import sys, stp; stp.io.write_collection("
+    "import os, sys, stp; os.sched_setaffinity(0, range(int(sys.argv[4]))); "
+    "stp.io.write_collection("
     "sys.argv[1], sys.argv[2], n_workers=int(sys.argv[3]), progress=False)"
 )
 LEVELS = ("images/image/s0", "images/image/s1")  # of a store, the finer one first
@@ -78,9 +79,12 @@ def watch(command: list[str], log: Path) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "n_files": n_files, "megabytes": megabytes}
 
 
-def prepare(manifest: Path, out: Path, n_workers: int) -> list[Row]:
+def prepare(
+    manifest: Path, out: Path, n_workers: int, n_cores: int = os.cpu_count() or 1
+) -> list[Row]:
     """Prepare a collection; return what it took, and the rate without the start of processes."""
-    command = [sys.executable, "-c", PREPARE, str(manifest), str(out), str(n_workers)]
+    arguments = [str(manifest), str(out), str(n_workers), str(n_cores)]
+    command = [sys.executable, "-c", PREPARE, *arguments]
     result: Row = dict(watch(command, out.with_suffix(".log")))
     lines = last_call(out / "prepare.jsonl")
     ends = [time.mktime(time.strptime(line["time"], "%Y-%m-%dT%H:%M:%S")) for line in lines]
@@ -90,10 +94,10 @@ def prepare(manifest: Path, out: Path, n_workers: int) -> list[Row]:
     return [result]
 
 
-def prepare_anew(manifest: Path, out: Path) -> list[Row]:
+def prepare_anew(manifest: Path, out: Path, n_cores: int = os.cpu_count() or 1) -> list[Row]:
     """Prepare a collection in a new folder with one worker."""
     shutil.rmtree(out, ignore_errors=True)
-    return prepare(manifest, out, 1)
+    return prepare(manifest, out, 1, n_cores)
 
 
 def last_call(log: Path) -> list[dict[str, Any]]:
@@ -211,9 +215,12 @@ def measure(options: Any) -> Iterator[Row]:
     (plain,) = run_once(
         results / "least.json", lambda: read_and_write(first, alone, folder / "copy")
     )
+    (one_core,) = run_once(
+        results / "one_core.json", lambda: prepare_anew(first, folder / "one_core", 1)
+    )
     (two,) = run_once(results / "two.json", lambda: prepare(manifest, out, 2))
     stores = describe_stores(out)
-    yield from compare_preparing(one, two, plain)
+    yield from compare_preparing(one, one_core, two, plain)
     size = round(stores["megabytes"], 1)
     yield {"measured": "size of a store", "result": size, "unit": "MB"}
     yield {"measured": "files of a store", "result": stores["n_files"], "unit": "files"}

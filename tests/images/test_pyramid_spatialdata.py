@@ -184,6 +184,7 @@ def test_levels_of_an_element_are_lazy():
     image = Image2DModel.parse(
         dask.array.from_array(IMAGE, chunks=100), dims=("y", "x", "c"), scale_factors=[2]
     )
+    image["scale1"] = image["scale1"].chunk({"y": 100, "x": 100})
     levels = open_element(image)
     assert [level.shape for level in levels] == [(300, 400), (150, 200)]
     assert all(isinstance(level.array, dask.array.Array) for level in levels)

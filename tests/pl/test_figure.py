@@ -150,6 +150,7 @@ def test_all_figures_have_the_options_of_scanpy(name):
         "neighborhoods",
         "precision_recall",
         "roc",
+        "slide_genes",
         "spots",
         "tissue",
     }
