@@ -14,6 +14,20 @@ from benchmarks.accuracy.queries_her2st import her2st_rows
 from benchmarks.measure import Row, make_parser, run_once, silence_logger, write_results
 
 PARTS = ("planted", "her2st", "bulb")
+# Columns of the table, and the methods of the parts that they show.
+COLUMNS = {
+    "query by the gene": "query",
+    "query by marker genes": "query",
+    "query by the gene, untrained Stamp": "untrained",
+    "query by marker genes, untrained Stamp": "untrained",
+    "ridge on color and texture": "ridge",
+    "ridge on color and texture, for the program": "ridge",
+    "ridge on color and texture, for the label": "ridge, label",
+    "position": "position",
+    "distance from the center": "position",
+    "retrieval of expression, same Stamp": "retrieval",
+    "measured program in the section itself": "own counts",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
@@ -32,12 +46,27 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         rows += planted_rows(folder)
     if "her2st" in options.parts:
         data = options.data / "her2st"
-        rows += run_once(folder / "her2st.json", lambda: her2st_rows(data, folder / "her2st"))
+        methods = run_once(folder / "her2st.json", lambda: her2st_rows(data, folder / "her2st"))
+        rows += list_by_target(methods, "HER2+ C6", "Spearman")
     if "bulb" in options.parts:
         sections = options.data / "mob_st"
-        rows += run_once(folder / "bulb.json", lambda: bulb_rows(sections, folder / "bulb"))
+        methods = run_once(folder / "bulb.json", lambda: bulb_rows(sections, folder / "bulb"))
+        rows += list_by_target(methods, "bulb", "AUROC")
     write_results(options.out, rows)
     return rows
+
+
+def list_by_target(methods: Sequence[Row], part: str, score: str) -> list[Row]:
+    """Return a row per gene or layer, with a column per method, and further rows of the methods."""
+    rows: dict[str, Row] = {}
+    for method in methods:
+        column = COLUMNS[method["method"]]
+        others = {name: method[name] for name in method if name not in ("part", "method", score)}
+        for name, value in (method[score] | others).items():
+            unit = score if isinstance(value, float) else "genes"
+            row = rows.setdefault(name, {"measured": f"{part}, {name}", "unit": unit})
+            row[column] = value
+    return list(rows.values())
 
 
 if __name__ == "__main__":
