@@ -25,7 +25,7 @@ from benchmarks.accuracy.expression import color_and_texture, normalize, ridge
 from benchmarks.accuracy.imagenet import imagenet_encoder
 from benchmarks.accuracy.sections import patches_of
 from benchmarks.accuracy.small_settings import Task, bulb_task, embed, train_stamp
-from benchmarks.accuracy.small_variants import SmallSettings, make_image
+from benchmarks.accuracy.small_variants import UM_PER_PIXEL, SmallSettings, make_image
 from benchmarks.measure import Row, make_parser, run_once, silence_logger, write_results
 
 SEEDS = (0, 1, 2)
@@ -132,13 +132,15 @@ class Fold:
     def describe_images(self) -> Iterator[tuple[str, list[np.ndarray]]]:
         """Yield image features of each section that no Stamp made."""
         for patch_um in PATCHES_UM:
-            image = make_image(64, patch_um)
+            image = make_image(round(patch_um / UM_PER_PIXEL), patch_um)
             patches = [patches_of(slide, image) for slide in self.slides]
             yield f"color and texture, {patch_um:g} µm", list(map(color_and_texture, patches))
             encoder = imagenet_encoder(patch_um)
             if encoder is not None:
                 tables = [
-                    stp.tl.embed_images(slide, encoder, progress=False, copy=True)
+                    stp.tl.embed_images(
+                        slide, encoder, allow_upsampling=True, progress=False, copy=True
+                    )
                     for slide in self.slides
                 ]
                 features = [table.obsm["X_stp_images"] for table in tables]

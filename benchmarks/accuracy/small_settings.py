@@ -21,7 +21,13 @@ import torch
 import stp
 from benchmarks.accuracy import bulb_sections, sections
 from benchmarks.accuracy.expression import Targets, color_and_texture, normalize, position, ridge
-from benchmarks.accuracy.small_variants import VARIANTS, SmallSettings, make_image
+from benchmarks.accuracy.small_variants import (
+    START,
+    UM_PER_PIXEL,
+    VARIANTS,
+    SmallSettings,
+    make_image,
+)
 from benchmarks.measure import Row, make_parser, run_once, silence_logger, write_results
 
 MIN_SPOTS = 50  # that detect a gene, or the vocabulary leaves it out
@@ -69,7 +75,7 @@ class Task:
 
 def her2st_task(data: Path, folder: Path) -> Task:
     """Return the task on serial sections of one HER2+ tumor."""
-    stores = sections.write_stores(data, folder, sections.Settings(n_sections=1))
+    stores = sections.write_stores(data, folder, sections.Settings(image=START.image, n_sections=1))
     train = [sections.read_section(data, name) for name in sections.TRAIN]
     test = sections.read_section(data, sections.VALIDATION)
     return Task("HER2+", [stores[name] for name in sections.TRAIN], train, test)
@@ -146,7 +152,7 @@ def score_baselines(task: Task) -> list[Row]:
     measured = normalize(task.test.tables["table"], targets.genes)
     predicted = {}
     for patch_um in BASELINE_UM:
-        image = make_image(64, patch_um)
+        image = make_image(round(patch_um / UM_PER_PIXEL), patch_um)
         pixels = [
             color_and_texture(sections.patches_of(slide, image))
             for slide in (*task.train, task.test)

@@ -6,6 +6,7 @@ from stp.models import GeneEncoderConfig, ImageEncoderConfig
 from stp.train import AlignConfig, Phase, PretrainConfig
 
 PATCH_UM = 112.0
+UM_PER_PIXEL = 2.8  # no image at hand is coarser
 
 
 def make_image(
@@ -35,7 +36,7 @@ class SmallSettings:
     gene: GeneEncoderConfig = GeneEncoderConfig(
         context_length=128, width=64, depth=2, n_heads=4, ffn_width=128
     )
-    image: ImageEncoderConfig = make_image(64, PATCH_UM)
+    image: ImageEncoderConfig = make_image(40, PATCH_UM)
     pretrain: PretrainConfig = PretrainConfig(
         phases=(Phase(epochs=10, batch_size=54),), learning_rate=3e-3, min_learning_rate=1e-4
     )
@@ -69,12 +70,10 @@ def _pretrain(*phases: Phase) -> SmallSettings:
 
 VARIANTS = {
     "start": START,
-    "patches of 224 µm": dataclasses.replace(START, image=make_image(64, 2 * PATCH_UM)),
-    "patches of 224 µm, 128 pixels": dataclasses.replace(
-        START, image=make_image(128, 2 * PATCH_UM)
-    ),
-    "images, width 192": dataclasses.replace(START, image=make_image(64, PATCH_UM, width=192)),
-    "images, depth 1": dataclasses.replace(START, image=make_image(64, PATCH_UM, depth=1)),
+    "patches of 224 µm": dataclasses.replace(START, image=make_image(40, 2 * PATCH_UM)),
+    "patches of 224 µm, 80 pixels": dataclasses.replace(START, image=make_image(80, 2 * PATCH_UM)),
+    "images, width 192": dataclasses.replace(START, image=make_image(40, PATCH_UM, width=192)),
+    "images, depth 1": dataclasses.replace(START, image=make_image(40, PATCH_UM, depth=1)),
     "context of 32 genes": _gene(context_length=32),
     "context of 512 genes": _gene(context_length=512),
     "genes, width 128": _gene(width=128, ffn_width=256),
