@@ -43,7 +43,6 @@ from benchmarks.speed.collection_rows import (
 )
 from benchmarks.speed.collection_sources import list_sources, write_sources
 from benchmarks.speed.many_stores import (
-    POLL_SECONDS,
     list_descendants,
     measure_process,
     run_recipe,
@@ -57,6 +56,7 @@ PREPARE = (
     "sys.argv[1], sys.argv[2], n_workers=int(sys.argv[3]), progress=False)"
 )
 LEVELS = ("images/image/s0", "images/image/s1")  # of a store, the finer one first
+WATCH_SECONDS = 1.0  # looking at processes more often would take a part of a core
 N_PLAIN = 10  # stores that are compared with reading and writing alone
 
 
@@ -73,7 +73,7 @@ def watch(command: list[str], log: Path) -> dict[str, float]:
                 files_now, megabytes_now = measure_process(pid)
                 n_files = max(n_files, files_now)
                 megabytes = max(megabytes, megabytes_now)
-            time.sleep(POLL_SECONDS)
+            time.sleep(WATCH_SECONDS)
     if run.returncode:
         raise RuntimeError(log.read_text())
     return {"seconds": time.perf_counter() - start, "n_files": n_files, "megabytes": megabytes}

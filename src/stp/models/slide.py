@@ -11,6 +11,7 @@ from torch import nn
 
 from stp._config import check_sizes
 from stp._log import preview
+from stp.models.relu_dropout import ReluDropout
 from stp.models.saved.pretrained import Pretrained
 from stp.models.slide_attention import (
     TileAttention,
@@ -66,9 +67,7 @@ class SlideModel(Pretrained):
         for name in ("feature", "slide"):
             self.register_buffer(f"{name}_mean", torch.zeros(width))
             self.register_buffer(f"{name}_sd", torch.ones(width))
-        self.tiles = nn.Sequential(
-            nn.Linear(width, config.hidden), nn.ReLU(), nn.Dropout(config.dropout)
-        )
+        self.tiles = nn.Sequential(nn.Linear(width, config.hidden), ReluDropout(config.dropout))
         if config.pooling == "attention":
             self.branches = nn.ModuleList(
                 TileAttention(config.hidden, config.attention, is_gated=config.gated)
