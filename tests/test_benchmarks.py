@@ -177,7 +177,7 @@ def test_exact_neighbors_of_the_benchmark_are_those_of_a_loop():
         assert set(indices) == set(np.argsort(distances)[:5])
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_approximate_neighbors_are_measured_at_a_small_size():
     rows = neighbors_large.main(["--spots", "600", "--width", "16", "--checked", "50"])
     by_name = {row["measured"]: row["result"] for row in rows}
@@ -240,7 +240,7 @@ def test_a_planted_signal_is_found_at_a_small_size(tmp_path):
     assert all(0 <= row["result"] <= 1 for row in rows)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.filterwarnings("ignore")  # few patients
 def test_planted_genes_are_found_on_both_roads_at_a_small_size(tmp_path):
     rows = list(planted_rows(tmp_path, n_patients=16, size=10, n_draws=1))
