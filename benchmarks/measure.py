@@ -97,16 +97,21 @@ def synchronize(run: Callable[[], object], device: "torch.device") -> Callable[[
     return run_to_the_end
 
 
-def matrix_product_speed(device: "torch.device", repeats: int) -> float:
-    """Return the FLOP/s of a large matrix product, in the precision that models use there."""
+def matrix_product(device: "torch.device") -> tuple[Callable[[], None], float]:
+    """Return a large matrix product, in the precision that models use there, and its FLOP."""
     import torch
 
     size = 8192 if device.type == "cuda" else 2048
     precision = torch.bfloat16 if device.type == "cuda" else torch.float32
     left = torch.randn(size, size, device=device, dtype=precision)
     right = torch.randn(size, size, device=device, dtype=precision)
-    product = synchronize(lambda: left @ right, device)
-    return 2.0 * size**3 / interleave({"product": product}, repeats)["product"]
+    return synchronize(lambda: left @ right, device), 2.0 * size**3
+
+
+def matrix_product_speed(device: "torch.device", repeats: int) -> float:
+    """Return the FLOP/s of a large matrix product, in the precision that models use there."""
+    product, flops = matrix_product(device)
+    return flops / interleave({"product": product}, repeats)["product"]
 
 
 # Memory (Linux only)
