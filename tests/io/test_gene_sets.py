@@ -17,7 +17,7 @@ def server_answers(monkeypatch, tmp_path):
 
 
 def test_without_a_network_one_line_says_so_at_once(monkeypatch):
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setattr("stp.io._gene_sets.SERVER", "http://127.0.0.1:9")  # where nothing listens
     start = time.monotonic()
     with pytest.raises(ConnectionError, match=r"'hallmark' cannot be .*refused; .*read_gene_sets"):
         io.download_gene_sets("hallmark")

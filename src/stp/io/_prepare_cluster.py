@@ -21,6 +21,10 @@ from stp.io._prepare_stores import StoreFolder
 
 WORKER_BYTES = 1_500_000_000  # that a worker needs for tiled sources
 SECONDS_TO_START = 60  # for the first worker of a cluster
+ENVIRONMENT = "distributed.nanny.pre-spawn-environ"  # of new processes, in the settings of Dask
+# By this, Dask has freed memory given back at once. Each large array is then mapped anew, which
+# takes a third of the time of a row.
+TRIM = "MALLOC_TRIM_THRESHOLD_"
 NEEDS_GUARD = (
     "stp.io.write_collection starts processes, which run the script again; call it below "
     '`if __name__ == "__main__":`, or pass n_workers=1'
@@ -129,12 +133,16 @@ def _require_guarded_script() -> None:
 @contextmanager
 def _local_client(n_workers: int, memory_limit: int | str | None) -> Iterator[Any]:
     """Yield the client of a cluster on this machine, whose processes have one thread each."""
+    import dask.config
     from distributed import Client, LocalCluster
 
     _require_guarded_script()
     logger.info(f"Starting {n_workers} processes")
     limit: int | str = "auto" if memory_limit is None else memory_limit
+    environment = dict(dask.config.get(ENVIRONMENT))
+    environment.pop(TRIM, None)
     with (
+        dask.config.set({ENVIRONMENT: environment}),
         LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,
