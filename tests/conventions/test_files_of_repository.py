@@ -24,6 +24,18 @@ def test_files_are_short() -> None:
     assert not {name: n for name, n in n_lines.items() if n > MAX_LINES}
 
 
+def test_links_lead_to_files_of_the_repository() -> None:
+    listing = subprocess.run(
+        ["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    links = [line.split("\t")[1] for line in listing.stdout.splitlines() if line[:6] == "120000"]
+    assert links == ["docs/tutorials"]
+    for link in links:
+        target = (ROOT / link).readlink()
+        assert not target.is_absolute()
+        assert (ROOT / link).resolve().is_relative_to(ROOT.resolve())
+
+
 def test_readme_has_two_commands() -> None:
     demo, tests = readme_commands()
     assert re.search(r"/bin/stp demo --out \S+$", demo)
