@@ -68,7 +68,8 @@ def recall(adata: "AnnData", rows: np.ndarray, exact: np.ndarray) -> float:
 
 def run_and_measure(work: Callable[[], object]) -> tuple[float, float, float]:
     """Return wall seconds, CPU seconds and the growth of memory in MiB of a call."""
-    seconds, cpu = time.perf_counter(), time.process_time()
+    seconds = time.perf_counter()
+    cpu = time.process_time()
     growth = peak_growth(work)
     return time.perf_counter() - seconds, time.process_time() - cpu, growth
 

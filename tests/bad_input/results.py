@@ -80,7 +80,7 @@ def no_genes_are_named(embedded):
     stp.tl.predict_expression(embedded, embedded["table"])
 
 
-@refused(KeyError, "1 genes are not in the reference.*did you mean 'ERBB2'")
+@refused(KeyError, "1 gene is not in the reference.*did you mean 'ERBB2'")
 def a_gene_is_not_measured(embedded):
     """The reference has no gene of this name.
 

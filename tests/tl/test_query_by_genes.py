@@ -229,7 +229,7 @@ def test_a_partial_loss_is_reported_with_its_number(query, references):
     [
         ({"ERRB2": 1}, KeyError, r"did you mean 'ERBB2' for 'ERRB2'"),
         (["ERBB2", "A1X", "A2X"], KeyError, "2 genes are not in all of"),
-        ({"ERBB2": 1, "A1X": -3}, KeyError, "1 genes are not in all of"),
+        ({"ERBB2": 1, "A1X": -3}, KeyError, "1 gene is not in all of"),
         ([], ValueError, "genes is empty"),
         ({"ERBB2": 0}, ValueError, "the weight of 'ERBB2' is 0"),
         ({"ERBB2": np.nan}, ValueError, "the weight of 'ERBB2' is nan"),

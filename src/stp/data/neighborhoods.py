@@ -97,7 +97,8 @@ def _group_nearest(
     """Group each seed, in order, with its nearest free spots; return the groups."""
     from stp.data.neighborhood_kernel import draw_groups  # workers of a loader need no compiler
 
-    n_spots, size = len(order), groups.shape[1]
+    n_spots = len(order)
+    size = groups.shape[1]
     max_distance = MAX_SPACINGS * spacing(coordinates)
     is_free = np.ones(n_spots, dtype=bool)
     n_groups = 0

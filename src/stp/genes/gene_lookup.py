@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp._log import count
 from stp.genes.species import guess_species, is_compatible
 from stp.genes.spelling import strip_version
 from stp.genes.table_genes import gene_names
@@ -257,7 +258,8 @@ def missing_genes_message(names: list[str], label: str, lookups: Iterable[GeneLo
 
     question = suggest_names(names, similar)
     return (
-        f"{len(names)} genes are not in {label}, e.g. {names[:3]}; "
+        f"{count(len(names), 'gene')} {'is' if len(names) == 1 else 'are'} not in {label}, "
+        f"e.g. {names[:3]}; "
         f"{question}choose from its var_names"
     )
 

@@ -60,8 +60,8 @@ class SpeciesVocabularies:
             raise ValueError(
                 f"the vocabularies are of the species {species}; give one for each species"
             )
-        given = {str(item.species): item for item in items}
-        by_species = {str(human.species): human} | given
+        by_species = {str(human.species): human}
+        by_species |= {str(item.species): item for item in items}
         return cls(human, by_species, items[0] if len(items) == 1 else None)
 
     def of(self, row: ManifestRow) -> Vocabulary:

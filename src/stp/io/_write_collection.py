@@ -183,8 +183,8 @@ def prepare_collection(
         jobs = []
         for row in rows:
             digest = plan.vocabularies.of(row).digest
-            known = log.digest_of(row.name)
-            jobs.append(Job(row, place.stores, files[digest], digest, verify, known))
+            stored_digest = log.digest_of(row.name)
+            jobs.append(Job(row, place.stores, files[digest], digest, verify, stored_digest))
         failures = _run(jobs, workers, log, progress)
         finished = [row for row in rows if row.name not in failures]
         paths = {row.name: log.paths[row.name] for row in finished}
