@@ -42,7 +42,7 @@ class _DroppedRelu(torch.autograd.Function):
         n_dropped = min(round(share * N_LEVELS), N_LEVELS - 1)
         is_kept = _draw_levels(values) >= n_dropped - N_LEVELS // 2
         scale = N_LEVELS / (N_LEVELS - n_dropped)
-        result = torch.where(is_kept, values, 0.0).relu_().mul_(scale)
+        result = torch.relu(values).mul_(is_kept).mul_(scale)
         context.save_for_backward(result)
         context.scale = scale  # type: ignore[attr-defined]
         return result
@@ -53,7 +53,9 @@ class _DroppedRelu(torch.autograd.Function):
     ) -> tuple[torch.Tensor, None]:
         (result,) = context.saved_tensors  # type: ignore[attr-defined]
         scale = context.scale  # type: ignore[attr-defined]
-        return torch.where(result > 0, gradient, 0.0).mul_(scale), None
+        # On CPUs this takes a tenth of the time of torch.where.
+        kept = torch.ops.aten.threshold_backward(gradient, result, 0)
+        return kept.mul_(scale), None
 
 
 def _draw_levels(values: torch.Tensor) -> torch.Tensor:
