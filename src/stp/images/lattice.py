@@ -18,6 +18,7 @@ MAX_STRETCH = 0.1
 # A fit counts if the root mean square of its residuals is below this share of the pitch. The
 # jittered spots of HER2+ sections have 5 to 9 % (method.md section 4).
 MAX_RESIDUAL = 0.1
+MIN_SPOTS = 16  # fewer may lie anywhere
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,68 @@ def fit_lattice(obs: "pd.DataFrame", centers: np.ndarray) -> Lattice | None:
     The lattice. None if there are no indices, if they do not span two dimensions, or, with a
     warning, if they do not fit the centers.
     """
+    fit = _fit_steps(obs, centers)
+    if fit is None:
+        return None
+    row_distance, column_distance = np.linalg.norm(fit.steps, axis=1)
+    # On Visium's lattice, row + column is always even, or always odd.
+    has_one_parity = len(np.unique(fit.index.sum(axis=1) % 2)) == 1
+    if has_one_parity:
+        pitch = np.hypot(row_distance, column_distance)
+    else:
+        pitch = np.sqrt(row_distance * column_distance)
+    if fit.residual >= MAX_RESIDUAL * pitch:
+        warn(
+            "array_row and array_col do not belong to the spot coordinates: the root mean square "
+            f"of the residuals of the lattice is {fit.residual / pitch:.0%} of the distance "
+            f"between spots (limit {MAX_RESIDUAL:.0%}), so no scale is taken from them"
+        )
+        return None
+    return Lattice(
+        _find_kind(row_distance / column_distance, has_one_parity),
+        float(row_distance),
+        float(column_distance),
+    )
+
+
+def warn_if_mirrored(obs: "pd.DataFrame", pixels: np.ndarray, name: str) -> None:
+    """Warn if spots lie on their image like a mirror image of their lattice.
+
+    On an image, columns of the lattice go to the right and rows go down, also if the image is
+    rotated. With x and y exchanged, this order is reversed.
+
+    Parameters
+    ----------
+    obs
+        Table of the spots with their lattice indices `array_row` and `array_col`.
+    pixels
+        Spot centers (n, 2) in pixels; spots without indices or center are ignored.
+    name
+        Name of the slide.
+    """
+    fit = _fit_steps(obs, pixels)
+    if fit is None or len(fit.index) < MIN_SPOTS:
+        return
+    row_step, column_step = fit.steps
+    area = column_step[0] * row_step[1] - column_step[1] * row_step[0]
+    if area < 0 and fit.residual < MAX_RESIDUAL * np.sqrt(-area):
+        warn(
+            f"spots of {name} are a mirror image of array_row and array_col: x and y may be "
+            "exchanged; look at them with stp.pl.spots, and exchange the columns of their "
+            "coordinates unless the image itself is flipped"
+        )
+
+
+class _Fit(NamedTuple):
+    """A least-squares fit of lattice indices to spot centers."""
+
+    index: np.ndarray  # (n, 2) row and column of the spots with indices and center
+    steps: np.ndarray  # (2, 2) from a row to the next, and from a column to the next
+    residual: float  # root mean square, in the unit of the centers
+
+
+def _fit_steps(obs: "pd.DataFrame", centers: np.ndarray) -> _Fit | None:
+    """Return the fit of the indices in `obs`; None if they are missing or span no plane."""
     if not {"array_row", "array_col"} <= set(obs):
         return None
     index = obs[["array_row", "array_col"]].to_numpy(dtype=float)
@@ -157,27 +220,8 @@ def fit_lattice(obs: "pd.DataFrame", centers: np.ndarray) -> Lattice | None:
     if not spans_plane(design):
         return None
     steps = np.linalg.lstsq(design, centers, rcond=None)[0]
-    row_distance, column_distance = np.linalg.norm(steps[:2], axis=1)
-    # On Visium's lattice, row + column is always even, or always odd.
-    has_one_parity = len(np.unique(index.sum(axis=1) % 2)) == 1
-    if has_one_parity:
-        pitch = np.hypot(row_distance, column_distance)
-    else:
-        pitch = np.sqrt(row_distance * column_distance)
     residuals = np.linalg.norm(design @ steps - centers, axis=1)
-    residual = np.sqrt((residuals**2).mean())
-    if residual >= MAX_RESIDUAL * pitch:
-        warn(
-            "array_row and array_col do not belong to the spot coordinates: the root mean square "
-            f"of the residuals of the lattice is {residual / pitch:.0%} of the distance between "
-            f"spots (limit {MAX_RESIDUAL:.0%}), so no scale is taken from them"
-        )
-        return None
-    return Lattice(
-        _find_kind(row_distance / column_distance, has_one_parity),
-        float(row_distance),
-        float(column_distance),
-    )
+    return _Fit(index, steps[:2], float(np.sqrt((residuals**2).mean())))
 
 
 def _find_kind(ratio: float, has_one_parity: bool) -> Literal["hexagonal", "square", "other"]:

@@ -19,6 +19,7 @@ from stp.images.coordinates import (
     spot_centers,
 )
 from stp.images.files.channel_names import has_color_names, has_no_names
+from stp.images.lattice import warn_if_mirrored
 from stp.images.level_places import place_levels
 from stp.images.levels import open_element
 from stp.images.placement import check_spots_on_image, share_on_image
@@ -152,8 +153,9 @@ def _find_slide(
     )
     pyramid = ImagePyramid(levels, scale.um_per_px, to_pixels, scale.source)
     if table.n_vars:  # tiles may have any size
-        um = pyramid.to_pixels(centers) * scale.um_per_px
-        warn_if_not_plausible(um, scale.um_per_px, region.name)
+        pixels = pyramid.to_pixels(centers)
+        warn_if_not_plausible(pixels * scale.um_per_px, scale.um_per_px, region.name)
+        warn_if_mirrored(rows.obs, pixels, region.name)
     return Slide(
         region=region.name,
         rows=region.rows,
