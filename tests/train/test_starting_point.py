@@ -179,6 +179,29 @@ def test_what_cannot_be_aligned_is_refused_before_stores_are_read():
 # ---- the architectures of pathology encoders, at their real size
 
 
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_the_first_cosines_are_divided_by_the_temperature(
+    stores, genes, tiny_config, tmp_path, temperature
+):
+    config = dataclasses.replace(
+        STILL, learning_rate=1e-12, min_learning_rate=0.0, temperature=temperature
+    )
+    stamp = align(
+        stores[:1],
+        tmp_path / "run",
+        gene_encoder=genes,
+        image_encoder=tiny_config.image,
+        config=config,
+    )
+    assert stamp.scale.item() == pytest.approx(1 / temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.0099, float("inf"), float("nan")])
+def test_a_temperature_without_a_scale_is_refused(temperature):
+    with pytest.raises(ValueError, match=r"temperature must be at least 0\.01, not"):
+        dataclasses.replace(CONFIG, temperature=temperature)
+
+
 GMT = "A\tx\tEPCAM\tKRT8\tKRT18\tERBB2\tRPL3\nB\tx\tCOL1A1\tCOL1A2\tDCN\tLUM\tRPL4\n"
 TWO_STEPS = dataclasses.replace(CONFIG, batch_size=2, spots_per_slide=2, learning_rate=1e-4)
 

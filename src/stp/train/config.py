@@ -6,6 +6,7 @@ from stp._config import require_not_negative, require_positive
 from stp.train.engine.config import LoopConfig
 
 LOSSES = ("patch_target", "region_target", "patch_region", "localization")
+MIN_TEMPERATURE = 0.01  # a Stamp multiplies cosines by at most 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +153,9 @@ class AlignConfig(LoopConfig):
         the paper.
     projection_width
         Width of the aligned vectors.
+    temperature
+        Temperature of the contrastive losses at the start; it is learned. Cosines are divided by
+        it, so that a lower one sets the most similar negatives farther apart.
 
     Examples
     --------
@@ -174,6 +178,7 @@ class AlignConfig(LoopConfig):
     rotate: bool = False
     stain_jitter: float = 0.0
     projection_width: int = 512
+    temperature: float = 0.07
     warmup_steps: int = 500
     weight_decay: float = 1e-3
 
@@ -183,6 +188,10 @@ class AlignConfig(LoopConfig):
         require_positive(self, "projection_width", "lora_rank")
         if self.micro_batch is not None:
             require_positive(self, "micro_batch")
+        if not MIN_TEMPERATURE <= self.temperature < float("inf"):
+            raise ValueError(
+                f"temperature must be at least {MIN_TEMPERATURE:g}, not {self.temperature:g}"
+            )
         require_not_negative(self, "min_genes", "stain_jitter")
         if self.targets not in ("genes", "pathways", "both"):
             raise ValueError(f"targets must be 'genes', 'pathways' or 'both', not {self.targets!r}")

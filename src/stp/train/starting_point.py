@@ -1,7 +1,10 @@
 """What alignment starts from: a gene encoder, an image encoder, and the Stamp built from both."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
+
+from torch import nn
 
 from stp._log import warn
 from stp.data.pairs import CELLS
@@ -74,6 +77,7 @@ def build_stamp(
 ) -> Stamp:
     """Build the Stamp that training starts from, and freeze the parts that are not trained."""
     stamp = build_with_seed(config.seed, lambda: Stamp(model, vocabulary))
+    nn.init.constant_(stamp.logit_scale, math.log(1 / config.temperature))
     stamp.card = _card(genes, images)
     if genes and stamp.gene_encoder:
         stamp.gene_encoder.load_state_dict(genes.state_dict())
