@@ -1,5 +1,6 @@
 """Bins of Visium HD."""
 
+import numpy as np
 from tests.bad_input.case import refused
 from tests.bad_input.examples import GENE
 
@@ -31,6 +32,18 @@ def spots_that_are_no_bins(sdata):
     Read them with {func}`stp.io.read_visium_hd`; spots of Visium are not summed.
     """
     stp.tl.aggregate_bins(sdata, size_um=200)
+
+
+@refused(ValueError, "spots of slide lie 200 µm apart, and bins at most 100")
+def spots_with_gaps_between_them(adata):
+    """Spots of Spatial Transcriptomics lie on a square lattice, but tissue lies between them.
+
+    Use them as they are: their counts are not those of a square.
+    """
+    adata.obs["array_row"], adata.obs["array_col"] = np.divmod(np.arange(adata.n_obs), 5)
+    adata.obsm["spatial"] = adata.obs[["array_col", "array_row"]].to_numpy() * 50.0
+    spots = stp.io.from_anndata(adata, None, spot_pitch_um=200)
+    stp.tl.aggregate_bins(spots, size_um=400)
 
 
 @refused(ValueError, "no spot is left to embed: .* have fewer than 1,000,000 counts")

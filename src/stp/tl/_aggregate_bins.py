@@ -80,8 +80,8 @@ def aggregate_bins(
         The data are no SpatialData.
     ValueError
         Neither or both of `size_um` and `cells_key` are given, a size is no multiple of the bins,
-        the bins are on no square lattice, overlap or have no scale, the counts are not raw, or
-        `key_added` is the name of another element.
+        the bins are on no square lattice, lie more than 100 µm apart, overlap or have no scale,
+        the counts are not raw, or `key_added` is the name of another element.
 
     Examples
     --------

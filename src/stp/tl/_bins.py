@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+# The largest bins that are common, 200 squares of Stereo-seq, are 100 µm wide. Spots of Spatial
+# Transcriptomics have the same lattice, but lie 200 µm apart and are 100 µm wide.
+MAX_BIN_UM = 100.0
+
 
 @dataclass(frozen=True)
 class Bins:
@@ -64,7 +68,7 @@ def find_bins(sdata: "SpatialData", table: "AnnData", table_key: str) -> Bins:
     KeyError
         The table annotates no shapes.
     ValueError
-        The bins are on no square lattice, or have no scale.
+        The bins are on no square lattice, have no scale, or are spots with gaps between them.
     """
     region = list_regions(table)[0]
     shapes = find_spots(sdata, region.name)
@@ -89,6 +93,12 @@ def find_bins(sdata: "SpatialData", table: "AnnData", table_key: str) -> Bins:
     grid = find_grid(table.obs, centers, um_per_unit, region.name)
     if named_um is not None:
         grid = replace(grid, pitch_um=named_um)
+    if grid.pitch_um > MAX_BIN_UM:
+        raise ValueError(
+            f"spots of {region.name} lie {grid.pitch_um:g} µm apart, and bins at most "
+            f"{MAX_BIN_UM:g}: the tissue between spots was not measured, so their counts are not "
+            "those of a square; use the spots as they are"
+        )
     in_tissue = None
     if IN_TISSUE in table.obs:
         in_tissue = read_in_tissue(table.obs[IN_TISSUE], f"obs[{IN_TISSUE!r}]")
