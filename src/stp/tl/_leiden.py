@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stp._log import silence
 from stp.metrics import clustering_scores
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ SEEDS = range(5)
 RESOLUTION = 0.5  # of the paper
 MAX_RESOLUTION = 3.0
 N_HALVINGS = 12
+OTHER_DEFAULT = "In the future, the default backend"  # of scanpy; ours is named
 
 
 def cluster_agreement(
@@ -60,7 +62,8 @@ def _make_graph(embedding: np.ndarray) -> "AnnData":
 def _cluster(adata: "AnnData", resolution: float, seed: int) -> np.ndarray:
     import scanpy as sc
 
-    sc.tl.leiden(adata, resolution=resolution, random_state=seed, flavor="leidenalg")
+    with silence(OTHER_DEFAULT):
+        sc.tl.leiden(adata, resolution=resolution, random_state=seed, flavor="leidenalg")
     return adata.obs["leiden"].to_numpy()
 
 

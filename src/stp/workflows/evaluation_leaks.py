@@ -15,6 +15,7 @@ from stp.tl import find_duplicates
 from stp.train.engine.run_dir import SETTINGS
 from stp.workflows.evaluation_options import EvaluationOptions, Sides, patients_of
 
+N_SPOTS = " spots of "  # in a line of a card that names stores
 MORE = re.compile(r" and (\d+) more(;|$)")  # names of stores that a card leaves out
 REMEDY = (
     "divide the collection again with `stp split --overwrite`, choose a model that never saw these "
@@ -47,9 +48,15 @@ class TrainingRecord:
     base_models: tuple[str, ...] = ()
 
     @property
-    def is_empty(self) -> bool:
-        """Whether it says nothing of the training."""
-        return not (self.digests or self.lines or self.corpus)
+    def stages(self) -> list[str]:
+        """Stages of training whose stores are known by their file names only."""
+        return [line.partition(":")[0] for line in self.lines if N_SPOTS in line]
+
+    @property
+    def other_weights(self) -> list[str]:
+        """What the model was trained from or on, without the names of slides."""
+        lines = [line for line in self.lines if N_SPOTS not in line]
+        return [*lines, *self.base_models]
 
     def mentions(self, file_name: str) -> bool:
         """Return whether a store of this file name is said to have trained the model."""
@@ -139,16 +146,6 @@ def _compare_training(
     sides: Sides, training: TrainingRecord, options: EvaluationOptions, leaks: Leaks
 ) -> None:
     """Find scored slides, and other slides of their patients, that trained the model."""
-    if training.base_models:
-        leaks.unchecked.append(
-            f"The slides that trained {preview(training.base_models, 5)} are not recorded."
-        )
-    if training.is_empty:
-        leaks.unchecked.append(
-            "The model does not record its training slides, so nothing shows that the scored "
-            "slides are new to it."
-        )
-        return
     is_seen = dict(_find_seen(sides.whole, training))
     patients = dict(
         zip(sides.whole.table["name"], patients_of(sides.whole, options.by), strict=True)
@@ -201,11 +198,18 @@ def _list_unknown(sides: Sides, training: TrainingRecord) -> Iterator[str]:
             f"{count(n_unknown, 'training store')} of the model are neither in the collection nor "
             "at their paths, so their patients are unknown."
         )
-    if training.lines:
+    if not training.digests and not training.stages:
         yield (
-            "Some training stores of the model are known by their file names only: "
-            f"{preview([line.partition(':')[0] for line in training.lines])}."
+            "The model does not record its training slides, so nothing shows that the scored "
+            "slides are new to it."
         )
+    if training.stages:
+        yield (
+            "Training stores of these stages are known by their file names only: "
+            f"{preview(training.stages)}."
+        )
+    if training.other_weights:
+        yield f"The slides behind this are not recorded: {'; '.join(training.other_weights)}."
     n_more = sum(int(number) for line in training.lines for number, _ in MORE.findall(line))
     if n_more:
         yield f"The card of the model leaves out the names of {count(n_more, 'training store')}."

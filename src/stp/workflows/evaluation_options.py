@@ -124,9 +124,8 @@ def choose_sides(collection: Collection, options: EvaluationOptions, *, needs_im
     for side in (TRAIN, options.split):
         all_stores = collection.select(split=side)
         usable = all_stores.training_stores(needs_image=needs_image)
-        unused = [
-            name for name in all_stores.table["name"] if name not in set(usable.table["name"])
-        ]
+        is_usable = all_stores.table["name"].isin(usable.table["name"])
+        unused = all_stores.table["name"][~is_usable].tolist()
         if unused:
             left_out.append(
                 f"Stores of {side!r} that cannot be used: {preview(unused, 10)}; the column "

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 N_NEIGHBORS = 50
+RETRIEVED = "retrieved"  # name of the prediction by retrieval
 N_NEAREST = 4  # spots that the baseline by position copies from a section
 RECALLS = (1, 5, 10)
 RECALL_METRICS = {f"recall_at_{k}": f"recall@{k}" for k in RECALLS}
@@ -100,6 +101,8 @@ def score_expression(
             "No baseline by position: it needs references of the same patient with coordinates in "
             "µm."
         )
+    if can_retrieve:
+        notes += _note_doubtful(query)
     n_references = sum(table.n_spots for table in train)
     notes.append(f"References: {count(n_references, 'spot')} of {count(len(train), 'slide')}.")
     return make_part(
@@ -131,12 +134,26 @@ def _predict(
     paths = [table.path for table in train]
     if can_retrieve:
         n_references = sum(table.n_spots for table in train)
-        tl.predict_expression(query, paths, genes=names, n_neighbors=min(N_NEIGHBORS, n_references))
-        yield "expression_by_retrieval", query.obsm[keys.EXPRESSION]
+        n_neighbors = min(N_NEIGHBORS, n_references)
+        tl.predict_expression(
+            query, paths, genes=names, n_neighbors=n_neighbors, key_added=RETRIEVED
+        )
+        yield "expression_by_retrieval", query.obsm[RETRIEVED]
     features = {"ridge_on_images": keys.IMAGES, "ridge_on_color_and_texture": COLOR}
     for method, rep in track(features.items(), "fit baselines", "ridge"):
         tl.regress_expression(query, paths, genes=names, use_rep=rep)
         yield method, query.obsm[keys.EXPRESSION]
+
+
+def _note_doubtful(query: "AnnData") -> Iterator[str]:
+    """Yield how many spots have no similar reference, if any."""
+    is_doubtful = query.obs[keys.far(RETRIEVED)] | query.obs[keys.uniform(RETRIEVED)]
+    n_doubtful = int(is_doubtful.sum())
+    if n_doubtful:
+        yield (
+            f"{n_doubtful:,} of {count(query.n_obs, 'scored spot')} are far from all references, "
+            "so their predictions by retrieval say little."
+        )
 
 
 def _predict_by_position(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp import tl
-from stp._log import logger
+from stp._log import AUTOSHARDING, logger, silence
 from stp._progress import track
 from stp.data.store import SpotStore
 from stp.images.color_texture import color_and_texture
@@ -238,4 +238,5 @@ def _write(path: Path, table: "AnnData") -> None:
     import zarr
 
     group = zarr.open_group(path, mode="w").require_group("tables")
-    anndata.io.write_elem(group, keys.TABLE, table)
+    with silence(AUTOSHARDING):
+        anndata.io.write_elem(group, keys.TABLE, table)
