@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stp import tl
 from stp._log import preview
 from stp._progress import track
-from stp._text import text_of
 from stp.metrics import classification_scores
 from stp.tables import keys
 from stp.tl._leiden import RESOLUTION, cluster_agreement
+from stp.tl._linear_probe import fit_linear_probe
 from stp.workflows.evaluation_baselines import SharedGenes, expression_of, fit_components
 from stp.workflows.evaluation_options import TRAIN
 from stp.workflows.evaluation_parts import Part, make_part
@@ -28,9 +27,8 @@ METHODS = {
     COLOR: "color_and_texture",
 }
 GROUP = "group"
-SCORED = "scored"
+IS_SCORED = "is_scored"
 SLIDE = "slide"
-N_TRAIN_GROUPS = 3  # the penalty of a probe is chosen with each of them left out
 N_SEEDS = 3
 PROBE_METRICS = {"balanced_accuracy": "balanced accuracy", "weighted_f1": "weighted F1"}
 CLUSTER_METRICS = {
@@ -55,13 +53,11 @@ CLUSTER_TEXT = (
 def read_labeled(tables: Sequence[SpotTable], reps: Sequence[str], genes: SharedGenes) -> "AnnData":
     """Return the labeled spots of all tables that have all embeddings, in one table.
 
-    `obs` has the label, the slide, and the group: the scored side, or training patients.
+    `obs` has the label, the slide, its patient or name as the group, and whether it is scored.
     """
     import anndata
 
     chosen, mean, components = fit_components(tables, genes)
-    patients = [table.patient or table.name for table in tables if table.side == TRAIN]
-    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
     parts = []
     for table in tables:
         adata = table.read(reps)
@@ -71,10 +67,8 @@ def read_labeled(tables: Sequence[SpotTable], reps: Sequence[str], genes: Shared
             is_used &= np.isfinite(values).all(axis=1)
         part = adata[is_used].copy()
         part.obs[SLIDE] = table.name
-        group = SCORED
-        if table.side == TRAIN:
-            group = f"train {numbers[table.patient or table.name] % N_TRAIN_GROUPS}"
-        part.obs[GROUP] = group
+        part.obs[GROUP] = table.patient or table.name
+        part.obs[IS_SCORED] = table.side != TRAIN
         parts.append(part)
     joined = anndata.concat(parts, join="inner")
     joined.obs[LABEL] = joined.obs[LABEL].astype(str)
@@ -83,24 +77,30 @@ def read_labeled(tables: Sequence[SpotTable], reps: Sequence[str], genes: Shared
 
 def score_probe(spots: "AnnData", tables: Sequence[SpotTable], label: str, seed: int) -> Part:
     """Score a linear probe of each embedding, trained on one side and scored on the other."""
-    is_scored = (spots.obs[GROUP] == SCORED).to_numpy()
-    known = set(spots.obs[LABEL][~is_scored])
+    is_scored = spots.obs[IS_SCORED].to_numpy(dtype=bool)
+    train = spots.obs[~is_scored]
+    classes, codes = np.unique(train[LABEL].to_numpy(dtype=str), return_inverse=True)
+    known = set(classes)
     unknown = sorted(set(spots.obs[LABEL][is_scored]) - known)
     notes = []
     if unknown:
-        notes.append(f"Classes that no training slide has, so no probe finds them: {unknown}.")
+        notes.append(
+            f"Classes that no slide of 'train' has, so no probe finds them: {preview(unknown, 10)}."
+        )
+    if len(classes) < 2:
+        notes.append(
+            "Not scored: the spots of 'train' that are used have one class; raise max_spots."
+        )
+    reps = list(_reps(spots)) if len(classes) > 1 else []
     rows: list[dict[str, Any]] = []
-    for rep, method in track(list(_reps(spots)), "fit probes", "embedding"):
-        try:
-            tl.linear_probe(spots, LABEL, group_key=GROUP, use_rep=rep, seed=seed)
-        except ValueError as error:
-            notes.append(f"Not scored: {text_of(error)}.")
-            break
-        scored = spots.obs[is_scored]
+    for rep, method in track(reps, "fit probes", "embedding"):
+        features = np.asarray(spots.obsm[rep], np.float32)
+        groups = train[GROUP].to_numpy(dtype=str)
+        probe, _ = fit_linear_probe(features[~is_scored], codes, groups, seed)
+        predicted = classes[probe.predict(features[is_scored])]
+        scored = spots.obs[is_scored].assign(**{keys.PROBE: predicted})
         for table, obs in _slides(tables, scored):
-            scores = classification_scores(
-                obs[LABEL].to_numpy(), obs[keys.PROBE].astype(str).to_numpy()
-            )
+            scores = classification_scores(obs[LABEL].to_numpy(), obs[keys.PROBE].to_numpy())
             rows.append(table.row(method, len(obs)) | scores)
     text = PROBE_TEXT.format(label=label)
     return make_part("linear_probe", "Linear probe", text, PROBE_METRICS, rows, tuple(notes))
@@ -111,7 +111,7 @@ def score_clusters(spots: "AnnData", tables: Sequence[SpotTable], label: str, se
     rows: list[dict[str, Any]] = []
     too_few: list[str] = []
     seeds = range(seed, seed + N_SEEDS)
-    slides = list(_slides(tables, spots.obs[spots.obs[GROUP] == SCORED]))
+    slides = list(_slides(tables, spots.obs[spots.obs[IS_SCORED]]))
     for table, obs in track(slides, "cluster slides", "slide"):
         labels = obs[LABEL].to_numpy()
         if len(labels) < MIN_SPOTS or len(np.unique(labels)) < 2:

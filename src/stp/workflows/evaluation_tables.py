@@ -168,7 +168,7 @@ def _embed(
         {LABEL: np.array(labels, dtype=object)},
         index=[f"{name}/{spot}" for spot in table.obs_names],
     )
-    uns = {key: table.uns[key] for key in columns}
+    uns = {key: {"model": table.uns[key]["model"]} for key in columns}
     return anndata.AnnData(table.X, obs=obs, var=table.var, obsm=arrays, uns=uns)
 
 
