@@ -59,9 +59,9 @@ class TrainingRecord:
         return [*lines, *self.base_models]
 
     def mentions(self, file_name: str) -> bool:
-        """Return whether a store of this file name is said to have trained the model."""
+        """Return whether a line of the card names a store of this file name."""
         token = re.compile(rf"(?<!\S){re.escape(file_name)}(?=,|;|$| and \d+ more)")
-        return file_name in self.corpus or any(token.search(line) for line in self.lines)
+        return any(token.search(line) for line in self.lines)
 
 
 @dataclass
@@ -156,7 +156,7 @@ def _compare_training(
             leaks.found.append(f"{name}: {is_seen[name]}.")
         elif patients[name] and patients[name] in seen_patients:
             leaks.found.append(
-                f"{name}: the model was trained on other slides of patient {patients[name]}."
+                f"{name}: the model has seen other slides of patient {patients[name]}."
             )
     leaks.unchecked += _list_unknown(sides, training)
 
@@ -170,6 +170,8 @@ def _find_seen(collection: Collection, training: TrainingRecord) -> Iterator[tup
             yield name, "the model was trained on this slide, or its weights were chosen on it"
         elif training.mentions(file_name):
             yield name, f"the card of the model names {file_name} as a training store"
+        elif file_name in training.corpus:
+            yield name, f"the gene means of the model were fitted to a store {file_name}"
 
 
 def _patients_on_disk(training: TrainingRecord) -> Iterator[str]:
