@@ -120,6 +120,11 @@ def test_the_probe_is_that_of_the_public_function(result, tables):
             found = scores(result, "linear_probe", method, slide)
             assert found["balanced_accuracy"] == pytest.approx(expected, abs=0.02)
             assert found["n_spots"] == len(obs)
+            constant = scores(result, "linear_probe", "largest_class", slide)
+            assert constant["balanced_accuracy"] == 0.5
+    notes = " ".join(result["scores"]["linear_probe"]["notes"])
+    train = joined.obs.loc[joined.obs["group"] != "scored", LABEL].value_counts()
+    assert f"stroma ({train['stroma']})" in notes and f"tumor ({train['tumor']})" in notes
 
 
 def test_json_and_report_have_the_same_numbers(file, result):
@@ -255,11 +260,34 @@ def test_leaks_are_scored_only_if_asked_and_shown(file, capsys):
     assert "These leaks were found, so scores are too good" in out.read_text()
 
 
-def test_an_encoder_of_genes_needs_labels(file, capsys):
+def test_an_encoder_of_genes_is_scored_by_labels(file, capsys):
     stamp = stp.models.Stamp.from_pretrained(file.with_name("stamp"))
-    stamp.gene_encoder.save_pretrained(file.with_name("genes"))
-    error = refuse(capsys, file, model=file.with_name("genes"))
+    folder = file.with_name("genes")
+    stamp.gene_encoder.save_pretrained(folder)
+    error = refuse(capsys, file, model=folder)
     assert "reads no images, so it is evaluated by labels alone; pass --label" in error
+    arguments = ["--json", "--label", LABEL, "--no-duplicates", "--max-spots", 40]
+    assert evaluate(file, "--out", file.with_name("g.html"), *arguments, model=folder) == 0
+    result = json.loads(capsys.readouterr().out)
+    methods = [row["method"] for row in result["scores"]["clusters"]["means"]]
+    assert list(result["scores"]) == ["linear_probe", "clusters"]
+    assert methods == ["genes", "components_of_expression"]
+    assert [line.partition(":")[0] for line in result["not_evaluated"]] == [
+        "Retrieval",
+        "Expression",
+    ]
+
+
+def test_an_encoder_of_images_is_scored_by_regression(file, capsys):
+    stamp = stp.models.Stamp.from_pretrained(file.with_name("stamp"))
+    folder = file.with_name("images")
+    stamp.image_encoder.save_pretrained(folder)
+    arguments = ["--json", "--no-duplicates", "--max-spots", 40]
+    assert evaluate(file, "--out", file.with_name("i.html"), *arguments, model=folder) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert list(result["scores"]) == ["expression"]
+    methods = [row["method"] for row in result["scores"]["expression"]["means"]]
+    assert methods == ["ridge_on_images", "ridge_on_color_and_texture", "mean_profile"]
 
 
 def copy_stamp(file, name, *trained_on):

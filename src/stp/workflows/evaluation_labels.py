@@ -77,33 +77,46 @@ def read_labeled(tables: Sequence[SpotTable], reps: Sequence[str], genes: Shared
 
 def score_probe(spots: "AnnData", tables: Sequence[SpotTable], label: str, seed: int) -> Part:
     """Score a linear probe of each embedding, trained on one side and scored on the other."""
-    is_scored = spots.obs[IS_SCORED].to_numpy(dtype=bool)
-    train = spots.obs[~is_scored]
-    classes, codes = np.unique(train[LABEL].to_numpy(dtype=str), return_inverse=True)
-    known = set(classes)
-    unknown = sorted(set(spots.obs[LABEL][is_scored]) - known)
-    notes = []
-    if unknown:
-        notes.append(
-            f"Classes that no slide of 'train' has, so no probe finds them: {preview(unknown, 10)}."
-        )
-    if len(classes) < 2:
-        notes.append(
-            "Not scored: the spots of 'train' that are used have one class; raise max_spots."
-        )
-    reps = list(_reps(spots)) if len(classes) > 1 else []
     rows: list[dict[str, Any]] = []
-    for rep, method in track(reps, "fit probes", "embedding"):
-        features = np.asarray(spots.obsm[rep], np.float32)
-        groups = train[GROUP].to_numpy(dtype=str)
-        probe, _ = fit_linear_probe(features[~is_scored], codes, groups, seed)
-        predicted = classes[probe.predict(features[is_scored])]
-        scored = spots.obs[is_scored].assign(**{keys.PROBE: predicted})
-        for table, obs in _slides(tables, scored):
+    scored = spots.obs[spots.obs[IS_SCORED]]
+    for method, predicted in _predict_labels(spots, seed):
+        for table, obs in _slides(tables, scored.assign(**{keys.PROBE: predicted})):
             scores = classification_scores(obs[LABEL].to_numpy(), obs[keys.PROBE].to_numpy())
             rows.append(table.row(method, len(obs)) | scores)
     text = PROBE_TEXT.format(label=label)
-    return make_part("linear_probe", "Linear probe", text, PROBE_METRICS, rows, tuple(notes))
+    notes = tuple(_note_classes(spots))
+    return make_part("linear_probe", "Linear probe", text, PROBE_METRICS, rows, notes)
+
+
+def _predict_labels(spots: "AnnData", seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each method and the class that it predicts for each scored spot, if there are two."""
+    is_scored = spots.obs[IS_SCORED].to_numpy(dtype=bool)
+    train = spots.obs[~is_scored]
+    classes, codes = np.unique(train[LABEL].to_numpy(dtype=str), return_inverse=True)
+    if len(classes) < 2:
+        return
+    groups = train[GROUP].to_numpy(dtype=str)
+    for rep, method in track(list(_reps(spots)), "fit probes", "embedding"):
+        features = np.asarray(spots.obsm[rep], np.float32)
+        probe, _ = fit_linear_probe(features[~is_scored], codes, groups, seed)
+        yield method, classes[probe.predict(features[is_scored])]
+    yield "largest_class", np.full(is_scored.sum(), classes[np.bincount(codes).argmax()])
+
+
+def _note_classes(spots: "AnnData") -> Iterator[str]:
+    """Yield the classes of both sides, and what is wrong with them."""
+    is_scored = spots.obs[IS_SCORED].to_numpy(dtype=bool)
+    train = spots.obs[LABEL][~is_scored].value_counts()
+    scored = spots.obs[LABEL][is_scored].value_counts()
+    for side, numbers in (("training", train), ("scored", scored)):
+        classes = ", ".join(f"{name} ({number:,})" for name, number in numbers.items())
+        yield f"Classes of {side} spots: {classes or 'none'}."
+    unknown = [name for name in scored.index if name not in train.index]
+    if unknown:
+        names = preview(unknown, 10)
+        yield f"Classes that no slide of 'train' has, so no probe finds them: {names}."
+    if len(train) < 2:
+        yield "Not scored: the spots of 'train' that are used have fewer than two classes."
 
 
 def score_clusters(spots: "AnnData", tables: Sequence[SpotTable], label: str, seed: int) -> Part:

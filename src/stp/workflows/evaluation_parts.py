@@ -21,6 +21,7 @@ METHODS = {
     "fused": ("genes and images together", True),
     "components_of_expression": ("principal components of expression", False),
     "color_and_texture": ("color and texture", False),
+    "largest_class": ("largest class of the references", False),
 }
 
 
