@@ -9,9 +9,11 @@ import pytest
 import spatialdata
 from sklearn.metrics import balanced_accuracy_score
 from tests.evaluations import LABEL, edit_collection, write_case
+from tests.slides import make_slide
 
 import stp
 from stp.cli.main import main
+from stp.data.store import SpotStore
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +218,25 @@ def test_a_slide_that_trained_the_model_is_refused(file, capsys):
     assert "c0" not in error
 
 
+def test_a_patient_is_recognized_by_a_training_store_outside_the_collection(file, capsys):
+    adata, image = make_slide(40)
+    adata.obs["patient"] = "C"
+    path = file.with_name("elsewhere.zarr")
+    sdata = stp.io.from_anndata(adata, image, um_per_px=1.0, name="elsewhere")
+    stp.io.write_store(sdata, path, patch_um_per_px=4.0)
+    settings = {
+        "stage": "align",
+        "stores": [SpotStore(path).digest],
+        "validation": [],
+        "paths": {"stores": [str(path)], "validation": []},
+    }
+    folder = copy_stamp(file, "outside")
+    (folder / "training.json").write_text(json.dumps(settings))
+    assert "- c0: the model has seen other slides of patient C." in refuse(
+        capsys, file, model=folder
+    )
+
+
 def test_a_slide_that_the_card_names_is_refused(file, capsys):
     line = "pretrain: 90 spots of a0.zarr, b0.zarr; weights chosen on 99 spots of d0.zarr"
     folder = copy_stamp(file, "named", line)
@@ -231,7 +252,7 @@ def test_near_duplicates_on_both_sides_are_refused(file, capsys):
     stp.io.write_store(sdata, copy, patch_um_per_px=4.0)
     table = stp.io.read_collection(file).table
     paths = [*table["path"][:2], "copy.zarr", *table["path"][3:]]
-    digests = [*table["digest"][:2], stp.data.store.SpotStore(copy).digest, *table["digest"][3:]]
+    digests = [*table["digest"][:2], SpotStore(copy).digest, *table["digest"][3:]]
     new = edit_collection(file, file.with_name("copies.parquet"), path=paths, digest=digests)
     error = refuse(capsys, new)
     assert "copy.zarr and a0.zarr of 'train': equal counts" in error

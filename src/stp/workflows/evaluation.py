@@ -128,7 +128,7 @@ def evaluate(
     choose_precision(choose_device(options.device), options.precision)
     sides = choose_sides(collection, options, needs_image=reads_images(opened))
     check_labels(sides, options)
-    training = read_training(model if isinstance(model, str | Path) else "", opened)
+    training = read_training(Path(model) if isinstance(model, str | Path) else None, opened)
     leaks = check_leaks(sides, training, options)
     for line in leaks.found:
         logger.warning(f"Leak: {line}")

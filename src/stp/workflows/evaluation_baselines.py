@@ -62,7 +62,7 @@ def share_genes(tables: Sequence[SpotTable]) -> SharedGenes:
     ValueError
         The tables share no gene, are of several species, or have no raw counts.
     """
-    opened = {table.name: table.open() for table in tables}
+    opened = {table.name: table.open_table() for table in tables}
     for name, adata in opened.items():
         check_unique(adata, name)
     check_one_species(opened)
@@ -87,7 +87,7 @@ def _measure(
     sums = np.zeros((2, len(next(iter(columns.values())))))
     n_spots = 0
     for table in train:
-        for block in log_normalized_blocks(table.open()):
+        for block in log_normalized_blocks(table.open_table()):
             values = block[:, columns[table.name]].astype(np.float64)
             sums[0] += np.asarray(values.sum(axis=0)).ravel()
             sums[1] += np.asarray(values.multiply(values).sum(axis=0)).ravel()
@@ -102,7 +102,7 @@ def expression_of(table: SpotTable, genes: SharedGenes, chosen: np.ndarray) -> n
 
 
 def _blocks(table: SpotTable, genes: SharedGenes, chosen: np.ndarray) -> Iterator[np.ndarray]:
-    yield from profiles(table.open(), None, genes.columns[table.name][chosen])
+    yield from profiles(table.open_table(), None, genes.columns[table.name][chosen])
 
 
 def fit_components(

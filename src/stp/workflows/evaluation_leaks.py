@@ -11,6 +11,7 @@ from stp._log import count, preview
 from stp._urls import as_url, url_name
 from stp.data.collection import Collection
 from stp.data.store import SpotStore
+from stp.tables import keys
 from stp.tl import find_duplicates
 from stp.train.engine.run_dir import SETTINGS
 from stp.workflows.evaluation_options import EvaluationOptions, Sides, patients_of
@@ -39,6 +40,8 @@ class TrainingRecord:
         Names of the stores of the gene means.
     base_models
         Models of others that it was trained from.
+    table_key
+        Name of the table in these stores.
     """
 
     digests: frozenset[str] = frozenset()
@@ -46,6 +49,7 @@ class TrainingRecord:
     lines: tuple[str, ...] = ()
     corpus: tuple[str, ...] = ()
     base_models: tuple[str, ...] = ()
+    table_key: str = keys.TABLE
 
     @property
     def stages(self) -> list[str]:
@@ -72,10 +76,12 @@ class Leaks:
     unchecked: list[str] = field(default_factory=list)
 
 
-def read_training(folder: str | Path, model: Any) -> TrainingRecord:
+def read_training(folder: Path | None, model: Any) -> TrainingRecord:
     """Return what a model, and the run in its folder, record of its training."""
-    file = Path(folder) / SETTINGS
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    file = None if folder is None else folder / SETTINGS
+    settings: dict[str, Any] = {}
+    if file is not None and file.is_file():
+        settings = json.loads(file.read_text(encoding="utf-8"))
     card = getattr(model, "card", None)
     lines = tuple(card.trained_on) if card is not None else ()
     digests = [*settings.get("stores", ()), *settings.get("validation", ())]
@@ -90,6 +96,7 @@ def read_training(folder: str | Path, model: Any) -> TrainingRecord:
         lines,
         () if vocabulary is None else vocabulary.corpus,
         () if card is None else tuple(card.base_models),
+        settings.get("table_key", keys.TABLE),
     )
 
 
@@ -184,7 +191,7 @@ def _local_stores(training: TrainingRecord) -> Iterator[SpotStore]:
     for path in training.paths:
         if as_url(path) is None and Path(path).is_dir():
             try:
-                store = SpotStore(path)
+                store = SpotStore(path, training.table_key)
             except ValueError:  # something else is there now
                 continue
             if store.digest in training.digests:

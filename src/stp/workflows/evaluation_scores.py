@@ -160,7 +160,7 @@ def _predict_by_position(
     table: SpotTable, train: Sequence[SpotTable], genes: SharedGenes, chosen: np.ndarray
 ) -> np.ndarray | None:
     """Copy the nearest spots of references of the same patient; None if there are none."""
-    is_placed = table.is_in_um and keys.SPATIAL in table.open().obsm
+    is_placed = table.is_in_um and keys.SPATIAL in table.open_table().obsm
     sisters = [
         other
         for other in train

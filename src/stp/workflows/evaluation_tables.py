@@ -68,7 +68,7 @@ class SpotTable:
     n_left_out: int
     is_in_um: bool
 
-    def open(self) -> "AnnData":
+    def open_table(self) -> "AnnData":
         """Return the table; counts and embeddings stay on disk."""
         return get_table(self.path)
 
@@ -76,7 +76,7 @@ class SpotTable:
         """Return the spots with these embeddings in memory, and without counts."""
         import anndata
 
-        table = self.open()
+        table = self.open_table()
         arrays = {rep: np.asarray(table.obsm[rep][:]) for rep in reps if rep in table.obsm}
         return anndata.AnnData(obs=table.obs, obsm=arrays, uns=table.uns)
 
