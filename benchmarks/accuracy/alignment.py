@@ -31,14 +31,7 @@ from benchmarks.accuracy.alignment_variants import (
     VARIANTS,
     Variant,
 )
-from benchmarks.accuracy.expression import (
-    Targets,
-    color_and_texture,
-    neighbor_mean,
-    normalize,
-    position,
-    ridge,
-)
+from benchmarks.accuracy.expression import Targets, neighbor_mean, normalize, ridge
 from benchmarks.accuracy.her2st import join
 from benchmarks.accuracy.sections import (
     PITCH_UM,
@@ -55,7 +48,9 @@ from benchmarks.measure import Row, make_parser, run_once, silence_logger, write
 from stp.data.pairs import PairDataset
 from stp.data.samplers import SpotIndex
 from stp.data.store import SpotStore
+from stp.images.color_texture import color_and_texture
 from stp.models import GeneEncoder, Stamp
+from stp.retrieval.position import copy_by_position
 from stp.train import AlignConfig
 from stp.train.tasks import Alignment
 
@@ -267,7 +262,7 @@ class Bench:
         predicted = {
             "mean profile": np.broadcast_to(np.concatenate(train).mean(axis=0), test.shape),
             "ridge on color and texture": self.regress(pixels),
-            "position": position(sisters, centers[TEST]),
+            "position": copy_by_position(sisters, centers[TEST]),
             "neighbors in the section (measured)": neighbors,
         }
         lines: list[Line] = []

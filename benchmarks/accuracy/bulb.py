@@ -20,13 +20,15 @@ import torch
 
 import stp
 from benchmarks.accuracy.bulb_sections import LABEL, SECTIONS, has_layer, layers_of
-from benchmarks.accuracy.clusters import agreement, pca_of
-from benchmarks.accuracy.expression import color_and_texture, normalize, ridge
+from benchmarks.accuracy.clusters import pca_of
+from benchmarks.accuracy.expression import normalize, ridge
 from benchmarks.accuracy.imagenet import imagenet_encoder
 from benchmarks.accuracy.sections import patches_of
 from benchmarks.accuracy.small_settings import Task, bulb_task, embed, train_stamp
 from benchmarks.accuracy.small_variants import UM_PER_PIXEL, SmallSettings, make_image
 from benchmarks.measure import Row, make_parser, run_once, silence_logger, write_results
+from stp.images.color_texture import color_and_texture
+from stp.tl._leiden import cluster_agreement
 
 SEEDS = (0, 1, 2)
 PATCHES_UM = (112.0, 224.0)
@@ -151,7 +153,7 @@ class Fold:
         scaled = [standardize(values) for values in features]
         row: Row = {"method": method, "balanced_accuracy": self.probe(scaled)}
         rows = has_layer(self.tables[-1])
-        scores = agreement(scaled[-1][rows], layers_of(self.tables[-1])[rows])
+        scores = cluster_agreement(scaled[-1][rows], layers_of(self.tables[-1])[rows])
         row |= {name: scores[name] for name in ("ari", "ari_matched")}
         if is_image:
             train = np.concatenate(features[:-1])

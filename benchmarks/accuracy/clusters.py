@@ -1,6 +1,6 @@
 """How well embeddings agree with a pathologist's regions: Leiden clusters, a probe, and PCA."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import anndata
 import numpy as np
@@ -11,11 +11,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GroupKFold
 
 import stp
-from stp.metrics import clustering_scores
 
-SEEDS = range(5)
-RESOLUTION = 0.5  # of the paper
-MAX_RESOLUTION = 3.0
 MIN_SPOTS = 20  # smaller classes are dropped
 NO_LABEL = ["", "undetermined", "nan", "None", "NA"]
 N_VARIABLE = 2000
@@ -35,68 +31,6 @@ def labeled_rows(labels: pd.Series) -> np.ndarray:
     labels = labels.astype(str)
     counts = labels[~labels.isin(NO_LABEL)].value_counts()
     return np.flatnonzero(labels.isin(counts.index[counts >= MIN_SPOTS]))
-
-
-def agreement(embedding: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return mean ARI and NMI over seeds.
-
-    Scores are at the paper's resolution, and once more ("matched") at as many clusters as there are
-    classes.
-    """
-    adata = _make_graph(embedding)
-    n_classes = len(np.unique(labels))
-    clusters = {
-        "": [_cluster(adata, RESOLUTION, seed) for seed in SEEDS],
-        "_matched": [_cluster_into(adata, n_classes, seed) for seed in SEEDS],
-    }
-    means = {}
-    for suffix, runs in clusters.items():
-        scores = [clustering_scores(labels, run) for run in runs]
-        for name in ("ari", "nmi"):
-            means[name + suffix] = float(np.mean([score[name] for score in scores]))
-    return means
-
-
-def clusters_of(
-    embedding: np.ndarray, seeds: Iterable[int] = SEEDS
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each seed and its Leiden clusters at the paper's resolution."""
-    adata = _make_graph(embedding)
-    for seed in seeds:
-        yield seed, _cluster(adata, RESOLUTION, seed)
-
-
-def _make_graph(embedding: np.ndarray) -> anndata.AnnData:
-    adata = anndata.AnnData(np.zeros((len(embedding), 1), np.float32), obsm={"X": embedding})
-    sc.pp.neighbors(adata, use_rep="X", transformer="sklearn")
-    return adata
-
-
-def _cluster(adata: anndata.AnnData, resolution: float, seed: int) -> np.ndarray:
-    sc.tl.leiden(adata, resolution=resolution, random_state=seed, flavor="leidenalg")
-    return adata.obs["leiden"].to_numpy()
-
-
-def _cluster_into(adata: anndata.AnnData, n_clusters: int, seed: int) -> np.ndarray:
-    """Bisect the resolution for a number of clusters, and return the run that came nearest."""
-    low = 0.0
-    high = MAX_RESOLUTION
-    best = None
-    best_distance = np.inf
-    for _ in range(12):
-        middle = (low + high) / 2
-        clusters = _cluster(adata, middle, seed)
-        n = len(np.unique(clusters))
-        if abs(n - n_clusters) < best_distance:
-            best = clusters
-            best_distance = abs(n - n_clusters)
-        if n == n_clusters:
-            break
-        if n < n_clusters:
-            low = middle
-        else:
-            high = middle
-    return best
 
 
 def probe(embedding: np.ndarray, labels: np.ndarray, coordinates: np.ndarray) -> dict[str, float]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import anndata
 import numpy as np
 import scanpy as sc
-from scipy.ndimage import gaussian_filter, sobel
 from scipy.spatial import cKDTree
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
@@ -16,7 +15,6 @@ from stp.metrics import ScoredGenes, expression_scores, scored_genes
 
 N_VARIABLE = 5000
 N_SCORED = 100
-SCALES_PIXELS = (1, 2, 4)  # at which texture is measured
 
 
 @dataclass(frozen=True)
@@ -72,50 +70,11 @@ def normalize(adata: anndata.AnnData, genes: Sequence[str]) -> np.ndarray:
     return scaled[:, list(genes)].X.toarray()
 
 
-def color_and_texture(patches: np.ndarray) -> np.ndarray:
-    """Describe patches (n, size, size, 3) by mean and spread of color, and of edges at 3 scales."""
-    pixels = patches.astype(np.float32)
-    columns = [
-        pixels.mean(axis=(1, 2)),
-        pixels.std(axis=(1, 2)),
-        *np.percentile(pixels, (10, 90), axis=(1, 2)),
-    ]
-    gray = pixels.mean(axis=-1)
-    for scale in SCALES_PIXELS:
-        smooth = gaussian_filter(gray, (0, scale, scale))
-        edges = np.hypot(sobel(smooth, axis=1), sobel(smooth, axis=2))
-        columns.append(edges.mean(axis=(1, 2))[:, None])
-        columns.append(edges.std(axis=(1, 2))[:, None])
-    return np.hstack(columns)
-
-
 def ridge(
     train: np.ndarray, expression: np.ndarray, test: np.ndarray, alpha: float = 100.0
 ) -> np.ndarray:
     """Predict expression by ridge regression on standardized features."""
     return make_pipeline(StandardScaler(), Ridge(alpha=alpha)).fit(train, expression).predict(test)
-
-
-def position(
-    train: Sequence[tuple[np.ndarray, np.ndarray]], test: np.ndarray, n_nearest: int = 4
-) -> np.ndarray:
-    """Copy the nearest spots of each sister section after centering coordinates, without an image.
-
-    Parameters
-    ----------
-    train
-        Centers (n, 2) in µm and expression (n, n_genes) of each sister section.
-    test
-        Centers of the section that is predicted.
-    n_nearest
-        Number of spots that are copied from each section.
-    """
-    copies = []
-    for centers, expression in train:
-        tree = cKDTree(centers - centers.mean(axis=0))
-        _, nearest = tree.query(test - test.mean(axis=0), k=n_nearest)
-        copies.append(expression[nearest].mean(axis=1))
-    return np.mean(copies, axis=0)
 
 
 def neighbor_mean(centers: np.ndarray, expression: np.ndarray, radius: float) -> np.ndarray:

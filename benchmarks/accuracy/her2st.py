@@ -20,15 +20,8 @@ import spatialdata
 import torch
 
 import stp
-from benchmarks.accuracy.clusters import agreement, keep_labeled, pca
-from benchmarks.accuracy.expression import (
-    Targets,
-    color_and_texture,
-    neighbor_mean,
-    normalize,
-    position,
-    ridge,
-)
+from benchmarks.accuracy.clusters import keep_labeled, pca
+from benchmarks.accuracy.expression import Targets, neighbor_mean, normalize, ridge
 from benchmarks.accuracy.sections import (
     LABELED,
     PITCH_UM,
@@ -44,7 +37,10 @@ from benchmarks.accuracy.sections import (
     write_stores,
 )
 from benchmarks.measure import Row, make_parser, write_results
+from stp.images.color_texture import color_and_texture
 from stp.models import GeneEncoder, Stamp
+from stp.retrieval.position import copy_by_position
+from stp.tl._leiden import cluster_agreement
 
 MARKERS = ["ERBB2", "COL1A1", "CD74", "GNAS"]
 RETRIEVAL = "retrieval, Stamp"
@@ -113,7 +109,7 @@ def score_labels(data: Path, encoders: dict[str, GeneEncoder], settings: Setting
             "PCA fitted on the section": pca(section, [section]),
         }
         for method, embedding in embeddings.items():
-            scores.setdefault(method, {})[name] = agreement(embedding, labels)
+            scores.setdefault(method, {})[name] = cluster_agreement(embedding, labels)
     for method, sections in scores.items():
         row: Row = {"method": f"clusters, {method}"}
         for key, column in COLUMNS.items():
@@ -185,7 +181,7 @@ def predict_baselines(
         "ridge on image features of the Stamp": regress(features),
         "ridge on color and texture": regress(pixels),
         "mean profile": np.broadcast_to(pooled.mean(axis=0), measured.shape),
-        "position": position(sisters, centers[TEST]),
+        "position": copy_by_position(sisters, centers[TEST]),
         "neighbors in the section (measured)": neighbor_mean(
             centers[TEST], measured, 1.2 * PITCH_UM
         ),

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 import stp
-from benchmarks.accuracy.expression import color_and_texture, normalize, position, ridge
+from benchmarks.accuracy.expression import normalize, ridge
 from benchmarks.accuracy.slides import GENES, IMAGES, RAW, Embedder, Model, Section
+from stp.images.color_texture import color_and_texture
 from stp.models import Stamp
+from stp.retrieval.position import copy_by_position
 
 CON = "STAMP_Con, no adapter"
 CON_ADAPTED = "STAMP_Con"
@@ -51,7 +53,7 @@ def predict_all(
         if other.patient == section.patient:
             sisters.append((other.centers, values))
     if sisters:
-        yield POSITION, position(sisters, section.centers)
+        yield POSITION, copy_by_position(sisters, section.centers)
     yield MEAN, np.broadcast_to(pooled.mean(axis=0), (section.table.n_obs, len(genes)))
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 import stp
-from benchmarks.accuracy.clusters import agreement, keep_labeled, pca, probe
+from benchmarks.accuracy.clusters import keep_labeled, pca, probe
 from benchmarks.accuracy.sections import SPOT_UM, patient_of
 from benchmarks.measure import Row, make_parser, run_once, silence_logger, write_results
 from stp.data.masked_tokens import TokenDataset
@@ -27,6 +27,7 @@ from stp.data.samplers import SpotIndex
 from stp.data.spot_file import SpotFile
 from stp.data.store import SpotStore
 from stp.models import GeneEncoder, GeneEncoderConfig
+from stp.tl._leiden import cluster_agreement
 from stp.train import Phase, PretrainConfig
 from stp.train.validation import masked_loss
 
@@ -204,7 +205,9 @@ class Fold:
 
     def _score(self, features: np.ndarray) -> dict[str, float]:
         labels = self.section.obs["pathologist_label"].to_numpy()
-        return agreement(features, labels) | probe(features, labels, self.section.obsm["spatial"])
+        return cluster_agreement(features, labels) | probe(
+            features, labels, self.section.obsm["spatial"]
+        )
 
 
 def frequency_losses(

@@ -20,7 +20,7 @@ import pandas as pd
 
 import stp
 from benchmarks.accuracy import tables
-from benchmarks.accuracy.clusters import clusters_of, pca
+from benchmarks.accuracy.clusters import pca
 from benchmarks.accuracy.expression import Targets, normalize
 from benchmarks.accuracy.leakage import find_leaks, seen_by_model
 from benchmarks.accuracy.predictions import MEAN, METHODS, predict_all
@@ -29,6 +29,7 @@ from benchmarks.accuracy.slides import FEATURES, Embedder, Section, read_section
 from benchmarks.accuracy.splits import Score, labels_of, score_rows, split, tested_sections
 from benchmarks.accuracy.tables import Outcome
 from benchmarks.measure import make_parser, write_results
+from stp.tl._leiden import leiden_clusters
 
 PCA = "PCA"
 PCA_OTHERS = "PCA fitted on other slides"
@@ -121,7 +122,7 @@ def score_clusters(
             embeddings[PCA_OTHERS] = pca(spots, others)
         notes += seen_by_model(embed.path(section), [section], options.patient_key)
         for name, embedding in embeddings.items():
-            for seed, clusters in clusters_of(embedding, options.seeds):
+            for seed, clusters in leiden_clusters(embedding, options.seeds):
                 values = stp.metrics.clustering_scores(labels, clusters)
                 values |= stp.metrics.separation_scores(embedding, clusters)
                 scores += score_rows(name, section, seed, values)

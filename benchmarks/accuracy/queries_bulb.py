@@ -14,11 +14,12 @@ import spatialdata
 from sklearn.metrics import roc_auc_score
 
 import stp
-from benchmarks.accuracy.expression import color_and_texture, normalize, ridge
+from benchmarks.accuracy.expression import normalize, ridge
 from benchmarks.accuracy.her2st import embed
 from benchmarks.accuracy.queries_her2st import make_untrained
 from benchmarks.accuracy.sections import PATCH_UM, SPOT_UM
 from benchmarks.measure import Row
+from stp.images.color_texture import color_and_texture
 from stp.images.slides import find_slides
 from stp.models import GeneEncoderConfig, ImageEncoderConfig, Stamp
 from stp.train import AlignConfig, Phase, PretrainConfig

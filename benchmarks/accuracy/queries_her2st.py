@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import stp
-from benchmarks.accuracy.expression import color_and_texture, normalize, position, ridge
+from benchmarks.accuracy.expression import normalize, ridge
 from benchmarks.accuracy.her2st import embed, join
 from benchmarks.accuracy.sections import (
     TEST,
@@ -24,7 +24,9 @@ from benchmarks.accuracy.sections import (
     write_stores,
 )
 from benchmarks.measure import Row
+from stp.images.color_texture import color_and_texture
 from stp.models import Stamp
+from stp.retrieval.position import copy_by_position
 
 N_GENES = 20
 SEED = 0
@@ -60,7 +62,7 @@ def her2st_rows(data: Path, folder: Path) -> list[Row]:
         "ridge on color and texture": ridge(
             np.concatenate([pixels[name] for name in TRAIN]), np.concatenate(train), pixels[TEST]
         ),
-        "position": position(sisters, centers[TEST]),
+        "position": copy_by_position(sisters, centers[TEST]),
         "retrieval of expression, same Stamp": retrieve_genes(tables, genes),
     }
     return [score(method, values, measured, genes) for method, values in predictions.items()]

@@ -20,7 +20,7 @@ import torch
 
 import stp
 from benchmarks.accuracy import bulb_sections, sections
-from benchmarks.accuracy.expression import Targets, color_and_texture, normalize, position, ridge
+from benchmarks.accuracy.expression import Targets, normalize, ridge
 from benchmarks.accuracy.small_variants import (
     START,
     UM_PER_PIXEL,
@@ -29,6 +29,8 @@ from benchmarks.accuracy.small_variants import (
     make_image,
 )
 from benchmarks.measure import Row, make_parser, run_once, silence_logger, write_results
+from stp.images.color_texture import color_and_texture
+from stp.retrieval.position import copy_by_position
 
 MIN_SPOTS = 50  # that detect a gene, or the vocabulary leaves it out
 N_GENES = 1000  # most variable genes that are predicted
@@ -161,7 +163,9 @@ def score_baselines(task: Task) -> list[Row]:
             np.concatenate(pixels[:-1]), np.concatenate(expression), pixels[-1]
         )
     centers = [sections.centers_of(slide) for slide in (*task.train, task.test)]
-    predicted["position"] = position(list(zip(centers[:-1], expression, strict=True)), centers[-1])
+    predicted["position"] = copy_by_position(
+        list(zip(centers[:-1], expression, strict=True)), centers[-1]
+    )
     return [
         {
             "method": method,

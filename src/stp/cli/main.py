@@ -12,6 +12,7 @@ from stp.cli import (
     demo,
     doctor,
     embed,
+    evaluate,
     mcp,
     prepare,
     release_check,
@@ -21,7 +22,19 @@ from stp.cli import (
     vocabulary,
 )
 
-COMMANDS = (demo, prepare, split, vocabulary, train, embed, slides, mcp, release_check, doctor)
+COMMANDS = (
+    demo,
+    prepare,
+    split,
+    vocabulary,
+    train,
+    embed,
+    evaluate,
+    slides,
+    mcp,
+    release_check,
+    doctor,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

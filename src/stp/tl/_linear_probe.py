@@ -109,11 +109,9 @@ def linear_probe(
             )
             penalties.append(np.nan)
             return np.full(len(test), codes[train[0]])
-        with warnings.catch_warnings():
-            # A class may be rare, or missing in an inner fold; a weak penalty may converge slowly.
-            warnings.filterwarnings("ignore", module="sklearn")
-            inner_folds = _inner_folds(codes[train], spots.groups_of(train), seed)
-            probe, penalty = _fit_probe(spots.features[train], codes[train], inner_folds)
+        probe, penalty = fit_linear_probe(
+            spots.features[train], codes[train], spots.groups_of(train), seed
+        )
         penalties.append(penalty)
         return probe.predict(spots.features[test])
 
@@ -128,6 +126,28 @@ def linear_probe(
     write_probe(adata, key_added, params, result)
     adata.uns[key_added]["inverse_penalty"] = np.array(penalties)
     return adata if copy else None
+
+
+def fit_linear_probe(
+    features: np.ndarray, codes: np.ndarray, groups: np.ndarray | None, seed: int
+) -> tuple["Pipeline", float]:
+    """Fit the probe of `linear_probe` to some spots; also return its inverse penalty.
+
+    Parameters
+    ----------
+    features
+        Features of the spots (n, d).
+    codes
+        Number of the class of each spot (n,); there are two or more.
+    groups
+        Slide or patient of each spot (n,), which inner folds keep whole; None without.
+    seed
+        Random seed for the folds.
+    """
+    with warnings.catch_warnings():
+        # A class may be rare, or missing in an inner fold; a weak penalty may converge slowly.
+        warnings.filterwarnings("ignore", module="sklearn")
+        return _fit_probe(features, codes, _inner_folds(codes, groups, seed))
 
 
 def _inner_folds(codes: np.ndarray, groups: np.ndarray | None, seed: int) -> list[Fold]:
