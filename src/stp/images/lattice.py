@@ -152,7 +152,7 @@ def fit_lattice(obs: "pd.DataFrame", centers: np.ndarray) -> Lattice | None:
         return None
     row_distance, column_distance = np.linalg.norm(fit.steps, axis=1)
     # On Visium's lattice, row + column is always even, or always odd.
-    has_one_parity = len(np.unique(fit.index.sum(axis=1) % 2)) == 1
+    has_one_parity = len(np.unique(fit.lattice_index.sum(axis=1) % 2)) == 1
     if has_one_parity:
         pitch = np.hypot(row_distance, column_distance)
     else:
@@ -187,7 +187,7 @@ def warn_if_mirrored(obs: "pd.DataFrame", pixels: np.ndarray, name: str) -> None
         Name of the slide.
     """
     fit = _fit_steps(obs, pixels)
-    if fit is None or len(fit.index) < MIN_SPOTS:
+    if fit is None or len(fit.lattice_index) < MIN_SPOTS:
         return
     row_step, column_step = fit.steps
     area = column_step[0] * row_step[1] - column_step[1] * row_step[0]
@@ -202,7 +202,7 @@ def warn_if_mirrored(obs: "pd.DataFrame", pixels: np.ndarray, name: str) -> None
 class _Fit(NamedTuple):
     """A least-squares fit of lattice indices to spot centers."""
 
-    index: np.ndarray  # (n, 2) row and column of the spots with indices and center
+    lattice_index: np.ndarray  # (n, 2) row and column of the spots with indices and center
     steps: np.ndarray  # (2, 2) from a row to the next, and from a column to the next
     residual: float  # root mean square, in the unit of the centers
 

@@ -2,8 +2,9 @@
 
 from stp.train.adaptation import adapt
 from stp.train.alignment import align
-from stp.train.config import AdaptConfig, AlignConfig, Phase, PretrainConfig, RegressionConfig
+from stp.train.config import AlignConfig, Phase, PretrainConfig
 from stp.train.cross_validation import cross_validate_slides
+from stp.train.frozen_config import AdaptConfig, RegressionConfig
 from stp.train.pretraining import pretrain
 from stp.train.regression import fit_expression_head
 from stp.train.slide_config import SlideConfig

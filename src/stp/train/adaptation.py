@@ -14,8 +14,8 @@ from stp.tables import keys
 from stp.tables.embeddings import read_blocks
 from stp.tables.provenance import model_of
 from stp.tables.references import open_references
-from stp.train.config import AdaptConfig
 from stp.train.frozen import SpotArrays, train_on
+from stp.train.frozen_config import AdaptConfig
 from stp.train.store_lists import TRAIN, StoreLists
 from stp.train.tasks import Adaptation
 from stp.train.validation import RECALL_AT

@@ -13,12 +13,12 @@ import torch.utils.data
 
 from stp.data.samplers import SpotIndex, SpotSampler
 from stp.models.saved.pretrained import Pretrained, save_with_scores
-from stp.train.config import AdaptConfig, RegressionConfig
 from stp.train.engine.batch_plan import BatchPlan
 from stp.train.engine.loop import Training, run_training
 from stp.train.engine.processes import Processes, distributed
 from stp.train.engine.protocols import Batch, Task
 from stp.train.engine.run_dir import RunDir, run_settings
+from stp.train.frozen_config import AdaptConfig, RegressionConfig
 
 VALIDATION_BATCH = 4096  # spots
 

@@ -15,8 +15,8 @@ from stp.tables.embeddings import read_blocks
 from stp.tables.profiles import one_unit, profiles
 from stp.tables.provenance import model_of, require_one_model
 from stp.tables.references import open_references
-from stp.train.config import RegressionConfig
 from stp.train.frozen import SpotArrays, train_on
+from stp.train.frozen_config import RegressionConfig
 from stp.train.store_lists import TRAIN, StoreLists
 from stp.train.tasks import ExpressionRegression
 
