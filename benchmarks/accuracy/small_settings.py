@@ -9,6 +9,7 @@ run that was stopped continues.
 """
 
 import dataclasses
+import hashlib
 from functools import partial
 from pathlib import Path
 
@@ -96,10 +97,15 @@ def bulb_task(data: Path, folder: Path, train: tuple[str, ...], test: str) -> Ta
 
 
 def train_stamp(task: Task, settings: SmallSettings, folder: Path, seed: int) -> stp.models.Stamp:
-    """Pretrain and align on the training stores; the last epoch counts."""
+    """Pretrain and align on the training stores; the last epoch counts.
+
+    Settings that share the gene encoder train it once.
+    """
+    of_genes = repr((task.name, settings.gene, settings.pretrain, seed))
+    digest = hashlib.sha256(of_genes.encode()).hexdigest()[:12]
     genes = stp.train.pretrain(
         task.stores,
-        folder / "genes",
+        folder.parent / f"genes {digest}",
         vocabulary=task.vocabulary(),
         model=settings.gene,
         config=dataclasses.replace(settings.pretrain, seed=seed),

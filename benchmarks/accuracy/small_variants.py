@@ -60,36 +60,51 @@ def _gene(**changes: int) -> SmallSettings:
     return dataclasses.replace(START, gene=dataclasses.replace(START.gene, **changes))
 
 
-def _align(**changes: object) -> SmallSettings:
-    return dataclasses.replace(START, align=dataclasses.replace(START.align, **changes))
-
-
 def _pretrain(*phases: Phase) -> SmallSettings:
     return dataclasses.replace(START, pretrain=dataclasses.replace(START.pretrain, phases=phases))
 
 
-VARIANTS = {
+def _align(**changes: object) -> SmallSettings:
+    return dataclasses.replace(LONG, align=dataclasses.replace(LONG.align, **changes))
+
+
+def _image(*arguments: float, **changes: int) -> SmallSettings:
+    return dataclasses.replace(LONG, image=make_image(*arguments, **changes))
+
+
+# The second round starts from the gene encoder that was best in the first.
+LONG = _pretrain(Phase(epochs=160, batch_size=54))
+
+GENE_VARIANTS = {
     "start": START,
-    "patches of 224 µm": dataclasses.replace(START, image=make_image(40, 2 * PATCH_UM)),
-    "patches of 224 µm, 80 pixels": dataclasses.replace(START, image=make_image(80, 2 * PATCH_UM)),
-    "images, width 192": dataclasses.replace(START, image=make_image(40, PATCH_UM, width=192)),
-    "images, depth 1": dataclasses.replace(START, image=make_image(40, PATCH_UM, depth=1)),
     "context of 32 genes": _gene(context_length=32),
     "context of 512 genes": _gene(context_length=512),
     "genes, width 128": _gene(width=128, ffn_width=256),
     "pretraining, 2 epochs": _pretrain(Phase(epochs=2, batch_size=54)),
     "pretraining, 40 epochs": _pretrain(Phase(epochs=40, batch_size=54)),
-    "pretraining, then neighborhoods": _pretrain(
-        Phase(epochs=10, batch_size=54), Phase(objective="neighborhood", epochs=5, batch_size=54)
+    "pretraining, 160 epochs": LONG,
+    "pretraining, 40 epochs, then 20 with neighborhoods": _pretrain(
+        Phase(epochs=40, batch_size=54), Phase(objective="neighborhood", epochs=20, batch_size=54)
     ),
+}
+IMAGE_VARIANTS = {
+    "patches of 224 µm": _image(40, 2 * PATCH_UM),
+    "patches of 224 µm, 80 pixels": _image(80, 2 * PATCH_UM),
+    "images, width 192": _image(40, PATCH_UM, width=192),
+    "images, depth 1": _image(40, PATCH_UM, depth=1),
     "alignment, 10 epochs": _align(epochs=10),
     "alignment, 100 epochs": _align(epochs=100),
     "learning rate 3e-4": _align(learning_rate=3e-4),
     "8 spots per slide": _align(spots_per_slide=8),
     "48 spots per slide": _align(spots_per_slide=48),
+    "batches of 144": _align(batch_size=144),
     "no augmentation": _align(rotate=False, stain_jitter=0.0),
+    "no stain jitter": _align(stain_jitter=0.0),
     "stain jitter 0.5": _align(stain_jitter=0.5),
     "both encoders trained": _align(trained="all"),
     "patch-gene loss alone": _align(losses=START.align.losses[:1]),
     "weight decay 0.1": _align(weight_decay=0.1),
+    "temperature 0.02": _align(temperature=0.02),
+    "temperature 0.2": _align(temperature=0.2),
 }
+VARIANTS = GENE_VARIANTS | IMAGE_VARIANTS
