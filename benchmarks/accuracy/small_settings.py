@@ -21,7 +21,7 @@ import torch
 
 import stp
 from benchmarks.accuracy import bulb_sections, sections
-from benchmarks.accuracy.expression import Targets, normalize, ridge
+from benchmarks.accuracy.expression import Targets, neighbor_mean, normalize, ridge
 from benchmarks.accuracy.small_variants import (
     START,
     UM_PER_PIXEL,
@@ -76,12 +76,12 @@ class Task:
         return Targets.choose(tables[:-1], sorted(shared), n_genes=N_GENES)
 
 
-def her2st_task(data: Path, folder: Path) -> Task:
-    """Return the task on serial sections of one HER2+ tumor."""
+def her2st_task(data: Path, folder: Path, test: str = sections.VALIDATION) -> Task:
+    """Return the task on serial sections of one HER2+ tumor, of which one is scored."""
     stores = sections.write_stores(data, folder, sections.Settings(image=START.image, n_sections=1))
     train = [sections.read_section(data, name) for name in sections.TRAIN]
-    test = sections.read_section(data, sections.VALIDATION)
-    return Task("HER2+", [stores[name] for name in sections.TRAIN], train, test)
+    scored = sections.read_section(data, test)
+    return Task("HER2+", [stores[name] for name in sections.TRAIN], train, scored)
 
 
 def bulb_task(data: Path, folder: Path, train: tuple[str, ...], test: str) -> Task:
@@ -154,7 +154,7 @@ def run(task: Task, variant: str, seed: int, folder: Path) -> list[Row]:
 
 
 def score_baselines(task: Task) -> list[Row]:
-    """Score ridge on color and texture, and the nearest spots by position."""
+    """Score ridge on color and texture, the nearest spots by position, and measured neighbors."""
     targets = task.targets()
     expression = [normalize(slide.tables["table"], targets.genes) for slide in task.train]
     measured = normalize(task.test.tables["table"], targets.genes)
@@ -171,6 +171,9 @@ def score_baselines(task: Task) -> list[Row]:
     centers = [sections.centers_of(slide) for slide in (*task.train, task.test)]
     predicted["position"] = copy_by_position(
         list(zip(centers[:-1], expression, strict=True)), centers[-1]
+    )
+    predicted["neighbors in the section (measured)"] = neighbor_mean(
+        centers[-1], measured, 1.2 * sections.PITCH_UM
     )
     return [
         {

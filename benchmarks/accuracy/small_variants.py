@@ -107,4 +107,6 @@ IMAGE_VARIANTS = {
     "temperature 0.02": _align(temperature=0.02),
     "temperature 0.2": _align(temperature=0.2),
 }
-VARIANTS = GENE_VARIANTS | IMAGE_VARIANTS
+# The settings of the package: what was best on both tasks.
+CHOSEN = dataclasses.replace(START, pretrain=PretrainConfig.small(), align=AlignConfig.small())
+VARIANTS = GENE_VARIANTS | IMAGE_VARIANTS | {"chosen": CHOSEN}
