@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from benchmarks.accuracy.small_variants import VARIANTS
 
 from stp.models import GeneEncoderConfig, ImageEncoderConfig
 from stp.train import AdaptConfig, AlignConfig, Phase, PretrainConfig, RegressionConfig
@@ -162,3 +163,20 @@ def test_wrong_values_are_refused(kind, values, message):
 def test_configs_are_frozen(config):
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.epochs = 3
+
+
+def test_settings_for_few_slides_are_those_that_the_search_chose():
+    assert PretrainConfig.small() == VARIANTS["pretraining, 160 epochs"].pretrain
+    assert AlignConfig.small() == VARIANTS["no stain jitter"].align
+    assert VARIANTS["chosen"].align == AlignConfig.small()
+
+
+def test_epochs_for_few_slides_can_be_changed():
+    fewer = PretrainConfig.small(epochs=16)
+    assert [phase.epochs for phase in fewer.phases] == [16]
+    assert dataclasses.replace(fewer, phases=PretrainConfig.small().phases) == (
+        PretrainConfig.small()
+    )
+    assert AlignConfig.small(epochs=3) == dataclasses.replace(AlignConfig.small(), epochs=3)
+    with pytest.raises(ValueError, match="epochs must be"):
+        PretrainConfig.small(epochs=0)
