@@ -49,11 +49,12 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--data", type=Path, required=True, help="folder of h5ad and jpg files")
     parser.add_argument("--folder", type=Path, required=True, help="folder for stores and models")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--sections", nargs="+", default=SECTIONS, choices=SECTIONS)
     options = parser.parse_args(arguments)
     silence_logger()
     folder = options.folder
     rows: list[Row] = []
-    for section in SECTIONS:
+    for section in options.sections:
         train = tuple(name for name in SECTIONS if name != section)
         task = bulb_task(options.data, folder, train, section)
         fold = Fold(task, section)
