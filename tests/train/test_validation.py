@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from stp.data.samplers import SpotIndex
 from stp.data.store import SpotStore
 from stp.train import AlignConfig
 from stp.train.tasks import MaskedGenes
-from stp.train.validation import masked_loss, recall
+from stp.train.validation import masked_loss, recall, warn_if_epoch_is_chance
 
 CONFIG = AlignConfig(precision="fp32")
 
@@ -74,3 +76,26 @@ def test_stores_without_a_usable_spot_are_left_out(stamp, token_dataset, pair_da
     rows = [np.arange(0), np.arange(30)]
     assert np.isfinite(masked_loss(stamp.gene_encoder, token_dataset, rows, CONFIG)["masked"])
     assert recall(stamp, pair_dataset, rows, CONFIG)["chance@5"] == pytest.approx(5 / 30)
+
+
+@pytest.mark.parametrize(
+    ("recalls", "n_spots", "is_chance"),
+    [
+        # A recall of 0.067 on 178 spots has a standard error of 0.0187.
+        ([0.039, 0.067, 0.05, 0.05, 0.067], 178, True),
+        ([0.039, 0.067, 0.05, 0.05, 0.049], 178, True),
+        ([0.039, 0.067, 0.05, 0.05, 0.048], 178, False),
+        ([0.039, 0.067, 0.05, 0.05, 0.049], 17_800, False),
+        ([0.039, 0.05, 0.067, 0.05, 0.067], 178, False),  # not in the first half
+        ([0.067, 0.05, 0.05, 0.05], 178, False),  # too few epochs
+    ],
+)
+def test_an_early_epoch_that_is_kept_by_chance_is_noticed(recalls, n_spots, is_chance):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_if_epoch_is_chance(recalls, n_spots)
+    texts = [str(item.message) for item in caught]
+    assert len(texts) == is_chance
+    for text in texts:
+        assert "weights of epoch 2 of 5, but its recall@5 of 0.067 on 178 spots" in text
+        assert "leave validation= out" in text

@@ -45,7 +45,7 @@ from stp.train.store_lists import (
     store_fingerprint,
 )
 from stp.train.tasks import Alignment
-from stp.train.validation import recall
+from stp.train.validation import recall, warn_if_epoch_is_chance
 
 GeneSets = Mapping[str, np.ndarray]  # vocabulary indices of the genes of each set
 
@@ -244,6 +244,10 @@ def _train_stamp(
         )
     )
     run.finish(1)
+    if validation and run.processes.is_main:
+        lines = [line for line in run.metrics() if line["split"] == "validation"]
+        recalls = [line["recall@5"] for line in lines]
+        warn_if_epoch_is_chance(recalls, sum(map(len, validation.rows)))
 
 
 def _make_dataset(

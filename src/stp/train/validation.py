@@ -1,8 +1,11 @@
 """Scores of a model on slides that it is not trained on; they choose the weights to save."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
+from stp._log import count, warn
 from stp.data.masked_tokens import TokenDataset
 from stp.data.pairs import PairDataset
 from stp.data.samplers import SpotIndex
@@ -15,6 +18,7 @@ from stp.train.tasks import MaskedGenes
 
 VALIDATION_BATCH = 256  # spots
 RECALL_AT = (1, 5, 10)
+MIN_EPOCHS = 5  # of which an early one is of note
 
 
 @torch.inference_mode()
@@ -69,6 +73,30 @@ def recall(
     for k in RECALL_AT:
         scores[f"chance@{k}"] = float(np.mean([min(1.0, k / n) for n in n_spots]))
     return {**scores, "score": scores["recall@5"]}
+
+
+def warn_if_epoch_is_chance(recalls: Sequence[float], n_spots: int) -> None:
+    """Warn if an early epoch is kept that is better than the last one by chance only.
+
+    Parameters
+    ----------
+    recalls
+        Recall@5 after each epoch. The first of the highest ones is that of the epoch that is kept.
+    n_spots
+        Number of validation spots, which gives the standard error of a recall.
+    """
+    best = int(np.argmax(recalls))
+    error = float(np.sqrt(recalls[best] * (1 - recalls[best]) / n_spots))
+    is_early = len(recalls) >= MIN_EPOCHS and 2 * (best + 1) <= len(recalls)
+    if not is_early or recalls[best] - recalls[-1] > error:
+        return
+    warn(
+        f"validation keeps the weights of epoch {best + 1} of {len(recalls)}, but its recall@5 of "
+        f"{recalls[best]:.3f} on {count(n_spots, 'spot')} is not better than the "
+        f"{recalls[-1]:.3f} of the last epoch by more than chance (standard error {error:.3f}); "
+        "with so few spots leave validation= out, which keeps the last epoch, or validate on more "
+        "slides"
+    )
 
 
 def _embed(
