@@ -103,6 +103,7 @@ class Fold:
 
     def score_stamp(self, folder: Path, seed: int) -> list[Row]:
         """Train a Stamp and score its features, those of an untrained one, and retrieval."""
+        components = pca_of(self.tables, self.tables[:-1])
         stamp = train_stamp(self.task, SETTINGS, folder, seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -115,6 +116,7 @@ class Fold:
             rows.append(self.score(f"genes, {name}", genes))
             rows.append(self.score(f"images, {name}", images, is_image=True))
             rows.append(self.score(f"both, {name}", fuse(genes, images)))
+            rows.append(self.score(f"both, PCA and images, {name}", fuse(components, images)))
             rows.append({"method": f"retrieval, {name}", **self.retrieve(tables)})
         return [{"section": self.section, "seed": seed, **row} for row in rows]
 
