@@ -101,7 +101,8 @@ def train_stamp(task: Task, settings: SmallSettings, folder: Path, seed: int) ->
 
     Settings that share the gene encoder train it once.
     """
-    of_genes = repr((task.name, settings.gene, settings.pretrain, seed))
+    stores = [path.stem for path in task.stores]
+    of_genes = repr((stores, settings.gene, settings.pretrain, seed))
     digest = hashlib.sha256(of_genes.encode()).hexdigest()[:12]
     genes = stp.train.pretrain(
         task.stores,
