@@ -130,7 +130,7 @@ table { border-collapse: collapse; font-size: .87rem; margin: .4rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .25rem 1.1rem .25rem 0; }
 th { color: var(--quiet); font-weight: 500; white-space: nowrap; }
 td { border-top: 1px solid var(--line); overflow-wrap: break-word; max-width: 36rem; }
-td:last-child { min-width: 12rem; }
+td:last-child:not(.number) { min-width: 12rem; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 @media (max-width: 600px) { .short :is(th, td):nth-child(n+5) { display: none; }
 .stacked thead { display: none; }
