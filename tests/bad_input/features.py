@@ -110,6 +110,16 @@ def two_slides_have_one_name():
     stp.io.tile_slides(paths, "tiles", model=tiny_encoder(), tile_um=112, device="cpu")
 
 
+@refused(ValueError, "no image at slides: it is a folder; give the path of one file")
+def a_folder_in_place_of_its_slides():
+    """A folder is no slide. Nothing was tiled yet.
+
+    Pass the files in it, such as `sorted(Path("slides").glob("*.svs"))`.
+    """
+    Path("slides").mkdir()
+    stp.io.tile_slides("slides", "tiles", model=tiny_encoder(), tile_um=112, device="cpu")
+
+
 @refused(ValueError, "there are no slides at first.svs, second.svs; check the paths")
 def slides_are_missing():
     """There are no files at these paths. Nothing was tiled yet.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stp._log import preview
+from stp.images.files.content import describe_folder
 from stp.images.source_slide import file_record
 from stp.io._embed_model import reads_images, stored_digest
 from stp.io._slide_record import TileSettings, is_same
@@ -100,6 +101,7 @@ def list_slide_faults(jobs: list[SlideJob], out: Path, tissue: Any) -> list[str]
     missing = [job.path for job in jobs if not job.path.exists()]
     if missing:
         faults.append(f"there are no slides at {preview(missing, len(missing))}; check the paths")
+    faults += [describe_folder(job.path) for job in jobs if job.path.is_dir()]
     faults += _list_tissue_faults(jobs, tissue)
     by_name = defaultdict(list)
     for job in jobs:

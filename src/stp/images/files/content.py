@@ -70,14 +70,19 @@ def require_file(path: str | Path) -> Path:
         raise ValueError(f"{path} is a URL; download the image and give its path")
     path = Path(path)
     if path.is_dir():
-        raise FileNotFoundError(f"no image at {path}: it is a folder; {_what_to_open(path)}")
+        raise FileNotFoundError(describe_folder(path))
     if not path.is_file():
         raise FileNotFoundError(f"no image at {path}")
     return path
 
 
+def describe_folder(folder: Path) -> str:
+    """Return why a folder is no image, and what to give in its place."""
+    return f"no image at {folder}: it is a folder; {_what_to_open(folder)}"
+
+
 def _what_to_open(folder: Path) -> str:
-    """Return what to give instead of a folder."""
+    """Return what to give in place of a folder."""
     if (folder / MIRAX_INDEX).is_file():
         return f"it belongs to a MIRAX slide: give the file {folder.name}.mrxs that lies next to it"
     if any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs", ".zarray")):
