@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NAMES = {"X_stp_genes": "genes", "X_stp_images": "images", "X_stp_fused": "both"}
 N_GENES = 40  # of a matrix of correlations
 PANEL_INCHES = 3.2
+LEGEND_INCHES = 0.8
 ROW_INCHES = 0.3  # of a table of ablations
 DPI = 150
 DOT_AREA = 60.0  # of a spot, in square points
@@ -131,7 +132,9 @@ def draw_maps(panels: Mapping[str, tuple[anndata.AnnData, str]], color: str) -> 
         Line2D([], [], marker="o", linestyle="", color=shade, label=category)
         for category, shade in colors.items()
     ]
-    figure.legend(handles=handles, loc="outside right center", frameon=False)
+    figure.legend(
+        handles=handles, title=_describe(color), loc="outside right center", frameon=False
+    )
     return figure
 
 
@@ -147,15 +150,28 @@ def draw_clusters(slide: "spatialdata.SpatialData", label: str | None = None) ->
     """
     table = slide.tables["table"]
     columns = [f"leiden_{name}" for name in NAMES.values()]
-    titles = [f"clusters of {name}" for name in NAMES.values()]
+    titles = [_describe(column) for column in columns]
     if label is not None:
-        labels = table.obs[label].astype(str)
         for number, column in enumerate(columns):
-            ari = stp.metrics.clustering_scores(labels, table.obs[column])["ari"]
+            both = table.obs[[label, column]].dropna().astype(str)
+            ari = stp.metrics.clustering_scores(both[label], both[column])["ari"]
             titles[number] += f", ARI {ari:.2f}"
         columns.insert(0, label)
-        titles.insert(0, label)
-    return stp.pl.spots(slide, columns, title=titles, return_fig=True)
+        titles.insert(0, _describe(label))
+    figure, axes = plt.subplots(
+        1,
+        len(columns),
+        figsize=((PANEL_INCHES + LEGEND_INCHES) * len(columns), PANEL_INCHES),
+        layout="constrained",
+    )
+    for ax, column, title in zip(axes, columns, titles, strict=True):
+        stp.pl.spots(slide, column, title=title, ax=ax)
+    return figure
+
+
+def _describe(column: str) -> str:
+    """Return the title of a column: that of clusters names their embedding."""
+    return column.replace("leiden_", "clusters of ").replace("_", " ")
 
 
 def draw_gene_pairs(table: anndata.AnnData, genes: Sequence[str]) -> "Figure":
@@ -213,6 +229,10 @@ def draw_ablations(
     row_name
         Column with the names of rows.
     """
+    known = list(dict.fromkeys(name for row in rows for name in row))
+    for column in columns:
+        if column not in known:
+            raise KeyError(f"no row has {column!r}; columns are {known}")
     used = [row for row in rows if any(name in row for name in columns)]
     figure, axes = plt.subplots(
         1,
