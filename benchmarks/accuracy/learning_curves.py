@@ -9,7 +9,6 @@ continues.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,98 +23,37 @@ import stp
 from benchmarks.accuracy.bulb import standardize
 from benchmarks.accuracy.clusters import clusters_of, pca_of
 from benchmarks.accuracy.expression import Targets, color_and_texture, normalize, ridge
+from benchmarks.accuracy.learning_curves_training import (
+    GENE,
+    IMAGE,
+    IMAGE_SIZE,
+    LONGER,
+    STAMP,
+    TRAININGS,
+    UM_PER_PX,
+    Plan,
+    Training,
+    measured_genes,
+    read_slides,
+)
 from benchmarks.accuracy.small_settings import embed
-from benchmarks.accuracy.small_variants import make_image
 from benchmarks.measure import Row, make_parser, run_once, silence_logger, write_results
-from stp.models import GeneEncoderConfig, Stamp
-from stp.train import AlignConfig, Phase, PretrainConfig
+from stp.models import Stamp
 
 N_TEST = 4  # slides, never trained on
 SPOTS_PER_SIDE = 16
-UM_PER_PX = 1.75
-IMAGE_SIZE = 64  # pixels of a patch, 112 µm
-SLIDES_OF_A_SEED = 1000  # the first seed of training slides; seeds below are of test slides
+N_SMALLEST = 5  # training slides on which the scored genes are chosen
 N_SEEDS_CLUSTERS = 3
 REAL_SLIDES = 300
 REAL_SPOTS = 2000  # of a Visium slide
 SCORES = ("recall@5", "PCC-V", "ridge PCC-V", "ARI images", "ARI genes")
 MINUTES = "CPU minutes"
-STAMP = "Stamp"
 UNTRAINED = "untrained Stamp"
 PIXELS = "color and texture"
 TRUTH = "true domain and activity"
 COMPONENTS = "PCA of expression"
 CHANCE = "chance"
-METHODS = (STAMP, UNTRAINED, PIXELS, TRUTH, COMPONENTS, CHANCE)
-
-GENE = GeneEncoderConfig(context_length=96, width=64, depth=2, n_heads=4, ffn_width=128)
-IMAGE = make_image(IMAGE_SIZE, IMAGE_SIZE * UM_PER_PX)
-PRETRAIN = PretrainConfig(
-    phases=(Phase(batch_size=54),), learning_rate=3e-3, min_learning_rate=1e-4
-)
-ALIGN = AlignConfig(
-    batch_size=48,
-    accumulate=1,
-    learning_rate=1e-3,
-    min_learning_rate=2e-5,
-    rotate=True,
-    stain_jitter=0.2,
-    projection_width=64,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Epochs:
-    """Number of passes over the training slides.
-
-    Parameters
-    ----------
-    pretrain, align
-        Passes of the two stages.
-    """
-
-    pretrain: int
-    align: int
-
-
-# A pass over more slides has more steps, so the steps grow with the slides, and the passes shrink.
-EPOCHS = {5: Epochs(10, 24), 20: Epochs(4, 8), 80: Epochs(3, 5)}
-SHORT = Epochs(1, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Sizes of a run.
-
-    Parameters
-    ----------
-    folder
-        Folder for stores, models and scores.
-    side
-        Spots down and across a slide, before those that are not on tissue are left out.
-    epochs
-        Passes for each number of training slides.
-    """
-
-    folder: Path
-    side: int
-    epochs: dict[int, Epochs]
-
-    def write_stores(self, seeds: range) -> list[Path]:
-        """Write a slide of each seed as a store, unless it is there; return the paths."""
-        paths = [self.folder / "stores" / f"slide_{seed}.zarr" for seed in seeds]
-        for seed, path in zip(seeds, paths, strict=True):
-            if not path.exists():
-                slide = stp.datasets.synthetic_visium(
-                    seed=seed, n_rows=self.side, n_cols=self.side, name=path.stem
-                )
-                stp.io.write_store(slide, path, patch_um_per_px=UM_PER_PX)
-        return paths
-
-    def training_stores(self, seed: int, n_slides: int) -> list[Path]:
-        """Return the first stores of a seed."""
-        first = SLIDES_OF_A_SEED * (seed + 1)
-        return self.write_stores(range(first, first + n_slides))
+METHODS = (STAMP, LONGER, UNTRAINED, PIXELS, TRUTH, COMPONENTS, CHANCE)
 
 
 class Curve:
@@ -141,51 +79,23 @@ class Curve:
     @cached_property
     def targets(self) -> Targets:
         """The scored genes: the most variable of the smallest training set."""
-        slides = read_slides(self.plan.training_stores(self.seed, min(self.plan.epochs)))
+        slides = read_slides(self.plan.training_stores(self.seed, N_SMALLEST))
         tables = [slide.tables["table"] for slide in slides]
         genes = tables[0].var_names.to_numpy()
         return Targets.scored_in(genes, expression_of(tables, genes))
 
-    def train(self, n_slides: int) -> tuple[Stamp, Row]:
-        """Pretrain and align on some slides; the last epoch counts. Return the CPU seconds, too."""
-        stores = self.plan.training_stores(self.seed, n_slides)
-        epochs = self.plan.epochs[n_slides]
-        folder = self.plan.folder / "models" / f"{n_slides} slides, {self.seed}"
-        phase = dataclasses.replace(PRETRAIN.phases[0], epochs=epochs.pretrain)
-        genes, seconds_pretrain = in_seconds(
-            partial(
-                stp.train.pretrain,
-                stores,
-                folder / "genes",
-                vocabulary=measured_genes(stores),
-                model=GENE,
-                config=dataclasses.replace(PRETRAIN, phases=(phase,), seed=self.seed),
-            )
-        )
-        stamp, seconds_align = in_seconds(
-            partial(
-                stp.train.align,
-                stores,
-                folder / "stamp",
-                gene_encoder=genes,
-                image_encoder=IMAGE,
-                config=dataclasses.replace(ALIGN, epochs=epochs.align, seed=self.seed),
-            )
-        )
-        return stamp, {"pretrain_s": seconds_pretrain, "align_s": seconds_align}
-
-    def score_stamp(self, n_slides: int) -> list[Row]:
-        """Train on some slides, and score the test slides."""
-        stamp, seconds = self.train(n_slides)
-        train = read_slides(self.plan.training_stores(self.seed, n_slides))
+    def score_stamp(self, training: Training) -> list[Row]:
+        """Train, and score the test slides."""
+        stamp, seconds = self.plan.train(training, self.seed)
+        train = read_slides(self.plan.training_stores(self.seed, training.n_slides))
         n_spots = sum(slide.tables["table"].n_obs for slide in train)
         scores = self.score_embeddings(stamp, train)
-        return [{**self.name(STAMP, n_slides), **scores, "n_spots": n_spots, **seconds}]
+        name = self.name(training.method, training.n_slides)
+        return [{**name, **scores, "n_spots": n_spots, **seconds}]
 
     def score_untrained(self) -> list[Row]:
         """Score the weights that the training on the smallest set starts from."""
-        n_slides = min(self.plan.epochs)
-        stores = self.plan.training_stores(self.seed, n_slides)
+        stores = self.plan.training_stores(self.seed, N_SMALLEST)
         config = stp.models.StampConfig(gene=GENE, image=IMAGE, projection_width=64)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
@@ -260,17 +170,6 @@ class Curve:
             scores.append(row)
         return mean_scores(scores)
 
-    def score_components(self, n_slides: int) -> list[Row]:
-        """Score clusters of principal components of expression, fitted on some training slides."""
-        train = read_slides(self.plan.training_stores(self.seed, n_slides))
-        tests = [slide.tables["table"] for slide in self.test]
-        components = pca_of(tests, [slide.tables["table"] for slide in train])
-        scores = [
-            {"ARI genes": ari(table, values)}
-            for table, values in zip(tests, components, strict=True)
-        ]
-        return [{**self.name("PCA of expression", n_slides), **mean_scores(scores)}]
-
     def chance(self) -> list[Row]:
         """Return the recall of a guess."""
         recall = [5 / slide.tables["table"].n_obs for slide in self.test]
@@ -284,19 +183,6 @@ class Curve:
     def name(self, method: str, n_slides: int) -> Row:
         """Return the columns that name a row."""
         return {"method": method, "slides": n_slides, "seed": self.seed}
-
-
-def measured_genes(stores: list[Path]) -> stp.Vocabulary:
-    """Return a vocabulary of the genes that the stores measure, with their means."""
-    genes = stp.Vocabulary.default().fit(stores)
-    is_measured = genes.n_detected > 0
-    measured = stp.Vocabulary.from_genes(genes.gene_ids[is_measured], genes.symbols[is_measured])
-    return measured.fit(stores)
-
-
-def read_slides(stores: list[Path]) -> list[spatialdata.SpatialData]:
-    """Return stores as slides."""
-    return [spatialdata.read_zarr(store) for store in stores]
 
 
 def expression_of(tables: list[anndata.AnnData], genes: np.ndarray) -> np.ndarray:
@@ -337,13 +223,6 @@ def mean_scores(scores: list[dict[str, float]]) -> Row:
     return {name: float(value) for name, value in pd.DataFrame(scores).mean().items()}
 
 
-def in_seconds(work: Callable[[], object]) -> tuple[object, float]:
-    """Return what a function returns, and the CPU seconds it took."""
-    start = time.process_time()
-    result = work()
-    return result, time.process_time() - start
-
-
 def list_rows(runs: pd.DataFrame) -> list[Row]:
     """Return a row per method and number of slides: the mean of each score, and each seed's."""
     rows = []
@@ -381,22 +260,27 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     """Train and score what is not done yet; write and return the rows."""
     parser = make_parser(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="folder for stores and models")
-    parser.add_argument("--slides", nargs="+", type=int, default=list(EPOCHS), choices=EPOCHS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
-    parser.add_argument("--side", type=int, default=SPOTS_PER_SIDE, help="spots across a slide")
+    parser.add_argument("--slides", nargs="+", type=int, default=(5, 20, 80), help="(5 20 80)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2), help="(0 1 2)")
+    parser.add_argument(
+        "--side", type=int, default=SPOTS_PER_SIDE, help="spots across a slide (16)"
+    )
     parser.add_argument("--short", action="store_true", help="a smoke test: an epoch each")
     options = parser.parse_args(arguments)
     silence_logger()
     torch.set_num_threads(1)
-    epochs = {n: SHORT if options.short else EPOCHS[n] for n in options.slides}
-    plan = Plan(options.folder, options.side, epochs)
+    trainings = [training for training in TRAININGS if training.n_slides in options.slides]
+    if options.short:
+        trainings = [dataclasses.replace(run, pretrain=1, align=1) for run in trainings]
+    plan = Plan(options.folder, options.side)
     rows: list[Row] = []
     for seed in options.seeds:
         curve = Curve(plan, seed)
         works = {"chance": curve.chance, "untrained": curve.score_untrained}
         for n_slides in options.slides:
-            works[f"{n_slides} baselines"] = partial(curve.score_baselines, n_slides)
-            works[f"{n_slides} Stamp"] = partial(curve.score_stamp, n_slides)
+            works[f"{n_slides} slides, baselines"] = partial(curve.score_baselines, n_slides)
+        for training in trainings:
+            works[f"{training.name}, Stamp"] = partial(curve.score_stamp, training)
         for name, work in works.items():
             rows += run_once(options.folder / "scores" / f"{name} {seed}.json", work)
     runs = pd.DataFrame(rows)
