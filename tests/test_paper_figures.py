@@ -118,7 +118,7 @@ def test_ablations_show_the_mean_and_the_range_of_each_row(tmp_path):
     assert [line.get_xydata().tolist() for line in pcc.lines] == [[[0.5, 1]]]
     command = ["ablations", "--folder", str(tmp_path), "--results", str(tmp_path / "rows.json")]
     assert paper.main([*command, "--columns", "recall@5"]) == ["ablations"]
-    assert {path.suffix for path in tmp_path.glob("ablations.*")} == {".png", ".svg"}
+    assert {path.suffix for path in (tmp_path / "figures").iterdir()} == {".png", ".svg"}
 
 
 def test_a_column_that_no_row_has_is_an_error(tmp_path):

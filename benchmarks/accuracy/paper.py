@@ -5,9 +5,10 @@ r"""Repeat the paper's protocols for whole slides, and draw its figures for smal
         --folder runs/figures
     python -m benchmarks.accuracy.paper ablations --folder runs/figures
 
-`figures` draws embeddings, clusters on the tissue, and correlations of genes. It trains a small
-Stamp, or takes the one of `--model`. `ablations` draws the results of
-`benchmarks.accuracy.alignment`.
+`figures` draws embeddings, clusters on the tissue, and correlations of genes. Tissues are bulb and
+her2st. It trains a small Stamp on the other sections, or takes the one of `--model`. `ablations`
+draws the results of `benchmarks.accuracy.alignment`. Both write PNG and SVG files to the folder
+`figures` in `--folder`.
 
 `slides` prints our numbers next to those of the paper's table 5. Its tasks are mutations, ubc,
 nsclc, panda and survival. A cohort is a TOML file, whose paths are relative to it:
@@ -42,7 +43,7 @@ import pandas as pd
 
 from benchmarks.accuracy.paper_cohort import read_cohort_file
 from benchmarks.accuracy.paper_figures import draw_ablations, save_figure
-from benchmarks.accuracy.paper_sections import TISSUES, draw_section_figures
+from benchmarks.accuracy.paper_sections import FIGURES, TISSUES, draw_section_figures
 from benchmarks.accuracy.paper_slides import TASKS, run_task
 from benchmarks.accuracy.paper_tables import CHOICES, result_rows, show
 from benchmarks.measure import make_parser, silence_logger, write_results
@@ -69,10 +70,12 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame | list[str]:
     figures.add_argument(
         "--folder", type=Path, required=True, help="folder for stores, models and figures"
     )
-    figures.add_argument("--model", type=Path, help="folder of a Stamp; by default one is trained")
+    figures.add_argument(
+        "--model", type=Path, help="folder of a Stamp that has not seen rep11 or C6"
+    )
     figures.set_defaults(run=run_figures)
     ablations = parts.add_parser("ablations", help="losses, targets and encoders of alignment")
-    ablations.add_argument("--folder", type=Path, required=True, help="folder for figures")
+    ablations.add_argument("--folder", type=Path, required=True, help="folder for `figures`")
     ablations.add_argument(
         "--results", type=Path, default=ABLATIONS, help="JSON file of results (of alignment)"
     )
@@ -110,7 +113,8 @@ def run_figures(options: argparse.Namespace) -> list[str]:
 def run_ablations(options: argparse.Namespace) -> list[str]:
     """Draw a table of results; return the name of the figure."""
     rows = read_run(options.results).values
-    save_figure(draw_ablations(rows, options.columns), options.folder, "ablations")
+    figure = draw_ablations(rows, options.columns)
+    save_figure(figure, options.folder / FIGURES, "ablations")
     return ["ablations"]
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TISSUES = ("bulb", "her2st")
+FIGURES = "figures"  # folder in the folder of a run
 BULB_TEST = "rep11"
 LABEL = "pathologist_label"
 SEED = 0
@@ -69,11 +70,12 @@ def draw_section_figures(
         stamp = train_stamp(task, settings, folder / tissue / "models", SEED)
     else:
         stamp = Stamp.from_pretrained(model)
-    draw = bulb_figures if tissue == "bulb" else her2st_figures
+    is_bulb = tissue == "bulb"
+    figures = bulb_figures(task, stamp) if is_bulb else her2st_figures(task, data, stamp)
     names = []
-    for name, figure in draw(task, data, stamp):
+    for name, figure in figures:
         names.append(f"{tissue}_{name}")
-        save_figure(figure, folder / "figures", names[-1])
+        save_figure(figure, folder / FIGURES, names[-1])
     return names
 
 
@@ -86,14 +88,14 @@ def _make_task(tissue: str, data: Path, folder: Path) -> Task:
     return dataclasses.replace(task, test=sections.read_section(data, sections.TEST))
 
 
-def bulb_figures(task: Task, data: Path, stamp: Stamp) -> Iterator[tuple[str, "Figure"]]:
+def bulb_figures(task: Task, stamp: Stamp) -> Iterator[tuple[str, "Figure"]]:
     """Yield figures of the bulb section on which the Stamp was not trained."""
     label = bulb_sections.LABEL
     table = embed(task.test, stamp)
     add_labels([table], label)
     add_maps(table, label)
     yield "embeddings", draw_maps({name: (table, name) for name in NAMES.values()}, label)
-    yield "clusters", draw_clusters(with_table(task.test, table), label)
+    yield "clusters", draw_clusters(put_table(task.test, table), label)
     yield "gene_pairs", predict_gene_pairs(task, table, stamp)
 
 
@@ -109,14 +111,14 @@ def her2st_figures(task: Task, data: Path, stamp: Stamp) -> Iterator[tuple[str, 
     table = embed(task.test, stamp)
     add_maps(table)
     yield "embeddings", draw_maps({name: (table, name) for name in NAMES.values()}, "leiden_genes")
-    yield "clusters", draw_clusters(with_table(task.test, table))
+    yield "clusters", draw_clusters(put_table(task.test, table))
     yield "gene_pairs", predict_gene_pairs(task, table, stamp)
 
 
-def with_table(
+def put_table(
     slide: "spatialdata.SpatialData", table: anndata.AnnData
 ) -> "spatialdata.SpatialData":
-    """Return the slide with another table."""
+    """Replace the table of a slide, and return the slide."""
     slide.tables["table"] = table
     return slide
 
