@@ -233,17 +233,20 @@ def list_rows(runs: pd.DataFrame) -> list[Row]:
             row: Row = {"method": name}
             for score in (*SCORES, MINUTES):
                 if score in of_size and of_size[score].notna().any():
-                    row[score] = _cell(of_size.set_index("seed")[score])
+                    digits = 1 if score == MINUTES else 3
+                    row[score] = _cell(of_size.set_index("seed")[score], digits)
             rows.append(row)
     return rows
 
 
-def _cell(by_seed: pd.Series) -> Row | float:
+def _cell(by_seed: pd.Series, digits: int) -> Row | float:
     """Return a mean and the value of each seed; a single value if there is one seed."""
-    mean = round(float(by_seed.mean()), 3)
+    mean = round(float(by_seed.mean()), digits)
     if len(by_seed) == 1:
         return mean
-    return {"mean": mean} | {f"seed {seed}": round(value, 3) for seed, value in by_seed.items()}
+    return {"mean": mean} | {
+        f"seed {seed}": round(value, digits) for seed, value in by_seed.items()
+    }
 
 
 def predict_minutes(runs: pd.DataFrame) -> Row:
@@ -253,7 +256,7 @@ def predict_minutes(runs: pd.DataFrame) -> Row:
     spots = REAL_SLIDES * REAL_SPOTS
     seconds = largest[["pretrain_s", "align_s"]].sum(axis=1) / largest["n_spots"] * spots
     name = f"{STAMP}, {REAL_SLIDES} slides of {REAL_SPOTS} spots, predicted"
-    return {"method": name, MINUTES: round(float(seconds.mean()) / 60, 0)}
+    return {"method": name, MINUTES: round(float(seconds.mean()) / 60)}
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:
