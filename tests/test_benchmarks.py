@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from benchmarks import measure, render
 from benchmarks.accuracy import bags as bags_with_answers
+from benchmarks.accuracy import learning_curves
 from benchmarks.accuracy.queries_planted import planted_rows
 from benchmarks.speed import (
     bags,
@@ -252,6 +253,27 @@ def test_planted_genes_are_found_on_both_roads_at_a_small_size(tmp_path):
     assert by_name["planted genes among the first ten: B, measured spots"] >= 8
     again = list(planted_rows(tmp_path, n_patients=16, size=10, n_draws=1))
     assert again == rows
+
+
+@pytest.mark.extended
+def test_learning_curves_are_drawn_at_a_small_size_and_a_second_call_trains_nothing(tmp_path):
+    size = ["--slides", "5", "--seeds", "0", "1", "--side", "8", "--short"]
+    rows = learning_curves.main(["--folder", str(tmp_path), *size])
+    by_name = {row["method"]: row for row in rows}
+    assert set(by_name["Stamp, 5 slides"]["recall@5"]) == {"mean", "seed 0", "seed 1"}
+    truth = by_name["true domain and activity, 5 slides"]["ridge PCC-V"]["mean"]
+    assert truth > by_name["color and texture, 5 slides"]["ridge PCC-V"]["mean"] > 0
+    chance = by_name["chance"]["recall@5"]["mean"]
+    assert by_name["color and texture, 5 slides"]["recall@5"]["mean"] > chance
+    seconds = [
+        row["pretrain_s"] + row["align_s"]
+        for seed in (0, 1)
+        for row in json.loads((tmp_path / "scores" / f"5 slides, Stamp {seed}.json").read_text())
+    ]
+    assert min(seconds) > 0
+    predicted = by_name["Stamp, 300 slides of 2000 spots, predicted"]["CPU minutes"]
+    assert predicted > 10 * sum(seconds) / 60
+    assert learning_curves.main(["--folder", str(tmp_path), *size]) == rows
 
 
 @pytest.mark.extended

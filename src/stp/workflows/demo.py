@@ -185,11 +185,11 @@ def _cluster(table: "AnnData", name: str) -> float:
     )
     domains = table.obs["domain"]
     clusters = table.obs[f"leiden_{name}"]
-    table.uns[f"leiden_{name}_colors"] = _cluster_colors(domains, clusters)
+    table.uns[f"leiden_{name}_colors"] = cluster_colors(domains, clusters)
     return metrics.clustering_scores(domains, clusters)["ari"]
 
 
-def _cluster_colors(domains: pd.Series, clusters: pd.Series) -> list[str]:
+def cluster_colors(domains: pd.Series, clusters: pd.Series) -> list[str]:
     """Give each cluster the color of a domain, so that most spots have the color of their domain.
 
     Each domain gives its color to one cluster; further clusters get further colors.
