@@ -21,8 +21,8 @@ import torch
 
 import stp
 from benchmarks.accuracy.bulb import standardize
-from benchmarks.accuracy.clusters import clusters_of, pca_of
-from benchmarks.accuracy.expression import Targets, color_and_texture, normalize, ridge
+from benchmarks.accuracy.clusters import pca_of
+from benchmarks.accuracy.expression import Targets, normalize, ridge
 from benchmarks.accuracy.learning_curves_training import (
     GENE,
     IMAGE,
@@ -38,7 +38,9 @@ from benchmarks.accuracy.learning_curves_training import (
 )
 from benchmarks.accuracy.small_settings import embed
 from benchmarks.measure import Row, make_parser, run_once, silence_logger, write_results
+from stp.images.color_texture import color_and_texture
 from stp.models import Stamp
+from stp.tl._leiden import leiden_clusters
 
 N_TEST = 4  # slides, never trained on
 SPOTS_PER_SIDE = 16
@@ -207,7 +209,7 @@ def describe_truth(slide: spatialdata.SpatialData) -> np.ndarray:
 def ari(table: anndata.AnnData, embedding: np.ndarray) -> float:
     """Return the mean adjusted Rand index of Leiden clusters and the true domains."""
     labels = table.obs["domain"].astype(str).to_numpy()
-    runs = clusters_of(embedding, range(N_SEEDS_CLUSTERS))
+    runs = leiden_clusters(embedding, range(N_SEEDS_CLUSTERS))
     scores = [stp.metrics.clustering_scores(labels, clusters)["ari"] for _, clusters in runs]
     return float(np.mean(scores))
 

@@ -13,10 +13,11 @@ from matplotlib.lines import Line2D
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 import stp
-from benchmarks.accuracy.clusters import NO_LABEL, RESOLUTION
+from benchmarks.accuracy.clusters import NO_LABEL
 from benchmarks.accuracy.expression import normalize
 from benchmarks.measure import Row
 from stp.pl import _colors
+from stp.tl._leiden import RESOLUTION
 from stp.workflows.demo import cluster_colors
 
 if TYPE_CHECKING:
