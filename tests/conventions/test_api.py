@@ -206,6 +206,7 @@ DIFFERENT_TEXTS = {
     "strata": "of resamples or of a comparison",
     "target": "what happens without it",
     "targets": "of masked genes or of an alignment",
+    "temperature": "of probabilities, or of losses in training",
     "tile_um": "needed, recorded by a file, or for slides with tiles",
     "tissue": "polygons of a slide, or a folder of those of many",
     "title": "of panels or of a page",
