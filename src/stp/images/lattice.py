@@ -19,6 +19,7 @@ MAX_STRETCH = 0.1
 # jittered spots of HER2+ sections have 5 to 9 % (method.md section 4).
 MAX_RESIDUAL = 0.1
 MIN_SPOTS = 16  # fewer may lie anywhere
+MIN_COSINE = 0.87  # of the angle to an axis of the image: 30 degrees
 
 
 @dataclass(frozen=True)
@@ -171,11 +172,12 @@ def fit_lattice(obs: "pd.DataFrame", centers: np.ndarray) -> Lattice | None:
     )
 
 
-def warn_if_mirrored(obs: "pd.DataFrame", pixels: np.ndarray, name: str) -> None:
-    """Warn if spots lie on their image like a mirror image of their lattice.
+def warn_if_exchanged(obs: "pd.DataFrame", pixels: np.ndarray, name: str) -> None:
+    """Warn if rows of the lattice go to the right of the image, and its columns go down.
 
-    On an image, columns of the lattice go to the right and rows go down, also if the image is
-    rotated. With x and y exchanged, this order is reversed.
+    On an image, columns go to the right and rows go down, unless the image is rotated or flipped.
+    Those of CytAssist, so of Visium HD, are flipped. A rotation alone cannot exchange rows and
+    columns: one of the two then goes to the left or up.
 
     Parameters
     ----------
@@ -190,12 +192,15 @@ def warn_if_mirrored(obs: "pd.DataFrame", pixels: np.ndarray, name: str) -> None
     if fit is None or len(fit.lattice_index) < MIN_SPOTS:
         return
     row_step, column_step = fit.steps
-    area = column_step[0] * row_step[1] - column_step[1] * row_step[0]
-    if area < 0 and fit.residual < MAX_RESIDUAL * np.sqrt(-area):
+    pitch = np.sqrt(np.linalg.norm(row_step) * np.linalg.norm(column_step))
+    goes_right = row_step[0] > MIN_COSINE * np.linalg.norm(row_step)
+    goes_down = column_step[1] > MIN_COSINE * np.linalg.norm(column_step)
+    if goes_right and goes_down and fit.residual < MAX_RESIDUAL * pitch:
         warn(
-            f"spots of {name} are a mirror image of array_row and array_col: x and y may be "
-            "exchanged; look at them with stp.pl.spots, and exchange the columns of their "
-            "coordinates unless the image itself is flipped"
+            f"rows of the lattice of {name} (array_row) go to the right of the image and its "
+            "columns (array_col) go down: x and y of the spots may be exchanged. Look at them with "
+            "stp.pl.spots, and exchange the columns of their coordinates unless the image is "
+            "flipped"
         )
 
 

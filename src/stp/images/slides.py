@@ -19,7 +19,7 @@ from stp.images.coordinates import (
     spot_centers,
 )
 from stp.images.files.channel_names import has_color_names, has_no_names
-from stp.images.lattice import warn_if_mirrored
+from stp.images.lattice import warn_if_exchanged
 from stp.images.level_places import place_levels
 from stp.images.levels import open_element
 from stp.images.placement import check_spots_on_image, share_on_image
@@ -155,7 +155,7 @@ def _find_slide(
     if table.n_vars:  # tiles may have any size
         pixels = pyramid.to_pixels(centers)
         warn_if_not_plausible(pixels * scale.um_per_px, scale.um_per_px, region.name)
-        warn_if_mirrored(rows.obs, pixels, region.name)
+        warn_if_exchanged(rows.obs, pixels, region.name)
     return Slide(
         region=region.name,
         rows=region.rows,

@@ -8,7 +8,7 @@ import numpy as np
 
 from stp._log import count, logger, preview
 from stp.images.files.opening import open_file
-from stp.images.lattice import lattice_scale, warn_if_mirrored
+from stp.images.lattice import lattice_scale, warn_if_exchanged
 from stp.images.level_places import place_levels
 from stp.images.levels import Level, open_array
 from stp.images.placement import check_spots_on_image
@@ -136,7 +136,7 @@ def from_anndata(
         )
         warn_if_not_plausible(pixels * scale.um_per_px, scale.um_per_px, library.region)
         if levels:
-            warn_if_mirrored(adata.obs.iloc[library.rows], pixels, library.region)
+            warn_if_exchanged(adata.obs.iloc[library.rows], pixels, library.region)
         radius = (spot_diameter_um or VISIUM_SPOT_UM) / scale.um_per_px / 2
         picture = SlideImage(library.region, levels, scale.um_per_px, library_key is not None)
         slides.append(SlideSpots(library.rows, pixels, radius, picture))
