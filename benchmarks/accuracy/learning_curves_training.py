@@ -11,7 +11,7 @@ import stp
 from benchmarks.accuracy.small_variants import make_image
 from benchmarks.measure import Result, Row
 from stp.models import GeneEncoder, GeneEncoderConfig, Stamp
-from stp.train import AlignConfig, Phase, PretrainConfig
+from stp.train import AlignConfig, PretrainConfig
 
 UM_PER_PX = 1.75
 IMAGE_SIZE = 64  # pixels of a patch, 112 µm
@@ -22,18 +22,7 @@ LONGER = "Stamp, longer training"
 
 GENE = GeneEncoderConfig(context_length=96, width=64, depth=2, n_heads=4, ffn_width=128)
 IMAGE = make_image(IMAGE_SIZE, IMAGE_SIZE * UM_PER_PX)
-PRETRAIN = PretrainConfig(
-    phases=(Phase(batch_size=54),), learning_rate=3e-3, min_learning_rate=1e-4
-)
-ALIGN = AlignConfig(
-    batch_size=48,
-    accumulate=1,
-    learning_rate=1e-3,
-    min_learning_rate=2e-5,
-    rotate=True,
-    stain_jitter=0.2,
-    projection_width=64,
-)
+ALIGN = dataclasses.replace(AlignConfig.small(), trained="all", stain_jitter=0.2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +100,7 @@ class Plan:
         """Pretrain and align; the last epoch counts. Return the CPU seconds of both, too."""
         stores = self.training_stores(seed, training.n_slides)
         folder = self.folder / "models" / f"{training.name}, {seed}"
-        phase = dataclasses.replace(PRETRAIN.phases[0], epochs=training.pretrain)
-        pretrain_config = dataclasses.replace(PRETRAIN, phases=(phase,), seed=seed)
+        pretrain_config = dataclasses.replace(PretrainConfig.small(training.pretrain), seed=seed)
         align_config = dataclasses.replace(ALIGN, epochs=training.align, seed=seed)
         vocabulary = measured_genes(stores)
 

@@ -6,6 +6,7 @@ layers are rings, so the distance from the center of a section does: it is the b
 image.
 """
 
+import dataclasses
 from pathlib import Path
 
 import anndata
@@ -41,17 +42,7 @@ PRETRAIN = PretrainConfig(
     phases=(Phase(epochs=10, batch_size=64),), learning_rate=1e-3, min_learning_rate=5e-5
 )
 # No third section is left to choose an epoch on, so the last epoch is taken.
-ALIGN = AlignConfig(
-    epochs=20,
-    batch_size=48,
-    accumulate=1,
-    learning_rate=1e-3,
-    min_learning_rate=2e-5,
-    rotate=True,
-    stain_jitter=0.2,
-    projection_width=128,
-    trained="images",
-)
+ALIGN = dataclasses.replace(AlignConfig.small(epochs=20), stain_jitter=0.2, projection_width=128)
 
 
 def bulb_rows(data: Path, folder: Path) -> list[Row]:
