@@ -136,7 +136,8 @@ class Fold:
         scores = cluster_agreement(own[has_label], layers_of(self.tables[-1])[has_label])
         rows.append({"method": "genes, PCA of the section itself", **select_ari(scores)})
         for name, features in self.describe_images():
-            rows.append(self.score(f"images, {name}", features, is_image=True))
+            has_units = name.startswith("color")
+            rows.append(self.score(f"images, {name}", features, is_image=True, has_units=has_units))
             rows.append(self.score(f"both, PCA and {name}", fuse(components, features)))
         return [{"section": self.section, "seed": 0, **row} for row in rows]
 
@@ -157,12 +158,23 @@ class Fold:
                 features = [table.obsm["X_stp_images"] for table in tables]
                 yield f"ImageNet EfficientNet-Lite0, {patch_um:g} µm", features
 
-    def score(self, method: str, features: list[np.ndarray], is_image: bool = False) -> Row:
-        """Score features of all sections: probe, clusters and, of images, predicted expression."""
+    def score(
+        self,
+        method: str,
+        features: list[np.ndarray],
+        *,
+        is_image: bool = False,
+        has_units: bool = False,
+    ) -> Row:
+        """Score features of all sections: probe, clusters and, of images, predicted expression.
+
+        Columns with different units are standardized before they are clustered.
+        """
         scaled = [standardize(values) for values in features]
         row: Row = {"method": method, "balanced_accuracy": self.probe(scaled)}
         rows = has_layer(self.tables[-1])
-        scores = cluster_agreement(features[-1][rows], layers_of(self.tables[-1])[rows])
+        of_test = scaled[-1] if has_units else features[-1]
+        scores = cluster_agreement(of_test[rows], layers_of(self.tables[-1])[rows])
         row |= select_ari(scores)
         if is_image:
             train = np.concatenate(features[:-1])

@@ -230,10 +230,10 @@ def draw_ablations(
     row_name
         Column with the names of rows.
     """
-    known = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys(name for row in rows for name in row))
     for column in columns:
-        if column not in known:
-            raise KeyError(f"no row has {column!r}; columns are {known}")
+        if column not in names:
+            raise KeyError(f"no row has {column!r}; columns are {names}")
     used = [row for row in rows if any(name in row for name in columns)]
     figure, axes = plt.subplots(
         1,

@@ -116,3 +116,12 @@ def test_positions_of_space_ranger_are_right(file, real):
     assert not warnings_of(lambda: warn_if_exchanged(table, pixels, "a"))
     if path.suffix == ".csv":
         assert len(warnings_of(lambda: warn_if_exchanged(table, pixels[:, ::-1], "a"))) == 1
+
+
+def test_a_real_section_with_other_names_of_its_lattice_is_noticed(real):
+    adata = anndata.read_h5ad(real("mob_st", "mob_rep04.h5ad"))
+    assert {"array_x", "array_y"} <= set(adata.obs)
+    places = adata.obsm["spatial"]
+    assert not warnings_of(lambda: warn_if_exchanged(adata.obs, places, "a"))
+    (text,) = warnings_of(lambda: warn_if_exchanged(adata.obs, places[:, ::-1], "a"))
+    assert "(array_y) go to the right of the image and its columns (array_x) go down" in text

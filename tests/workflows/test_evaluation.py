@@ -1,5 +1,6 @@
 """Parts of `stp evaluate`: which stores are used, what a model says of its training, baselines."""
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +10,10 @@ import stp
 from stp.data.store import SpotStore
 from stp.tl._leiden import cluster_agreement
 from stp.workflows.evaluation_baselines import expression_of, fit_components, share_genes
+from stp.workflows.evaluation_labels import score_clusters
 from stp.workflows.evaluation_leaks import TrainingRecord
 from stp.workflows.evaluation_options import EvaluationOptions, choose_sides
-from stp.workflows.evaluation_tables import SpotTable
+from stp.workflows.evaluation_tables import COLOR, LABEL, SpotTable
 
 
 @pytest.fixture
@@ -83,24 +85,24 @@ def test_file_names_in_a_card_are_found(line, named, others):
 
 def test_components_are_those_of_all_training_spots(tables):
     genes = share_genes(tables)
-    chosen, mean, components = fit_components(tables, genes)
-    train = np.concatenate([expression_of(table, genes, chosen) for table in tables[:2]])
-    expected = PCA(len(chosen), svd_solver="full").fit(train)
+    positions, mean, components = fit_components(tables, genes)
+    train = np.concatenate([expression_of(table, genes, positions) for table in tables[:2]])
+    expected = PCA(len(positions), svd_solver="full").fit(train)
     np.testing.assert_allclose(mean, train.mean(axis=0), atol=1e-5)
     alike = np.abs((components[:, :5] * expected.components_[:5].T).sum(axis=0))
     np.testing.assert_allclose(alike, 1, atol=1e-3)
-    np.testing.assert_allclose(genes.variance[chosen], train.var(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(genes.variance[positions], train.var(axis=0), rtol=1e-4)
 
 
 def test_the_most_variable_and_the_most_expressed_genes_are_scored(tables):
     genes = share_genes(tables)
-    chosen, scored = genes.choose()
+    positions, scored = genes.choose()
     everything = np.concatenate(
         [expression_of(table, genes, np.arange(len(genes.names))) for table in tables[:2]]
     )
     expected = stp.metrics.scored_genes(everything, 100)
-    np.testing.assert_array_equal(chosen[scored.variable], expected.variable)
-    np.testing.assert_array_equal(chosen[scored.expressed], expected.expressed)
+    np.testing.assert_array_equal(positions[scored.variable], expected.variable)
+    np.testing.assert_array_equal(positions[scored.expressed], expected.expressed)
 
 
 def test_clusters_of_separate_groups_agree_with_their_labels():
@@ -109,3 +111,17 @@ def test_clusters_of_separate_groups_agree_with_their_labels():
     embedding = rng.normal(size=(80, 4)) + 50 * (labels == "b")[:, None]
     scores = cluster_agreement(embedding, labels, seeds=[0])
     assert scores["ari_matched"] == scores["nmi_matched"] == pytest.approx(1)
+
+
+def test_color_and_texture_are_clustered_in_one_unit(tables):
+    rng = np.random.default_rng(0)
+    table = next(table for table in tables if table.side != "train")
+    labels = np.repeat(["a", "b"], 40)
+    # The labels are in one column; the other has a thousand times its spread, and is noise.
+    pixels = np.column_stack([rng.normal(size=80) * 0.05 + (labels == "b"), rng.normal(size=80)])
+    obs = {LABEL: labels, "slide": table.name, "is_scored": True}
+    spots = anndata.AnnData(obs=pd.DataFrame(obs, index=[f"spot{n}" for n in range(80)]))
+    spots.obsm[COLOR] = pixels * [1, 1000]
+    (row,) = score_clusters(spots, tables, "region", 0).rows.to_dict("records")
+    assert row["method"] == "color_and_texture"
+    assert row["ari_matched"] > 0.3  # without one unit, about 0

@@ -18,6 +18,7 @@ MAX_STRETCH = 0.1
 # A fit counts if the root mean square of its residuals is below this share of the pitch. The
 # jittered spots of HER2+ sections have 5 to 9 % (method.md section 4).
 MAX_RESIDUAL = 0.1
+INDEX_NAMES = (("array_row", "array_col"), ("array_y", "array_x"))  # rows, then columns
 MIN_SPOTS = 16  # fewer may lie anywhere
 MIN_COSINE = 0.87  # of the angle to an axis of the image: 30 degrees
 
@@ -182,13 +183,15 @@ def warn_if_exchanged(obs: "pd.DataFrame", pixels: np.ndarray, name: str) -> Non
     Parameters
     ----------
     obs
-        Table of the spots with their lattice indices `array_row` and `array_col`.
+        Table of the spots with their lattice indices `array_row` and `array_col`, or `array_y` and
+        `array_x`.
     pixels
         Spot centers (n, 2) in pixels; spots without indices or center are ignored.
     name
         Name of the slide.
     """
-    fit = _fit_steps(obs, pixels)
+    names = next((names for names in INDEX_NAMES if set(names) <= set(obs)), INDEX_NAMES[0])
+    fit = _fit_steps(obs, pixels, names)
     if fit is None or len(fit.lattice_index) < MIN_SPOTS:
         return
     row_step, column_step = fit.steps
@@ -197,9 +200,9 @@ def warn_if_exchanged(obs: "pd.DataFrame", pixels: np.ndarray, name: str) -> Non
     goes_down = column_step[1] > MIN_COSINE * np.linalg.norm(column_step)
     if goes_right and goes_down and fit.residual < MAX_RESIDUAL * pitch:
         warn(
-            f"rows of the lattice of {name} (array_row) go to the right of the image and its "
-            "columns (array_col) go down: x and y of the spots may be exchanged. Look at them with "
-            "stp.pl.spots, and exchange the columns of their coordinates unless the image is "
+            f"rows of the lattice of {name} ({names[0]}) go to the right of the image and its "
+            f"columns ({names[1]}) go down: x and y of the spots may be exchanged. Look at them "
+            "with stp.pl.spots, and exchange the columns of their coordinates unless the image is "
             "flipped"
         )
 
@@ -212,11 +215,13 @@ class _Fit(NamedTuple):
     residual: float  # root mean square, in the unit of the centers
 
 
-def _fit_steps(obs: "pd.DataFrame", centers: np.ndarray) -> _Fit | None:
-    """Return the fit of the indices in `obs`; None if they are missing or span no plane."""
-    if not {"array_row", "array_col"} <= set(obs):
+def _fit_steps(
+    obs: "pd.DataFrame", centers: np.ndarray, names: tuple[str, str] = INDEX_NAMES[0]
+) -> _Fit | None:
+    """Return the fit of rows and columns in `obs`; None if they are missing or span no plane."""
+    if not set(names) <= set(obs):
         return None
-    index = obs[["array_row", "array_col"]].to_numpy(dtype=float)
+    index = obs[list(names)].to_numpy(dtype=float)
     centers = np.asarray(centers, dtype=float)
     has_place = np.isfinite(index).all(axis=1) & np.isfinite(centers).all(axis=1)
     index = index[has_place]

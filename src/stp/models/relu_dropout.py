@@ -54,8 +54,8 @@ class _DroppedRelu(torch.autograd.Function):
         (result,) = context.saved_tensors  # type: ignore[attr-defined]
         scale = context.scale  # type: ignore[attr-defined]
         # On CPUs this takes a tenth of the time of torch.where.
-        kept = torch.ops.aten.threshold_backward(gradient, result, 0)
-        return kept.mul_(scale), None
+        passed_on = torch.ops.aten.threshold_backward(gradient, result, 0)
+        return passed_on.mul_(scale), None
 
 
 def _draw_levels(values: torch.Tensor) -> torch.Tensor:

@@ -49,9 +49,11 @@ class SharedGenes:
         """Return the genes to predict, and the positions among them that are scored."""
         variable = self.by_variance[:N_SCORED]
         expressed = np.argsort(-self.mean, kind="stable")[:N_SCORED]
-        chosen = np.union1d(variable, expressed)
-        scored = ScoredGenes(np.searchsorted(chosen, variable), np.searchsorted(chosen, expressed))
-        return chosen, scored
+        positions = np.union1d(variable, expressed)
+        scored = ScoredGenes(
+            np.searchsorted(positions, variable), np.searchsorted(positions, expressed)
+        )
+        return positions, scored
 
 
 def share_genes(tables: Sequence[SpotTable]) -> SharedGenes:
@@ -96,13 +98,13 @@ def _measure(
     return mean, np.maximum(sums[1] / n_spots - mean**2, 0)
 
 
-def expression_of(table: SpotTable, genes: SharedGenes, chosen: np.ndarray) -> np.ndarray:
+def expression_of(table: SpotTable, genes: SharedGenes, positions: np.ndarray) -> np.ndarray:
     """Return log1p of counts per 10,000 (n_spots, n_genes) of some of the shared genes."""
-    return np.concatenate(list(_blocks(table, genes, chosen)))
+    return np.concatenate(list(_blocks(table, genes, positions)))
 
 
-def _blocks(table: SpotTable, genes: SharedGenes, chosen: np.ndarray) -> Iterator[np.ndarray]:
-    yield from profiles(table.open_table(), None, genes.columns[table.name][chosen])
+def _blocks(table: SpotTable, genes: SharedGenes, positions: np.ndarray) -> Iterator[np.ndarray]:
+    yield from profiles(table.open_table(), None, genes.columns[table.name][positions])
 
 
 def fit_components(
@@ -117,19 +119,19 @@ def fit_components(
     The genes (n_genes,), their means (n_genes,) and the components (n_genes, n_components). The
     largest weight of each component is positive.
     """
-    chosen = np.sort(genes.by_variance[:N_VARIABLE])
-    mean = genes.mean[chosen]
-    covariance = np.zeros((len(chosen), len(chosen)))
+    positions = np.sort(genes.by_variance[:N_VARIABLE])
+    mean = genes.mean[positions]
+    covariance = np.zeros((len(positions), len(positions)))
     n_spots = 0
     for table in tables:
         if table.side != TRAIN:
             continue
-        for block in _blocks(table, genes, chosen):
+        for block in _blocks(table, genes, positions):
             centered = block.astype(np.float64) - mean
             covariance += centered.T @ centered
             n_spots += len(block)
-    n_components = min(N_COMPONENTS, n_spots, len(chosen))
+    n_components = min(N_COMPONENTS, n_spots, len(positions))
     _, vectors = np.linalg.eigh(covariance)
     components = vectors[:, ::-1][:, :n_components]
     largest = np.abs(components).argmax(axis=0)
-    return chosen, mean, components * np.sign(components[largest, np.arange(n_components)])
+    return positions, mean, components * np.sign(components[largest, np.arange(n_components)])

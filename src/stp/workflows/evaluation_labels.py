@@ -57,11 +57,11 @@ def read_labeled(tables: Sequence[SpotTable], reps: Sequence[str], genes: Shared
     """
     import anndata
 
-    chosen, mean, components = fit_components(tables, genes)
+    positions, mean, components = fit_components(tables, genes)
     parts = []
     for table in tables:
         adata = table.read(reps)
-        adata.obsm[COMPONENTS] = (expression_of(table, genes, chosen) - mean) @ components
+        adata.obsm[COMPONENTS] = (expression_of(table, genes, positions) - mean) @ components
         is_used = (adata.obs[LABEL].astype(str) != "").to_numpy()
         for values in adata.obsm.values():
             is_used &= np.isfinite(values).all(axis=1)
@@ -121,6 +121,8 @@ def _note_classes(spots: "AnnData") -> Iterator[str]:
 
 def score_clusters(spots: "AnnData", tables: Sequence[SpotTable], label: str, seed: int) -> Part:
     """Score the clusters of each slide in each embedding against labels."""
+    from sklearn.preprocessing import StandardScaler
+
     rows: list[dict[str, Any]] = []
     too_few: list[str] = []
     seeds = range(seed, seed + N_SEEDS)
@@ -133,6 +135,8 @@ def score_clusters(spots: "AnnData", tables: Sequence[SpotTable], label: str, se
         places = spots.obs_names.get_indexer(obs.index)
         for rep, method in _reps(spots):
             embedding = np.asarray(spots.obsm[rep])[places]
+            if rep == COLOR:  # its columns have different units
+                embedding = StandardScaler().fit_transform(embedding)
             scores = cluster_agreement(embedding, labels, seeds)
             rows.append(table.row(method, len(labels)) | scores)
     notes = []

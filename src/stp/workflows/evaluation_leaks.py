@@ -200,8 +200,8 @@ def _local_stores(training: TrainingRecord) -> Iterator[SpotStore]:
 
 def _list_unknown(sides: Sides, training: TrainingRecord) -> Iterator[str]:
     """Yield what the record of a training leaves open."""
-    known = set(sides.whole.table["digest"]) | {store.digest for store in _local_stores(training)}
-    n_unknown = len(training.digests - known)
+    at_hand = set(sides.whole.table["digest"]) | {store.digest for store in _local_stores(training)}
+    n_unknown = len(training.digests - at_hand)
     if n_unknown:
         yield (
             f"{count(n_unknown, 'training store')} of the model are neither in the collection nor "
@@ -231,8 +231,8 @@ def _compare_content(
     if not options.find_duplicates:
         leaks.unchecked.append("Near-duplicates between the sides were not searched.")
         return
-    known = {*sides.train.table["digest"], *sides.scored.table["digest"]}
-    others = [store.path for store in _local_stores(training) if store.digest not in known]
+    on_sides = {*sides.train.table["digest"], *sides.scored.table["digest"]}
+    others = [store.path for store in _local_stores(training) if store.digest not in on_sides]
     side_of = {str(path): "'train'" for path in sides.train}
     side_of |= {str(path): "the training of the model" for path in others}
     scored = {str(path) for path in sides.scored}

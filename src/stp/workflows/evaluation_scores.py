@@ -71,20 +71,20 @@ def score_expression(
     can_retrieve
         Whether images of the model find genes.
     """
-    chosen, scored_genes = genes.choose()
+    positions, scored_genes = genes.choose()
     train = [table for table in tables if table.side == TRAIN]
     scored = [table for table in tables if table.side != TRAIN]
-    names = list(genes.names[chosen])
+    names = list(genes.names[positions])
     query, first_rows = _join(scored)
     predictions = dict(_predict(query, train, names, can_retrieve))
-    mean = genes.mean[chosen]
+    mean = genes.mean[positions]
     rows = []
     for table, first in zip(scored, first_rows, strict=True):
-        measured = expression_of(table, genes, chosen)
+        measured = expression_of(table, genes, positions)
         part = slice(first, first + table.n_spots)
         predicted = {method: values[part] for method, values in predictions.items()}
         predicted["mean_profile"] = np.broadcast_to(mean, measured.shape)
-        by_position = _predict_by_position(table, train, genes, chosen)
+        by_position = _predict_by_position(table, train, genes, positions)
         if by_position is not None:
             predicted["position"] = by_position
         is_scored = np.all([np.isfinite(values).all(axis=1) for values in predicted.values()], 0)
@@ -157,7 +157,7 @@ def _note_doubtful(query: "AnnData") -> Iterator[str]:
 
 
 def _predict_by_position(
-    table: SpotTable, train: Sequence[SpotTable], genes: SharedGenes, chosen: np.ndarray
+    table: SpotTable, train: Sequence[SpotTable], genes: SharedGenes, positions: np.ndarray
 ) -> np.ndarray | None:
     """Copy the nearest spots of references of the same patient; None if there are none."""
     is_placed = table.is_in_um and keys.SPATIAL in table.open_table().obsm
@@ -168,12 +168,12 @@ def _predict_by_position(
     ]
     if not is_placed or not sisters:
         return None
-    known = [
-        (other.read([keys.SPATIAL]).obsm[keys.SPATIAL], expression_of(other, genes, chosen))
+    references = [
+        (other.read([keys.SPATIAL]).obsm[keys.SPATIAL], expression_of(other, genes, positions))
         for other in sisters
     ]
     centers = table.read([keys.SPATIAL]).obsm[keys.SPATIAL]
-    return copy_by_position(known, centers, N_NEAREST)
+    return copy_by_position(references, centers, N_NEAREST)
 
 
 def _score(
